@@ -1,0 +1,9 @@
+"""The one exception for what a user got wrong."""
+
+
+class InputError(Exception):
+    """Something that the user gave cannot be used.
+
+    The text is one clear sentence: what is wrong, where, and what to do. The commands print it and leave with exit
+    code 2; library callers can catch it.
+    """

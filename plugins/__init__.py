@@ -1,0 +1,1 @@
+"""What hangs on an interface: one metric, one file, found by its presence."""
