@@ -1,0 +1,333 @@
+# Copyright 2026 The StyleVideoGAN contributors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+
+"""Reading of latent data sets: W+ codes of footage, one clip a file, in one uncompressed zip or folder.
+
+Layout, the same in a zip and in a folder::
+
+    dataset.json                 what the codes are, see below
+    clips/00000-NAME.npy         float32 [num_frames, num_ws, w_dim], one file a clip
+
+``dataset.json`` holds ``format``, ``format_version``, ``image_generator`` (``sha256``, ``path``, ``class_name``,
+``init_kwargs`` of the network that renders the codes), ``num_ws``, ``w_dim``, ``fps``, ``embedding`` (how the codes
+were made) and ``clips``, a list of ``{name, file, num_frames, fps, source, ...}``; further keys are kept as they are.
+
+Clips are mapped into memory, not read: opening a data set costs its headers, whatever the length of the footage.
+The writer is in :mod:`training.latent_dataset_writer`.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import os
+import struct
+import zipfile
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from networks.errors import InputError
+from training.latent_dataset_writer import FORMAT_NAME, FORMAT_VERSION, LatentDatasetWriter
+
+__all__ = ['ClipInfo', 'LatentDataset', 'LatentDatasetWriter']
+
+CHECKED_AT_ONCE = 1 << 22  # values whose finiteness is checked in one go, 16 MiB
+
+#----------------------------------------------------------------------------
+
+@dataclasses.dataclass(frozen=True)
+class ClipInfo:
+    """One clip of a latent data set, as ``dataset.json`` tells it."""
+
+    name: str                   # unique within the data set
+    num_frames: int
+    fps: float                  # frames per second
+    source: str                 # where the recording was
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)  # anything else, for example psnr and lpips
+
+#----------------------------------------------------------------------------
+
+class LatentDataset:
+    """W+ codes of footage, opened for reading.
+
+    Args:
+        path: An uncompressed zip or a folder in the layout above.
+
+    Attributes:
+        path: As given.
+        image_generator: Reference to the image generator that renders the codes: ``sha256``, ``path`` and more.
+        num_ws, w_dim: Shape of one code.
+        fps: Frames per second of the clips; where clips differ, the rate that most frames have.
+        clips: List of :class:`ClipInfo`.
+        embedding: How the codes were made.
+
+    Raises:
+        InputError: It is not such a data set, it is empty, or its arrays disagree with ``dataset.json``.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self._container = _open_container(self.path)
+        self._sha256: str | None = None
+        try:
+            description = self._read_description()
+            self.image_generator: dict[str, Any] = description['image_generator']
+            self.num_ws: int = description['num_ws']
+            self.w_dim: int = description['w_dim']
+            self.embedding: dict[str, Any] = description.get('embedding') or {}
+            self.clips: list[ClipInfo] = []
+            self._files: list[str] = []
+            for index, entry in enumerate(description['clips']):
+                self._add_clip(index, entry)
+        except BaseException:
+            self._container.close()
+            raise
+        frames_per_rate: dict[float, int] = {}
+        for clip in self.clips:
+            frames_per_rate[clip.fps] = frames_per_rate.get(clip.fps, 0) + clip.num_frames
+        self.fps: float = max(frames_per_rate, key=lambda rate: frames_per_rate[rate])
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of all clips together."""
+        return sum(clip.num_frames for clip in self.clips)
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the content: generator, clip names, rates and every code. Zip and folder give the same."""
+        if self._sha256 is None:
+            digest = hashlib.sha256()
+            head = [self.image_generator.get('sha256'), self.num_ws, self.w_dim]
+            digest.update(json.dumps(head).encode())
+            for index, clip in enumerate(self.clips):
+                digest.update(json.dumps([clip.name, clip.num_frames, float(clip.fps)]).encode())
+                codes = self._map_clip(index)
+                for start in range(0, clip.num_frames, 1024):
+                    digest.update(np.ascontiguousarray(codes[start : start + 1024], dtype='<f4').tobytes())
+            self._sha256 = digest.hexdigest()
+        return self._sha256
+
+    def load_clip(self, index: int) -> np.ndarray:
+        """Returns the codes of one clip, float32 ``[num_frames, num_ws, w_dim]``.
+
+        The array is mapped copy-on-write where the file allows it: pages are read when they are used, and writing to
+        the array changes only the caller's copy. Every call checks that all codes are finite.
+
+        Raises:
+            InputError: A code is NaN or infinite; the sentence names the clip and the frame.
+        """
+        codes = self._map_clip(index)
+        frames_at_once = max(CHECKED_AT_ONCE // (self.num_ws * self.w_dim), 1)
+        for start in range(0, len(codes), frames_at_once):
+            finite = np.isfinite(codes[start : start + frames_at_once]).all(axis=(1, 2))
+            if not finite.all():
+                frame = start + int(np.argmin(finite))
+                raise InputError(
+                    f'{self.path}: clip {self.clips[index].name!r} has a code that is not a finite number in frame '
+                    f'{frame}; embed this clip again.'
+                )
+        return codes
+
+    def close(self) -> None:
+        """Closes the files; arrays that were returned stay valid."""
+        self._container.close()
+
+    def __enter__(self) -> 'LatentDataset':
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # Reading of dataset.json.
+
+    def _fail(self, what: str) -> InputError:
+        return InputError(f'{self.path}: {what}')
+
+    def _read_description(self) -> dict[str, Any]:
+        if not self._container.has('dataset.json'):
+            raise self._fail('no dataset.json inside, so this is not a latent data set; embed_video.py makes one.')
+        try:
+            description = json.loads(self._container.read('dataset.json'))
+        except (ValueError, UnicodeDecodeError) as error:
+            raise self._fail(f'dataset.json is not valid JSON ({error}).') from error
+        if not isinstance(description, dict) or description.get('format') != FORMAT_NAME:
+            raise self._fail(
+                f'dataset.json does not say "format": "{FORMAT_NAME}", so this is not a latent data set '
+                '(a data set of images is not one; embed_video.py turns footage into one).'
+            )
+        version = description.get('format_version')
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            raise self._fail(f'format_version is {version!r}, this program reads up to {FORMAT_VERSION}; update it.')
+        for key in ('num_ws', 'w_dim'):
+            value = description.get(key)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise self._fail(f'dataset.json gives {key} = {value!r}, where a positive integer belongs.')
+        if not isinstance(description.get('image_generator'), dict):
+            raise self._fail('dataset.json does not tell the image generator of its codes ("image_generator").')
+        if not isinstance(description.get('clips'), list):
+            raise self._fail('dataset.json has no list "clips".')
+        if not description['clips']:
+            raise self._fail('the data set is empty: "clips" in dataset.json lists no clip.')
+        return description
+
+    def _add_clip(self, index: int, entry: Any) -> None:
+        if not isinstance(entry, dict):
+            raise self._fail(f'clip {index} of dataset.json is not an object.')
+        known: dict[str, Any] = {}
+        for key, kind in (('name', str), ('file', str), ('num_frames', int), ('fps', (int, float))):
+            value = entry.get(key)
+            if not isinstance(value, kind) or isinstance(value, bool):  # type: ignore[arg-type]
+                raise self._fail(f'clip {index} of dataset.json has {key} = {value!r}, which cannot be.')
+            known[key] = value
+        name, file, num_frames, fps = known['name'], known['file'], known['num_frames'], float(known['fps'])
+        if num_frames < 1:
+            raise self._fail(f'clip {name!r} has no frames.')
+        if not (math.isfinite(fps) and fps > 0):
+            raise self._fail(f'clip {name!r} has {fps} frames per second, which cannot be.')
+        if any(name == clip.name for clip in self.clips):
+            raise self._fail(f'two clips are called {name!r}.')
+        if not self._container.has(file):
+            raise self._fail(f'{file}, the codes of clip {name!r}, is missing.')
+        array = self._open_array(name, file)
+        expected = (num_frames, self.num_ws, self.w_dim)
+        if array.shape != expected:
+            raise self._fail(
+                f'{file} has the shape {list(array.shape)}, but dataset.json promises {list(expected)} '
+                '[frames, num_ws, w_dim] for it.'
+            )
+        extra = {key: value for key, value in entry.items() if key not in (*known, 'source')}
+        self.clips.append(ClipInfo(name, num_frames, fps, str(entry.get('source', '')), extra))
+        self._files.append(file)
+
+    def _open_array(self, name: str, file: str) -> '_ArrayFile':
+        try:
+            return _ArrayFile(*self._container.locate(file))
+        except ValueError as error:
+            raise self._fail(f'{file}, the codes of clip {name!r}, cannot be read: {error}.') from error
+
+    def _map_clip(self, index: int) -> np.ndarray:
+        file = self._files[index]
+        array = self._open_array(self.clips[index].name, file)
+        if array.mappable:
+            return array.map()
+        try:
+            codes = np.load(io.BytesIO(self._container.read(file)), allow_pickle=False)
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise self._fail(f'{file} cannot be read: {error}.') from error
+        return np.ascontiguousarray(codes, dtype=np.float32)
+
+#----------------------------------------------------------------------------
+# Containers: where the members of a folder or of a zip lie on the disk.
+
+class _Folder:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def _file(self, name: str) -> str:
+        return os.path.join(self.path, *name.split('/'))
+
+    def has(self, name: str) -> bool:
+        parts = name.split('/')
+        inside = not os.path.isabs(name) and '..' not in parts and '\\' not in name
+        return inside and os.path.isfile(self._file(name))
+
+    def read(self, name: str) -> bytes:
+        with open(self._file(name), 'rb') as file:
+            return file.read()
+
+    def locate(self, name: str) -> tuple[str, int, int, bool]:
+        """Returns the file, the first byte and the number of bytes of a member, and whether it is stored plainly."""
+        path = self._file(name)
+        return path, 0, os.path.getsize(path), True
+
+    def close(self) -> None:
+        pass
+
+class _Zip:
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.archive = zipfile.ZipFile(path)
+        self.members = {info.filename: info for info in self.archive.infolist()}
+        self.size = os.path.getsize(path)
+
+    def has(self, name: str) -> bool:
+        return name in self.members
+
+    def read(self, name: str) -> bytes:
+        return self.archive.read(name)
+
+    def locate(self, name: str) -> tuple[str, int, int, bool]:
+        """Returns the file, the first byte and the number of bytes of a member, and whether it is stored plainly."""
+        info = self.members[name]
+        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+            return self.path, 0, info.file_size, False
+        # The local header (APPNOTE.TXT 4.3.7) is 30 bytes, then the name, then an extra field of its own length.
+        with open(self.path, 'rb') as file:
+            file.seek(info.header_offset)
+            header = file.read(30)
+        if len(header) != 30 or header[:4] != b'PK\x03\x04':
+            raise ValueError('the zip is damaged')
+        name_length, extra_length = struct.unpack('<HH', header[26:30])
+        start = info.header_offset + 30 + name_length + extra_length
+        if start + info.file_size > self.size:
+            raise ValueError('the zip is cut off')
+        return self.path, start, info.file_size, True
+
+    def close(self) -> None:
+        self.archive.close()
+
+def _open_container(path: str) -> _Folder | _Zip:
+    if os.path.isdir(path):
+        return _Folder(path)
+    if not os.path.exists(path):
+        hint = ''
+        if os.path.isdir(path + '.partial'):
+            hint = f' (an interrupted run left {path}.partial; run the same command again to finish it)'
+        raise InputError(f'{path}: there is no such file or folder{hint}.')
+    try:
+        return _Zip(path)
+    except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError) as error:
+        raise InputError(f'{path} is not a zip file, or it was cut off: {error}.') from error
+
+#----------------------------------------------------------------------------
+
+class _ArrayFile:
+    """Header of one ``.npy`` array that lies somewhere in a file (numpy.lib.format describes it)."""
+
+    def __init__(self, path: str, start: int, size: int, plain: bool) -> None:
+        self.path = path
+        if not plain:
+            raise ValueError('it is compressed; store the members of the zip as they are (zip -0)')
+        with open(path, 'rb') as file:
+            file.seek(start)
+            self.shape, self.dtype, fortran_order, header_size = _read_npy_header(file)
+        if self.dtype.kind != 'f':
+            raise ValueError(f'its values are {self.dtype}, not float32')
+        self.offset = start + header_size
+        if header_size + math.prod(self.shape) * self.dtype.itemsize > size:
+            raise ValueError(f'it is cut off: {size} bytes are too few for the shape {list(self.shape)}')
+        self.mappable = self.dtype == np.dtype('<f4') and not fortran_order and self.offset % 4 == 0
+
+    def map(self) -> np.ndarray:
+        # Mode c: the caller may write to the array (torch wants that), the file never changes.
+        return np.asarray(np.memmap(self.path, dtype='<f4', mode='c', offset=self.offset, shape=self.shape))
+
+def _read_npy_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype, bool, int]:
+    start = file.tell()
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+    elif version == (2, 0):
+        shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(file)
+    else:
+        raise ValueError(f'its .npy version {version} is not known')
+    return shape, dtype, fortran_order, file.tell() - start
+
+#----------------------------------------------------------------------------

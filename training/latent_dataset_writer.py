@@ -1,0 +1,363 @@
+# Copyright 2026 The StyleVideoGAN contributors. Licensed under the Apache License, Version 2.0 (see LICENSE).
+
+"""Writing of latent data sets, so that an interruption at any moment leaves the old file or a resumable folder.
+
+While a data set is made, everything lies in the folder ``DEST.partial``: clips that are complete, and the frames so
+far of the one in work. ``finish`` builds the zip under a temporary name and renames it, then removes the folder. A
+second run with the same settings finds the folder and goes on where the first one stopped.
+"""
+
+import json
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from networks.errors import InputError
+
+FORMAT_NAME = 'stylevideogan-latents'
+FORMAT_VERSION = 1
+HEADER_SIZE = 128  # of our .npy files: fixed, so that the number of frames can be filled in at the end
+
+#----------------------------------------------------------------------------
+
+class LatentDatasetWriter:
+    """Makes a latent data set clip by clip.
+
+    Args:
+        path: Where the data set shall be: a zip if the name ends in ``.zip``, otherwise a folder.
+        image_generator: Reference to the image generator (``networks.checkpoints.image_generator_reference``).
+        num_ws, w_dim: Shape of one code.
+        embedding: How the codes are made; a run resumes only with equal settings.
+        overwrite: Whether a data set that already has this name may be replaced (at the end, in one step).
+
+    Usage::
+
+        with LatentDatasetWriter('latents.zip', image_generator=..., num_ws=18, w_dim=512, embedding={}) as writer:
+            if not writer.has_clip('speech'):
+                writer.add_clip('speech', codes, fps=25, source='speech.mp4')
+
+    Leaving the ``with`` block normally calls :meth:`finish`; leaving it by an exception keeps ``DEST.partial``.
+
+    Raises:
+        InputError: ``path`` exists and may not be replaced, or ``DEST.partial`` belongs to a run with other settings.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *,
+        image_generator: dict[str, Any], num_ws: int, w_dim: int, embedding: dict[str, Any], overwrite: bool = False,
+    ) -> None:
+        self.path = os.fspath(path).rstrip('/')
+        self.partial_folder = self.path + '.partial'
+        if os.path.exists(self.path) and not overwrite:
+            raise InputError(f'{self.path} already exists; remove it, choose another name, or allow to overwrite it.')
+        # Through JSON and back, so that it compares equal to what a resumed run reads from the disk.
+        self._description: dict[str, Any] = json.loads(json.dumps({
+            'format': FORMAT_NAME, 'format_version': FORMAT_VERSION, 'image_generator': image_generator,
+            'num_ws': num_ws, 'w_dim': w_dim, 'fps': None, 'embedding': embedding,
+            'num_clips': 0, 'num_frames': 0, 'clips': [],
+        }))
+        self.resumed = os.path.isfile(self._file('dataset.json'))
+        if self.resumed:
+            self._continue()
+        else:
+            os.makedirs(self._file('clips'), exist_ok=True)
+            self._save_description()
+
+    # Clips.
+
+    @property
+    def clip_names(self) -> list[str]:
+        """Names of the clips that are complete, in order."""
+        return [clip['name'] for clip in self._description['clips']]
+
+    def has_clip(self, name: str) -> bool:
+        """Tells whether a clip of this name is complete already (from this run or from the one that it resumes)."""
+        return name in self.clip_names
+
+    def add_clip(self, name: str, codes: np.ndarray, *, fps: float, source: str, **extra: Any) -> None:
+        """Adds a whole clip.
+
+        Args:
+            name: Unique name.
+            codes: Finite values ``[T, num_ws, w_dim]``, stored as float32.
+            fps: Frames per second.
+            source: Where the recording was.
+            extra: Further JSON values to keep with the clip, for example ``psnr``.
+
+        Raises:
+            InputError: Wrong shape, no frames, a code that is not finite, or the name exists.
+        """
+        clip = self.open_clip(name, restart=True)
+        clip.append(codes)
+        clip.close(fps=fps, source=source, **extra)
+
+    def open_clip(self, name: str, *, restart: bool = False) -> 'ClipWriter':
+        """Opens a clip for writing in pieces; with frames of an interrupted run inside unless ``restart``."""
+        if self.has_clip(name):
+            raise InputError(f'{self.path}: two clips are called {name!r}.')
+        return ClipWriter(self, name, restart=restart)
+
+    def finish(self) -> None:
+        """Writes the data set in one step and removes ``DEST.partial``.
+
+        Raises:
+            InputError: No clip was added.
+        """
+        if not self._description['clips']:
+            raise InputError(f'{self.path}: no clip was embedded, so there is no data set to write.')
+        if self.path.lower().endswith('.zip'):
+            self._write_zip()
+        else:
+            self._move_folder()
+
+    def __enter__(self) -> 'LatentDatasetWriter':
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None,
+    ) -> None:
+        if kind is None and os.path.isdir(self.partial_folder):
+            self.finish()
+
+    # The partial folder.
+
+    def _file(self, *names: str) -> str:
+        return os.path.join(self.partial_folder, *names)
+
+    def _continue(self) -> None:
+        try:
+            with open(self._file('dataset.json'), encoding='utf-8') as file:
+                before = json.load(file)
+        except ValueError as error:
+            raise InputError(f'{self.partial_folder}: dataset.json is damaged; remove this folder.') from error
+        for key in ('format_version', 'image_generator', 'num_ws', 'w_dim', 'embedding'):
+            old, new = before.get(key), self._description[key]
+            if key == 'image_generator':  # the same network may have moved
+                old, new = (old or {}).get('sha256'), new.get('sha256')
+            if old != new:
+                raise InputError(
+                    f'{self.partial_folder} holds an interrupted run with other settings '
+                    f'({_difference(key, old, new)}); '
+                    'remove this folder to begin anew, or give the settings of that run to finish it.'
+                )
+        for clip in before['clips']:
+            if not os.path.isfile(self._file(clip['file'])):
+                raise InputError(f'{self.partial_folder}: {clip["file"]} is missing; remove this folder to begin anew.')
+        self._description['clips'] = before['clips']
+
+    def _save_description(self) -> None:
+        clips = self._description['clips']
+        frames_per_rate: dict[float, int] = {}
+        for clip in clips:
+            frames_per_rate[clip['fps']] = frames_per_rate.get(clip['fps'], 0) + clip['num_frames']
+        self._description.update(
+            fps=max(frames_per_rate, key=lambda rate: frames_per_rate[rate], default=None),
+            num_clips=len(clips), num_frames=sum(clip['num_frames'] for clip in clips),
+        )
+        temporary = self._file('dataset.json.tmp')
+        with open(temporary, 'w', encoding='utf-8') as file:
+            json.dump(self._description, file, indent=2)
+            file.write('\n')
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self._file('dataset.json'))
+
+    def _register(self, entry: dict[str, Any]) -> None:
+        self._description['clips'].append(entry)
+        self._save_description()
+
+    # The end.
+
+    def _write_zip(self) -> None:
+        temporary = self.path + '.tmp'
+        members = ['dataset.json'] + [clip['file'] for clip in self._description['clips']]
+        try:
+            with zipfile.ZipFile(temporary, 'w', zipfile.ZIP_STORED) as archive:
+                for name in members:
+                    _store_aligned(archive, self._file(*name.split('/')), name)
+            with open(temporary, 'rb+') as file:
+                os.fsync(file.fileno())
+            if os.path.isdir(self.path):
+                shutil.rmtree(self.path)
+            os.replace(temporary, self.path)
+        except BaseException:
+            if os.path.exists(temporary):
+                os.remove(temporary)
+            raise
+        shutil.rmtree(self.partial_folder)
+
+    def _move_folder(self) -> None:
+        kept = {clip['file'] for clip in self._description['clips']}
+        for name in os.listdir(self._file('clips')):
+            if f'clips/{name}' not in kept:
+                os.remove(self._file('clips', name))
+        old = None
+        if os.path.exists(self.path):
+            old = self.path + '.old'
+            os.rename(self.path, old)
+        os.rename(self.partial_folder, self.path)
+        if old is not None:
+            shutil.rmtree(old) if os.path.isdir(old) else os.remove(old)
+
+#----------------------------------------------------------------------------
+
+class ClipWriter:
+    """Writes one clip piece by piece; every piece is on the disk when :meth:`append` returns.
+
+    Attributes:
+        num_frames: Frames written so far, those of an interrupted run included.
+    """
+
+    def __init__(self, writer: LatentDatasetWriter, name: str, *, restart: bool) -> None:
+        self._writer = writer
+        self.name = name
+        self._shape = (writer._description['num_ws'], writer._description['w_dim'])
+        self._frame_size = 4 * self._shape[0] * self._shape[1]
+        safe = re.sub(r'[^\w.-]+', '_', name)[:80]
+        self._member = f'clips/{len(writer._description["clips"]):05d}-{safe}.npy'
+        self._path = writer._file(*self._member.split('/'))
+        self._part = self._path + '.part'
+        self._measures_path = self._path + '.measures.part'
+        if restart or not os.path.isfile(self._part):
+            with open(self._part, 'wb') as file:
+                file.write(_npy_header((0, *self._shape)))
+            with open(self._measures_path, 'wb'):
+                pass
+        # A kill may have left half a frame, or codes without their measures: keep what is whole in both.
+        self._measures = self._read_measures()
+        whole = max(os.path.getsize(self._part) - HEADER_SIZE, 0) // self._frame_size
+        self.num_frames = min(whole, len(self._measures)) if os.path.getsize(self._part) >= HEADER_SIZE else 0
+        if self.num_frames == 0:
+            with open(self._part, 'wb') as file:
+                file.write(_npy_header((0, *self._shape)))
+        self._truncate()
+
+    def last_codes(self, count: int = 1) -> np.ndarray:
+        """Returns the last ``count`` codes so far, float32 ``[<= count, num_ws, w_dim]``."""
+        count = min(count, self.num_frames)
+        with open(self._part, 'rb') as file:
+            file.seek(HEADER_SIZE + (self.num_frames - count) * self._frame_size)
+            values = np.frombuffer(file.read(count * self._frame_size), dtype='<f4')
+        return values.reshape(count, *self._shape).astype(np.float32)
+
+    def append(self, codes: np.ndarray, measures: Iterable[dict[str, float]] | None = None) -> None:
+        """Adds frames.
+
+        Args:
+            codes: Finite values ``[n, num_ws, w_dim]``.
+            measures: One dictionary of numbers for each frame (for example ``psnr``); the clip keeps their averages.
+
+        Raises:
+            InputError: Wrong shape, or a code that is not finite.
+        """
+        codes = np.asarray(codes)
+        if codes.ndim != 3 or codes.shape[1:] != self._shape:
+            raise InputError(
+                f'clip {self.name!r} has codes of the shape {list(codes.shape)}, '
+                f'but this image generator takes [frames, {self._shape[0]}, {self._shape[1]}].'
+            )
+        finite = np.isfinite(codes).all(axis=(1, 2))
+        if not finite.all():
+            frame = self.num_frames + int(np.argmin(finite))
+            raise InputError(f'clip {self.name!r} has a code that is NaN or infinite in frame {frame}.')
+        rows = list(measures) if measures is not None else [{} for _ in range(len(codes))]
+        if len(rows) != len(codes):
+            raise ValueError(f'{len(rows)} measures for {len(codes)} frames')
+        with open(self._part, 'rb+') as file:
+            file.seek(HEADER_SIZE + self.num_frames * self._frame_size)
+            file.write(np.ascontiguousarray(codes, dtype='<f4').tobytes())
+        with open(self._measures_path, 'a', encoding='utf-8') as text:
+            text.writelines(json.dumps({key: float(value) for key, value in row.items()}) + '\n' for row in rows)
+        self._measures += rows
+        self.num_frames += len(codes)
+
+    def averages(self) -> dict[str, float]:
+        """Returns the average of every measure over the frames so far."""
+        sums: dict[str, list[float]] = {}
+        for row in self._measures:
+            for key, value in row.items():
+                sums.setdefault(key, []).append(float(value))
+        return {key: float(np.mean(values)) for key, values in sums.items()}
+
+    def close(self, *, fps: float, source: str, **extra: Any) -> None:
+        """Makes the clip a part of the data set.
+
+        Raises:
+            InputError: It has no frames, or ``fps`` is not a positive number.
+        """
+        if self.num_frames == 0:
+            raise InputError(f'clip {self.name!r} has no frames.')
+        if not (np.isfinite(fps) and fps > 0):
+            raise InputError(f'clip {self.name!r} has {fps} frames per second; tell its rate.')
+        with open(self._part, 'rb+') as file:
+            file.write(_npy_header((self.num_frames, *self._shape)))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(self._part, self._path)
+        extra = {**{key: round(value, 6) for key, value in self.averages().items()}, **extra}
+        self._writer._register(json.loads(json.dumps(dict(
+            name=self.name, file=self._member, num_frames=self.num_frames, fps=float(fps), source=source, **extra,
+        ))))
+        os.remove(self._measures_path)
+
+    def discard(self) -> None:
+        """Forgets the frames of this clip."""
+        for path in (self._part, self._measures_path):
+            if os.path.exists(path):
+                os.remove(path)
+
+    def _read_measures(self) -> list[dict[str, float]]:
+        rows: list[dict[str, float]] = []
+        if os.path.isfile(self._measures_path):
+            with open(self._measures_path, encoding='utf-8') as file:
+                for line in file:
+                    if not line.endswith('\n'):
+                        break
+                    rows.append(json.loads(line))
+        return rows
+
+    def _truncate(self) -> None:
+        with open(self._part, 'rb+') as file:
+            file.truncate(HEADER_SIZE + self.num_frames * self._frame_size)
+        self._measures = self._measures[: self.num_frames]
+        with open(self._measures_path, 'w', encoding='utf-8') as text:
+            text.writelines(json.dumps(row) + '\n' for row in self._measures)
+
+#----------------------------------------------------------------------------
+
+def _npy_header(shape: tuple[int, ...]) -> bytes:
+    """Returns a version 1.0 header of ``HEADER_SIZE`` bytes for little-endian float32 values in C order."""
+    text = repr({'descr': '<f4', 'fortran_order': False, 'shape': shape}).encode('latin1')
+    length = HEADER_SIZE - 10  # after the magic string, the version and the length itself
+    return b'\x93NUMPY\x01\x00' + length.to_bytes(2, 'little') + text.ljust(length - 1) + b'\n'
+
+def _store_aligned(archive: zipfile.ZipFile, path: str, name: str) -> None:
+    """Stores a file in a zip so that its bytes begin at a multiple of 64: arrays can be mapped into memory there."""
+    size = os.path.getsize(path)
+    large = size >= 1 << 31
+    info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+    info.external_attr = 0o644 << 16
+    info.file_size = size
+    # Local header (APPNOTE.TXT 4.3.7): 30 bytes, the name, the extra fields; zip64 sizes take an extra field of 20
+    # bytes. Ours has the identifier 0xd935, by which Android's zipalign pads: 4 bytes and the padding.
+    assert archive.fp is not None
+    end = archive.fp.tell() + 30 + len(name.encode()) + (20 if large else 0) + 4
+    padding = -end % 64
+    info.extra = b'\x35\xd9' + padding.to_bytes(2, 'little') + bytes(padding)
+    with open(path, 'rb') as source, archive.open(info, 'w', force_zip64=large) as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+
+def _difference(key: str, old: Any, new: Any) -> str:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted(set(old) | set(new)):
+            if old.get(name) != new.get(name):
+                return f'{name}: {old.get(name)} there, {new.get(name)} now'
+    return f'{key}: {old} there, {new} now'
+
+#----------------------------------------------------------------------------
