@@ -1,0 +1,162 @@
+"""Option types, clear errors, exit codes and progress that every command shares."""
+
+import errno
+import io
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from networks.errors import InputError
+from training import command_line
+
+
+@pytest.mark.parametrize(('text', 'seeds'), [
+    ('0', [0]), ('0,1,4-6', [0, 1, 4, 5, 6]), ('7-7', [7]), ('3, 1 ,2', [3, 1, 2]), ('1,0-2,1', [1, 0, 2]),
+    ('4294967295', [2 ** 32 - 1]),
+])
+def test_seeds_are_read(text: str, seeds: list[int]) -> None:
+    assert command_line.parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize('text', ['', 'a', '1,', '5-2', '-3', '1.5', '4294967296', '0-99999999', '1--2', '²'])
+def test_wrong_seeds_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r'seed|range'):
+        command_line.parse_seeds(text)
+
+
+def test_sizes_and_names() -> None:
+    assert command_line.parse_size('4x2') == (4, 2)
+    assert command_line.parse_size(' 10 X 3 ') == (10, 3)
+    for text in ('4', '0x2', '4x', 'x', '4x2x1', '-1x2'):
+        with pytest.raises(ValueError, match='width x height'):
+            command_line.parse_size(text)
+    assert command_line.parse_names('a,b,a') == ['a', 'b']
+    assert command_line.parse_names('none') == command_line.parse_names('') == []
+
+
+@command_line.command()
+@click.option('--how', default='fine',
+              type=click.Choice(['input', 'full', 'denied', 'missing', 'memory', 'torch', 'stop', 'bug', 'fine']))
+@click.option('--seeds', type=command_line.SEEDS, default='0-2')
+@click.option('--fps', type=command_line.FPS, default=25)
+@command_line.clear_errors
+def _sample(how: str, seeds: list[int], fps: float) -> None:
+    """A command that fails as asked."""
+    errors: dict[str, BaseException] = {
+        'input': InputError('clip 3 has 10 frames, the window needs 25; use longer clips'),
+        'full': OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'out/a.mp4'),
+        'denied': PermissionError(errno.EACCES, os.strerror(errno.EACCES), '/root/a'),
+        'missing': FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), 'no.pkl'),
+        'memory': MemoryError(),
+        'torch': RuntimeError('[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file'),
+        'stop': KeyboardInterrupt(),
+        'bug': RuntimeError('an inner error'),
+    }
+    if how in errors:
+        raise errors[how]
+    click.echo(f'{seeds} {fps}')
+
+
+@pytest.mark.parametrize(('how', 'words'), [
+    ('input', 'clip 3 has 10 frames'), ('full', "no space is left on the disk while writing 'out/a.mp4'"),
+    ('denied', "no permission for '/root/a'"), ('missing', "'no.pkl'"), ('memory', 'out of memory'), ('torch', 'full'),
+])
+def test_a_mistake_is_one_sentence_and_exit_code_2(how: str, words: str) -> None:
+    result = CliRunner().invoke(_sample, ['--how', how])
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert result.stderr.startswith('Error: ')
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert result.stdout == ''
+
+
+@pytest.mark.parametrize(('arguments', 'words'), [
+    (['--how', 'x'], '--how'), (['--seeds', '3-1'], 'ends before it begins'), (['--fps', '0'], '--fps'),
+    (['--fps', 'nan'], '--fps'), (['--sedes', '1'], '--sedes'), (['more'], 'more'),
+])
+def test_a_wrong_option_is_one_sentence_and_exit_code_2(arguments: list[str], words: str) -> None:
+    result = CliRunner().invoke(_sample, arguments)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_bug_keeps_its_traceback_and_ctrl_c_leaves_with_130() -> None:
+    assert isinstance(CliRunner().invoke(_sample, ['--how', 'bug']).exception, RuntimeError)
+    result = CliRunner().invoke(_sample, ['--how', 'stop'])
+    assert result.exit_code == 130
+    assert 'run the same command again' in result.stderr
+    fine = CliRunner().invoke(_sample, [])
+    assert (fine.exit_code, fine.stdout) == (0, '[0, 1, 2] 25.0\n')
+
+
+@pytest.mark.parametrize(('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_run_the_cleanup(number: signal.Signals, code: int, root: os.PathLike[str]) -> None:
+    program = textwrap.dedent('''
+        import time
+        from training import command_line
+        @command_line.command()
+        @command_line.clear_errors(interrupted='stopped')
+        def main():
+            print('ready', flush=True)
+            try:
+                time.sleep(30)
+            finally:
+                print('cleaned', flush=True)
+        main()
+    ''')
+    with subprocess.Popen([sys.executable, '-c', program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          cwd=root) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == 'ready\n'
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err.strip()) == (code, 'cleaned\n', 'stopped')
+
+
+def test_progress_without_a_terminal_is_whole_lines_with_the_time_left() -> None:
+    log = io.StringIO()
+    with command_line.progress(total=10, description='Rendering', every_seconds=0.01, file=log) as bar:
+        for _ in range(10):
+            time.sleep(0.015)
+            bar.update(1)
+    lines = log.getvalue().splitlines()
+    assert len(lines) >= 3
+    assert all(line.startswith('Rendering: ') and 'left' in line and '\r' not in line for line in lines)
+    assert lines[-1].startswith('Rendering: 10 of 10 frames (100%)')
+
+    log = io.StringIO()
+    with command_line.progress(total=10, description='Rendering', file=log) as bar:
+        bar.update(10)
+    assert log.getvalue() == ''  # done before the first line is due
+
+
+def test_checks_before_long_work(tmp_path: os.PathLike[str]) -> None:
+    target = os.path.join(tmp_path, 'a', 'b', 'c.mp4')
+    command_line.require_free_space(target, 1, 'one byte')
+    with pytest.raises(command_line.UserMistake, match=r'4 videos need about 1024.0 TiB, but .* are free at .*c.mp4'):
+        command_line.require_free_space(target, 2 ** 50, '4 videos')
+    file = os.path.join(tmp_path, 'file')
+    with open(file, 'w'):
+        pass
+    with pytest.raises(command_line.UserMistake, match='is a file'):
+        command_line.require_folder(file)
+    with pytest.raises(command_line.UserMistake, match='a part of this path is a file'):
+        command_line.require_folder(os.path.join(file, 'below'))
+    assert command_line.format_bytes(1536) == '1.5 KiB'
+    assert command_line.format_bytes(3) == '3 bytes'
+
+
+def test_an_absent_device_is_a_mistake() -> None:
+    assert command_line.choose_device('cpu').type == 'cpu'
+    assert command_line.choose_device('auto').type in ('cpu', 'cuda')
+    for name in ('cuda:97', 'nonsense'):
+        with pytest.raises(command_line.UserMistake, match='--device=cpu'):
+            command_line.choose_device(name)

@@ -1,0 +1,389 @@
+"""What every command shares: option types, clear errors, progress, and checks before long work.
+
+Nothing heavy is imported here, so that `--help` and a mistyped option answer at once.
+"""
+
+import contextlib
+import errno
+import functools
+import math
+import os
+import re
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+import click
+from tqdm import tqdm
+
+from networks.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+Function = TypeVar('Function', bound=Callable[..., Any])
+
+EXIT_MISTAKE = 2        # what click itself uses for a wrong option
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+EXIT_TERMINATED = 143   # 128 + SIGTERM
+MAX_SEED = 2 ** 32 - 1  # np.random.RandomState takes no larger one
+MAX_SEEDS = 1_000_000   # a longer list is a slip of the keyboard
+
+INTERRUPTED = 'interrupted; run the same command again to go on'
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Errors
+
+
+class UserMistake(click.ClickException):
+    """Something that the user asked for cannot be done; shown as one sentence, exit code 2."""
+
+    exit_code = EXIT_MISTAKE
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived: the same way out as Ctrl-C, so that nothing half-written stays behind."""
+
+
+def describe_os_error(error: OSError) -> str:
+    """One sentence for an error of the operating system: what, where, and what to do."""
+    where = f' {os.fspath(error.filename)!r}' if isinstance(error.filename, (str, bytes, os.PathLike)) else ''
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f'no space is left on the disk{where and " while writing" + where}; free some and run the command again'
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f'no permission for{where or " a file"}; choose another place or change its permissions'
+    if error.errno == errno.EROFS:
+        return f'the disk is mounted read-only{where and ", so there is no writing to" + where}; choose another place'
+    if error.errno == errno.ENOENT:
+        return f'no such file or folder:{where or " (unnamed)"}; check the path'
+    if error.errno == errno.EISDIR:
+        return f'expected a file but found a folder:{where}'
+    if error.errno == errno.ENOTDIR:
+        return f'a part of this path is a file, not a folder:{where}'
+    if error.errno == errno.EMFILE:
+        return 'too many open files; raise the limit (ulimit -n) or use fewer workers'
+    return ' '.join(str(error).split()) or type(error).__name__
+
+
+def describe_memory_error(error: BaseException) -> str | None:
+    """One sentence when the error means that memory ran out, on the host or on a GPU; else None."""
+    if isinstance(error, MemoryError):
+        return 'out of memory; use a smaller batch, shorter clips or fewer of them'
+    torch_module = sys.modules.get('torch')
+    if torch_module is not None and isinstance(error, torch_module.OutOfMemoryError):
+        return 'the GPU is out of memory; use a smaller batch, or another device'
+    if isinstance(error, RuntimeError) and 'DefaultCPUAllocator' in str(error):
+        return 'out of memory; use a smaller batch, shorter clips or fewer of them'
+    return None
+
+
+def describe_torch_write_error(error: BaseException) -> str | None:
+    """One sentence when torch.save could not write: it hides the system's error, nearly always a full disk."""
+    if isinstance(error, RuntimeError) and 'PytorchStreamWriter failed writing' in str(error):
+        return 'a file could not be written to its end, the disk is probably full; free some space and run again'
+    return None
+
+
+@contextlib.contextmanager
+def _terminate_like_interrupt() -> Iterator[None]:
+    """Let SIGTERM raise inside the block (main thread only; elsewhere Python allows no handler)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
+def clear_errors(function: Function | None = None, *, interrupted: str = INTERRUPTED) -> Any:
+    """Decorator of a command's function: what a user got wrong becomes one sentence and exit code 2.
+
+    Covers `InputError`, errors of the operating system (full disk, no permission, ...), and memory that ran out.
+    Ctrl-C says `interrupted` and leaves with 130, SIGTERM likewise with 143. Anything else is a bug of this project
+    and keeps its traceback. Used plain (`@clear_errors`) or with a sentence (`@clear_errors(interrupted='...')`).
+    """
+    if function is None:
+        return functools.partial(clear_errors, interrupted=interrupted)
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        try:
+            with _terminate_like_interrupt():
+                return function(*args, **kwargs)
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except (KeyboardInterrupt, click.Abort) as stop:
+            report(f'\n{interrupted}')
+            raise click.exceptions.Exit(EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED) from stop
+        except InputError as error:
+            raise UserMistake(str(error)) from error
+        except BrokenPipeError as error:
+            # The reader of standard output (`| head`) is gone. Python would complain once more when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise click.exceptions.Exit(1) from error
+        except OSError as error:
+            raise UserMistake(describe_os_error(error)) from error
+        except (MemoryError, RuntimeError) as error:
+            sentence = describe_memory_error(error) or describe_torch_write_error(error)
+            if sentence is None:
+                raise
+            raise UserMistake(sentence) from error
+
+    return wrapper
+
+
+class ClearCommand(click.Command):
+    """A click command whose own errors are one sentence as well: no usage block, always exit code 2."""
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None,  # type: ignore[override]
+             complete_var: str | None = None, standalone_mode: bool = True, **extra: Any) -> Any:
+        try:
+            result = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            if not standalone_mode:
+                return result
+        except click.ClickException as error:
+            if not standalone_mode:
+                raise
+            program = prog_name or os.path.basename(sys.argv[0])
+            hint = f' (see: {program} --help)' if isinstance(error, click.UsageError) else ''
+            report(f'Error: {" ".join(error.format_message().split())}{hint}')
+            sys.exit(EXIT_MISTAKE)
+        except click.Abort:
+            if not standalone_mode:
+                raise
+            report(INTERRUPTED)
+            sys.exit(EXIT_INTERRUPTED)
+        # Outside of standalone mode click hands an exit code back as the result.
+        sys.exit(result if isinstance(result, int) else 0)
+
+
+CONTEXT_SETTINGS: dict[str, Any] = {
+    'max_content_width': 120,
+    'help_option_names': ['-h', '--help'],
+    'show_default': True,
+}
+
+
+def command(**kwargs: Any) -> Callable[[Callable[..., Any]], click.Command]:
+    """`click.command` with this project's help settings and one-sentence errors."""
+    return click.command(cls=ClearCommand, context_settings=CONTEXT_SETTINGS, **kwargs)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Option types
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read a list of seeds in NVIDIA's notation: '0,1,4-6' returns [0, 1, 4, 5, 6]; doubled seeds count once.
+
+    Raises:
+        ValueError: one sentence on what is wrong with the text.
+    """
+    seeds: dict[int, None] = {}
+    for part in text.replace(' ', '').split(','):
+        match = re.fullmatch(r'(\d+)(?:-(\d+))?', part, re.ASCII)
+        if match is None:
+            raise ValueError(f'{part!r} is neither a seed nor a range of seeds; write for example 0,1,4-6')
+        first = int(match[1])
+        last = int(match[2]) if match[2] is not None else first
+        if last < first:
+            raise ValueError(f'the range {part} ends before it begins')
+        if last > MAX_SEED:
+            raise ValueError(f'seeds go from 0 to {MAX_SEED}, {last} is too large')
+        if last - first + 1 + len(seeds) > MAX_SEEDS:
+            raise ValueError(f'that is more than {MAX_SEEDS} seeds')
+        seeds.update(dict.fromkeys(range(first, last + 1)))
+    return list(seeds)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read a size: '4x2' returns (4, 2), width first.
+
+    Raises:
+        ValueError: one sentence on what is wrong with the text.
+    """
+    match = re.fullmatch(r'\s*(\d{1,9})\s*[xX×]\s*(\d{1,9})\s*', text, re.ASCII)
+    if match is None or 0 in (int(match[1]), int(match[2])):
+        raise ValueError(f'{text!r} is not a size; write width x height, for example 4x2')
+    return int(match[1]), int(match[2])
+
+
+def parse_names(text: str) -> list[str]:
+    """Read a comma-separated list of names: 'a,b' returns ['a', 'b']; 'none' and '' return []."""
+    if text.strip().lower() in ('', 'none'):
+        return []
+    return list(dict.fromkeys(name.strip() for name in text.split(',') if name.strip()))
+
+
+class _Parsed(click.ParamType):
+    """An option type made from one of the parsers above."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self.parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value  # a default that is parsed already
+        try:
+            return self.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+SEEDS = _Parsed('seeds', parse_seeds)  # '0,1,4-6' -> list[int]
+SIZE = _Parsed('WxH', parse_size)      # '4x2' -> (width, height)
+NAMES = _Parsed('a,b,c', parse_names)  # 'a,b' -> list[str], 'none' -> []
+
+class FloatRange(click.FloatRange):
+    """click's range of numbers, without nan and infinity, which compare as if they lay inside of some ranges."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f'{value} is not a finite number', param, ctx)
+        return number
+
+
+POSITIVE_INT = click.IntRange(min=1)
+NON_NEGATIVE_INT = click.IntRange(min=0)
+POSITIVE_FLOAT = FloatRange(min=0, min_open=True)
+NON_NEGATIVE_FLOAT = FloatRange(min=0)
+FPS = FloatRange(min=0, min_open=True, max=1000)
+
+
+def choose_device(name: str = 'auto') -> 'torch.device':
+    """The torch device of this name; 'auto' is the first GPU when there is one, else the CPU.
+
+    Raises:
+        UserMistake: no such device on this machine.
+    """
+    import torch  # here, because it takes seconds that --help need not spend
+
+    if name == 'auto':
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch reports a missing back end with either of the two
+        reason = ' '.join(str(error).split())[:200]
+        raise UserMistake(f'--device: {name!r} cannot be used on this machine ({reason}); try --device=cpu') from error
+    return device
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Words and progress on standard error
+
+
+def report(sentence: str) -> None:
+    """Say something on standard error, without tearing a progress bar that is being drawn."""
+    tqdm.write(sentence, file=sys.stderr)
+
+
+class _ProgressLines(tqdm):
+    """Progress for a log file: a whole line each time, none when the work is done before the first one is due."""
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        self.fp.write(f'{msg if msg is not None else self}\n')
+        self.fp.flush()
+
+    def clear(self, *args: Any, **kwargs: Any) -> None:
+        """A written line stays."""
+
+    def close(self) -> None:
+        if not self.disable:
+            if self.last_print_t >= self.start_t + (self.delay or 0):
+                self.display()
+            self.delay = math.inf  # tqdm's own closing is made for a bar; it writes nothing before the delay is over
+        super().close()
+
+
+def progress(*, total: float | None, description: str, unit: str = 'frame', initial: float = 0,
+             every_seconds: float = 10.0, file: IO[str] | None = None) -> tqdm:
+    """Show how far a long work is and how long it will still take, on standard error.
+
+    A terminal gets a bar; anything else (a log, a pipe) gets one line every `every_seconds` seconds. Use it as a
+    context manager and call `.update(n)` after n units.
+
+    Args:
+        total: Number of units, None when it is not known.
+        description: What is being done.
+        unit: Name of one unit.
+        initial: Units that were done by an earlier run.
+        every_seconds: Time between two lines where there is no terminal, seconds.
+        file: Where to, standard error by default.
+    """
+    stream = sys.stderr if file is None else file
+    if stream.isatty():
+        return tqdm(total=total, desc=description, unit=unit, initial=initial, file=stream, dynamic_ncols=True)
+    if total is None:
+        line = '{desc}: {n_fmt} {unit}s in {elapsed}, {rate_fmt}'
+    else:
+        line = '{desc}: {n_fmt} of {total_fmt} {unit}s ({percentage:.0f}%), {elapsed} gone, {remaining} left'
+    return _ProgressLines(total=total, desc=description, unit=unit, initial=initial, file=stream, bar_format=line,
+                          mininterval=every_seconds, miniters=1, delay=every_seconds)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Checks before long work
+
+
+def existing_parent(path: str | os.PathLike[str]) -> str:
+    """The path itself, or the nearest folder above it that exists."""
+    folder = os.path.abspath(path)
+    while not os.path.exists(folder):
+        folder = os.path.dirname(folder)
+    return folder
+
+
+def require_free_space(path: str | os.PathLike[str], num_bytes: float, purpose: str) -> None:
+    """Stop before long work rather than at its end when the disk cannot hold the result.
+
+    Args:
+        path: File or folder that will be written; it need not exist yet.
+        num_bytes: What it will need, bytes; estimate it from below, a wrong refusal is worse than a late one.
+        purpose: What for, in words ('4 videos').
+
+    Raises:
+        UserMistake: less is free.
+    """
+    free = shutil.disk_usage(existing_parent(path)).free
+    if free < num_bytes:
+        raise UserMistake(f'{purpose} need about {format_bytes(num_bytes)}, but {format_bytes(free)} are free at '
+                          f'{os.fspath(path)!r}; free some space or choose another place')
+
+
+def format_bytes(num_bytes: float) -> str:
+    """A number of bytes for a person: 1536 returns '1.5 KiB'."""
+    if num_bytes < 1024:
+        return f'{num_bytes:.0f} bytes'
+    units = ('KiB', 'MiB', 'GiB', 'TiB')
+    exponent = min(int(math.log(num_bytes, 1024)), len(units))
+    return f'{num_bytes / 1024 ** exponent:.1f} {units[exponent - 1]}'
+
+
+def require_folder(path: str | os.PathLike[str]) -> str:
+    """Make the folder and make sure that files can be written into it; returns its path.
+
+    Raises:
+        UserMistake: it is a file, or there is no permission.
+    """
+    folder = os.fspath(path)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except FileExistsError as error:
+        raise UserMistake(f'{folder!r} is a file, but a folder is needed; choose another name') from error
+    except OSError as error:
+        raise UserMistake(describe_os_error(error)) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserMistake(f'no permission to write into {folder!r}; choose another folder')
+    return folder
