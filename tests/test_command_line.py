@@ -105,8 +105,8 @@ def test_signals_run_the_cleanup(number: signal.Signals, code: int, root: os.Pat
         @command_line.command()
         @command_line.clear_errors(interrupted='stopped')
         def main():
-            print('ready', flush=True)
             try:
+                print('ready', flush=True)
                 time.sleep(30)
             finally:
                 print('cleaned', flush=True)
