@@ -1,5 +1,3 @@
-# Copyright 2026 The StyleVideoGAN contributors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-
 """Reading of latent data sets: W+ codes of footage, one clip a file, in one uncompressed zip or folder.
 
 Layout, the same in a zip and in a folder::

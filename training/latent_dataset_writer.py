@@ -1,5 +1,3 @@
-# Copyright 2026 The StyleVideoGAN contributors. Licensed under the Apache License, Version 2.0 (see LICENSE).
-
 """Writing of latent data sets, so that an interruption at any moment leaves the old file or a resumable folder.
 
 While a data set is made, everything lies in the folder ``DEST.partial``: clips that are complete, and the frames so
