@@ -1,0 +1,294 @@
+"""Frames into files: H.264 video, folders of PNG, grids. Every writer streams, and leaves a whole file or none."""
+
+import contextlib
+import errno
+import fractions
+import os
+import shutil
+import subprocess
+import tempfile
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from networks.errors import InputError
+
+CONTAINERS = {'.mp4': 'mp4', '.mov': 'mov', '.mkv': 'matroska'}  # file name ending -> ffmpeg's name of the format
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Frames
+
+
+def as_rgb(frame: np.ndarray) -> np.ndarray:
+    """A frame uint8 [H, W], [H, W, 1] or [H, W, 3] as a contiguous [H, W, 3]; grey is repeated.
+
+    Raises:
+        ValueError: another shape or type.
+    """
+    if frame.dtype != np.uint8 or frame.ndim not in (2, 3) or 0 in frame.shape:
+        raise ValueError(f'a frame is uint8 [H, W, 3], not {frame.dtype} {list(frame.shape)}')
+    if frame.ndim == 2:
+        frame = frame[:, :, np.newaxis]
+    if frame.shape[2] == 1:
+        frame = np.repeat(frame, 3, axis=2)
+    if frame.shape[2] != 3:
+        raise ValueError(f'a frame has 1 or 3 channels, not {frame.shape[2]}')
+    return np.ascontiguousarray(frame)
+
+
+def image_grid(frames: np.ndarray, columns: int) -> np.ndarray:
+    """Lay frames [N, H, W, C] out in rows of `columns`, first row first; empty cells are black (0).
+
+    Returns:
+        [rows * H, columns * W, C] of the same type, rows = ceil(N / columns).
+
+    Raises:
+        ValueError: not four dimensions, or no column.
+    """
+    if frames.ndim != 4 or columns < 1:
+        raise ValueError(f'need frames [N, H, W, C] and at least one column, not {list(frames.shape)} and {columns}')
+    num_frames, height, width, channels = frames.shape
+    rows = -(-num_frames // columns)
+    cells = np.zeros((rows * columns, height, width, channels), dtype=frames.dtype)
+    cells[:num_frames] = frames
+    by_row = cells.reshape(rows, columns, height, width, channels).transpose(0, 2, 1, 3, 4)
+    return by_row.reshape(rows * height, columns * width, channels)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Writers
+
+
+class FrameWriter:
+    """What the writers share: `write` frames, then `close`; or `abort`, after which there is no trace.
+
+    As a context manager it closes at the end of the block and aborts when the block is left by an error or Ctrl-C. The
+    result stands at `path` only after `close`; what stood there before stays until then.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        self.num_frames = 0
+
+    def write(self, frame: np.ndarray) -> None:
+        """Add one frame uint8 [H, W, 3] RGB (or grey, [H, W] or [H, W, 1]); all frames have the same size."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Finish the result and put it in its place."""
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """Drop what was written; does nothing after `close`."""
+        raise NotImplementedError
+
+    def __enter__(self) -> 'FrameWriter':
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        if kind is None:
+            try:
+                self.close()
+            except BaseException:
+                self.abort()
+                raise
+        else:
+            self.abort()
+
+
+class VideoWriter(FrameWriter):
+    """H.264 video, 4:2:0, with its index at the front, so that browsers and phones play it from the first byte on.
+
+    The encoder is the ffmpeg that comes with imageio-ffmpeg. A side of odd length gets one more line of the same
+    pixels, because 4:2:0 needs even sizes. Colours are converted and marked as BT.709.
+
+    Args:
+        path: Ends in .mp4, .mov or .mkv; its folder exists.
+        fps: Frames per second.
+        crf: Constant rate factor of x264, 0 (lossless) to 51 (worst); 17 looks like the source.
+        preset: x264's trade of time for size, 'ultrafast' to 'veryslow'.
+        comment: Goes into the file's metadata.
+
+    Raises:
+        InputError: unknown ending, or (from `close`) no frame was written.
+        OSError: the disk is full, there is no permission, or ffmpeg failed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, fps: float, crf: float = 17, preset: str = 'medium',
+                 comment: str = '') -> None:
+        super().__init__(path)
+        ending = os.path.splitext(self.path)[1].lower()
+        if ending not in CONTAINERS:
+            raise InputError(f'{self.path!r} ends in none of {", ".join(CONTAINERS)}, so its video format is not known')
+        if not 0 < fps <= 1000:
+            raise InputError(f'{fps} frames per second cannot be written, choose a rate above 0 and up to 1000')
+        self.fps = fractions.Fraction(fps).limit_denominator(100_000)  # finds 30000/1001 behind 29.97002997
+        self._encoding = ['-c:v', 'libx264', '-crf', f'{crf:g}', '-preset', preset, '-pix_fmt', 'yuv420p']
+        self._format = CONTAINERS[ending]
+        self._comment = comment
+        self._shape: tuple[int, ...] | None = None
+        self._encoder: _Encoder | None = None
+
+    def write(self, frame: np.ndarray) -> None:
+        frame = as_rgb(frame)
+        height, width = frame.shape[:2]
+        if self._encoder is None:
+            self._shape = frame.shape
+            self._encoder = _Encoder(self.path, self._arguments(height + height % 2, width + width % 2))
+        elif frame.shape != self._shape:
+            raise ValueError(f'frame {self.num_frames} is {frame.shape}, the ones before are {self._shape}')
+        if height % 2 or width % 2:
+            frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode='edge')
+        self._encoder.send(frame)
+        self.num_frames += 1
+
+    def _arguments(self, height: int, width: int) -> list[str]:
+        """ffmpeg's arguments between the program and the name of the result; height and width are even."""
+        source = ['-f', 'rawvideo', '-pixel_format', 'rgb24', '-video_size', f'{width}x{height}',
+                  '-framerate', str(self.fps), '-i', 'pipe:0', '-an']
+        colours = ['-vf', 'scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int+bicubic',
+                   '-colorspace', 'bt709', '-color_primaries', 'bt709', '-color_trc', 'bt709', '-color_range', 'tv']
+        index_first = ['-movflags', '+faststart'] if self._format != 'matroska' else []
+        comment = ['-metadata', f'comment={self._comment}'] if self._comment else []
+        return [*source, *self._encoding, *colours, *index_first, *comment, '-f', self._format]
+
+    def close(self) -> None:
+        if self._encoder is not None:
+            self._encoder.finish()
+            self._encoder = None
+        elif not self.num_frames:
+            raise InputError(f'no frame was made for {self.path!r}, so there is no video')
+
+    def abort(self) -> None:
+        if self._encoder is not None:
+            self._encoder.kill()
+            self._encoder = None
+
+
+class _Encoder:
+    """One running ffmpeg that writes beside `path` and moves the result there at the end."""
+
+    def __init__(self, path: str, arguments: list[str]) -> None:
+        import imageio_ffmpeg  # here, because it looks for its binary
+
+        self.path = path
+        folder, name = os.path.split(path)
+        handle, self.partial = tempfile.mkstemp(prefix=f'.{name}.', suffix='.partial', dir=folder or '.')
+        os.close(handle)
+        self.complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        program = [imageio_ffmpeg.get_ffmpeg_exe(), '-hide_banner', '-loglevel', 'error', '-y']
+        # In a session of its own, because Ctrl-C goes to the whole process group and would end it under our hands.
+        self.process = subprocess.Popen([*program, *arguments, self.partial], stdin=subprocess.PIPE,
+                                        stdout=subprocess.DEVNULL, stderr=self.complaints, start_new_session=True)
+        assert self.process.stdin is not None
+        self.stdin = self.process.stdin
+
+    def send(self, frame: np.ndarray) -> None:
+        try:
+            self.stdin.write(frame.data)
+        except BrokenPipeError:
+            self.process.wait()
+            raise self._failure() from None
+
+    def finish(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self.stdin.close()
+        if self.process.wait() != 0:
+            error = self._failure()
+            self.kill()
+            raise error
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(self.partial, 0o666 & ~mask)  # mkstemp makes private files, a video is an ordinary one
+        os.replace(self.partial, self.path)
+        self.complaints.close()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        with contextlib.suppress(OSError):
+            self.stdin.close()
+        self.complaints.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(self.partial)
+
+    def _failure(self) -> OSError:
+        """What ffmpeg said when it failed, as the error that it stands for."""
+        self.complaints.seek(0)
+        words = self.complaints.read().decode(errors='replace')
+        if os.strerror(errno.ENOSPC) in words:
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
+        return OSError(f'ffmpeg could not write {self.path!r}: {" ".join(words.split())[-400:] or "it ended early"}')
+
+
+class PngWriter(FrameWriter):
+    """A folder of frame000000.png, frame000001.png, ...; lossless.
+
+    The folder is called `<folder>.partial` while it grows: the first frame is there before the last is made.
+
+    Args:
+        path: The folder. One that exists is replaced at `close`, and must hold nothing but such frames.
+        compress_level: zlib's, 0 (none) to 9; 1 takes a third of the time of 6 and some percent more space.
+
+    Raises:
+        InputError: the folder holds other files, or (from `close`) no frame was written.
+        OSError: the disk is full, or there is no permission.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, compress_level: int = 1) -> None:
+        super().__init__(path)
+        self._refuse_foreign(self.path)
+        self._partial = f'{self.path}.partial'
+        self._compress_level = compress_level
+        self._started = self._done = False
+        self._shape: tuple[int, ...] | None = None
+
+    @staticmethod
+    def _refuse_foreign(folder: str) -> None:
+        """Never delete what is not ours."""
+        if not os.path.lexists(folder):
+            return
+        if not os.path.isdir(folder) or os.path.islink(folder):
+            raise InputError(f'{folder!r} is not a folder, so frames cannot replace it; choose another place')
+        for name in os.listdir(folder):
+            if not (name.startswith('frame') and name.endswith('.png')):
+                raise InputError(f'{folder!r} holds {name!r} besides frames, so it is kept; choose another place')
+
+    def write(self, frame: np.ndarray) -> None:
+        frame = as_rgb(frame)
+        if self._shape is None:
+            self._shape = frame.shape
+            self._refuse_foreign(self._partial)
+            shutil.rmtree(self._partial, ignore_errors=True)  # of a run that was killed
+            os.makedirs(self._partial)
+            self._started = True
+        elif frame.shape != self._shape:
+            raise ValueError(f'frame {self.num_frames} is {frame.shape}, the ones before are {self._shape}')
+        name = os.path.join(self._partial, f'frame{self.num_frames:06d}.png')
+        PIL.Image.fromarray(frame).save(name, compress_level=self._compress_level)
+        self.num_frames += 1
+
+    def close(self) -> None:
+        if self._done:
+            return
+        if not self._started:
+            raise InputError(f'no frame was made for {self.path!r}')
+        if os.path.isdir(self.path):
+            shutil.rmtree(self.path)
+        os.replace(self._partial, self.path)
+        self._done = True
+
+    def abort(self) -> None:
+        if self._started and not self._done:
+            shutil.rmtree(self._partial, ignore_errors=True)
+        self._done = True
+
+
+def open_writer(path: str | os.PathLike[str], **video_options: Any) -> FrameWriter:
+    """A VideoWriter where the name has a video's ending, else a PngWriter for a folder (which takes no options)."""
+    if os.path.splitext(os.fspath(path))[1].lower() in CONTAINERS:
+        return VideoWriter(path, **video_options)
+    return PngWriter(path)
