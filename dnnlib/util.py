@@ -201,18 +201,14 @@ def get_obj_from_module(module: types.ModuleType, obj_name: str) -> Any:
 
 
 def get_obj_by_name(name: str) -> Any:
-    """Return the object with this fully qualified name."""
-    return get_obj_from_module(*get_module_from_obj_name(name))
+    """Return the object with this fully qualified name. Raises ImportError or AttributeError."""
+    module, local_name = get_module_from_obj_name(name)
+    return get_obj_from_module(module, local_name)
 
 
 def call_func_by_name(*args: Any, func_name: str, **kwargs: Any) -> Any:
     """Call the object named `func_name` with the other arguments. Raises ImportError, AttributeError or TypeError."""
     return _named_callable(func_name)(*args, **kwargs)
-
-
-def construct_class_by_name(*args: Any, class_name: str, **kwargs: Any) -> Any:
-    """Construct an object of the class named `class_name` with the other arguments."""
-    return _named_callable(class_name)(*args, **kwargs)
 
 
 def _named_callable(name: str) -> Callable[..., Any]:
@@ -222,10 +218,9 @@ def _named_callable(name: str) -> Callable[..., Any]:
     raise TypeError(f'{name} is a {type(found).__name__}, it cannot be called')
 
 
-def get_module_dir_by_obj_name(obj_name: str) -> str:
-    """Return the folder of the file that defines the named object."""
-    module, _ = get_module_from_obj_name(obj_name)
-    return os.path.dirname(inspect.getfile(module))
+def construct_class_by_name(*args: Any, class_name: str, **kwargs: Any) -> Any:
+    """Construct an object of the class named `class_name` with the other arguments."""
+    return _named_callable(class_name)(*args, **kwargs)
 
 
 def is_top_level_function(obj: Any) -> bool:
@@ -246,6 +241,12 @@ def get_top_level_function_name(obj: Callable[..., Any]) -> str:
 
 #----------------------------------------------------------------------------
 # Files.
+
+
+def get_module_dir_by_obj_name(obj_name: str) -> str:
+    """Return the folder of the file that defines the named object."""
+    module = get_module_from_obj_name(obj_name)[0]
+    return os.path.dirname(os.path.abspath(inspect.getfile(module)))
 
 
 def list_dir_recursively_with_ignore(

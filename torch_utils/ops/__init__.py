@@ -1,0 +1,1 @@
+"""Operations with a plain PyTorch form that says what they mean, and CUDA forms where they pay."""
