@@ -1,0 +1,74 @@
+"""Finds the image generator that a snapshot refers to, and makes sure that it is that very file."""
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from networks.errors import InputError
+
+
+def is_address(path: str) -> bool:
+    """Whether this is an address on the network rather than a file."""
+    return path.startswith(('http://', 'https://'))
+
+
+def candidate_paths(reference: Mapping[str, Any], snapshot: str) -> Iterator[str]:
+    """Where the image generator may lie, best first: its recorded path, then the same name near the snapshot and here.
+
+    A recorded path that is relative counts from the current folder and from the snapshot's.
+    """
+    recorded = reference.get('path') or ''
+    if not recorded:
+        return
+    if is_address(recorded):
+        yield recorded
+        return
+    folder = '.' if is_address(snapshot) else os.path.dirname(os.path.abspath(snapshot))
+    name = os.path.basename(recorded.replace('\\', '/'))  # it may have been recorded on Windows
+    seen = set()
+    for path in (recorded, os.path.join(folder, recorded), os.path.join(folder, name),
+                 os.path.join(os.path.dirname(folder), name), name):
+        absolute = os.path.abspath(path)
+        if absolute not in seen and os.path.isfile(absolute):
+            seen.add(absolute)
+            yield path
+
+
+def find_image_generator(reference: Mapping[str, Any], *, snapshot: str, image_network: str | None = None,
+                         force: bool = False) -> str:
+    """The path (or address) of the image generator of a snapshot or latent data set.
+
+    Args:
+        reference: `path` and `sha256`, as `networks.checkpoints.image_generator_reference` makes them.
+        snapshot: The file that holds the reference.
+        image_network: The user's own answer, which ends the search.
+        force: Accept `image_network` although it is another file.
+
+    Returns:
+        A path whose content has the recorded sha256, unless `force`; or an address, still to be checked.
+
+    Raises:
+        InputError: there is none, or only other files of that name.
+    """
+    from networks.checkpoints import file_sha256  # here, because it brings torch
+
+    wanted = reference.get('sha256')
+    candidates = [image_network] if image_network else list(candidate_paths(reference, snapshot))
+    if image_network and not is_address(image_network) and not os.path.isfile(image_network):
+        raise InputError(f'--image-network: there is no file {image_network!r}')
+    others = []
+    for path in candidates:
+        if is_address(path) or not wanted or (force and image_network):
+            return path
+        found = file_sha256(path)
+        if found == wanted:
+            return path
+        others.append(f'{path!r} (sha256 {found[:12]}...)')
+    recorded = reference.get('path') or '(no path recorded)'
+    if others:
+        hint = 'give the right one with --image-network' if not image_network else \
+            'give the right one, or add --force-image-network if its W+ space is the same'
+        raise InputError(f'{os.path.basename(snapshot)} was made with the image generator {recorded!r} '
+                         f'(sha256 {str(wanted)[:12]}...), but {" and ".join(others)} is another file; {hint}')
+    raise InputError(f'{os.path.basename(snapshot)} was made with the image generator {recorded!r}, which is neither '
+                     'there nor beside the snapshot; say where it is with --image-network')

@@ -1,0 +1,115 @@
+"""Seeds to codes to frames, as streams: a state goes in, the next frame comes out, and memory does not grow."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from networks.seeded_noise import SeededNoise
+
+
+def images_to_uint8(images: torch.Tensor) -> np.ndarray:
+    """Images [N, C, H, W] in [-1, 1] to frames uint8 [N, H, W, C]: x * 127.5 + 128, cut to 0..255, as NVIDIA does."""
+    return (images.permute(0, 2, 3, 1).float() * 127.5 + 128).clamp(0, 255).to(torch.uint8).cpu().numpy()
+
+
+@torch.no_grad()
+def _render_batch(G: Any, ws: torch.Tensor, noise_mode: str, noise_seed: Sequence[int] | None) -> np.ndarray:
+    device = next(G.parameters()).device
+    ws = ws.to(device)
+    options = {'noise_mode': noise_mode, 'force_fp32': device.type == 'cpu'}  # half precision is no gain on a CPU
+    if noise_mode != 'random' or noise_seed is None:
+        return images_to_uint8(G.synthesis(ws, **options))
+    with torch.random.fork_rng(devices=[device] if device.type == 'cuda' else []):
+        torch.manual_seed(int(np.random.SeedSequence(list(noise_seed)).generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        return images_to_uint8(G.synthesis(ws, **options))
+
+
+def render_codes(G: Any, ws: torch.Tensor | np.ndarray, *, batch: int = 8, noise_mode: str = 'const',
+                 noise_seed: Sequence[int] | None = None) -> Iterator[np.ndarray]:
+    """Render W+ codes with an image generator, `batch` frames at a time.
+
+    Every batch has the same size, the last one filled up and cut: rounding depends on the size of a batch, so a frame
+    would otherwise depend on how many follow it.
+
+    Args:
+        G: Image generator with `synthesis(ws, noise_mode=, force_fp32=)`.
+        ws: Codes [T, num_ws, w_dim].
+        batch: Frames rendered at a time.
+        noise_mode: 'const', 'random' (new noise for every frame) or 'none'.
+        noise_seed: Numbers that fix the noise of 'random'; None takes it from torch's global state.
+
+    Yields:
+        T frames, uint8 [H, W, C].
+    """
+    ws = torch.as_tensor(ws, dtype=torch.float32)
+    for begin in range(0, len(ws), batch):
+        part = ws[begin:begin + batch]
+        missing = batch - len(part)
+        if missing:
+            part = torch.cat([part, part[-1:].expand(missing, -1, -1)])
+        seed = None if noise_seed is None else [*noise_seed, begin // batch]
+        yield from _render_batch(G, part, noise_mode, seed)[:batch - missing]
+
+
+def truncate_codes(ws: torch.Tensor, center: torch.Tensor, psi: float) -> torch.Tensor:
+    """Pull codes [..., num_ws, w_dim] towards `center` [num_ws, w_dim] or [w_dim]: w = center + psi (w - center)."""
+    if psi == 1:
+        return ws  # exactly as they were
+    return torch.lerp(center.to(ws).expand_as(ws), ws, psi)
+
+
+def stream_codes(generator: Any, seed: int, *, chunk: int, burn_in: int = 0) -> Iterator[torch.Tensor]:
+    """The endless code sequence of one seed, `chunk` frames at a time.
+
+    Seeds run one by one and chunks have one size, so that a frame is the same to the last bit whatever the length of
+    the video and whatever other seeds there are.
+
+    Args:
+        generator: Latent generator (networks.latent_generator.LatentGenerator, or one with its methods).
+        seed: Its noise comes from networks.seeded_noise.
+        chunk: Frames at a time.
+        burn_in: Frames at the beginning that are left out.
+
+    Yields:
+        W+ codes [chunk, num_ws, w_dim] on the generator's device, without end.
+    """
+    noise = SeededNoise([seed], generator.latent_dim, generator.noise_dim, next(generator.parameters()).device)
+    l = noise.first()
+    with torch.no_grad():
+        state = generator.initial_state(l)
+        for _ in range(burn_in):
+            state, l = generator.step(noise.steps(1)[:, 0], state)
+    while True:
+        with torch.no_grad():
+            latents = []
+            for _ in range(chunk):
+                latents.append(l)
+                state, l = generator.step(noise.steps(1)[:, 0], state)
+            codes = generator.codes(torch.cat(latents))
+        yield codes
+
+
+def stream_video(generator: Any, G: Any, seed: int, *, batch: int = 8, burn_in: int = 0, noise_mode: str = 'const',
+                 psi: float = 1.0, center: torch.Tensor | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The endless video of one seed.
+
+    Args:
+        generator: Latent generator.
+        G: Image generator.
+        seed: Seed of the video.
+        batch: Frames rendered at a time.
+        burn_in: Frames at the beginning that are left out.
+        noise_mode: Noise of the image generator, as in `render_codes`; 'random' is fixed by the seed as well.
+        psi: Truncation, see `truncate_codes`; 1 is none.
+        center: What truncation pulls towards; needed when psi is not 1.
+
+    Yields:
+        Frame uint8 [H, W, C] and its code float32 [num_ws, w_dim].
+    """
+    for index, codes in enumerate(stream_codes(generator, seed, chunk=batch, burn_in=burn_in)):
+        if center is not None:
+            codes = truncate_codes(codes, center, psi)
+        frames = render_codes(G, codes, batch=batch, noise_mode=noise_mode, noise_seed=[seed, index])
+        yield from zip(frames, codes.cpu().numpy(), strict=True)
