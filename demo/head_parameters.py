@@ -1,0 +1,128 @@
+"""The true parameters of the talking head: names, meanings, ranges, and how a normal latent becomes them.
+
+A head is a row of `NUM_PARAMETERS` floats in the order of `NAMES`: first the identity (what stays while somebody talks),
+then the motion (what changes from frame to frame). Lengths are in head units (1 = about half the height of the skull),
+angles in radians, fractions in [0, 1].
+"""
+
+import dataclasses
+
+import numpy as np
+import torch
+
+#----------------------------------------------------------------------------
+# The table of parameters.
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """One true parameter: `kind` says how a standard normal number becomes its value.
+
+    uniform: evenly spread over [low, high].        normal: mean (low+high)/2, low and high lie two deviations away.
+    rare:    low for most heads, rising to high for the upper `share` of them.
+    """
+    name: str
+    low: float
+    high: float
+    kind: str = 'uniform'
+    share: float = 0.0
+
+
+IDENTITY: tuple[Parameter, ...] = (
+    # Face.
+    Parameter('skin_depth', 0.0, 1.0),              # 0 = light, 1 = deep
+    Parameter('skin_warmth', -1.0, 1.0, 'normal'),  # rosy to golden
+    Parameter('face_width', 0.90, 1.08, 'normal'),
+    Parameter('face_length', 0.90, 1.10, 'normal'),
+    Parameter('jaw_width', 0.84, 1.12, 'normal'),
+    Parameter('cheek_fullness', 0.85, 1.12, 'normal'),
+    Parameter('chin_size', 0.75, 1.20, 'normal'),
+    Parameter('ear_size', 0.80, 1.20, 'normal'),
+    # Eyes and brows.
+    Parameter('eye_size', 0.86, 1.12, 'normal'),
+    Parameter('eye_spacing', 0.94, 1.08, 'normal'),
+    Parameter('eye_tilt', -0.12, 0.18, 'normal'),
+    Parameter('iris_hue', 0.0, 1.0),                # brown, hazel, green, blue, grey
+    Parameter('brow_thickness', 0.65, 1.40, 'normal'),
+    Parameter('brow_tilt', -0.14, 0.14, 'normal'),
+    # Nose and mouth.
+    Parameter('nose_size', 0.80, 1.20, 'normal'),
+    Parameter('nose_width', 0.80, 1.25, 'normal'),
+    Parameter('lip_fullness', 0.65, 1.35, 'normal'),
+    Parameter('lip_colour', 0.0, 1.0),              # skin-like to red
+    Parameter('mouth_size', 0.88, 1.12, 'normal'),
+    # Hair.
+    Parameter('hair_darkness', 0.0, 1.0),           # blond to black
+    Parameter('hair_redness', 0.0, 1.0),
+    Parameter('hair_volume', 0.0, 1.0),
+    Parameter('hair_length', 0.0, 1.0),
+    Parameter('hair_fringe', 0.0, 1.0),
+    Parameter('hair_parting', -1.0, 1.0, 'normal'),
+    Parameter('beard', 0.0, 1.0, 'rare', 0.18),       # from 0.4 on a full one
+    Parameter('glasses', 0.0, 1.0, 'rare', 0.22),     # from 0.25 on fully there
+    # Surroundings.
+    Parameter('cloth_hue', 0.0, 1.0),
+    Parameter('cloth_lightness', 0.0, 1.0),
+    Parameter('backdrop_hue', 0.0, 1.0),
+    Parameter('backdrop_lightness', 0.0, 1.0),
+)
+
+MOTION: tuple[Parameter, ...] = (
+    Parameter('yaw', -0.56, 0.56, 'normal'),        # > 0: the nose moves to the right of the picture
+    Parameter('pitch', -0.32, 0.32, 'normal'),      # > 0: the head looks up
+    Parameter('roll', -0.24, 0.24, 'normal'),       # > 0: anticlockwise in the picture
+    Parameter('shift_x', -0.16, 0.16, 'normal'),
+    Parameter('shift_y', -0.10, 0.10, 'normal'),
+    Parameter('gaze_x', -1.0, 1.0, 'normal'),       # > 0: to the right of the picture
+    Parameter('gaze_y', -0.8, 0.8, 'normal'),       # > 0: up
+    Parameter('blink', 0.0, 1.0, 'rare', 0.30),     # 0 = open, 1 = closed
+    Parameter('mouth_open', 0.0, 1.0, 'rare', 0.65),
+    Parameter('mouth_wide', -1.0, 1.0, 'normal'),   # < 0: rounded ('oo'), > 0: wide ('ee')
+    Parameter('smile', -0.25, 1.05, 'normal'),
+    Parameter('brow_raise', -0.7, 1.0, 'normal'),
+    Parameter('breath', -1.0, 1.0, 'normal'),       # > 0: shoulders up
+)
+
+PARAMETERS: tuple[Parameter, ...] = IDENTITY + MOTION
+NAMES: tuple[str, ...] = tuple(parameter.name for parameter in PARAMETERS)
+INDEX: dict[str, int] = {name: index for index, name in enumerate(NAMES)}
+NUM_IDENTITY: int = len(IDENTITY)
+NUM_PARAMETERS: int = len(PARAMETERS)
+
+#----------------------------------------------------------------------------
+# From a latent to parameters.
+
+def normalize_latent(z: torch.Tensor) -> torch.Tensor:
+    """Put z `[N, NUM_PARAMETERS]` on the sphere of radius sqrt(NUM_PARAMETERS), as StyleGAN2's mapping does first of all.
+
+    The mapping network cannot know the length of z, so neither may the parameters depend on it.
+    """
+    return z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+
+
+def parameters_from_latent(z: torch.Tensor) -> torch.Tensor:
+    """True parameters `[N, NUM_PARAMETERS]` of latents z `[N, NUM_PARAMETERS]` ~ N(0, 1), one number of z a parameter.
+
+    With u = Phi(normalised z): uniform = low + (high-low) u; rare = low + (high-low) clip((u - (1-share)) / share, 0, 1);
+    normal = mean + z (high-low)/4, softly kept within three deviations.
+    """
+    z = normalize_latent(z.to(torch.float32))
+    u = 0.5 * (1 + torch.erf(z * 0.5 ** 0.5))
+    low = z.new_tensor([parameter.low for parameter in PARAMETERS])
+    high = z.new_tensor([parameter.high for parameter in PARAMETERS])
+    share = z.new_tensor([parameter.share or 1.0 for parameter in PARAMETERS])
+    is_normal = torch.tensor([parameter.kind == 'normal' for parameter in PARAMETERS], device=z.device)
+    spread = ((u - (1 - share)) / share).clamp(0, 1)
+    bounded = 3 * torch.tanh(z / 3)
+    return torch.where(is_normal, (low + high) / 2 + bounded * (high - low) / 4, low + (high - low) * spread)
+
+
+def random_identity(seed: int) -> np.ndarray:
+    """Identity parameters `[NUM_IDENTITY]` float32 of the subject with this seed."""
+    z = np.random.RandomState(seed).randn(1, NUM_PARAMETERS)
+    return parameters_from_latent(torch.from_numpy(z))[0, :NUM_IDENTITY].numpy()
+
+
+def neutral_parameters() -> np.ndarray:
+    """Parameters `[NUM_PARAMETERS]` float32 of the middle of the world, looking at the camera with the mouth closed."""
+    middle = [parameter.low if parameter.kind == 'rare' else (parameter.low + parameter.high) / 2 for parameter in PARAMETERS]
+    return np.asarray(middle, dtype=np.float32)
