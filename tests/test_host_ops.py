@@ -60,3 +60,104 @@ def test_upfirdn2d_is_its_definition(case, taps):
                  for plane in image] for image in x]
     result = upfirdn2d.upfirdn2d(torch.tensor(x), torch.tensor(f), **case)
     np.testing.assert_allclose(result.numpy(), expected, atol=1e-12)
+
+
+def second_order(function, *inputs):
+    """Check first and second gradients against finite differences in float64."""
+    inputs = [item.double().requires_grad_() if isinstance(item, torch.Tensor) else item for item in inputs]
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
+
+
+@pytest.mark.parametrize('taps', [(3,), (4, 4), (2, 5)], ids=str)
+@pytest.mark.parametrize('case', CASES[1:], ids=lambda case: ' '.join(f'{k}={v}' for k, v in case.items()))
+def test_upfirdn2d_gradients(case, taps):
+    torch.manual_seed(2)
+    f = torch.rand(*taps)
+    second_order(lambda x: upfirdn2d.upfirdn2d(x, f, **case), torch.randn(1, 2, 4, 5))
+    if 'down' in case:  # a filter that is learned
+        second_order(lambda f: upfirdn2d.upfirdn2d(torch.ones(1, 1, 4, 5).double(), f, **case), f)
+
+
+def test_both_plain_forms_of_upfirdn2d_agree():
+    torch.manual_seed(3)
+    x = torch.randn(2, 3, 11, 6)
+    for case, taps in itertools.product(CASES, [(4,), (3, 4)]):
+        arguments = upfirdn2d._Resampling(
+            upfirdn2d._parse_scaling(case.get('up', 1)), upfirdn2d._parse_scaling(case.get('down', 1)),
+            upfirdn2d._parse_padding(case.get('padding', 0)), case.get('flip_filter', False), case.get('gain', 1))
+        f = torch.randn(*taps)
+        direct = upfirdn2d._insert_zeros_and_filter(x, f, arguments)
+        torch.testing.assert_close(upfirdn2d._transpose_and_filter(x, f, arguments), direct)
+
+
+def test_resampling_keeps_constants_and_sizes():
+    x = torch.full([1, 2, 8, 12], 3.0)
+    f = upfirdn2d.setup_filter([1, 3, 3, 1])
+    assert f.shape == (4, 4)
+    assert f.sum() == 1
+    for result, size in [(upfirdn2d.upsample2d(x, f), (16, 24)), (upfirdn2d.downsample2d(x, f), (4, 6)),
+                         (upfirdn2d.filter2d(x, f), (8, 12)), (upfirdn2d.upsample2d(x, torch.ones(4) / 4, up=[1, 4]), (32, 12))]:
+        assert result.shape[2:] == size
+        torch.testing.assert_close(result[:, :, 3:-3, 3:-3], torch.full_like(result[:, :, 3:-3, 3:-3], 3))
+
+
+def test_setup_filter():
+    assert upfirdn2d.setup_filter(None).tolist() == [[1.0]]
+    assert upfirdn2d.setup_filter(np.ones(8)).shape == (8,)
+    assert upfirdn2d.setup_filter(np.ones(7)).shape == (7, 7)
+    assert upfirdn2d.setup_filter([1, 2], separable=True, gain=4).tolist() == pytest.approx([2 / 3, 4 / 3])
+    assert upfirdn2d.setup_filter([[1, 2], [3, 4]], normalize=False, flip_filter=True, gain=2).tolist() == [[8, 6], [4, 2]]
+    with pytest.raises(ValueError, match='shape'):
+        upfirdn2d.setup_filter(np.ones([1, 2, 3]))
+
+
+@pytest.mark.parametrize('arguments', [dict(up=0), dict(up=[1, 2, 3]), dict(padding=[1, 2, 3]), dict(impl='gpu')])
+def test_upfirdn2d_refuses_wrong_arguments(arguments):
+    with pytest.raises(ValueError, match='upfirdn2d'):
+        upfirdn2d.upfirdn2d(torch.ones(1, 1, 4, 4), None, **arguments)
+
+
+#----------------------------------------------------------------------------
+# bias_act.
+
+FORMULAS = {
+    'linear': lambda x, a: x,
+    'relu': lambda x, a: np.maximum(x, 0),
+    'lrelu': lambda x, a: np.where(x > 0, x, a * x),
+    'tanh': lambda x, a: np.tanh(x),
+    'sigmoid': lambda x, a: 1 / (1 + np.exp(-x)),
+    'elu': lambda x, a: np.where(x > 0, x, np.exp(x) - 1),
+    'selu': lambda x, a: 1.0507009873554804935 * np.where(x > 0, x, 1.6732632423543772848 * (np.exp(x) - 1)),
+    'softplus': lambda x, a: np.log(1 + np.exp(x)),
+    'swish': lambda x, a: x / (1 + np.exp(-x)),
+}
+
+
+@pytest.mark.parametrize('options', [dict(), dict(gain=0.7, clamp=0.9), dict(gain=-2.0), dict(clamp=0.5, dim=2, alpha=0.4)], ids=str)
+@pytest.mark.parametrize('act', FORMULAS)
+def test_bias_act(act, options):
+    random = np.random.RandomState(4)
+    x, b = random.randn(3, 4, 5) * 2, random.randn(5 if options.get('dim') == 2 else 4)
+    spec = bias_act.activation_funcs[act]
+    expected = FORMULAS[act](x + (b if options.get('dim') == 2 else b[:, None]), options.get('alpha', spec.def_alpha))
+    expected = expected * options.get('gain', spec.def_gain)
+    expected = np.clip(expected, -options['clamp'], options['clamp']) if 'clamp' in options else expected
+    function = lambda x, b: bias_act.bias_act(x, b, act=act, **options)  # noqa: E731
+    np.testing.assert_allclose(function(torch.tensor(x), torch.tensor(b)).numpy(), expected, atol=1e-12)
+    second_order(function, torch.tensor(x), torch.tensor(b))
+    half = bias_act.bias_act(torch.tensor(x).half(), torch.tensor(b).half(), act=act, **options)
+    assert half.dtype == torch.float16
+    np.testing.assert_allclose(half.float().numpy(), expected, atol=0.02)
+
+
+def test_bias_act_leaves_its_input_alone():
+    x = torch.randn(2, 3)
+    before = x.clone()
+    for act in bias_act.activation_funcs:
+        result = bias_act.bias_act(x, act=act, gain=1)
+        result.add_(1)
+        assert torch.equal(x, before), act
+    assert {spec.cuda_idx for spec in bias_act.activation_funcs.values()} == set(range(1, 10))
+    with pytest.raises(ValueError, match='does not fit'):
+        bias_act.bias_act(x, torch.ones(2))

@@ -62,17 +62,85 @@ def bias_act(
     limit = -1.0 if clamp is None else float(clamp)
     if b is not None and (b.ndim != 1 or not -x.ndim <= dim < x.ndim or b.shape[0] != x.shape[dim]):
         raise ValueError(f'bias_act: bias {list(b.shape)} does not fit dimension {dim} of {list(x.shape)}')
-    return _bias_act_plain(x, b, dim, act, alpha, gain, limit)
+    if not spec.has_2nd_grad and alpha >= 0 and gain > 0:
+        slope = 1.0 if act == 'linear' else alpha if act == 'lrelu' else 0.0
+        if torch.is_grad_enabled() and (x.requires_grad or b is not None and b.requires_grad):
+            return _PiecewiseLinear.apply(x, b, dim % x.ndim, slope, gain, limit)
+        return _piecewise_linear(x, b, dim, slope, gain, limit)
+    return _plain(x, b, dim, act, alpha, gain, limit)
 
 
-def _bias_act_plain(
+def _along(b: torch.Tensor, dim: int, ndim: int) -> torch.Tensor:
+    """Return the bias with ones around it, so that it broadcasts along its dimension."""
+    return b.reshape([-1 if axis == dim % ndim else 1 for axis in range(ndim)])
+
+
+#----------------------------------------------------------------------------
+# Plain form.
+
+
+def _plain(
     x: torch.Tensor, b: torch.Tensor | None, dim: int, act: str, alpha: float, gain: float, limit: float
 ) -> torch.Tensor:
+    """The definition step by step."""
     if b is not None:
-        shape = [1] * x.ndim
-        shape[dim] = -1
-        x = x + b.reshape(shape)
-    x = activation_funcs[act].func(x, alpha=alpha)
-    if gain != 1:
-        x = x * gain
-    return x.clamp(-limit, limit) if limit >= 0 else x
+        x = x + _along(b, dim, x.ndim)
+    y = activation_funcs[act].func(x, alpha=alpha) * gain
+    return y.clamp(-limit, limit) if limit >= 0 else y
+
+
+def _piecewise_linear(
+    x: torch.Tensor, b: torch.Tensor | None, dim: int, slope: float, gain: float, limit: float
+) -> torch.Tensor:
+    """Return clamp(gain * u), where u = x + b if that is positive, else slope * (x + b).
+
+    Takes two passes over the memory where the definition takes five: a positive gain can go into the sum.
+    """
+    y = x * gain if b is None else torch.add(_along(b * gain, dim, x.ndim), x, alpha=gain)
+    if slope != 1:
+        F.leaky_relu_(y, slope)
+    return y.clamp_(-limit, limit) if limit >= 0 else y
+
+
+class _PiecewiseLinear(torch.autograd.Function):
+    """All that its gradient needs to know is the sign of y and whether it was clamped."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, x: torch.Tensor, b: torch.Tensor | None, dim: int, slope: float, gain: float, limit: float
+    ) -> torch.Tensor:
+        y = _piecewise_linear(x, b, dim, slope, gain, limit)
+        ctx.save_for_backward(y if slope != 1 or limit >= 0 else None)
+        ctx.dim, ctx.slope, ctx.gain, ctx.limit = dim, slope, gain, limit
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+        (y,) = ctx.saved_tensors
+        dx = _PiecewiseSlope.apply(dy, y, ctx.slope, ctx.gain, ctx.limit)
+        db = dx.sum([axis for axis in range(dx.ndim) if axis != ctx.dim]) if ctx.needs_input_grad[1] else None
+        return dx, db, None, None, None, None
+
+
+class _PiecewiseSlope(torch.autograd.Function):
+    """dx = dy times the slope at y, which is constant almost everywhere: no second derivative towards y."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, dy: torch.Tensor, y: torch.Tensor | None, slope: float, gain: float, limit: float
+    ) -> torch.Tensor:
+        ctx.save_for_backward(y)
+        ctx.slope, ctx.gain, ctx.limit = slope, gain, limit
+        if y is None:
+            return dy * gain
+        dx = dy
+        if slope != 1:
+            dx = torch.ops.aten.leaky_relu_backward(dx, y, slope, True)
+        if limit >= 0:
+            dx = torch.ops.aten.hardtanh_backward(dx, y, -limit, limit)
+        return dx if gain == 1 else dx.mul_(gain)
+
+    @staticmethod
+    def backward(ctx: Any, ddx: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+        (y,) = ctx.saved_tensors
+        return _PiecewiseSlope.apply(ddx, y, ctx.slope, ctx.gain, ctx.limit), None, None, None, None

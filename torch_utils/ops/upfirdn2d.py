@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -95,7 +96,14 @@ def upfirdn2d(
         size = x.shape[3 - axis] * up[axis] + padding[2 * axis] + padding[2 * axis + 1]
         if size < filter_size[axis]:
             raise ValueError(f'upfirdn2d: the padded {name} {size} is smaller than the filter ({filter_size[axis]})')
-    return _upfirdn2d_plain(x, f, up, down, padding, flip_filter, gain)
+    if f is None:
+        f = torch.ones([1, 1], dtype=torch.float32, device=x.device)
+    resampling = _Resampling(up, down, padding, bool(flip_filter), float(gain))
+    if torch.is_grad_enabled() and f.requires_grad:
+        return _insert_zeros_and_filter(x, f, resampling)
+    if torch.is_grad_enabled() and x.requires_grad:
+        return _Upfirdn2d.apply(x, f, resampling)
+    return _plain(x, f, resampling)
 
 
 def filter2d(
@@ -134,30 +142,103 @@ def _resample(
 
 
 #----------------------------------------------------------------------------
+# Gradient.
+
+
+class _Resampling(NamedTuple):
+    """Arguments of one upfirdn2d, checked and complete."""
+
+    up:          tuple[int, int]            # x, y
+    down:        tuple[int, int]            # x, y
+    padding:     tuple[int, int, int, int]  # x0, x1, y0, y1
+    flip_filter: bool
+    gain:        float
+
+
+class _Upfirdn2d(torch.autograd.Function):
+    """The operation is linear in x, and its transpose is one of its kind: `up` and `down` trade places."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, f: torch.Tensor, resampling: _Resampling) -> torch.Tensor:  # type: ignore[override]
+        ctx.save_for_backward(f)
+        ctx.resampling = resampling
+        ctx.in_size = x.shape[3], x.shape[2]
+        return _plain(x, f, resampling)
+
+    @staticmethod
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+        (f,) = ctx.saved_tensors
+        up, down, padding, flip_filter, gain = ctx.resampling
+        sides = []
+        for axis, taps in enumerate(_get_filter_size(f)):
+            first = taps - 1 - padding[2 * axis]
+            # as many samples as x has, once the transpose has kept every up-th
+            last = (ctx.in_size[axis] - 1) * up[axis] + taps - first - dy.shape[3 - axis] * down[axis]
+            sides += [first, last]
+        transposed = _Resampling(down, up, (sides[0], sides[1], sides[2], sides[3]), not flip_filter, gain)
+        if torch.is_grad_enabled() and dy.requires_grad:
+            return _Upfirdn2d.apply(dy, f, transposed), None, None
+        return _plain(dy, f, transposed), None, None
+
+
+#----------------------------------------------------------------------------
 # Plain form.
 
 
-def _upfirdn2d_plain(
-    x: torch.Tensor,
-    f: torch.Tensor | None,
-    up: tuple[int, int],
-    down: tuple[int, int],
-    padding: tuple[int, int, int, int],
-    flip_filter: bool,
-    gain: float,
-) -> torch.Tensor:
-    batch, channels, height, width = x.shape
-    if f is None:
-        f = torch.ones([1, 1], dtype=torch.float32, device=x.device)
-    x = x.reshape(batch * channels, 1, height, 1, width, 1)
-    x = F.pad(x, [0, up[0] - 1, 0, 0, 0, up[1] - 1])
-    x = F.pad(x.reshape(batch * channels, 1, height * up[1], width * up[0]), padding)
-    kernel = f.to(x.dtype) * (gain ** (f.ndim / 2))
-    if not flip_filter:
-        kernel = kernel.flip(tuple(range(f.ndim)))
-    if kernel.ndim == 2:
-        x = F.conv2d(x, kernel[None, None], stride=(down[1], down[0]))
+def _plain(x: torch.Tensor, f: torch.Tensor, resampling: _Resampling) -> torch.Tensor:
+    """Filter with the depthwise convolution that suits the device."""
+    # CPU: transposed convolutions skip the zeros in between. Elsewhere their grouped form is no faster than the zeros.
+    return (_transpose_and_filter if x.device.type == 'cpu' else _insert_zeros_and_filter)(x, f, resampling)
+
+
+def _passes(
+    x: torch.Tensor, f: torch.Tensor, resampling: _Resampling
+) -> Iterator[tuple[torch.Tensor, _Resampling]]:
+    """Yield the correlation kernel [h, w] and the arguments of one pass, or for a separable filter of two."""
+    up, down, padding, flip_filter, gain = resampling
+    kernel = (f if flip_filter else f.flip(tuple(range(f.ndim)))).to(x.dtype)
+    if f.ndim == 2:
+        yield kernel * gain if gain != 1 else kernel, resampling
     else:
-        x = F.conv2d(x, kernel[None, None, None, :], stride=(1, down[0]))
-        x = F.conv2d(x, kernel[None, None, :, None], stride=(down[1], 1))
+        yield kernel[None, :], _Resampling((up[0], 1), (down[0], 1), (*padding[:2], 0, 0), True, 1)
+        yield kernel[:, None] * gain, _Resampling((1, up[1]), (1, down[1]), (0, 0, *padding[2:]), True, 1)
+
+
+def _insert_zeros_and_filter(x: torch.Tensor, f: torch.Tensor, resampling: _Resampling) -> torch.Tensor:
+    """The definition step by step; f may require a gradient."""
+    batch, channels = x.shape[:2]
+    x = x.reshape(1, batch * channels, *x.shape[2:])
+    for kernel, (up, down, padding, _, _) in _passes(x, f, resampling):
+        _, planes, height, width = x.shape
+        if up != (1, 1):
+            x = F.pad(x.reshape(1, planes, height, 1, width, 1), [0, up[0] - 1, 0, 0, 0, up[1] - 1])
+        x = F.pad(x.reshape(1, planes, height * up[1], width * up[0]), padding)
+        x = F.conv2d(x, kernel.expand(planes, 1, -1, -1), stride=(down[1], down[0]), groups=planes)
+    return x.reshape(batch, channels, *x.shape[2:])
+
+
+def _transpose_and_filter(x: torch.Tensor, f: torch.Tensor, resampling: _Resampling) -> torch.Tensor:
+    """The same without multiplications by zero."""
+    batch, channels = x.shape[:2]
+    x = x.reshape(1, batch * channels, *x.shape[2:])
+    planes = x.shape[1]
+    for kernel, (up, down, padding, _, _) in _passes(x, f, resampling):
+        taps_y, taps_x = kernel.shape
+        if up == (1, 1):
+            centered = padding[0] == padding[1] >= 0 and padding[2] == padding[3] >= 0
+            own_padding = (padding[2], padding[0]) if centered else (0, 0)
+            x = x if centered else F.pad(x, padding)
+            weight = kernel.expand(planes, 1, -1, -1).contiguous()
+            x = F.conv2d(x, weight, stride=(down[1], down[0]), padding=own_padding, groups=planes)
+        else:
+            # The transposed convolution has all that is not zero; cut off, or fill up, what the padding asks for.
+            crop = [taps_x - 1 - padding[0], taps_x - up[0] - padding[1],
+                    taps_y - 1 - padding[2], taps_y - up[1] - padding[3]]
+            own_crop = max(min(crop[2:]), 0), max(min(crop[:2]), 0)
+            weight = kernel.flip([0, 1]).expand(planes, 1, -1, -1).contiguous()
+            x = F.conv_transpose2d(x, weight, stride=(up[1], up[0]), padding=own_crop, groups=planes)
+            rest = [own_crop[1 - index // 2] - cut for index, cut in enumerate(crop)]
+            x = F.pad(x, rest) if any(rest) else x
+            if down != (1, 1):
+                x = x[:, :, ::down[1], ::down[0]].contiguous()
     return x.reshape(batch, channels, *x.shape[2:])
