@@ -12,10 +12,11 @@ def is_address(path: str) -> bool:
     return path.startswith(('http://', 'https://'))
 
 
-def candidate_paths(reference: Mapping[str, Any], snapshot: str) -> Iterator[str]:
-    """Where the image generator may lie, best first: its recorded path, then the same name near the snapshot and here.
+def candidate_paths(reference: Mapping[str, Any], snapshot: str, *, folders: bool = False) -> Iterator[str]:
+    """Where a recorded file may lie, best first: its recorded path, then the same name near the snapshot and here.
 
-    A recorded path that is relative counts from the current folder and from the snapshot's.
+    A recorded path that is relative counts from the current folder and from the snapshot's. `folders` finds folders
+    as well as files.
     """
     recorded = reference.get('path') or ''
     if not recorded:
@@ -29,7 +30,7 @@ def candidate_paths(reference: Mapping[str, Any], snapshot: str) -> Iterator[str
     for path in (recorded, os.path.join(folder, recorded), os.path.join(folder, name),
                  os.path.join(os.path.dirname(folder), name), name):
         absolute = os.path.abspath(path)
-        if absolute not in seen and os.path.isfile(absolute):
+        if absolute not in seen and (os.path.isfile(absolute) or (folders and os.path.isdir(absolute))):
             seen.add(absolute)
             yield path
 

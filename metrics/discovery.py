@@ -1,0 +1,95 @@
+"""Finds metrics: every file in plugins/ that registers one, and any file that the user names.
+
+A metric is a function with the decorator `metrics.metric_main.register_metric` (NVIDIA's interface, docs/metrics.md).
+"""
+
+import functools
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+import types
+
+from metrics import metric_main
+from networks.errors import InputError
+
+PLUGIN_FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'plugins')
+
+
+def _describe(error: Exception) -> str:
+    return f'{type(error).__name__}: {" ".join(str(error).split())}'
+
+
+def _registers_metrics(path: str) -> bool:
+    """Whether the file is about metrics at all; other plugins are not imported for a look."""
+    with open(path, encoding='utf-8', errors='replace') as file:
+        return 'register_metric' in file.read()
+
+
+def _registered_by(module: types.ModuleType) -> set[str]:
+    """Metrics that are functions of this module; that holds as well when it was imported long before."""
+    return {name for name in metric_main.list_valid_metrics()
+            if getattr(getattr(module, name, None), '__module__', None) == module.__name__}
+
+
+@functools.cache
+def discover_metrics() -> tuple[dict[str, str], dict[str, str]]:
+    """Import the files of plugins/ that register metrics.
+
+    Returns:
+        Name of each metric -> its file, in alphabetical order; and file -> error, for files that could not be imported.
+        One broken file does not take the others away.
+    """
+    found: dict[str, str] = {}
+    broken: dict[str, str] = {}
+    for file_name in sorted(os.listdir(PLUGIN_FOLDER)):
+        path = os.path.join(PLUGIN_FOLDER, file_name)
+        if not file_name.endswith('.py') or file_name.startswith('_') or not _registers_metrics(path):
+            continue
+        before = set(metric_main.list_valid_metrics())
+        try:
+            module = importlib.import_module(f'plugins.{file_name[:-3]}')
+        except Exception as error:  # noqa: BLE001 - a plugin may fail in any way
+            broken[path] = _describe(error)
+            continue
+        names = (set(metric_main.list_valid_metrics()) - before) | _registered_by(module)
+        found.update(dict.fromkeys(names, path))
+    return dict(sorted(found.items())), broken
+
+
+def load_metric_file(path: str) -> list[str]:
+    """Import a user's own file.
+
+    Returns:
+        Names of the metrics that it registers.
+
+    Raises:
+        InputError: it is not there, cannot be imported, registers none, or takes the name of another metric.
+    """
+    if not os.path.isfile(path):
+        raise InputError(f'--plugin: there is no file {path!r}')
+    with open(path, 'rb') as file:
+        digest = hashlib.sha256(file.read()).hexdigest()[:16]
+    module_name = f'metric_plugin_{digest}'  # two files may have the same name
+    if module_name in sys.modules:
+        return sorted(_registered_by(sys.modules[module_name]))
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f'--plugin: {path!r} is not a Python file, its name must end in .py')
+    before = set(metric_main.list_valid_metrics())
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[module_name]
+        raise InputError(f'--plugin: {path!r} cannot be imported ({_describe(error)})') from error
+    names = (set(metric_main.list_valid_metrics()) - before) | _registered_by(module)
+    taken = sorted(names & before)
+    if taken:
+        raise InputError(f'--plugin: {path!r} defines {", ".join(taken)}, which there is already; choose another name')
+    if not names:
+        raise InputError(f'--plugin: {path!r} registers no metric; metrics.metric_main.register_metric makes one of a '
+                         'function')
+    return sorted(names)
