@@ -44,14 +44,14 @@ class FitSettings:
     channel_max: int = 128
     mapping_layers: int = 3
     stages: tuple[Stage, ...] = (
-        Stage(16, 1200, 64, 4e-3, 4e-3),
-        Stage(32, 1600, 64, 4e-3, 3e-3),
-        Stage(64, 2500, 32, 3e-3, 2e-3),
-        Stage(128, 8000, 16, 2e-3, 2e-5),
+        Stage(16, 2000, 16, 4e-3, 4e-3),
+        Stage(32, 3000, 16, 4e-3, 3e-3),
+        Stage(64, 4000, 16, 3e-3, 2e-3),
+        Stage(128, 9000, 16, 2e-3, 2e-5),
     )
     pool_capacity: int = 24000
     pool_first: int = 1024          # pictures rendered before the first step
-    pool_per_step: int = 2          # pictures rendered in each later step
+    pool_per_step: float = 1.5          # pictures rendered in each later step
     feature_weight: float = 6.0     # how much more eyes and mouth count
     edge_weight: float = 1.0        # of the differences between neighbouring pixels
     ema_steps: float = 400.0        # time constant of the moving average of the weights
@@ -153,8 +153,8 @@ class GeneratorFit:
     def _one_step(self) -> float:
         settings = self.settings
         stage, fraction = self.stage_at(self.step)
-        self.pool.grow(settings.pool_first + settings.pool_per_step * self.step)
-        limit = min(settings.pool_first + settings.pool_per_step * self.step, settings.pool_capacity)
+        limit = min(settings.pool_first + int(settings.pool_per_step * self.step), settings.pool_capacity)
+        self.pool.grow(limit)
         chosen = np.random.RandomState([settings.seed, self.step]).randint(limit, size=stage.batch_size)
         z, wanted, features = self.pool.batch(chosen)
         importance = 1 + settings.feature_weight * features

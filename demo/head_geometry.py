@@ -53,16 +53,16 @@ def rays_in_head(u: torch.Tensor, v: torch.Tensor, rotation: list[list[torch.Ten
 def ellipsoid(rays: Rays, centre: tuple, radii: tuple) -> tuple[torch.Tensor, torch.Tensor]:
     """Depth of the near side of an axis-aligned ellipsoid, and its inside measure, both `[N, H, W]`.
 
-    With q = (o - c) / r and e = d / r: depth = (-q.e + sqrt(D)) / e.e, D = (q.e)^2 - e.e (q.q - 1). Where the ray misses
-    (D < 0) the depth goes on falling as -sqrt(-D), so that joining and normals stay smooth. The inside measure D / e.e
-    (1 at the middle, 0 on the outline) is > 0 exactly where the ray hits.
+    With q = (o - c) / r and e = d / r: depth = -q.e / e.e + sqrt(I / e.e), I = 1 - q.q + (q.e)^2 / e.e. This inside measure I
+    (1 at the middle, 0 on the outline) is > 0 exactly where the ray hits. Instead of sqrt(I), whose slope is infinite on the
+    outline, stands I / sqrt(|I| + 0.03): it goes on smoothly where the ray misses, so that joined surfaces show no seams.
     """
     qx, qy, qz = (rays.x - centre[0]) / radii[0], (rays.y - centre[1]) / radii[1], (rays.z - centre[2]) / radii[2]
     ex, ey, ez = rays.dx / radii[0], rays.dy / radii[1], rays.dz / radii[2]
     ee = ex * ex + ey * ey + ez * ez
     qe = qx * ex + qy * ey + qz * ez
     inside = 1 - (qx * qx + qy * qy + qz * qz) + qe * qe / ee
-    root = inside.abs().add_(1e-9).sqrt_().copysign_(inside)
+    root = inside * inside.abs().add_(0.03).rsqrt_()
     return (root * ee.rsqrt()).sub_(qe / ee), inside
 
 

@@ -57,9 +57,10 @@ def skin_colour(p: Values) -> Colour:
 
 
 def hair_colour(p: Values) -> Colour:
-    """Hair of each head: darkness along two palettes, natural and red."""
+    """Hair of each head: darkness along two palettes, natural and red; deeper skin goes with darker hair."""
     redness = ((p['hair_redness'] - 0.55) / 0.45).clamp(0, 1)
-    return mix(palette(HAIR, p['hair_darkness']), palette(HAIR_RED, p['hair_darkness']), redness)
+    darkness = p['hair_darkness'] + 0.6 * p['skin_depth'] * (1 - p['hair_darkness'])
+    return mix(palette(HAIR, darkness), palette(HAIR_RED, darkness), redness)
 
 #----------------------------------------------------------------------------
 # Eyes.
@@ -70,8 +71,8 @@ def eye_layout(p: Values) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def paint_eye(albedo: Colour, gloss: torch.Tensor, x: torch.Tensor, y: torch.Tensor, side: int, p: Values, edge: float,
-              skin: Colour) -> tuple[Colour, torch.Tensor]:
-    """Paint the eye on `side` (+1 right of the picture, -1 left); returns albedo and self-lit highlights `gloss` [N, H, W]."""
+              skin: Colour) -> tuple[Colour, torch.Tensor, torch.Tensor]:
+    """Paint the eye on `side` (+1 right of the picture, -1 left); returns albedo, self-lit highlights `gloss`, and the opening."""
     ex, ey, unit = eye_layout(p)
     t = (x * side - ex) / unit              # grows outwards; corners at -1 and 1
     h = (y - ey) / unit - p['eye_tilt'] * t
@@ -111,7 +112,7 @@ def paint_eye(albedo: Colour, gloss: torch.Tensor, x: torch.Tensor, y: torch.Ten
     lamp = ((t * side - gx * side * 0.75 + 0.20).square() + (h - gy * 0.8 - 0.24).square()).sqrt_()
     gloss = gloss + opening * (0.95 * smoothstep(0.17 + soft, 0.17 - soft, lamp))
     fill = ((t * side - gx * side * 0.75 - 0.24).square() + (h - gy * 0.8 + 0.26).square()).sqrt_()
-    return albedo, gloss + opening * 0.22 * smoothstep(0.14 + soft, 0.02, fill)
+    return albedo, gloss + opening * 0.22 * smoothstep(0.14 + soft, 0.02, fill), opening
 
 
 def paint_brow(albedo: Colour, x: torch.Tensor, y: torch.Tensor, side: int, p: Values, hair: Colour) -> Colour:

@@ -30,7 +30,7 @@ def _head_surface(rays: Rays, p: Values) -> tuple[torch.Tensor, torch.Tensor]:
     lower = ellipsoid(rays, (0.0, -0.30 * fl - 0.5 * drop, 0.06), (0.60 * fw * jaw, 0.56 * fl + 0.3 * drop, 0.60))
     outline = [skull[1], lower[1], ellipsoid(rays, (0.0, -0.68 * fl - drop, 0.30), (0.22 * chin * jaw, 0.17 * chin, 0.22))[1]]
     outline += [ellipsoid(rays, (side * 0.35 * fw, cheek_y, 0.30), (0.28 * cheek_size, 0.26, 0.27))[1] for side in (1, -1)]
-    depth = join([skull[0], lower[0]], 0.10)
+    depth = join([skull[0], lower[0]], 0.12)
     x, y, _ = rays.at(depth)
     swelling = torch.zeros_like(depth)
     for centre, size, height in (
@@ -43,10 +43,10 @@ def _head_surface(rays: Rays, p: Values) -> tuple[torch.Tensor, torch.Tensor]:
         ((-0.30 * p['eye_spacing'], 0.03), (0.15, 0.10), 0.030),
     ):
         swelling += height * torch.exp(-(((x - centre[0]) / size[0]).square() + ((y - centre[1]) / size[1]).square()))
-    bridge = ellipsoid(rays, (0.0, -0.02, 0.63), (0.065 * wing, 0.24, 0.15))[0]
+    bridge = ellipsoid(rays, (0.0, 0.02, 0.575), (0.075 * wing, 0.30, 0.19))[0]
     tip = ellipsoid(rays, (0.0, -0.155, 0.78), (0.118 * wing, 0.10 * nose, 0.135 * nose))[0]
     wings = [ellipsoid(rays, (side * 0.090 * wing, -0.180, 0.72), (0.080, 0.066 * nose, 0.085))[0] for side in (1, -1)]
-    return join([depth + swelling, join([bridge, tip, *wings], 0.045)], 0.040), join(outline, 0.10)
+    return join([depth + swelling, join([bridge, tip, *wings], 0.050)], 0.050), join(outline, 0.10)
 
 
 def _ears(rays: Rays, p: Values) -> tuple[torch.Tensor, torch.Tensor]:
@@ -205,7 +205,7 @@ def _render_chunk(p: Values, resolution: int, supersampling: int) -> torch.Tenso
     line = _hairline(x, y, z, p)
     colour = _hair_colour(rays, depth, spacing, p, hair, is_cap=True)
     # Where no face lies behind the edge of the hair, the hair goes on a little, so that no gap shows when the head turns.
-    shown = torch.maximum(smoothstep(-edge, edge, line), (1 - head) * smoothstep(-0.32, -0.24, line) * smoothstep(0.10, 0.25, y))
+    shown = torch.maximum(smoothstep(-edge, edge, line), (1 - head) * smoothstep(-0.32, -0.24, line) * smoothstep(0.03, 0.07, y))
     nearest = _cover(picture, nearest, colour, depth, coverage(inside, edge, spacing) * shown, edge, spacing)
 
     _glasses(picture, nearest, rays, p, edge)
@@ -219,14 +219,16 @@ def _face_colour(rays: Rays, depth: torch.Tensor, spacing: float, edge: float, p
     bare = paint.paint_skin(x, y, p, skin)
     gloss = torch.zeros_like(x)
     front = smoothstep(-0.05, 0.12, z)
+    matte = torch.ones_like(x)      # the eyes bring highlights of their own
     albedo = paint.paint_beard(bare, x, y, z, p, hair)
     for side in (1, -1):
-        albedo, gloss = paint.paint_eye(albedo, gloss, x, y, side, p, edge, skin)
+        albedo, gloss, opening = paint.paint_eye(albedo, gloss, x, y, side, p, edge, skin)
+        matte = matte - opening
         albedo = paint.paint_brow(albedo, x, y, side, p, hair)
     albedo, gloss = paint.paint_mouth(albedo, gloss, x, y, p, edge, skin)
     albedo = mix(bare, albedo, front)
     ambient = 1 - 0.42 * smoothstep(-0.16, 0.02, _hairline(x, y, z, p))  # the hair shades the forehead below the hairline
-    red, green, blue = light(albedo, normals(depth, spacing), ambient, subsurface=0.38, shine=0.10, sharpness=22)
+    red, green, blue = light(albedo, normals(depth, spacing), ambient, subsurface=0.38, shine=0.085 * matte, sharpness=22)
     gloss = gloss * front
     return red + gloss, green + gloss, blue + gloss
 
