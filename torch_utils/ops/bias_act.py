@@ -64,7 +64,7 @@ def bias_act(
         raise ValueError(f'bias_act: bias {list(b.shape)} does not fit dimension {dim} of {list(x.shape)}')
     if not spec.has_2nd_grad and alpha >= 0 and gain > 0:
         slope = 1.0 if act == 'linear' else alpha if act == 'lrelu' else 0.0
-        if torch.is_grad_enabled() and (x.requires_grad or b is not None and b.requires_grad):
+        if torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad)):
             return _PiecewiseLinear.apply(x, b, dim % x.ndim, slope, gain, limit)
         return _piecewise_linear(x, b, dim, slope, gain, limit)
     return _plain(x, b, dim, act, alpha, gain, limit)

@@ -1,0 +1,1 @@
+"""What measuring means: registry, statistics of features, result lines."""
