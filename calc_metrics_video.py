@@ -37,8 +37,9 @@ def find_data(recorded: dict[str, Any], snapshot: str, asked: str | None) -> str
         others.append(path)
     name = recorded.get('path') or '(no path recorded)'
     if others:
-        raise InputError(f'{" and ".join(map(repr, others))} has changed since {os.path.basename(snapshot)} was trained '
-                         'on it; give the old one with --data, or this one, to measure against it all the same')
+        raise InputError(f'{os.path.basename(snapshot)} was trained on {name!r}, but {" and ".join(map(repr, others))} '
+                         'has another content; give the old one with --data, or this one to measure against it all the '
+                         'same')
     raise InputError(f'{os.path.basename(snapshot)} was trained on {name!r}, which is neither there nor beside the '
                      'snapshot; say where it is with --data')
 

@@ -44,9 +44,11 @@ def _check(mean: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def symmetric_root(covariance: np.ndarray) -> np.ndarray:
-    """The root [d, d] of a symmetric matrix [d, d] without negative eigenvalues; rounding below zero counts as zero."""
+    """The root [d, d] of a symmetric matrix [d, d] without negative eigenvalues."""
     values, vectors = np.linalg.eigh(covariance)
-    return (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+    rounding = len(values) * np.finfo(np.float64).eps * max(values[-1], 0)
+    values = np.where(values > rounding, values, 0)  # the root of a rounding error of 1e-16 would be 1e-8
+    return (vectors * np.sqrt(values)) @ vectors.T
 
 
 def frechet_distance(mean_a: np.ndarray, covariance_a: np.ndarray, mean_b: np.ndarray,

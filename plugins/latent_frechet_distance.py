@@ -9,6 +9,7 @@ The real side is up to 2048 windows of 25 frames, evenly spread over the footage
 and says how to read what stands beside the value.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -229,7 +230,7 @@ def _measure(opts: Any, name: str, start: int) -> dict[str, float]:
     finally:
         dataset.close()
     progress = opts.progress.sub(tag=f'{name} videos', num_items=2048)
-    generator = opts.G.eval().requires_grad_(False).to(opts.device)
+    generator = copy.deepcopy(opts.G).eval().requires_grad_(False).to(opts.device)
     results = real.compare_generator(generator, start=start, progress=progress)
     distance = results.pop('distance')
     return {name: distance, **{f'{name}_{key}': value for key, value in results.items()}}
