@@ -22,3 +22,41 @@ def shared() -> pathlib.Path:
     if not (folder / 'checkpoints').is_dir():
         pytest.skip('reference data (../shared/checkpoints) is not beside this checkout')
     return folder
+
+
+@pytest.fixture(scope='session')
+def tiny_generator(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A pickle in NVIDIA's layout with a randomly filled 16x16 StyleGAN2: num_ws 6, w_dim 8."""
+    import torch
+
+    from networks import checkpoints, stylegan2
+
+    torch.manual_seed(0)
+    G = stylegan2.Generator(z_dim=8, c_dim=0, w_dim=8, img_resolution=16, img_channels=3, mapping_kwargs={'num_layers': 2},
+                            synthesis_kwargs={'channel_base': 128, 'channel_max': 16})
+    path = tmp_path_factory.mktemp('tiny') / 'tiny-generator.pkl'
+    checkpoints.save_module_pickle(str(path), {'G_ema': G.eval().requires_grad_(False)})
+    return path
+
+
+@pytest.fixture(scope='session')
+def tiny_latents(tiny_generator: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A latent data set for tiny_generator: two clips, 90 and 60 frames at 25 fps, smooth motion in a few directions."""
+    import numpy as np
+
+    from networks import checkpoints
+    from training.latent_dataset import LatentDatasetWriter
+
+    G = checkpoints.load_generator(str(tiny_generator))
+    random = np.random.RandomState(1)
+    directions = random.randn(4, 6 * 8) * np.array([1.0, 0.6, 0.4, 0.2])[:, None]
+    path = tmp_path_factory.mktemp('latents') / 'subject.zip'
+    reference = checkpoints.image_generator_reference(str(tiny_generator), G)
+    with LatentDatasetWriter(str(path), image_generator=reference, num_ws=6, w_dim=8, embedding={'method': 'test'}) as writer:
+        for name, length in (('first', 90), ('second', 60)):
+            time = np.arange(length)[:, None]
+            waves = np.sin(time / random.uniform(4, 12, size=4) + random.uniform(0, 6, size=4))
+            codes = (waves @ directions + 0.01 * random.randn(length, 48)).reshape(length, 6, 8)
+            writer.add_clip(name, codes.astype(np.float32), fps=25.0, source=f'{name}.mp4')
+        writer.finish()
+    return path

@@ -1,0 +1,150 @@
+"""Measures the choices that the paper leaves open: trains one variant after another and compares their distances.
+
+    python benchmarks/temporal_choices.py --data=latents.zip --variants=all --seeds=0-2 --steps=4000 --results=choices.jsonl
+    python benchmarks/temporal_choices.py --results=choices.jsonl --table
+
+Every training adds one line to --results; what is there already is not trained again, so that an interrupted search goes on.
+Distances: plugins/latent_frechet_distance.py, codes and motion, at the beginning and from frame 225 on. Times are processor
+seconds of one thread, which other work on the machine disturbs less than the clock.
+"""
+
+import json
+import os
+import pathlib
+import sys
+import time
+from typing import Any
+
+import click
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+from training import command_line
+
+# Each variant changes some of train_video.py's defaults; the words before the dot are the groups of training_options.json.
+VARIANTS: dict[str, dict[str, Any]] = {
+    'default': {},
+    'no angle penalty': {'settings.lambda_gap': 0.0},
+    'angle penalty x10': {'settings.lambda_gap': 10.0},
+    'no carried windows (paper)': {'settings.carry': 0.0},
+    'carry 0.5': {'settings.carry': 0.5},
+    'carry 0.9': {'settings.carry': 0.9},
+    'whitening 0': {'latent_space.whitening': 0.0},
+    'whitening 1': {'latent_space.whitening': 1.0},
+    'variance 0.95': {'latent_space.variance': 0.95},
+    'variance 0.999': {'latent_space.variance': 0.999},
+    'full codes (paper)': {'latent_space.full': True},
+    'critic steps 1': {'settings.critic_steps': 1},
+    'critic steps 5': {'settings.critic_steps': 5},
+    'batch 32': {'settings.batch': 32},
+    'batch 128': {'settings.batch': 128},
+    'learning rates 1e-3': {'settings.generator_lr': 1e-3, 'settings.critic_lr': 1e-3},
+    'learning rates 1e-2': {'settings.generator_lr': 1e-2, 'settings.critic_lr': 1e-2},
+    'lambda_gp 1': {'settings.lambda_gp': 1.0},
+    'hidden 64': {'G_kwargs.hidden_dim': 64},
+    'wide critic': {'C_kwargs.narrowing_widths': [256, 128, 64], 'C_kwargs.temporal_channels': [64, 128, 128]},
+}
+
+
+def train_and_measure(data: str, overrides: dict[str, Any], seed: int, steps: int) -> dict[str, Any]:
+    """Train one variant for `steps` steps; returns its distances and its cost."""
+    import torch
+
+    from plugins.latent_frechet_distance import LatentFrechetDistance
+    from training.latent_dataset import LatentDataset
+    from training.latent_space import Windows, fit_latent_space
+    from training.temporal_trainer import Settings, TemporalTrainer
+
+    torch.set_num_threads(1)
+    groups: dict[str, dict[str, Any]] = {'settings': {}, 'latent_space': {}, 'G_kwargs': {}, 'C_kwargs': {}}
+    for name, value in overrides.items():
+        group, _, key = name.partition('.')
+        groups[group][key] = value
+    with LatentDataset(data) as dataset:
+        space = fit_latent_space(dataset, **groups['latent_space'])
+        windows = Windows(dataset, space, 25)
+        clips = [dataset.load_clip(index) for index in range(len(dataset.clips))]
+        shape = {'num_ws': dataset.num_ws, 'w_dim': dataset.w_dim}
+    settings = Settings(**groups['settings'])
+    total_kimg = steps * settings.batch * settings.critic_steps * windows.num_frames / 1000
+    trainer = TemporalTrainer(G_kwargs={**shape, **groups['G_kwargs']}, C_kwargs=groups['C_kwargs'], space=space,
+                              windows=windows, settings=settings, total_kimg=total_kimg, seed=seed)
+    start = time.process_time()
+    with command_line.progress(total=steps, description='Training', unit='step', every_seconds=60) as bar:
+        for _ in range(steps):
+            trainer.step()
+            bar.update(1)
+    seconds = time.process_time() - start
+    metric = LatentFrechetDistance(clips)
+    result = {'coordinates': space.num_coordinates, 'seconds': round(seconds, 1),
+              'milliseconds_per_step': round(1000 * seconds / steps, 1)}
+    for start_frame in (0, 225):
+        measured = metric.compare_generator(trainer.G_ema, num_videos=2048, start=start_frame, first_seed=10000)
+        for key in ('distance', 'motion_distance', 'floor', 'motion_floor', 'constant', 'motion_constant'):
+            result[f'{key}@{start_frame}'] = round(measured[key], 4)
+    return result
+
+
+def print_table(path: str) -> None:
+    """A Markdown table of medians (and ranges) over seeds."""
+    import numpy as np
+
+    with open(path, encoding='utf-8') as file:
+        lines = [json.loads(line) for line in file]
+    columns = ['distance@0', 'distance@225', 'motion_distance@0', 'motion_distance@225', 'milliseconds_per_step']
+    for data, steps in dict.fromkeys((line['data'], line['steps']) for line in lines):
+        group = [line for line in lines if (line['data'], line['steps']) == (data, steps)]
+        reference = group[0]['result']
+        print(f'\n{data}, {steps} steps (floor {reference["floor@0"]:.3g}, motion floor {reference["motion_floor@0"]:.3g}, '
+              f'standing still {reference["constant@0"]:.3g}, motion {reference["motion_constant@0"]:.3g})\n')
+        print('| variant | seeds | ' + ' | '.join(columns) + ' |')
+        print('|---' * (len(columns) + 2) + '|')
+        for variant in dict.fromkeys(line['variant'] for line in group):
+            results = [line['result'] for line in group if line['variant'] == variant]
+            cells = []
+            for column in columns:
+                values = [result[column] for result in results]
+                spread = f' ({min(values):.3g} to {max(values):.3g})' if len(values) > 1 else ''
+                cells.append(f'{np.median(values):.3g}{spread}')
+            print(f'| {variant} | {len(results)} | ' + ' | '.join(cells) + ' |')
+
+
+@command_line.command()
+@click.option('--data',     help='Latent data set', metavar='ZIP|DIR')
+@click.option('--variants', help='Names, or all', metavar='NAME,..|all', type=command_line.NAMES, default='all')
+@click.option('--set',      'extra', help='One more variant: group.key=value,... (JSON values)', metavar='TEXT', multiple=True)
+@click.option('--seeds',    help='Seeds of the trainings', metavar='LIST', type=command_line.SEEDS, default='0-2')
+@click.option('--steps',    help='Generator updates', metavar='INT', type=command_line.POSITIVE_INT, default=4000)
+@click.option('--results',  help='Where results are kept, one JSON line each', metavar='FILE', required=True)
+@click.option('--table',    help='Print the table of what is there and leave', is_flag=True)
+@command_line.clear_errors
+def main(data: str | None, variants: list[str], extra: tuple[str, ...], seeds: list[int], steps: int, results: str,
+         table: bool) -> None:
+    """Compare choices of the temporal model."""
+    if table:
+        print_table(results)
+        return
+    if data is None:
+        raise command_line.UserMistake('--data: which latent data set?')
+    chosen = {} if extra else dict(VARIANTS) if variants == ['all'] else {name: VARIANTS[name] for name in variants}
+    for text in extra:
+        chosen[text] = {key: json.loads(value) for key, _, value in (part.partition('=') for part in text.split(';'))}
+    done = set()
+    if os.path.exists(results):
+        with open(results, encoding='utf-8') as file:
+            done = {(line['data'], line['variant'], line['seed'], line['steps']) for line in map(json.loads, file)}
+    name = os.path.basename(data)
+    for seed in seeds:
+        for variant, overrides in chosen.items():
+            if (name, variant, seed, steps) in done:
+                continue
+            command_line.report(f'{variant}, seed {seed}')
+            result = train_and_measure(data, overrides, seed, steps)
+            with open(results, 'a', encoding='utf-8') as file:
+                file.write(json.dumps({'data': name, 'variant': variant, 'seed': seed, 'steps': steps, 'overrides': overrides,
+                                       'result': result}) + '\n')
+            command_line.report(json.dumps(result))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,214 @@
+"""The latent generator G: noise in, a sequence of W+ codes out (StyleVideoGAN, BMVC 2021).
+
+    (h_{0,0}, .., h_{0,n-2}) := H(i)              h_{0,n-1} := i             i ~ N(0, 1), the first frame
+    ((h_{k+1,0}, .., h_{k+1,n-1}), l_{k+1}) := P(s_k, (h_{k,0}, .., h_{k,n-1}))   s_k ~ N(0, 1), one a time step
+    l_0 := i;   l_{k+1} is the new memory of the last cell
+    w_k := (A_0(T(l_k)), .., A_{L-1}(T(l_k)))
+
+H is an MLP that fills the memory of all cells but the last, P a stack of n = 4 GRU cells that is shared over time, T a
+widening MLP that is shared over time, and A_j one affine map for each of the L style layers.
+
+Ours, not the paper's: the maps A_j may be factored through a fixed linear basis of the data (`num_components`). Each
+A_j is then still one affine map, A_j(x) = mean_j + (M x + b) basis_j, with M and b shared between layers; training can stay
+in the small space of M x + b, which makes it many times cheaper (docs/choices.md says what it costs).
+
+This file is embedded in snapshots, so it imports nothing but torch and torch_utils.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from torch_utils import persistence
+
+State = tuple[torch.Tensor, ...]  # one memory [N, size] for each cell
+
+
+def build_mlp(in_features: int, widths: Sequence[int], out_features: int | None, slope: float = 0.2) -> torch.nn.Sequential:
+    """Stack linear maps with leaky ReLU between them; `out_features` adds a last linear map without activation."""
+    layers: list[torch.nn.Module] = []
+    for width in widths:
+        layers += [torch.nn.Linear(in_features, width), torch.nn.LeakyReLU(slope)]
+        in_features = width
+    if out_features is not None:
+        layers.append(torch.nn.Linear(in_features, out_features))
+    for layer in layers:
+        if isinstance(layer, torch.nn.Linear):  # He initialisation keeps the variance through the activations
+            torch.nn.init.kaiming_normal_(layer.weight, a=slope)
+            torch.nn.init.zeros_(layer.bias)
+    return torch.nn.Sequential(*layers)
+
+
+class GatedRecurrentCell(torch.nn.Module):
+    """One GRU cell out of differentiable operations, because the fused kernels have no double backward.
+
+        r = sigmoid(W_ir x + b_ir + W_hr h + b_hr)        z = sigmoid(W_iz x + b_iz + W_hz h + b_hz)
+        n = tanh(W_in x + b_in + r * (W_hn h + b_hn))     h' = (1 - z) * n + z * h
+
+    Parameters have the names, order (r, z, n) and initialisation of torch.nn.GRUCell.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        bound = hidden_size**-0.5
+        self.weight_ih = torch.nn.Parameter(torch.empty(3 * hidden_size, input_size).uniform_(-bound, bound))
+        self.weight_hh = torch.nn.Parameter(torch.empty(3 * hidden_size, hidden_size).uniform_(-bound, bound))
+        self.bias_ih = torch.nn.Parameter(torch.empty(3 * hidden_size).uniform_(-bound, bound))
+        self.bias_hh = torch.nn.Parameter(torch.empty(3 * hidden_size).uniform_(-bound, bound))
+
+    def forward(self, x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        """x [N, input_size], h [N, hidden_size] -> new memory [N, hidden_size]."""
+        from_input = torch.addmm(self.bias_ih, x, self.weight_ih.t())
+        from_memory = torch.addmm(self.bias_hh, h, self.weight_hh.t())
+        return gate(from_input, from_memory, h)
+
+
+def gate(from_input: torch.Tensor, from_memory: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+    """Combine the two halves of the gates' arguments, [..., 3 * hidden_size] each, with the memory [..., hidden_size]."""
+    size = h.shape[-1]
+    rz = torch.sigmoid(from_input[..., : 2 * size] + from_memory[..., : 2 * size])
+    n = torch.tanh(torch.addcmul(from_input[..., 2 * size :], rz[..., :size], from_memory[..., 2 * size :]))
+    return torch.lerp(n, h, rz[..., size:])
+
+
+@persistence.persistent_class
+class LatentGenerator(torch.nn.Module):
+    """G of the paper.
+
+    Args:
+        num_ws: style layers L of the image generator.
+        w_dim: size of one style vector.
+        latent_dim: size of i and l_k, which is also the memory of the last cell (paper: 32).
+        noise_dim: size of s_k (paper: 32).
+        hidden_dim: memory of the other cells.
+        num_cells: GRU cells (paper: 4).
+        initial_widths: hidden widths of H.
+        widening_widths: widths of T.
+        num_components: rows of the fixed basis; 0 = none, every A_j is free.
+    """
+
+    w_mean: torch.Tensor
+    w_scale: torch.Tensor
+    w_basis: torch.Tensor | None
+
+    def __init__(
+        self,
+        num_ws: int,
+        w_dim: int,
+        latent_dim: int = 32,
+        noise_dim: int = 32,
+        hidden_dim: int = 32,
+        num_cells: int = 4,
+        initial_widths: Sequence[int] = (64, 64),
+        widening_widths: Sequence[int] = (64, 128, 256),
+        num_components: int = 0,
+    ) -> None:
+        super().__init__()
+        self.num_ws = num_ws
+        self.w_dim = w_dim
+        self.latent_dim = latent_dim
+        self.noise_dim = noise_dim
+        self.hidden_dim = hidden_dim
+        self.num_cells = num_cells
+        self.num_components = num_components
+        self.H = build_mlp(latent_dim, initial_widths, hidden_dim * (num_cells - 1))
+        sizes = [hidden_dim] * (num_cells - 1) + [latent_dim]
+        self.P = torch.nn.ModuleList(
+            GatedRecurrentCell(input_size, size) for input_size, size in zip([noise_dim, *sizes[:-1]], sizes, strict=True)
+        )
+        self.T = build_mlp(latent_dim, widening_widths, None)
+        width = widening_widths[-1] if widening_widths else latent_dim
+        self.A = torch.nn.Linear(width, num_components or num_ws * w_dim)  # all A_j in one matrix
+        with torch.no_grad():
+            self.A.weight.mul_(0.5)
+            self.A.bias.zero_()
+        # What the maps start from: the data's mean, and either its basis or its overall scale (set_data_basis()).
+        self.register_buffer('w_mean', torch.zeros(num_ws * w_dim))
+        self.register_buffer('w_scale', torch.ones([]))
+        self.register_buffer('w_basis', torch.zeros(num_components, num_ws * w_dim) if num_components else None)
+
+    def set_data_basis(self, mean: torch.Tensor, basis: torch.Tensor | None, scale: float = 1.0) -> None:
+        """Place the output where the data is: mean [L * w_dim], basis [num_components, L * w_dim] or None with a scale."""
+        self.w_mean.copy_(mean)
+        self.w_scale.fill_(scale)
+        if self.w_basis is not None:
+            if basis is None or basis.shape != self.w_basis.shape:
+                raise ValueError(f'the basis must have the shape {tuple(self.w_basis.shape)}')
+            self.w_basis.copy_(basis)
+
+    @property
+    def cells(self) -> list[GatedRecurrentCell]:
+        """The cells of P, bottom to top."""
+        return [cell for cell in self.P if isinstance(cell, GatedRecurrentCell)]
+
+    def initial_state(self, i: torch.Tensor) -> State:
+        """i [N, latent_dim] ~ N(0, 1) -> memories (h_{0,0}, .., h_{0,n-1}); the last is l_0 = i itself."""
+        return (*self.H(i).split(self.hidden_dim, dim=1), i)
+
+    def step(self, s: torch.Tensor, state: State) -> tuple[State, torch.Tensor]:
+        """One time step P: s_k [N, noise_dim] and the memories -> the new memories and l_{k+1} [N, latent_dim]."""
+        memories = []
+        x = s
+        for cell, h in zip(self.P, state, strict=True):
+            x = cell(x, h)
+            memories.append(x)
+        return tuple(memories), x
+
+    def rollout(self, s: torch.Tensor, state: State) -> tuple[torch.Tensor, list[State]]:
+        """All time steps at once: s [N, t-1, noise_dim] -> l [N, t, latent_dim] (l_0 first) and the t states.
+
+        The same numbers as step() after step(), to rounding. Where all cells have one size, cell c works on step k while cell c+1
+        works on step k-1 (a wave front): one batched product then serves all cells, with a quarter of the operations.
+        """
+        uniform = {size for cell in self.cells for size in (cell.input_size, cell.hidden_size)}
+        if len(uniform) > 1 or s.shape[1] == 0:
+            states = [state]
+            for noise in s.unbind(1):
+                states.append(self.step(noise, states[-1])[0])
+        else:
+            states = self._rollout_wave_front(s, state)
+        return torch.stack([memories[-1] for memories in states], dim=1), states
+
+    def _rollout_wave_front(self, s: torch.Tensor, state: State) -> list[State]:
+        num_cells, num_steps = self.num_cells, s.shape[1]
+        weight_ih = torch.stack([cell.weight_ih.t() for cell in self.cells])  # [cells, size, 3 * size]
+        weight_hh = torch.stack([cell.weight_hh.t() for cell in self.cells])
+        bias_ih = torch.stack([cell.bias_ih for cell in self.cells]).unsqueeze(1)  # [cells, 1, 3 * size]
+        bias_hh = torch.stack([cell.bias_hh for cell in self.cells]).unsqueeze(1)
+        noise = s.unsqueeze(0).unbind(2)  # t-1 times [1, N, size]; unbind() has a cheap backward, indexing has not
+        memories: list[list[torch.Tensor]] = [[h] for h in state]  # [cell][time], each [N, size]
+        for wave in range(num_steps + num_cells - 1):
+            first, last = max(wave - num_steps + 1, 0), min(wave + 1, num_cells)  # cells at work: step wave - cell
+            h = torch.stack([memories[cell][-1] for cell in range(first, last)])  # [cells at work, N, size]
+            below = [memories[cell - 1][wave - cell + 1].unsqueeze(0) for cell in range(max(first, 1), last)]
+            x = torch.cat([noise[wave], *below] if first == 0 else below)
+            from_input = torch.baddbmm(bias_ih[first:last], x, weight_ih[first:last])
+            from_memory = torch.baddbmm(bias_hh[first:last], h, weight_hh[first:last])
+            for cell, memory in enumerate(gate(from_input, from_memory, h).unbind(0), start=first):
+                memories[cell].append(memory)
+        return [tuple(column) for column in zip(*memories, strict=True)]
+
+    def coordinates(self, l: torch.Tensor) -> torch.Tensor:
+        """l [..., latent_dim] -> what training works on: basis coordinates [..., num_components], or without a basis
+        the standardised codes (w - w_mean) / w_scale [..., num_ws * w_dim]."""
+        return self.A(self.T(l))
+
+    def decode(self, coordinates: torch.Tensor) -> torch.Tensor:
+        """Coordinates [..., C] -> W+ codes [..., num_ws, w_dim]."""
+        if self.w_basis is not None:
+            flat = self.w_mean + coordinates @ self.w_basis
+        else:
+            flat = self.w_mean + coordinates * self.w_scale
+        return flat.unflatten(-1, (self.num_ws, self.w_dim))
+
+    def codes(self, l: torch.Tensor) -> torch.Tensor:
+        """l [..., latent_dim] -> W+ codes (A_0(T(l)), .., A_{L-1}(T(l))) [..., num_ws, w_dim]."""
+        return self.decode(self.coordinates(l))
+
+    def forward(self, i: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        """i [N, latent_dim], s [N, t-1, noise_dim] -> W+ codes [N, t, num_ws, w_dim]."""
+        return self.codes(self.rollout(s, self.initial_state(i))[0])

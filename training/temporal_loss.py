@@ -1,0 +1,47 @@
+"""The losses of the temporal GAN.
+
+    L = L_WGAN + lambda_GP * L_GP + lambda_GAP * L_GAP
+
+    L_WGAN:  the critic minimises  E[C(fake)] - E[C(real)],  the generator  -E[C(fake)]
+    L_GP   := E[(||dC(x)/dx|| - 1)^2],  x on straight lines between real and fake windows     (Gulrajani et al. 2017, eq. 3)
+    L_GAP  := (max(0, pi/4 - phi))^2,   phi := arctan(||[dd/ds_0, .., dd/ds_{t-2}]|| / ||dd/di||),   d = ||l_{t-1} - l_0||
+
+A video that loops hardly depends on its noise s, so phi is near 0 and L_GAP grows. phi is taken for each sample.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def gradient_angle(d: torch.Tensor, i: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+    """Return phi [N] in [0, pi/2], differentiable.
+
+    Args:
+        d: distances [N]; row n may depend on row n of `i` and `s` only.
+        i: first frames [N, latent_dim], a leaf or an intermediate result that requires gradients.
+        s: noise [N, t-1, noise_dim], likewise.
+    """
+    gradient_s, gradient_i = torch.autograd.grad(d.sum(), (s, i), create_graph=True)
+    # atan2 equals arctan of the ratio and stays finite where dd/di = 0.
+    return torch.atan2(gradient_s.flatten(1).norm(dim=1), gradient_i.norm(dim=1))
+
+
+def gradient_angle_penalty(l: torch.Tensor, i: torch.Tensor, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (L_GAP [N] before the mean, phi [N]) for a rollout l [N, t, latent_dim] of (i, s)."""
+    phi = gradient_angle((l[:, -1] - l[:, 0]).norm(dim=1), i, s)
+    return (math.pi / 4 - phi).clamp(min=0).square(), phi.detach()
+
+
+def gradient_penalty(critic: Callable[[torch.Tensor], torch.Tensor], real: torch.Tensor, fake: torch.Tensor,
+                     mix: torch.Tensor) -> torch.Tensor:
+    """Return L_GP [N] before the mean; real, fake [N, t, C], mix [N] in [0, 1] places each sample on its line."""
+    x = torch.lerp(real, fake, mix.view(-1, 1, 1)).requires_grad_(True)
+    (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+    return (gradient.flatten(1).norm(dim=1) - 1).square()
