@@ -26,7 +26,7 @@ FORMAT_VERSION = 1
 
 def versions() -> dict[str, str]:
     """What a result was made with."""
-    return {'python': platform.python_version(), 'torch': torch.__version__, 'numpy': np.__version__}
+    return {'python': platform.python_version(), 'torch': str(torch.__version__), 'numpy': np.__version__}
 
 
 def describe_dataset(dataset: LatentDataset) -> dict[str, Any]:
