@@ -95,11 +95,21 @@ class LatentDatasetWriter:
         clip.append(codes)
         clip.close(fps=fps, source=source, **extra)
 
-    def open_clip(self, name: str, *, restart: bool = False) -> 'ClipWriter':
-        """Opens a clip for writing in pieces; with frames of an interrupted run inside unless ``restart``."""
+    def open_clip(self, name: str, *, restart: bool = False, chunk: int = 1) -> 'ClipWriter':
+        """Opens a clip for writing in pieces.
+
+        Args:
+            name: Unique name.
+            restart: Forget what an interrupted run has left of this clip.
+            chunk: Keep only a multiple of this many of the frames that an interrupted run has left, so that the rest
+                is made from the same chunks as in a run without interruption.
+
+        Raises:
+            InputError: The name exists.
+        """
         if self.has_clip(name):
             raise InputError(f'{self.path}: two clips are called {name!r}.')
-        return ClipWriter(self, name, restart=restart)
+        return ClipWriter(self, name, restart=restart, chunk=chunk)
 
     def finish(self) -> None:
         """Writes the data set in one step and removes ``DEST.partial``.
@@ -212,7 +222,7 @@ class ClipWriter:
         num_frames: Frames written so far, those of an interrupted run included.
     """
 
-    def __init__(self, writer: LatentDatasetWriter, name: str, *, restart: bool) -> None:
+    def __init__(self, writer: LatentDatasetWriter, name: str, *, restart: bool, chunk: int) -> None:
         self._writer = writer
         self.name = name
         self._shape = (writer._description['num_ws'], writer._description['w_dim'])
@@ -230,7 +240,7 @@ class ClipWriter:
         # A kill may have left half a frame, or codes without their measures: keep what is whole in both.
         self._measures = self._read_measures()
         whole = max(os.path.getsize(self._part) - HEADER_SIZE, 0) // self._frame_size
-        self.num_frames = min(whole, len(self._measures)) if os.path.getsize(self._part) >= HEADER_SIZE else 0
+        self.num_frames = min(whole, len(self._measures)) // chunk * chunk
         if self.num_frames == 0:
             with open(self._part, 'wb') as file:
                 file.write(_npy_header((0, *self._shape)))

