@@ -1,0 +1,93 @@
+"""The project's own files: snapshots of the temporal model, encoders, and converted image generators."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+import dnnlib
+from networks.checkpoint_formats import nvidia_pytorch
+from networks.checkpoint_formats.assembly import assemble
+from networks.errors import InputError
+from networks.latent_generator import LatentGenerator
+from networks.lazy_data import LazyEntries, PersistentNode
+from networks.temporal_critic import TemporalCritic
+from networks.w_encoder import WEncoder
+
+SNAPSHOT_FORMAT = 'stylevideogan-snapshot'
+SNAPSHOT_VERSION = 1
+SNAPSHOT_KEYS = ('G', 'G_ema', 'C', 'image_generator')
+ENCODER_KEY = 'encoder'
+
+# Classes that our files name. A class comes from this table, never from the text that the file carries.
+CLASSES: dict[str, Callable[..., torch.nn.Module]] = {
+    'LatentGenerator': LatentGenerator,
+    'TemporalCritic': TemporalCritic,
+    'WEncoder': WEncoder,
+}
+
+#----------------------------------------------------------------------------
+
+def is_snapshot(contents: Any) -> bool:
+    """Whether this is a snapshot of the temporal model."""
+    return isinstance(contents, LazyEntries) and contents.raw('format') == SNAPSHOT_FORMAT
+
+
+def build_snapshot(contents: LazyEntries) -> dnnlib.EasyDict:
+    """Everything in a snapshot, with the networks as modules in evaluation mode.
+
+    Raises:
+        InputError: It was written by a newer version, lacks entries, or its weights do not fit.
+    """
+    version = contents.raw('format_version')
+    if type(version) is not int or version > SNAPSHOT_VERSION:
+        raise InputError(f'it is a snapshot of format {str(version)[:20]}, written by a newer version; update this program')
+    missing = [key for key in SNAPSHOT_KEYS if key not in contents]
+    if missing:
+        raise InputError(f'its snapshot lacks {", ".join(missing)}')
+    snapshot = dnnlib.EasyDict()
+    for key in contents:
+        value = contents.raw(key)
+        snapshot[key] = build_module(value) if isinstance(value, PersistentNode) else _plain(contents[key])
+    if not isinstance(snapshot.G_ema, LatentGenerator):
+        raise InputError('its snapshot holds something else than a latent generator under G_ema')
+    return snapshot
+
+
+def matches(contents: Any) -> bool:
+    """Whether this is one of our encoders: alone, or under `encoder`."""
+    return find_encoder(contents) is not None
+
+
+def find_encoder(contents: Any) -> PersistentNode | None:
+    """The node of the encoder, or None."""
+    node = contents.raw(ENCODER_KEY) if isinstance(contents, LazyEntries) else contents
+    return node if isinstance(node, PersistentNode) and node.class_name == 'WEncoder' else None
+
+
+def build_encoder(contents: Any) -> torch.nn.Module:
+    """The encoder in evaluation mode: images [N, C, H, W] in [-1, 1] -> codes [N, num_ws, w_dim]."""
+    node = find_encoder(contents)
+    if node is None:
+        raise InputError('it holds no encoder')
+    return build_module(node)
+
+
+def build_module(node: PersistentNode) -> torch.nn.Module:
+    """The module of one of our classes with the construction arguments and weights of the node."""
+    construct = CLASSES.get(node.class_name)
+    if construct is None:
+        raise InputError(f'it holds a {node.class_name[:60]}, which is none of {", ".join(CLASSES)}')
+    where = f'its {node.class_name}'
+    args, kwargs = node.constructor_arguments()
+    nvidia_pytorch.check_arguments([*args, kwargs], f"{where}'s construction arguments")
+    return assemble(lambda: construct(*args, **kwargs), node.tensors(), where=where)    # type: ignore[arg-type]
+
+
+def _plain(value: Any) -> Any:
+    """Mappings that load on demand as EasyDict, also within each other."""
+    if isinstance(value, LazyEntries):
+        return dnnlib.EasyDict((key, _plain(member)) for key, member in value.items())
+    return value
+
+#----------------------------------------------------------------------------

@@ -1,0 +1,535 @@
+"""Reads pickles without running anything that they say.
+
+A pickle is a program for a small stack machine. Python's own machine imports the names it meets and calls them. This one
+knows a fixed list of names and has, for each of them, a piece of code of our own that makes plain data; no name is ever
+imported and no object of the file is ever called. A file that asks for any other name is refused, and the error says
+which. Every size is checked against the bytes that are there, so a small file cannot ask for much memory or time.
+
+Opcodes: https://docs.python.org/3/library/pickletools.html and PEP 307, 3154, 574.
+"""
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from networks.errors import InputError
+from networks.lazy_data import (
+    MAX_DEPTH,
+    MAX_VALUES,
+    ByteSource,
+    LazyArray,
+    LazyBytes,
+    LazyStorage,
+    LazyTensor,
+    MemoryBytes,
+    ObjectNode,
+    PersistentNode,
+)
+
+MAX_NAME = 256              # Characters of the name of a module or class.
+MAX_INTEGER_BYTES = 32
+MAX_INLINE_BYTES = 64       # Longer byte strings stay in the file.
+MAX_INLINE_TEXT = 1 << 22   # Longer text stays in the file; embedded source texts have about 10^5 characters.
+CHUNK = 1 << 14             # Bytes read at once.
+
+# What a malformed file can raise in the code below. Nothing else is caught.
+MALFORMED = (IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError, struct.error)
+
+
+class ForbiddenNames(InputError):
+    """The file asks for names that are not on the list."""
+
+
+class Cursor:
+    """Reads one range of a file from front to back."""
+
+    def __init__(self, source: ByteSource, position: int = 0, stop: int | None = None, chunk: int = CHUNK) -> None:
+        self.source = source
+        self.position = position
+        self.stop = source.size if stop is None else stop
+        self._chunk_size = chunk
+        self._chunk = b''
+        self._chunk_start = position
+
+    def read(self, count: int) -> bytes:
+        """Exactly `count` bytes."""
+        self._check(count)
+        begin = self.position - self._chunk_start
+        if begin + count > len(self._chunk):
+            self._chunk = self.source.read(self.position, max(count, min(self._chunk_size, self.stop - self.position)))
+            self._chunk_start = self.position
+            begin = 0
+        self.position += count
+        piece = self._chunk[begin:begin + count]
+        if len(piece) != count:
+            raise InputError('it became shorter while it was read')
+        return piece
+
+    def skip(self, count: int) -> int:
+        """Step over `count` bytes and return where they begin."""
+        self._check(count)
+        begin = self.position
+        self.position += count
+        if self.position > self._chunk_start + len(self._chunk):
+            self._chunk, self._chunk_start = b'', self.position
+        return begin
+
+    def read_line(self) -> str:
+        """Up to the next line feed, which is left out."""
+        line = bytearray()
+        while (byte := self.read(1)) != b'\n':
+            line += byte
+            if len(line) > MAX_NAME:
+                raise InputError(f'it asks for a name of more than {MAX_NAME} characters')
+        return line.decode()
+
+    def _check(self, count: int) -> None:
+        if count < 0 or self.position + count > self.stop:
+            raise InputError('it ends too early: it is truncated or damaged')
+
+
+class GlobalName:
+    """A name that the file asked for. It stands for itself and is never looked up."""
+
+    __slots__ = ('module', 'name')
+
+    def __init__(self, module: str, name: str) -> None:
+        self.module = module
+        self.name = name
+
+
+class PartialArray:
+    """A numpy array between the opcode that makes it and the one that fills it."""
+
+    __slots__ = ('array',)
+
+    def __init__(self) -> None:
+        self.array: LazyArray | None = None
+
+
+class DtypeNode:
+    """A numpy dtype of plain numbers."""
+
+    __slots__ = ('dtype',)
+
+    def __init__(self, code: str) -> None:
+        if code not in DTYPE_CODES:
+            raise InputError(f'it holds numpy data of type {code[:20]!r}, which is not a plain number')
+        self.dtype = np.dtype(code)
+
+#----------------------------------------------------------------------------
+# The list of names, and what we make of each. `args` come from the file: anything may be in them.
+
+DTYPE_CODES = frozenset(
+    {'b1', 'bool', *(f'i{n}' for n in (1, 2, 4, 8)), *(f'u{n}' for n in (1, 2, 4, 8)), *(f'f{n}' for n in (2, 4, 8))})
+
+STORAGE_DTYPES = {
+    'FloatStorage': torch.float32, 'HalfStorage': torch.float16, 'DoubleStorage': torch.float64,
+    'BFloat16Storage': torch.bfloat16, 'LongStorage': torch.int64, 'IntStorage': torch.int32,
+    'ShortStorage': torch.int16, 'CharStorage': torch.int8, 'ByteStorage': torch.uint8, 'BoolStorage': torch.bool,
+    'UntypedStorage': torch.uint8,
+}
+
+
+def _make_dict(args: tuple[Any, ...]) -> dict[Any, Any]:
+    if args and isinstance(args[0], (list, tuple)):     # OrderedDict([(key, value), ...])
+        return {_key(key): value for key, value in args[0]}
+    return {}
+
+
+def _make_set(args: tuple[Any, ...]) -> set[Any]:
+    return {_key(member) for member in args[0]} if args else set()
+
+
+def _make_persistent(args: tuple[Any, ...]) -> PersistentNode:
+    meta, = args
+    name, text, state = meta['class_name'], meta.get('module_src', ''), meta['state']
+    if meta.get('type', 'class') != 'class' or type(name) is not str or not isinstance(state, dict):
+        raise InputError('it holds a persistent object without a class name or state')
+    return PersistentNode(name, text if type(text) is str else '', state)
+
+
+def _make_parameter(args: tuple[Any, ...]) -> LazyTensor:
+    if not isinstance(args[0], LazyTensor):
+        raise InputError('it holds a parameter that is not a tensor')
+    return args[0]
+
+
+def _make_tensor(args: tuple[Any, ...]) -> LazyTensor:
+    storage, offset, shape, stride = args[:4]
+    if not isinstance(storage, LazyStorage) or not isinstance(shape, tuple) or not isinstance(stride, tuple):
+        raise InputError('it holds a tensor without storage or shape')
+    return LazyTensor(storage, offset, shape, stride)
+
+
+def _make_bytes(args: tuple[Any, ...]) -> bytes | LazyBytes:
+    text, encoding = args
+    if encoding not in ('latin1', 'latin-1'):
+        raise InputError(f'it asks to encode text as {str(encoding)[:20]}')
+    if isinstance(text, LazyBytes):
+        return LazyBytes(text.source, text.offset, text.length, is_text=True)
+    return text.encode('latin-1')
+
+
+def _make_scalar(args: tuple[Any, ...]) -> Any:
+    dtype, raw = args
+    return np.frombuffer(_bytes(raw).load(), dtype=dtype.dtype, count=1)[0].item()
+
+
+def _make_array(args: tuple[Any, ...]) -> PartialArray:
+    return PartialArray()
+
+
+def _fill_array(state: Any) -> LazyArray:
+    _version, shape, dtype, fortran_order, raw = state
+    if not isinstance(dtype, DtypeNode) or not isinstance(shape, tuple):
+        raise InputError('it holds a numpy array that is not made of plain numbers')
+    return LazyArray(_bytes(raw), dtype.dtype, shape, bool(fortran_order))
+
+
+def _bytes(value: Any) -> LazyBytes | MemoryBytes:
+    if isinstance(value, LazyBytes):
+        return value
+    if not isinstance(value, bytes):
+        raise InputError('it has something else where data should be')
+    return MemoryBytes(value)
+
+
+def _key(key: Any) -> Any:
+    """Keys whose hashes nobody can make collide."""
+    if type(key) in (str, bytes, bool, float, type(None)) or (type(key) is int and abs(key) < 1 << 64):
+        return key
+    raise InputError(f'it uses a {type(key).__name__} as a key')
+
+
+Maker = Callable[[tuple[Any, ...]], Any]
+
+MAKERS: dict[tuple[str, str], Maker] = {
+    ('torch_utils.persistence', '_reconstruct_persistent_obj'): _make_persistent,
+    ('dnnlib.util', 'EasyDict'): _make_dict,
+    ('collections', 'OrderedDict'): _make_dict,
+    ('collections', 'defaultdict'): lambda args: {},
+    ('collections', 'Counter'): lambda args: dict(args[0]) if args else {},
+    ('builtins', 'set'): _make_set,
+    ('builtins', 'frozenset'): _make_set,
+    ('_codecs', 'encode'): _make_bytes,
+    ('torch._utils', '_rebuild_tensor_v2'): _make_tensor,
+    ('torch._utils', '_rebuild_tensor'): _make_tensor,
+    ('torch._utils', '_rebuild_parameter'): _make_parameter,
+    ('torch._utils', '_rebuild_parameter_with_state'): _make_parameter,
+    ('torch', 'Size'): lambda args: tuple(args[0]),
+    ('torch', 'device'): lambda args: ObjectNode('torch', 'device', args),
+    ('numpy', 'dtype'): lambda args: DtypeNode(args[0]),
+    ('numpy.core.multiarray', 'scalar'): _make_scalar,
+    ('numpy.core.multiarray', '_reconstruct'): _make_array,
+    ('argparse', 'Namespace'): lambda args: ObjectNode('argparse', 'Namespace', args),
+    ('pathlib', 'PosixPath'): lambda args: '/'.join(map(str, args)),
+    ('pathlib', 'WindowsPath'): lambda args: '\\'.join(map(str, args)),
+    ('dnnlib.tflib.network', 'Network'): lambda args: ObjectNode('dnnlib.tflib.network', 'Network', args),
+}
+
+# Made by the machine itself: the argument is a file within the file.
+LOAD_FROM_BYTES = ('torch.storage', '_load_from_bytes')
+
+# Names that appear as values and are never called.
+PLAIN_NAMES = frozenset({
+    ('numpy', 'ndarray'), LOAD_FROM_BYTES,
+    *((module, name) for module in ('torch', 'torch.cuda', 'torch.storage') for name in STORAGE_DTYPES),
+    *(('torch', name) for name in ('float16', 'float32', 'float64', 'bfloat16', 'int64', 'int32', 'uint8', 'bool')),
+    *(('builtins', name) for name in ('int', 'float', 'list', 'dict', 'str')),      # Factories of defaultdict.
+})
+
+# Where the same thing is found under several module names: Python 2, numpy 1 and 2, copies of NVIDIA's folders in forks.
+MODULE_ALIASES = {
+    '__builtin__': 'builtins', 'numpy._core.multiarray': 'numpy.core.multiarray', 'pathlib._local': 'pathlib',
+    'src.torch_utils.persistence': 'torch_utils.persistence', 'src.dnnlib.util': 'dnnlib.util', 'dnnlib': 'dnnlib.util',
+}
+
+# Opcodes that no checkpoint needs, in words for the error.
+REFUSED_OPCODES = {
+    b'\x82': 'a name from the extension registry', b'\x83': 'a name from the extension registry',
+    b'\x84': 'a name from the extension registry', b'P': 'an external object', b'i': 'an old-style instance',
+    b'o': 'an old-style instance', b'\x97': 'an external buffer', b'\x98': 'an external buffer',
+    **dict.fromkeys((b'F', b'I', b'L', b'S', b'T', b'U', b'V', b'g', b'p'), 'values in the format of Python 2 or protocol 0'),
+}
+
+#----------------------------------------------------------------------------
+
+def read_pickle(
+    cursor: Cursor,
+    persistent_load: Callable[[Any], Any] | None = None,    # Resolves references to data outside of the stream.
+) -> Any:
+    """Read one pickle from where the cursor stands, and leave the cursor behind it.
+
+    Returns:
+        Plain containers and values, with the nodes of networks.lazy_data for everything else.
+
+    Raises:
+        ForbiddenNames: The stream asks for names that are not on the list. Nothing was run.
+        InputError: The stream is not a pickle, is damaged, or is made to hurt.
+    """
+    if cursor.read(1) != b'\x80' or not 2 <= cursor.read(1)[0] <= 5:
+        raise InputError('it is not a pickle of protocol 2 to 5')
+    machine = _Machine(cursor, persistent_load)
+    try:
+        value = machine.run()
+    except MALFORMED as error:
+        machine.refuse_forbidden()
+        raise InputError(f'it is damaged near byte {cursor.position}') from error
+    except ForbiddenNames:
+        raise
+    except InputError:
+        machine.refuse_forbidden()
+        raise
+    machine.refuse_forbidden()
+    return value
+
+
+def _is_known(module: str, name: str) -> bool:
+    """Whether a name is on the list. Layers of torch.nn inside of modules become nodes like any other module."""
+    is_layer = module.startswith('torch.nn.modules.') and name.isidentifier()
+    return is_layer or (module, name) in MAKERS or (module, name) in PLAIN_NAMES
+
+
+class _Machine:
+    """The stack machine. Names off the list give inert nodes, so that the error can tell all of them."""
+
+    def __init__(self, cursor: Cursor, persistent_load: Callable[[Any], Any] | None) -> None:
+        self.cursor = cursor
+        self.persistent_load = persistent_load
+        self.stack: list[Any] = []
+        self.marks: list[list[Any]] = []
+        self.memo: dict[int, Any] = {}
+        self.forbidden: dict[str, None] = {}
+        self.storages: dict[int, LazyStorage] = {}
+        self.kept: list[Any] = []   # Owners of the identities in `storages`.
+
+    def run(self) -> Any:
+        read, opcodes, budget = self.cursor.read, OPCODES, self.cursor.source.budget
+        while (opcode := read(1)) != b'.':
+            action = opcodes.get(opcode)
+            if action is None:
+                self._refuse_opcode(opcode)
+            else:
+                action(self)
+            budget.steps_left -= 1
+            if budget.steps_left < 0:
+                raise InputError(f'it has more than {MAX_VALUES} values')
+        return self.stack.pop()
+
+    def refuse_forbidden(self) -> None:
+        if self.forbidden:
+            names = list(self.forbidden)
+            shown = ', '.join(names[:6]) + (f', and {len(names) - 6} more' if len(names) > 6 else '')
+            raise ForbiddenNames(f'it asks for {shown}, which no image generator, encoder, or snapshot needs')
+
+    def _refuse_opcode(self, opcode: bytes) -> None:
+        if opcode in REFUSED_OPCODES:
+            raise InputError(f'it asks for {REFUSED_OPCODES[opcode]}, which no checkpoint needs')
+        raise InputError(f'byte {self.cursor.position - 1} is not part of a pickle: it is no pickle, or damaged')
+
+    # Numbers and text.
+
+    def unpack(self, form: str, size: int) -> Any:
+        return struct.unpack(form, self.cursor.read(size))[0]
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def push_integer(self, size: int) -> None:
+        if not 0 <= size <= MAX_INTEGER_BYTES:
+            raise InputError(f'it holds a number of {size} bytes')
+        self.stack.append(int.from_bytes(self.cursor.read(size), 'little', signed=True))
+
+    def push_text(self, size: int) -> None:
+        if size > MAX_INLINE_TEXT:
+            self.stack.append(LazyBytes(self.cursor.source, self.cursor.skip(size), size))
+        else:
+            self.stack.append(self.cursor.read(size).decode())
+
+    def push_bytes(self, size: int) -> None:
+        if size > MAX_INLINE_BYTES:
+            self.stack.append(LazyBytes(self.cursor.source, self.cursor.skip(size), size))
+        else:
+            self.stack.append(self.cursor.read(size))
+
+    # Stack, marks, and memo.
+
+    def pop_mark(self) -> list[Any]:
+        items, self.stack = self.stack, self.marks.pop()
+        return items
+
+    def push_mark(self) -> None:
+        if len(self.marks) >= MAX_DEPTH:
+            raise InputError('its values are nested without end')
+        self.marks.append(self.stack)
+        self.stack = []
+
+    def pop_any(self) -> None:
+        if self.stack:
+            self.stack.pop()
+        else:
+            self.pop_mark()
+
+    def push_tuple(self, count: int) -> None:
+        items = tuple(self.stack[-count:])
+        if len(items) != count:
+            raise IndexError(count)
+        self.stack[-count:] = [items]
+
+    def memoize(self, index: int) -> None:
+        self.memo[index] = self.stack[-1]
+
+    # Containers.
+
+    def append(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if not isinstance(target, list):
+            raise InputError('it appends to something that is not a list')
+        target.extend(items)
+
+    def set_items(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if not isinstance(target, dict) or len(items) % 2:
+            raise InputError('it sets items of something that is not a dict')
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            target[_key(key)] = value
+
+    def add_items(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if not isinstance(target, set):
+            raise InputError('it adds to something that is not a set')
+        target.update(map(_key, items))
+
+    # Names and objects.
+
+    def push_name(self, module: Any, name: Any) -> None:
+        if type(module) is not str or type(name) is not str:
+            raise InputError('it asks for a name that is not text')
+        if len(module) > MAX_NAME or len(name) > MAX_NAME:
+            raise InputError(f'it asks for a name of more than {MAX_NAME} characters')
+        module = MODULE_ALIASES.get(module, module)
+        if not _is_known(module, name):
+            self.forbidden.setdefault(f'{module}.{name}'.encode('ascii', 'backslashreplace').decode())
+        self.stack.append(GlobalName(module, name))
+
+    def make(self, callee: Any, args: Any) -> None:
+        if not isinstance(callee, GlobalName) or not isinstance(args, tuple):
+            raise InputError('it calls something that is not a name')
+        maker = MAKERS.get((callee.module, callee.name))
+        if (callee.module, callee.name) == LOAD_FROM_BYTES:
+            self.stack.append(self.load_storage(args[0]))
+        elif maker is not None:
+            self.stack.append(maker(args))
+        elif (callee.module, callee.name) in PLAIN_NAMES:
+            raise InputError(f'it calls {callee.module}.{callee.name}, which is no way to make a value')
+        else:
+            self.stack.append(ObjectNode(callee.module, callee.name, args))     # Refused at the end, with all others.
+
+    def make_with_keywords(self) -> None:
+        if self.stack.pop():
+            raise InputError('it makes an object from keyword arguments, which no checkpoint does')
+        self.make(*_swap_pop(self))
+
+    def load_storage(self, data: Any) -> LazyStorage:
+        """What torch.storage._load_from_bytes stands for. The real one would run what the inner stream says."""
+        from networks import torch_archive  # The two formats contain each other.
+        if not isinstance(data, (bytes, LazyBytes)):
+            raise InputError('it has something else where the data of a tensor should be')
+        if self.persistent_load is not None:
+            raise InputError('it holds the data of a tensor within the data of a tensor')
+        if id(data) not in self.storages:   # The same bytes are one storage, however often the stream asks for it.
+            self.storages[id(data)] = torch_archive.read_inner_storage(data, self.cursor.source.budget)
+            self.kept.append(data)
+        return self.storages[id(data)]
+
+    def build(self) -> None:
+        state = self.stack.pop()
+        target = self.stack[-1]
+        if isinstance(target, PartialArray):
+            array = _fill_array(state)
+            self.stack[-1] = target.array = array
+        elif isinstance(target, DtypeNode):
+            order = state[1]
+            if order not in ('<', '>', '|', '='):
+                raise InputError('it holds numpy data of unknown byte order')
+            target.dtype = target.dtype.newbyteorder(order)
+        elif isinstance(target, ObjectNode) and not isinstance(target, PersistentNode):
+            target.raw_state = state
+        elif not isinstance(target, dict):      # State of a dict is what torch notes beside a state dict.
+            raise InputError('it sets the state of something that has none')
+
+    def push_reference(self) -> None:
+        reference = self.stack.pop()
+        if self.persistent_load is None:
+            raise InputError('it refers to objects outside of the file, which no checkpoint does')
+        self.stack.append(self.persistent_load(reference))
+
+
+def _get(machine: _Machine, index: int) -> None:
+    value = machine.memo[index]
+    # A filled array takes the place of the one that the memo remembers.
+    machine.stack.append(value.array if isinstance(value, PartialArray) and value.array is not None else value)
+
+
+def _swap_pop(machine: _Machine) -> tuple[Any, Any]:
+    last = machine.stack.pop()
+    return machine.stack.pop(), last
+
+
+OPCODES: dict[bytes, Callable[[_Machine], Any]] = {
+    b'\x80': lambda m: m.cursor.read(1),                                    # PROTO
+    b'\x95': lambda m: m.cursor.read(8),                                    # FRAME
+    b'N': lambda m: m.stack.append(None),
+    b'\x88': lambda m: m.stack.append(True),
+    b'\x89': lambda m: m.stack.append(False),
+    b'J': lambda m: m.stack.append(m.unpack('<i', 4)),                      # BININT
+    b'K': lambda m: m.stack.append(m.cursor.read(1)[0]),                    # BININT1
+    b'M': lambda m: m.stack.append(m.unpack('<H', 2)),                      # BININT2
+    b'\x8a': lambda m: m.push_integer(m.cursor.read(1)[0]),                 # LONG1
+    b'\x8b': lambda m: m.push_integer(m.unpack('<i', 4)),                   # LONG4
+    b'G': lambda m: m.stack.append(m.unpack('>d', 8)),                      # BINFLOAT
+    b'\x8c': lambda m: m.push_text(m.cursor.read(1)[0]),                    # SHORT_BINUNICODE
+    b'X': lambda m: m.push_text(m.unpack('<I', 4)),                         # BINUNICODE
+    b'\x8d': lambda m: m.push_text(m.unpack('<Q', 8)),                      # BINUNICODE8
+    b'C': lambda m: m.push_bytes(m.cursor.read(1)[0]),                      # SHORT_BINBYTES
+    b'B': lambda m: m.push_bytes(m.unpack('<I', 4)),                        # BINBYTES
+    b'\x8e': lambda m: m.push_bytes(m.unpack('<Q', 8)),                     # BINBYTES8
+    b'\x96': lambda m: m.push_bytes(m.unpack('<Q', 8)),                     # BYTEARRAY8
+    b'0': lambda m: m.pop_any(),                                            # POP
+    b'1': lambda m: m.pop_mark(),                                           # POP_MARK
+    b'2': lambda m: m.stack.append(m.stack[-1]),                            # DUP
+    b'(': lambda m: m.push_mark(),                                          # MARK
+    b')': lambda m: m.stack.append(()),                                     # EMPTY_TUPLE
+    b'\x85': lambda m: m.push_tuple(1),                                     # TUPLE1
+    b'\x86': lambda m: m.push_tuple(2),                                     # TUPLE2
+    b'\x87': lambda m: m.push_tuple(3),                                     # TUPLE3
+    b't': lambda m: m.push(tuple(m.pop_mark())),                            # TUPLE
+    b']': lambda m: m.stack.append([]),                                     # EMPTY_LIST
+    b'l': lambda m: m.push(m.pop_mark()),                                   # LIST
+    b'a': lambda m: m.append([m.stack.pop()]),                              # APPEND
+    b'e': lambda m: m.append(m.pop_mark()),                                 # APPENDS
+    b'}': lambda m: m.stack.append({}),                                     # EMPTY_DICT
+    b's': lambda m: m.set_items([m.stack.pop(-2), m.stack.pop()]),          # SETITEM
+    b'u': lambda m: m.set_items(m.pop_mark()),                              # SETITEMS
+    b'\x8f': lambda m: m.stack.append(set()),                               # EMPTY_SET
+    b'\x90': lambda m: m.add_items(m.pop_mark()),                           # ADDITEMS
+    b'\x91': lambda m: m.push({_key(key) for key in m.pop_mark()}),         # FROZENSET
+    b'q': lambda m: m.memoize(m.cursor.read(1)[0]),                         # BINPUT
+    b'r': lambda m: m.memoize(m.unpack('<I', 4)),                           # LONG_BINPUT
+    b'\x94': lambda m: m.memoize(len(m.memo)),                              # MEMOIZE
+    b'h': lambda m: _get(m, m.cursor.read(1)[0]),                           # BINGET
+    b'j': lambda m: _get(m, m.unpack('<I', 4)),                             # LONG_BINGET
+    b'c': lambda m: m.push_name(m.cursor.read_line(), m.cursor.read_line()),    # GLOBAL
+    b'\x93': lambda m: m.push_name(*_swap_pop(m)),                          # STACK_GLOBAL
+    b'R': lambda m: m.make(*_swap_pop(m)),                                  # REDUCE
+    b'\x81': lambda m: m.make(*_swap_pop(m)),                               # NEWOBJ
+    b'\x92': lambda m: m.make_with_keywords(),                              # NEWOBJ_EX
+    b'b': lambda m: m.build(),                                              # BUILD
+    b'Q': lambda m: m.push_reference(),                                     # BINPERSID
+}
+
+#----------------------------------------------------------------------------
