@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import platform
 import sys
 import types
 from typing import Any
@@ -124,6 +123,7 @@ def calculate(options: types.SimpleNamespace) -> None:
     from networks import checkpoints
     from training.image_generator_lookup import is_address
     from training.latent_dataset import LatentDataset
+    from training.temporal_snapshot import versions
 
     command_line.report(f'Loading {options.network}')
     network = options.network
@@ -158,12 +158,6 @@ def calculate(options: types.SimpleNamespace) -> None:
                 dataset_kwargs=dnnlib.EasyDict(class_name='training.latent_dataset.LatentDataset', path=data))
         result = dnnlib.EasyDict(result, protocol=protocol)
         metric_main.report_metric(result, run_dir=run_folder(network), snapshot_pkl=network)
-
-
-def versions() -> dict[str, str]:
-    import numpy
-    import torch
-    return {'python': platform.python_version(), 'torch': torch.__version__, 'numpy': numpy.__version__}
 
 
 def progress_monitor() -> Any:

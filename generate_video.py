@@ -5,7 +5,6 @@ import dataclasses
 import itertools
 import json
 import os
-import platform
 import time
 import types
 from typing import Any
@@ -205,6 +204,8 @@ def generate(options: types.SimpleNamespace) -> None:
     outdir = command_line.require_folder(options.outdir)
     device = command_line.choose_device(options.device)
 
+    from training.temporal_snapshot import versions
+
     command_line.report(f'Loading {options.network}')
     snapshot, G, network_sha256, image_sha256 = load_networks(
         options.network, options.image_network, force=options.force_image_network, trust_pickle=options.trust_pickle,
@@ -236,12 +237,6 @@ def generate(options: types.SimpleNamespace) -> None:
 
 def codes_names(output: Output) -> list[str]:
     return [f'seed{seed:04d}.npz' for seed in output.seeds]
-
-
-def versions() -> dict[str, str]:
-    import numpy
-    import torch
-    return {'python': platform.python_version(), 'torch': torch.__version__, 'numpy': numpy.__version__}
 
 
 def check_space(outdir: str, outputs: list[Output], options: Any, G: Any) -> None:
