@@ -45,9 +45,9 @@ class FitSettings:
     mapping_layers: int = 3
     stages: tuple[Stage, ...] = (
         Stage(16, 2000, 16, 4e-3, 4e-3),
-        Stage(32, 3000, 16, 4e-3, 3e-3),
-        Stage(64, 4000, 16, 3e-3, 2e-3),
-        Stage(128, 9000, 16, 2e-3, 2e-5),
+        Stage(32, 2500, 16, 4e-3, 3e-3),
+        Stage(64, 2500, 16, 3e-3, 2.5e-3),
+        Stage(128, 5000, 16, 2.5e-3, 2e-5),
     )
     pool_capacity: int = 24000
     pool_first: int = 1024          # pictures rendered before the first step

@@ -1,0 +1,160 @@
+"""Fits the two networks that look at pictures of the world: the W+ encoder and the reader of true parameters.
+
+Both learn from the pool of rendered heads that the generator was fitted with, so that latents, codes and parameters of every
+picture are known, and both also see the generator's own pictures.
+"""
+
+import dataclasses
+import os
+import pathlib
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from networks.stylegan2 import Generator
+from networks.w_encoder import WEncoder
+
+from .fast_synthesis import fast_synthesis
+from .fit_generator import picture_loss
+from .head_parameters import MOTION, NUM_IDENTITY, NUM_PARAMETERS, parameters_from_latent
+from .picture_pool import PicturePool
+from .truth_reader import TruthReader
+
+
+@dataclasses.dataclass(frozen=True)
+class ReaderSettings:
+    """Everything that decides the encoder and the reader of parameters."""
+    seed: int = 2
+    # Encoder: first codes alone, then codes and reconstructed pictures.
+    code_steps: int = 4000
+    code_batch: int = 32
+    picture_steps: int = 2500
+    picture_batch: int = 16
+    encoder_lr: float = 1.5e-3
+    picture_lr: float = 6e-4
+    picture_weight: float = 2.0
+    feature_weight: float = 6.0
+    encoder_shape: tuple[tuple[str, int], ...] = (('channel_base', 1536), ('channel_max', 96), ('hidden_features', 128), ('head_features', 48))
+    # Reader of true parameters.
+    reader_steps: int = 5000
+    reader_batch: int = 64
+    reader_lr: float = 2e-3
+
+
+def _cosine(lr: float, fraction: float) -> float:
+    """Learning rate that warms up over the first fiftieth and then falls to a hundredth along a cosine."""
+    return lr * min(1.0, 50 * fraction + 0.02) * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * fraction)))
+
+
+class _Loop:
+    """Steps of a fit that saves its state beside its progress and goes on from there."""
+
+    def __init__(self, path: pathlib.Path, module: torch.nn.Module, num_steps: int, label: str) -> None:
+        self.path, self.module, self.num_steps, self.label = path, module, num_steps, label
+        self.optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, betas=(0.9, 0.99))
+        self.first_step = 0
+        if path.exists():
+            state = torch.load(path, weights_only=True)
+            module.load_state_dict(state['module'])
+            self.optimizer.load_state_dict(state['optimizer'])
+            self.first_step = state['step']
+
+    def save(self, step: int) -> None:
+        temporary = self.path.with_suffix('.part')
+        torch.save(dict(module=self.module.state_dict(), optimizer=self.optimizer.state_dict(), step=step), temporary)
+        os.replace(temporary, self.path)
+
+    def steps(self, lr: float) -> Iterator[int]:
+        """Step numbers still to do; the caller computes a loss and calls `descend`."""
+        saved = reported = time.monotonic()
+        self.losses: list[float] = []
+        for step in range(self.first_step, self.num_steps):
+            for group in self.optimizer.param_groups:
+                group['lr'] = _cosine(lr, step / self.num_steps)
+            yield step
+            now = time.monotonic()
+            if now - reported > 20 or step + 1 == self.num_steps:
+                print(f'{self.label}: step {step + 1}/{self.num_steps}, loss {np.mean(self.losses):.4f}', flush=True)
+                self.losses, reported = [], now
+            if now - saved > 120 or step + 1 == self.num_steps:
+                self.save(step + 1)
+                saved = now
+
+    def descend(self, loss: torch.Tensor) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
+        self.optimizer.step()
+        self.losses.append(float(loss.detach()))
+
+#----------------------------------------------------------------------------
+# The encoder.
+
+def build_encoder(generator: Generator, settings: ReaderSettings) -> WEncoder:
+    """An encoder whose answers start at the generator's average code, in the basis of its covariance."""
+    torch.manual_seed(settings.seed)
+    encoder = WEncoder(generator.num_ws, generator.w_dim, generator.img_resolution, generator.img_channels, **dict(settings.encoder_shape))
+    z = torch.from_numpy(np.random.RandomState(settings.seed).randn(20000, NUM_PARAMETERS)).to(torch.float32)
+    with torch.no_grad():
+        w = generator.mapping(z, None)[:, 0]
+    encoder.set_code_statistics(w.mean(dim=0), torch.cov(w.t()))
+    return encoder
+
+
+def fit_encoder(folder: pathlib.Path, generator: Generator, pool: PicturePool, settings: ReaderSettings) -> WEncoder:
+    """The encoder of rendered pictures into codes of this generator (state in `folder`/encoder-*.pt).
+
+    Loss: mean square of the whitened difference to the code that the mapping network gives the picture's latent, and in the
+    second part also `picture_weight` times the picture loss of the reconstruction.
+    """
+    encoder = build_encoder(generator, settings)
+    whiten = torch.linalg.inv(encoder.w_basis.double()).float().t()
+    for part, (num_steps, batch, lr) in enumerate((
+        (settings.code_steps, settings.code_batch, settings.encoder_lr),
+        (settings.picture_steps, settings.picture_batch, settings.picture_lr),
+    )):
+        loop = _Loop(folder / f'encoder-{part}.pt', encoder, num_steps, f'encoder, part {part + 1} of 2')
+        for step in loop.steps(lr):
+            rng = np.random.RandomState([settings.seed, part, step])
+            z, pictures, features = pool.batch(rng.randint(pool.count, size=batch))
+            with torch.no_grad():
+                wanted = generator.mapping(z, None)
+                if part == 0 and step % 4 == 0:     # the generator's own pictures of the same heads
+                    pictures = fast_synthesis(generator, wanted)
+            with torch.autocast('cpu', torch.bfloat16):
+                codes = encoder(pictures)
+            codes = codes.float()
+            loss = ((codes - wanted) @ whiten).square().mean()
+            if part == 1:
+                made = fast_synthesis(generator, codes)
+                loss = loss + settings.picture_weight * picture_loss(made, pictures, 1 + settings.feature_weight * features, 0.5)
+            loop.descend(loss)
+    return encoder.eval().requires_grad_(False)
+
+#----------------------------------------------------------------------------
+# The reader of true parameters.
+
+def fit_truth_reader(folder: pathlib.Path, generator: Generator, pool: PicturePool, settings: ReaderSettings) -> TruthReader:
+    """The reader of true parameters (state in `folder`/reader.pt): half rendered, half generated pictures, motion weighted up."""
+    torch.manual_seed(settings.seed)
+    reader = TruthReader()
+    weight = torch.ones(NUM_PARAMETERS)
+    weight[NUM_IDENTITY:] = 3.0
+    weight[[NUM_IDENTITY + k for k, parameter in enumerate(MOTION) if parameter.name in ('blink', 'mouth_open', 'yaw')]] = 6.0
+    loop = _Loop(folder / 'reader.pt', reader, settings.reader_steps, 'reader of true parameters')
+    for step in loop.steps(settings.reader_lr):
+        rng = np.random.RandomState([settings.seed, 7, step])
+        z, pictures, _ = pool.batch(rng.randint(pool.count, size=settings.reader_batch))
+        half = settings.reader_batch // 2
+        with torch.no_grad():
+            pictures = torch.cat([pictures[:half], fast_synthesis(generator, generator.mapping(z[half:], None))])
+            small = F.avg_pool2d(pictures, pictures.shape[2] // 64)
+            small = small + 0.02 * torch.from_numpy(rng.randn(*small.shape)).to(torch.float32)
+            wanted = (parameters_from_latent(z) - reader.mean) / reader.deviation
+        with torch.autocast('cpu', torch.bfloat16):
+            answer = reader.standardized(small)
+        loop.descend((F.smooth_l1_loss(answer.float(), wanted, reduction='none', beta=0.5) * weight).mean())
+    return reader.eval().requires_grad_(False)

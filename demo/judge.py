@@ -1,0 +1,127 @@
+"""Judges video of the world by its true parameters: blinks, speech, head motion, identity drift, freezing and loops.
+
+Everything works on tracks `[T, NUM_PARAMETERS]`, whether they are the truth of a performance or what the `TruthReader` saw.
+"""
+
+import numpy as np
+
+from .head_parameters import INDEX, NUM_IDENTITY
+from .truth_reader import world_statistics
+
+WINDOW_SECONDS = 1.0    # length of the windows that are searched for loops
+APART_SECONDS = 3.0     # how far apart two windows are that count as a return
+
+#----------------------------------------------------------------------------
+# Events.
+
+def blink_events(closure: np.ndarray, *, close_at: float = 0.5, open_at: float = 0.25) -> np.ndarray:
+    """Frames `[B]` at which blinks begin in a track `[T]`: closure rises above `close_at`, and fell below `open_at` before."""
+    events, is_open = [], True
+    for frame, value in enumerate(closure):
+        if is_open and value > close_at:
+            events.append(frame)
+            is_open = False
+        elif value < open_at:
+            is_open = True
+    return np.asarray(events, dtype=np.int64)
+
+
+def match_events(found: np.ndarray, true: np.ndarray, tolerance: int = 4) -> tuple[float, float]:
+    """Precision and recall of found events against true ones, each matched at most once within `tolerance` frames."""
+    left = list(true)
+    hits = 0
+    for event in found:
+        near = [other for other in left if abs(int(other) - int(event)) <= tolerance]
+        if near:
+            left.remove(min(near, key=lambda other: abs(int(other) - int(event))))
+            hits += 1
+    return hits / max(len(found), 1), hits / max(len(true), 1)
+
+
+def _peaks(track: np.ndarray, height: float, rise: float) -> int:
+    """Number of maxima above `height` that stand out by at least `rise` from the lowest point since the last one."""
+    count, lowest, highest, climbing = 0, np.inf, -np.inf, True
+    for value in track:
+        if climbing:
+            highest, lowest = max(highest, value), min(lowest, value)
+            if value < highest - rise:
+                count += highest > height and highest > lowest
+                climbing, lowest = False, value
+        else:
+            lowest = min(lowest, value)
+            if value > lowest + rise:
+                climbing, highest = True, value
+    return int(count)
+
+#----------------------------------------------------------------------------
+# Statistics.
+
+def closest_return(tracks: np.ndarray, fps: float) -> float:
+    """Smallest distance between two one-second windows of motion at least `APART_SECONDS` apart; about 0 for a loop.
+
+    Motion is measured in the world's standard deviations; the distance is the root mean square over window and parameters.
+    NaN when the video is too short.
+    """
+    _, deviation = world_statistics()
+    motion = tracks[:, NUM_IDENTITY:] / deviation.numpy()[NUM_IDENTITY:]
+    length, apart = round(WINDOW_SECONDS * fps), round(APART_SECONDS * fps)
+    starts = np.arange(0, len(motion) - length + 1, 2)
+    windows = np.stack([motion[k:k + length].reshape(-1) for k in starts]) if len(starts) else np.zeros((0, 1))
+    square = np.square(windows).sum(axis=1)
+    best = np.inf
+    for first in range(len(starts)):
+        later = np.flatnonzero(starts >= starts[first] + apart)
+        if len(later):
+            distance = square[first] + square[later] - 2 * windows[later] @ windows[first]
+            best = min(best, float(distance.min()))
+    return float(np.sqrt(max(best, 0) / windows.shape[1])) if np.isfinite(best) else float('nan')
+
+
+def identity_drift(tracks: np.ndarray, fps: float) -> float:
+    """Root mean square change of the identity parameters from the first to the last two seconds, in the world's deviations.
+
+    About 1.4 between two strangers, 0 for one subject.
+    """
+    _, deviation = world_statistics()
+    identity = tracks[:, :NUM_IDENTITY] / deviation.numpy()[:NUM_IDENTITY]
+    num = max(1, min(round(2 * fps), len(tracks) // 2))
+    return float(np.sqrt(np.mean(np.square(identity[-num:].mean(axis=0) - identity[:num].mean(axis=0)))))
+
+
+def judge(tracks: np.ndarray, fps: float = 25.0) -> dict[str, float]:
+    """All statistics of a video's tracks `[T, NUM_PARAMETERS]`."""
+    seconds = len(tracks) / fps
+    column = {name: tracks[:, index] for name, index in INDEX.items()}
+    blinks = blink_events(column['blink'])
+    pauses = np.diff(blinks) / fps
+    speed = {name: np.abs(np.diff(column[name])) * fps for name in ('yaw', 'pitch', 'roll')}
+    head_speed = np.degrees(np.sqrt(speed['yaw'] ** 2 + speed['pitch'] ** 2 + speed['roll'] ** 2))
+    last = head_speed[-max(1, round(2 * fps)):]
+    return {
+        'blinks_per_minute': 60 * len(blinks) / seconds,
+        'blink_interval_seconds': float(pauses.mean()) if len(pauses) else float('nan'),
+        'shortest_blink_interval_seconds': float(pauses.min()) if len(pauses) else float('nan'),
+        'eyes_closed_fraction': float((column['blink'] > 0.5).mean()),
+        'syllables_per_second': _peaks(column['mouth_open'], 0.15, 0.12) / seconds,
+        'mouth_open_mean': float(column['mouth_open'].mean()),
+        'yaw_deviation_degrees': float(np.degrees(column['yaw'].std())),
+        'pitch_deviation_degrees': float(np.degrees(column['pitch'].std())),
+        'head_speed_degrees_per_second': float(head_speed.mean()),
+        'gaze_deviation': float(np.hypot(column['gaze_x'].std(), column['gaze_y'].std())),
+        'smile_deviation': float(column['smile'].std()),
+        'identity_drift': identity_drift(tracks, fps),
+        'speed_last_two_seconds_ratio': float(last.mean() / max(head_speed.mean(), 1e-9)),
+        'closest_return': closest_return(tracks, fps),
+    }
+
+
+def comparison_table(columns: dict[str, dict[str, float]]) -> str:
+    """Statistics of several videos side by side, as text."""
+    names = list(next(iter(columns.values())))
+    width = max(len(name) for name in names)
+    heads = [max(len(title), 9) for title in columns]
+    lines = [' ' * width + '  ' + '  '.join(title.rjust(size) for title, size in zip(columns, heads, strict=True))]
+    for name in names:
+        cells = [f'{values[name]:.3f}'.rjust(size) for values, size in zip(columns.values(), heads, strict=True)]
+        lines.append(name.ljust(width) + '  ' + '  '.join(cells))
+    return '\n'.join(lines)
