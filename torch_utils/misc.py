@@ -187,19 +187,25 @@ def ddp_sync(module: Any, sync: bool) -> Iterator[None]:
 
 
 def check_ddp_consistency(module: torch.nn.Module, ignore_regex: str | None = None) -> None:
-    """Raise AssertionError, with the name, unless all ranks hold the same parameters and buffers.
+    """Raise AssertionError on all ranks, with the names, unless all hold the same parameters and buffers.
 
     Names are `<class>.<name>`; those that `ignore_regex` matches in full are left out. NaN counts as equal to NaN.
     """
-    for name, tensor in named_params_and_buffers(module):
-        full_name = f'{type(module).__name__}.{name}'
-        if ignore_regex is not None and re.fullmatch(ignore_regex, full_name):
-            continue
-        own = tensor.detach()
-        first = own.clone()
-        torch.distributed.broadcast(tensor=first, src=0)
-        if not torch.equal(nan_to_num(own), nan_to_num(first)):
-            raise AssertionError(f'{full_name} of this rank differs from that of rank 0')
+    tensors = {f'{type(module).__name__}.{name}': tensor.detach() for name, tensor in named_params_and_buffers(module)}
+    if ignore_regex is not None:
+        tensors = {name: tensor for name, tensor in tensors.items() if not re.fullmatch(ignore_regex, name)}
+    if not tensors:
+        return
+    flags = []
+    for own in tensors.values():
+        of_rank_0 = own.clone()
+        torch.distributed.broadcast(of_rank_0, src=0)
+        flags.append(float(not torch.equal(nan_to_num(own), nan_to_num(of_rank_0))))
+    differs = torch.tensor(flags, device=own.device)
+    torch.distributed.all_reduce(differs)
+    names = [name for name, count in zip(tensors, differs.tolist(), strict=True) if count]
+    if names:
+        raise AssertionError(f'not the same on all ranks: {", ".join(names)}')
 
 
 #----------------------------------------------------------------------------

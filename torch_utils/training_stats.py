@@ -45,7 +45,8 @@ def init_multiprocessing(rank: int, sync_device: torch.device | str | None) -> N
 def report(name: str, value: Any) -> Any:
     """Add all elements of `value` (a number, list, array or tensor) to the statistic `name`; return `value`."""
     counters = _pending.setdefault(name, {})
-    elements = torch.as_tensor(value).detach()
+    # numbers and lists would become float32
+    elements = value.detach() if isinstance(value, torch.Tensor) else torch.as_tensor(value, dtype=torch.float64)
     if elements.numel():
         kind = torch.float32 if elements.device.type == 'mps' else torch.float64  # MPS devices have no float64
         elements = elements.to(kind).flatten()
