@@ -1,0 +1,229 @@
+"""Footage: every kind of recording gives its frames, in order, upright, in constant memory; anything else a sentence."""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+
+import imageio_ffmpeg
+import numpy as np
+import PIL.Image
+import psutil
+import pytest
+
+from networks.errors import InputError
+from training.footage import fit, open_footage
+from training.video_input import exact_rate
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def ffmpeg(*arguments: str | pathlib.Path) -> None:
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), '-nostdin', '-v', 'error', '-y', *map(str, arguments)]
+    subprocess.run(command, check=True, timeout=60)
+
+
+def numbered_frames(count: int, width: int = 64, height: int = 48) -> np.ndarray:
+    """Frames whose grey tells their number (4 per frame), uint8 [count, height, width, 3]."""
+    return np.repeat((np.arange(count) * 4 + 8).astype(np.uint8), height * width * 3).reshape(count, height, width, 3)
+
+
+def read_numbers(frames: list[np.ndarray]) -> list[int]:
+    return [round((float(frame.mean()) - 8) / 4) for frame in frames]
+
+
+def write_video(path: pathlib.Path, frames: np.ndarray, fps: float, *options: str) -> pathlib.Path:
+    raw = path.with_suffix('.rgb')
+    raw.write_bytes(frames.tobytes())
+    size = f'{frames.shape[2]}x{frames.shape[1]}'
+    ffmpeg('-f', 'rawvideo', '-pix_fmt', 'rgb24', '-s', size, '-r', str(fps), '-i', raw, *options, path)
+    raw.unlink()
+    return path
+
+
+LOSSLESS = ('-c:v', 'ffv1', '-pix_fmt', 'gbrp')
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Videos
+
+
+@pytest.mark.parametrize(('name', 'options'), [
+    ('h264.mp4', ('-c:v', 'libx264', '-crf', '4', '-pix_fmt', 'yuv420p')),
+    ('ten-bit.mkv', ('-c:v', 'ffv1', '-pix_fmt', 'yuv444p10le')),
+    ('old.avi', ('-c:v', 'mpeg4', '-q:v', '1')),
+    ('short.gif', ()),
+])
+def test_every_frame_of_a_video_in_order(tmp_path: pathlib.Path, name: str, options: tuple[str, ...]) -> None:
+    write_video(tmp_path / name, numbered_frames(31), 25, *options)
+    clip, = open_footage(tmp_path / name)
+    frames = list(clip.frames())
+    assert (clip.name, clip.fps, clip.num_frames, clip.expected_frames) == (pathlib.Path(name).stem, 25, None, 31)
+    assert read_numbers(frames) == list(range(31))
+    assert all(frame.shape == (48, 64, 3) and frame.dtype == np.uint8 for frame in frames)
+
+
+def test_frames_are_upright_with_odd_sizes_and_without_sound(tmp_path: pathlib.Path) -> None:
+    frame = np.zeros((1, 45, 63, 3), np.uint8)
+    frame[:, :22, :31], frame[:, :22, 31:], frame[:, 22:, :31], frame[:, 22:, 31:] = RED, GREEN, BLUE, WHITE
+    write_video(tmp_path / 'plain.mkv', frame.repeat(5, axis=0), 25, *LOSSLESS)
+    clip, = open_footage(tmp_path / 'plain.mkv')
+    np.testing.assert_array_equal(next(clip.frames()), frame[0])
+    # A phone that was held upright: metadata say how to turn the picture.
+    ffmpeg('-i', tmp_path / 'plain.mkv', '-f', 'lavfi', '-i', 'sine=duration=3', '-c:v', 'libx264', '-crf', '1', '-pix_fmt',
+           'yuv444p', '-c:a', 'aac', tmp_path / 'sound.mp4')
+    ffmpeg('-display_rotation', '90', '-i', tmp_path / 'sound.mp4', '-c', 'copy', tmp_path / 'turned.mp4')
+    clip, = open_footage(tmp_path / 'turned.mp4')
+    turned = list(clip.frames())
+    assert len(turned) == 5
+    assert turned[0].shape == (63, 45, 3)
+    assert np.abs(turned[0].astype(int) - np.rot90(frame[0])).mean() < 4
+
+
+def test_varying_rate_becomes_constant(tmp_path: pathlib.Path) -> None:
+    # Frames 0-9 are shown for 1/20 s each, frames 10-19 for 1/10 s.
+    write_video(tmp_path / 'constant.mkv', numbered_frames(20), 20, *LOSSLESS)
+    ffmpeg('-i', tmp_path / 'constant.mkv', '-vf', r'setpts=if(lt(N\,10)\,N\,2*N-10)/(20*TB)', '-fps_mode', 'vfr', *LOSSLESS,
+           tmp_path / 'varying.mkv')
+    clip, = open_footage(tmp_path / 'varying.mkv', fps=20)
+    numbers = read_numbers(list(clip.frames()))
+    assert numbers[:10] == list(range(10))
+    assert numbers[10:28] == [number for number in range(10, 19) for _ in range(2)]
+
+
+def test_resampling_keeps_the_time(tmp_path: pathlib.Path) -> None:
+    write_video(tmp_path / 'fast.mkv', numbered_frames(60), 30, *LOSSLESS)
+    clip, = open_footage(tmp_path / 'fast.mkv', fps=10)
+    numbers = np.array(read_numbers(list(clip.frames())))
+    assert (clip.fps, clip.expected_frames, len(numbers)) == (10, 20, 20)
+    assert np.abs(numbers - np.arange(20) * 3).max() <= 1
+    assert [str(exact_rate(rate)) for rate in (25, 29.97, 23.98, 59.94, 12.5)] == [
+        '25', '30000/1001', '24000/1001', '60000/1001', '25/2']
+
+
+def test_memory_does_not_grow_with_the_video(tmp_path: pathlib.Path, root: pathlib.Path) -> None:
+    # 1500 frames are 680 MB; reading the first one starts no decoding of the others.
+    ffmpeg('-f', 'lavfi', '-i', 'testsrc=size=384x384:rate=25', '-frames:v', '1500', '-c:v', 'libx264', '-preset', 'ultrafast',
+           tmp_path / 'long.mp4')
+    program = (
+        'import resource, sys\nfrom training.footage import open_footage\n'
+        'print(sum(1 for _ in open_footage(sys.argv[1])[0].frames()), '
+        'resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)')
+    done = subprocess.run([sys.executable, '-c', program, str(tmp_path / 'long.mp4')], cwd=root, capture_output=True, text=True,
+                          check=True, timeout=120)
+    count, *peaks = map(int, done.stdout.split())
+    assert count == 1500
+    unit = 1 if sys.platform == 'darwin' else 1024
+    assert max(peaks) * unit < 350e6
+
+
+def test_a_reader_that_stops_leaves_no_process(tmp_path: pathlib.Path) -> None:
+    write_video(tmp_path / 'talk.mkv', numbered_frames(60, 640, 480), 25, *LOSSLESS)
+    frames = open_footage(tmp_path / 'talk.mkv')[0].frames()
+    next(frames)
+    assert psutil.Process().children()
+    frames.close()  # type: ignore[attr-defined]
+    assert not psutil.Process().children()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Images
+
+
+def test_folders_and_zips_of_frames(tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / 'set'
+    for name, count in (('speaker1', 12), ('speaker2', 3)):
+        (folder / name).mkdir(parents=True)
+        for index, frame in enumerate(numbered_frames(count)):
+            PIL.Image.fromarray(frame).save(folder / name / f'frame{index}.png')  # no leading zeros: 10 after 9
+    (folder / 'speaker1' / '.hidden.png').write_bytes(b'')
+    (folder / 'speaker1' / 'notes.txt').write_text('not a frame')
+    shutil.make_archive(str(tmp_path / 'set'), 'zip', folder)
+    write_video(folder / 'video.mkv', numbered_frames(4), 30, *LOSSLESS)
+    for source, names in ((folder, ['speaker1', 'speaker2', 'video']), (tmp_path / 'set.zip', ['speaker1', 'speaker2'])):
+        clips = open_footage(source)
+        assert [clip.name for clip in clips] == names
+        assert (clips[0].num_frames, clips[0].fps) == (12, 25)
+        assert read_numbers(list(clips[0].frames())) == list(range(12))
+    clip, = open_footage(folder / 'speaker2', fps=50)
+    assert (clip.name, clip.num_frames, clip.fps) == ('speaker2', 3, 50)
+    # Several sources: names stay unique.
+    both = open_footage([folder / 'speaker2', tmp_path / 'set.zip'])
+    assert [clip.name for clip in both] == ['speaker2', 'speaker1', 'speaker2-2']
+
+
+def test_grey_deep_and_transparent_images_become_rgb(tmp_path: pathlib.Path) -> None:
+    PIL.Image.new('L', (8, 8), 100).save(tmp_path / '0.png')
+    PIL.Image.fromarray(np.full((8, 8), 100 * 257, np.uint16)).save(tmp_path / '1.png')
+    PIL.Image.new('RGBA', (8, 8), (100, 100, 100, 5)).save(tmp_path / '2.png')
+    frames = list(open_footage(tmp_path)[0].frames())
+    assert all((frame == 100).all() and frame.shape == (8, 8, 3) for frame in frames)
+
+
+def test_fit_cuts_the_centre_and_averages() -> None:
+    frame = np.random.RandomState(0).randint(0, 256, (6, 12, 3)).astype(np.uint8)
+    square = frame[:, 3:9].astype(float)
+    np.testing.assert_array_equal(fit(frame, 6), square)
+    average = (square[0::2, 0::2] + square[1::2, 0::2] + square[0::2, 1::2] + square[1::2, 1::2]) / 4
+    assert np.abs(fit(frame, 3) - average).max() <= 0.5
+    # No aliasing: the finest stripes become an even grey at any other size.
+    stripes = np.zeros((90, 90, 3), np.uint8)
+    stripes[:, ::2] = 255
+    assert np.abs(fit(stripes, 32)[:, 4:-4].astype(int) - 127).max() < 12
+    assert fit(frame, 20).shape == (20, 20, 3)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What is no footage
+
+
+def cut(path: pathlib.Path, part: float) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * part)])
+
+
+def random_frames(count: int, side: int = 64) -> np.ndarray:
+    return np.random.RandomState(0).randint(0, 256, (count, side, side, 3)).astype(np.uint8)
+
+
+def make_bad(path: pathlib.Path, kind: str) -> pathlib.Path:
+    makers: dict[str, Callable[[], object]] = {
+        'text.mp4': lambda: (path / kind).write_text('hello, this is no video\n' * 50),
+        'letters.txt': lambda: (path / kind).write_text('hello\n' * 50),
+        'nothing.mp4': lambda: (path / kind).write_bytes(b''),
+        'no-index.mp4': lambda: (write_video(path / kind, numbered_frames(30), 25), cut(path / kind, 0.5)),
+        'cut.mkv': lambda: (write_video(path / kind, random_frames(20), 25, *LOSSLESS), cut(path / kind, 0.53)),
+        'sound.mp4': lambda: ffmpeg('-f', 'lavfi', '-i', 'sine=duration=1', path / kind),
+        'folder': lambda: (path / kind).mkdir(),
+        'text.zip': lambda: (path / kind).write_text('no zip'),
+        'empty.zip': lambda: shutil.make_archive(str(path / 'empty'), 'zip', (path / 'nothing').mkdir() or path / 'nothing'),
+        'cut.png': lambda: (PIL.Image.fromarray(random_frames(1)[0]).save(path / kind), cut(path / kind, 0.5)),
+        'sizes': lambda: ((path / kind).mkdir(), PIL.Image.new('RGB', (8, 8)).save(path / kind / '0.png'),
+                          PIL.Image.new('RGB', (9, 8)).save(path / kind / '1.png')),
+    }
+    makers[kind]()
+    return path / kind
+
+
+@pytest.mark.parametrize(('kind', 'sentence'), [
+    ('text.mp4', 'not a video'), ('letters.txt', 'not a video'), ('nothing.mp4', 'empty'), ('no-index.mp4', 'not a video'),
+    ('cut.mkv', r'damaged or cut off: after \d+ frames'), ('sound.mp4', 'no video stream'), ('folder', 'neither images nor'),
+    ('text.zip', 'not a zip'), ('empty.zip', 'no images'), ('cut.png', 'cut off'), ('sizes', 'frame 1 has 9x8 pixels'),
+])
+def test_bad_footage_gets_a_sentence(tmp_path: pathlib.Path, kind: str, sentence: str) -> None:
+    path = make_bad(tmp_path, kind)
+    with pytest.raises(InputError, match=sentence) as caught:
+        [list(clip.frames()) for clip in open_footage(path)]
+    assert str(path) in str(caught.value)
+    assert '\n' not in str(caught.value)
+
+
+def test_the_whole_part_of_a_damaged_video_can_be_kept(tmp_path: pathlib.Path) -> None:
+    clip, = open_footage(make_bad(tmp_path, 'cut.mkv'), keep_damaged=True)
+    assert 5 <= len(list(clip.frames())) < 20
+
+
+@pytest.mark.parametrize('source', ['https://example.org/talk.mp4', 'absent.mp4', 'concat:a.mp4|b.mp4'])
+def test_addresses_and_missing_files(source: str) -> None:
+    with pytest.raises(InputError):
+        open_footage(source)
