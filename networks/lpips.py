@@ -186,7 +186,7 @@ def _empty_array(kind: type, shape: tuple[int, ...], typecode: Any) -> np.ndarra
 def _from_flax(path: str, count: int) -> Weights:
     with open(path, 'rb') as file:
         tree = _ArraysOnly(file).load()
-    backbone = next(value for key, value in tree.items() if not key.startswith('NetLinLayer'))
+    backbone = tree['AlexNet_0' if 'AlexNet_0' in tree else 'VGG16_0']
     arrays = []
     for index in range(count):
         layer = backbone[f'Conv_{index}']
