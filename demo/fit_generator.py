@@ -162,7 +162,7 @@ class GeneratorFit:
             factor = settings.resolution // stage.resolution
             wanted, importance = F.avg_pool2d(wanted, factor), F.avg_pool2d(importance, factor)
         for group in self.optimizer.param_groups:
-            group['lr'] = stage.lr_end + (stage.lr - stage.lr_end) * 0.5 * (1 + np.cos(np.pi * fraction))
+            group['lr'] = float(stage.lr_end + (stage.lr - stage.lr_end) * 0.5 * (1 + np.cos(np.pi * fraction)))
         made = fast_synthesis(self.generator, self.generator.mapping(z, None), stage.resolution)
         loss = picture_loss(made, wanted, importance, settings.edge_weight)
         self.optimizer.zero_grad(set_to_none=True)

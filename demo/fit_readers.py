@@ -46,7 +46,7 @@ class ReaderSettings:
 
 def _cosine(lr: float, fraction: float) -> float:
     """Learning rate that warms up over the first fiftieth and then falls to a hundredth along a cosine."""
-    return lr * min(1.0, 50 * fraction + 0.02) * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * fraction)))
+    return float(lr * min(1.0, 50 * fraction + 0.02) * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * fraction))))
 
 
 class _Loop:

@@ -67,11 +67,11 @@ IDENTITY: tuple[Parameter, ...] = (
 )
 
 MOTION: tuple[Parameter, ...] = (
-    Parameter('yaw', -0.56, 0.56, 'normal'),        # > 0: the nose moves to the right of the picture
-    Parameter('pitch', -0.32, 0.32, 'normal'),      # > 0: the head looks up
-    Parameter('roll', -0.24, 0.24, 'normal'),       # > 0: anticlockwise in the picture
-    Parameter('shift_x', -0.16, 0.16, 'normal'),
-    Parameter('shift_y', -0.10, 0.10, 'normal'),
+    Parameter('yaw', -0.40, 0.40, 'normal'),        # > 0: the nose moves to the right of the picture
+    Parameter('pitch', -0.20, 0.20, 'normal'),      # > 0: the head looks up
+    Parameter('roll', -0.16, 0.16, 'normal'),       # > 0: anticlockwise in the picture
+    Parameter('shift_x', -0.11, 0.11, 'normal'),
+    Parameter('shift_y', -0.06, 0.06, 'normal'),
     Parameter('gaze_x', -1.0, 1.0, 'normal'),       # > 0: to the right of the picture
     Parameter('gaze_y', -0.8, 0.8, 'normal'),       # > 0: up
     Parameter('blink', 0.0, 1.0, 'rare', 0.30),     # 0 = open, 1 = closed

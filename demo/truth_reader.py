@@ -23,7 +23,7 @@ def world_statistics() -> tuple[torch.Tensor, torch.Tensor]:
         span = parameter.high - parameter.low
         if parameter.kind == 'normal':
             means.append((parameter.low + parameter.high) / 2)
-            deviations.append(span / 4)
+            deviations.append(0.9125 * span / 4)    # of 3 tanh(z / 3), z ~ N(0, 1)
         elif parameter.kind == 'rare':      # 0 with probability 1 - share, else uniform
             mean = parameter.share / 2
             means.append(parameter.low + span * mean)

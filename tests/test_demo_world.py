@@ -1,0 +1,217 @@
+"""The embedded world: lifelike dynamics, a renderer whose parameters do what they say, and networks that agree with it."""
+
+import pathlib
+
+import numpy as np
+import pytest
+import torch
+
+from demo import judge as judging
+from demo.dynamics import FPS, REFRACTORY_SECONDS, perform
+from demo.fast_synthesis import fast_synthesis
+from demo.head_parameters import INDEX, NUM_IDENTITY, NUM_PARAMETERS, neutral_parameters, normalize_latent, parameters_from_latent
+from demo.talking_head import render, to_uint8
+from demo.truth_reader import load_reader, world_statistics
+from demo.world_files import ENCODER_FILE, FOLDER, GENERATOR_FILE, READER_FILE
+from networks.checkpoints import load_encoder, load_generator
+from networks.stylegan2 import Generator
+
+GENERATOR_PSNR = 24.0       # dB, fitted against rendered heads that the fit never saw
+ENCODER_PSNR = 24.0         # dB, footage of an unseen subject through encoder and generator
+
+
+def head(**changes: float) -> np.ndarray:
+    """A neutral head with some parameters changed, `[1, NUM_PARAMETERS]`."""
+    row = neutral_parameters()
+    for name, value in changes.items():
+        row[INDEX[name]] = value
+    return row[None]
+
+
+def picture(**changes: float) -> np.ndarray:
+    """Its picture `[H, W, 3]`, values in [0, 1]."""
+    return (render(head(**changes))[0].permute(1, 2, 0).numpy() + 1) / 2
+
+
+def psnr(first: torch.Tensor, second: torch.Tensor) -> float:
+    return float((10 * torch.log10(4 / (first - second).square().mean(dim=[1, 2, 3]))).mean())
+
+#----------------------------------------------------------------------------
+# Parameters and dynamics.
+
+def test_latents_give_the_promised_distribution() -> None:
+    z = torch.from_numpy(np.random.RandomState(0).randn(50000, NUM_PARAMETERS))
+    parameters = parameters_from_latent(z)
+    mean, deviation = world_statistics()
+    assert torch.allclose(parameters.mean(dim=0), mean, atol=0.02)
+    assert torch.allclose(parameters.std(dim=0), deviation, rtol=0.02)
+    assert torch.allclose(parameters_from_latent(3 * z), parameters_from_latent(z), atol=1e-5)
+    assert torch.allclose(normalize_latent(z).square().mean(dim=1), torch.ones(50000, dtype=z.dtype), atol=1e-5)
+
+
+def test_one_seed_decides_the_performance_and_a_longer_one_begins_alike() -> None:
+    short, long, other = perform(300, seed=5), perform(900, seed=5), perform(300, seed=6)
+    assert np.array_equal(short.parameters, perform(300, seed=5).parameters)
+    assert np.array_equal(short.parameters, long.parameters[:300])
+    assert np.array_equal(short.blink_frames, long.blink_frames[long.blink_frames < 300])
+    assert np.abs(short.parameters[:, NUM_IDENTITY:] - other.parameters[:, NUM_IDENTITY:]).max() > 0.2
+    with pytest.raises(ValueError, match='num_frames'):
+        perform(0, seed=1)
+
+
+def test_blinks_are_events_with_a_refractory_time() -> None:
+    pauses = []
+    for seed in range(6):
+        performance = perform(4500, seed=seed)
+        found = judging.blink_events(performance.track('blink'))
+        assert judging.match_events(found, performance.blink_frames, tolerance=2) == (1.0, 1.0)
+        pauses.append(np.diff(performance.blink_frames) / FPS)
+        closed = (performance.track('blink') > 0.1).sum() / len(performance.blink_frames)
+        assert 4 <= closed <= 9                      # frames a blink takes
+    waits = np.concatenate(pauses)
+    assert waits.min() >= REFRACTORY_SECONDS - 1 / FPS
+    assert 2.6 < waits.mean() < 3.7                  # about three seconds
+    beyond = waits[waits > 1.0] - 1.0
+    assert 0.8 < beyond.std() / beyond.mean() < 1.2  # exponential beyond the refractory time: no clockwork
+
+
+def test_motion_is_smooth_speech_has_pauses_and_identity_stays() -> None:
+    performance = perform(3000, seed=3)
+    assert np.ptp(performance.parameters[:, :NUM_IDENTITY], axis=0).max() == 0
+    yaw = performance.track('yaw')
+    assert 4 < np.degrees(yaw.std()) < 14
+    assert np.degrees(np.abs(np.diff(yaw)).max()) < 5
+    opening = performance.track('mouth_open')
+    talking = np.zeros(len(opening), dtype=bool)
+    for begin, end in performance.phrases:
+        talking[int(begin * FPS):int(end * FPS) + 1] = True
+    assert opening[talking].mean() > 4 * opening[~talking].mean()
+    assert 0.3 < talking.mean() < 0.9
+    assert 2 < len(performance.syllables) / 120 < 4
+
+#----------------------------------------------------------------------------
+# Renderer.
+
+def test_rendering_is_deterministic_bounded_and_independent_of_the_chunk() -> None:
+    rows = perform(5, seed=2).parameters
+    images = render(rows, 64, chunk=2)
+    assert images.shape == (5, 3, 64, 64)
+    assert images.dtype == torch.float32
+    assert float(images.min()) >= -1
+    assert float(images.max()) <= 1
+    assert torch.equal(images, render(rows, 64, chunk=2))
+    assert torch.allclose(images, render(rows, 64, chunk=5), atol=1e-4)
+    with pytest.raises(ValueError, match='NUM_PARAMETERS|parameters must be'):
+        render(rows[:, :-1])
+
+
+def test_supersampling_changes_edges_only() -> None:
+    rows = perform(3, seed=4).parameters
+    difference = (render(rows, 64) - render(rows, 64, supersampling=3)).abs()
+    assert float(difference.mean()) < 0.02
+
+
+def test_parameters_move_what_they_name() -> None:
+    neutral = picture()
+    # Blinking changes the eyes and nothing below the nose.
+    change = np.abs(picture(blink=1.0) - neutral).sum(axis=2)
+    assert change.max() > 0.5
+    assert change[80:].max() < 1e-3
+    # An open mouth is dark inside, and the chin goes down; the eyes do not care.
+    change = picture(mouth_open=1.0) - neutral
+    assert change[75:105, 50:78].min() < -0.3
+    assert np.abs(change[:60]).max() < 0.02
+    # The nose follows yaw with parallax: the face's features move to the side that the head turns to, the neck hardly does.
+    def shift_of(image: np.ndarray, top: int, bottom: int) -> int:
+        strip = neutral[top:bottom, 44:84]
+        errors = {shift: np.square(image[top:bottom, 44 + shift:84 + shift] - strip).mean() for shift in range(-20, 21)}
+        return min(errors, key=lambda shift: errors[shift])
+    for yaw, side in ((0.4, 1), (-0.4, -1)):
+        turned = picture(yaw=yaw)
+        assert side * shift_of(turned, 55, 92) >= 4
+        assert abs(shift_of(turned, 112, 128)) <= 2
+    # Gaze moves the pupils alone.
+    change = np.abs(picture(gaze_x=0.9) - neutral).sum(axis=2)
+    assert change.max() > 0.5
+    assert (change > 0.05).mean() < 0.03
+    # Identity: glasses bring dark rims, hair length covers the backdrop beside the neck.
+    assert (picture(glasses=1.0).sum(axis=2) < 0.9).sum() > (neutral.sum(axis=2) < 0.9).sum() + 80
+    assert np.abs(picture(hair_length=1.0) - picture(hair_length=0.0))[100:115, 25:40].mean() > 0.05
+
+#----------------------------------------------------------------------------
+# Judging.
+
+def test_judging_sees_loops_drift_and_freezing() -> None:
+    tracks = perform(500, seed=1).parameters
+    lively = judging.judge(tracks)
+    assert lively['closest_return'] > 0.15
+    assert lively['identity_drift'] == 0
+    assert judging.judge(np.tile(tracks[:125], (4, 1)))['closest_return'] < 1e-3
+    frozen = np.concatenate([tracks[:250], np.repeat(tracks[250:251], 250, axis=0)])
+    assert judging.judge(frozen)['speed_last_two_seconds_ratio'] < 0.01
+    stranger = perform(500, seed=2).parameters
+    morph = np.linspace(0, 1, 500)[:, None]
+    assert judging.judge(tracks * (1 - morph) + stranger * morph)['identity_drift'] > 0.6
+    assert 'blinks_per_minute' in judging.comparison_table({'truth': lively})
+
+#----------------------------------------------------------------------------
+# The fitted networks.
+
+def test_fast_synthesis_is_the_reference_synthesis() -> None:
+    torch.manual_seed(0)
+    G = Generator(z_dim=8, c_dim=0, w_dim=16, img_resolution=32, img_channels=3, synthesis_kwargs=dict(channel_base=256, channel_max=16)).eval()
+    ws = torch.randn(3, G.num_ws, 16)
+    with torch.no_grad():
+        expected = G.synthesis(ws, noise_mode='none')
+        assert torch.allclose(fast_synthesis(G, ws, dtype=torch.float32), expected, atol=1e-4, rtol=1e-4)
+        assert float((fast_synthesis(G, ws) - expected).abs().mean()) < 0.02 * float(expected.abs().mean()) + 0.01
+
+
+@pytest.fixture(scope='module')
+def generator() -> torch.nn.Module:
+    return load_generator(FOLDER / GENERATOR_FILE)
+
+
+@pytest.fixture(scope='module')
+def footage() -> tuple[np.ndarray, torch.Tensor, np.ndarray]:
+    """Parameters, pictures and blinks of 250 frames of a subject that no fit has seen."""
+    performance = perform(250, seed=77)
+    return performance.parameters, render(performance.parameters), performance.blink_frames
+
+
+def test_world_is_small_and_opens_in_the_safe_loader(generator: torch.nn.Module) -> None:
+    assert sum(path.stat().st_size for path in pathlib.Path(FOLDER).iterdir()) < 8 * 2 ** 20
+    assert (generator.z_dim, generator.img_resolution, generator.img_channels) == (NUM_PARAMETERS, 128, 3)
+
+
+def test_generator_agrees_with_the_renderer_and_truncates(generator: torch.nn.Module) -> None:
+    z = torch.from_numpy(np.random.RandomState(123456).randn(48, NUM_PARAMETERS)).to(torch.float32)
+    images = generator(z, None, noise_mode='const')
+    assert psnr(images, render(parameters_from_latent(z))) > GENERATOR_PSNR
+    middle = generator(z[:2], None, truncation_psi=0, noise_mode='const')
+    assert torch.allclose(middle[0], middle[1], atol=1e-5)
+    half = generator(z, None, truncation_psi=0.5, noise_mode='const')
+    assert float((half - middle[:1]).abs().mean()) < float((images - middle[:1]).abs().mean())
+
+
+def test_encoder_reconstructs_footage_with_smooth_codes(generator: torch.nn.Module, footage: tuple) -> None:
+    _, images, _ = footage
+    encoder = load_encoder(FOLDER / ENCODER_FILE)
+    with torch.no_grad():
+        codes = torch.cat([encoder(part) for part in images.split(50)])
+        again = generator.synthesis(codes[::10], noise_mode='const')
+    assert codes.shape == (250, generator.num_ws, generator.w_dim)
+    assert psnr(again, images[::10]) > ENCODER_PSNR
+    steps = (codes[1:] - codes[:-1]).square().mean().sqrt()
+    assert float(steps) < 0.7 * float((codes - codes.mean(dim=0)).square().mean().sqrt())
+
+
+def test_truth_is_read_back(footage: tuple) -> None:
+    parameters, images, blinks = footage
+    read = load_reader(FOLDER / READER_FILE).read(to_uint8(images))
+    for name, least in (('yaw', 0.95), ('pitch', 0.85), ('roll', 0.9), ('blink', 0.9), ('mouth_open', 0.9), ('gaze_x', 0.8)):
+        assert np.corrcoef(read[:, INDEX[name]], parameters[:, INDEX[name]])[0, 1] > least, name
+    precision, recall = judging.match_events(judging.blink_events(read[:, INDEX['blink']]), blinks)
+    assert precision >= 0.85
+    assert recall >= 0.85
+    assert judging.identity_drift(read, FPS) < 0.25
