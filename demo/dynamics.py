@@ -13,11 +13,12 @@ import numpy as np
 from .head_parameters import INDEX, MOTION, NUM_IDENTITY, PARAMETERS, random_identity
 
 FPS = 25.0
-REFRACTORY_SECONDS = 0.8        # no blink begins sooner after the last one
-BLINK_PAUSE_SECONDS = 2.4       # mean further waiting time, exponential: blinks are about three seconds apart
+REFRACTORY_SECONDS = 0.8  # no blink begins sooner after the last one
+BLINK_PAUSE_SECONDS = 2.4  # mean further waiting time, exponential: blinks are about three seconds apart
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # The result.
+
 
 @dataclasses.dataclass(frozen=True)
 class Performance:
@@ -29,6 +30,7 @@ class Performance:
     phrases:       `[P, 2]` float, beginning and end (s) of each stretch of speech.
     fps:           frames a second.
     """
+
     parameters: np.ndarray
     blink_frames: np.ndarray
     syllables: np.ndarray
@@ -39,8 +41,10 @@ class Performance:
         """Values `[T]` of one parameter."""
         return self.parameters[:, INDEX[name]]
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Building blocks.
+
 
 def _drift(rng: np.random.RandomState, num: int, seconds: float, smooth_seconds: float) -> np.ndarray:
     """Smooth stationary drift `[num]` of about unit variance: an Ornstein-Uhlenbeck process after two equal low-pass filters.
@@ -62,16 +66,18 @@ def _drift(rng: np.random.RandomState, num: int, seconds: float, smooth_seconds:
 def _glide(time: np.ndarray, begin: float, seconds: float) -> np.ndarray:
     """Minimum-jerk movement from 0 to 1: 10 s^3 - 15 s^4 + 6 s^5, s the elapsed fraction."""
     s = np.clip((time - begin) / seconds, 0, 1)
-    return s ** 3 * (10 + s * (6 * s - 15))
+    return s**3 * (10 + s * (6 * s - 15))
 
 
 def _bump(time: np.ndarray, centre: float, rise: float, fall: float) -> np.ndarray:
     """A rounded peak of height 1 that rises and falls over these times (s)."""
     width = np.where(time < centre, rise, fall)
-    return np.exp(-((time - centre) / (0.6 * width)) ** 2)
+    return np.exp(-(((time - centre) / (0.6 * width)) ** 2))
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # The parts of a performance.
+
 
 def blink_onsets(rng: np.random.RandomState, duration: float) -> list[float]:
     """Times (s) at which blinks begin: refractory time plus an exponential pause; now and then a blink comes double."""
@@ -84,7 +90,9 @@ def blink_onsets(rng: np.random.RandomState, duration: float) -> list[float]:
     return onsets
 
 
-def _blinks(rng: np.random.RandomState, shapes: np.random.RandomState, time: np.ndarray, duration: float) -> tuple[np.ndarray, np.ndarray]:
+def _blinks(
+    rng: np.random.RandomState, shapes: np.random.RandomState, time: np.ndarray, duration: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Lid closure `[T]` in [0, 1] and first frames of the blinks: two or three frames down, three or four up."""
     closure = np.zeros_like(time)
     frames = []
@@ -119,8 +127,13 @@ def _speech(rng: np.random.RandomState, time: np.ndarray, duration: float) -> di
                 stress += rng.uniform(0.5, 1.0) * _bump(time, at, 0.22, 0.45)
             at += rng.uniform(0.75, 1.3) / rate
         now = end + 0.35 + rng.exponential(1.0)
-    return dict(opening=opening, width=width, stress=np.clip(stress, 0, 1.2), syllables=np.asarray(syllables),
-                phrases=np.asarray(phrases).reshape(-1, 2))
+    return {
+        'opening': opening,
+        'width': width,
+        'stress': np.clip(stress, 0, 1.2),
+        'syllables': np.asarray(syllables),
+        'phrases': np.asarray(phrases).reshape(-1, 2),
+    }
 
 
 def _gestures(rng: np.random.RandomState, time: np.ndarray, duration: float) -> dict[str, np.ndarray]:
@@ -147,7 +160,7 @@ def _gestures(rng: np.random.RandomState, time: np.ndarray, duration: float) -> 
                 roll += side * rng.uniform(0.06, 0.14) * held
             seconds += reach
         now += seconds + 0.5 + rng.exponential(2.2)
-    return dict(yaw=yaw, pitch=pitch, roll=roll)
+    return {'yaw': yaw, 'pitch': pitch, 'roll': roll}
 
 
 def _gaze(rng: np.random.RandomState, time: np.ndarray, duration: float) -> tuple[np.ndarray, np.ndarray]:
@@ -165,8 +178,10 @@ def _gaze(rng: np.random.RandomState, time: np.ndarray, duration: float) -> tupl
         now += (0.25 + rng.exponential(0.55)) if away else (0.5 + rng.exponential(1.1))
     return x, y
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # All together.
+
 
 def perform(num_frames: int, *, seed: int, identity: np.ndarray | None = None) -> Performance:
     """A performance of `num_frames` frames at 25 fps.
@@ -177,7 +192,7 @@ def perform(num_frames: int, *, seed: int, identity: np.ndarray | None = None) -
         raise ValueError(f'num_frames must be at least 1, got {num_frames}')
     streams = [np.random.RandomState([seed, part]) for part in range(13)]
     time = np.arange(num_frames) / FPS
-    duration = num_frames / FPS + 2.0    # events that begin later cannot reach back into the last frame
+    duration = num_frames / FPS + 2.0  # events that begin later cannot reach back into the last frame
 
     gestures = _gestures(streams[0], time, duration)
     speech = _speech(streams[1], time, duration)
@@ -212,5 +227,9 @@ def perform(num_frames: int, *, seed: int, identity: np.ndarray | None = None) -
         else:
             values = middle + 1.4 * reach * np.tanh((values - middle) / (1.4 * reach))
         parameters[:, INDEX[parameter.name]] = values
-    return Performance(parameters, blink_frames, speech['syllables'][speech['syllables'] < num_frames / FPS],
-                       speech['phrases'][speech['phrases'][:, 0] < num_frames / FPS])
+    return Performance(
+        parameters,
+        blink_frames,
+        speech['syllables'][speech['syllables'] < num_frames / FPS],
+        speech['phrases'][speech['phrases'][:, 0] < num_frames / FPS],
+    )

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from networks.stylegan2 import Generator, SynthesisLayer, modulated_convolution
 from torch_utils.ops import upfirdn2d
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
+
 
 @functools.cache
 def _phase_basis() -> torch.Tensor:
@@ -23,7 +24,7 @@ def _phase_basis() -> torch.Tensor:
     for tap in range(9):
         weight = torch.zeros(9)
         weight[tap] = 1
-        for position in range(9):      # which pixel of the 3x3 neighbourhood is lit
+        for position in range(9):  # which pixel of the 3x3 neighbourhood is lit
             x = torch.zeros(9)
             x[position] = 1
             middle = F.pad(x.reshape(1, 1, 3, 3), [3, 3, 3, 3])
@@ -35,7 +36,7 @@ def _phase_basis() -> torch.Tensor:
 def _upsampling_kernels(weight: torch.Tensor) -> torch.Tensor:
     """Kernels `[4 O, I, 3, 3]`, phases outermost, of the 3x3 weight `[O, I, 3, 3]`."""
     out_channels, in_channels = weight.shape[:2]
-    kernels = torch.tensordot(weight.flatten(2), _phase_basis().to(weight), dims=1)       # [O, I, 4, 9]
+    kernels = torch.tensordot(weight.flatten(2), _phase_basis().to(weight), dims=1)  # [O, I, 4, 9]
     return kernels.permute(2, 0, 1, 3).reshape(4 * out_channels, in_channels, 3, 3)
 
 
@@ -53,7 +54,7 @@ def _layer(layer: SynthesisLayer, x: torch.Tensor, w: torch.Tensor) -> torch.Ten
     else:
         y = F.conv2d(x, layer.weight.to(x.dtype).contiguous(memory_format=torch.channels_last), padding=1)
     # lrelu(a x) = a lrelu(x) for a > 0, so the gain is applied to the small factors.
-    y = torch.addcmul((layer.bias * 2 ** 0.5).to(y.dtype)[None, :, None, None], y, (factors * 2 ** 0.5).to(y.dtype)[:, :, None, None])
+    y = torch.addcmul((layer.bias * 2**0.5).to(y.dtype)[None, :, None, None], y, (factors * 2**0.5).to(y.dtype)[:, :, None, None])
     return F.leaky_relu(y, 0.2)
 
 
@@ -62,7 +63,9 @@ def _upsample_picture(image: torch.Tensor) -> torch.Tensor:
     return F.interpolate(F.pad(image, [1, 1, 1, 1]), scale_factor=2, mode='bilinear', align_corners=False)[:, :, 2:-2, 2:-2]
 
 
-def fast_synthesis(generator: Generator, ws: torch.Tensor, resolution: int | None = None, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+def fast_synthesis(
+    generator: Generator, ws: torch.Tensor, resolution: int | None = None, dtype: torch.dtype = torch.bfloat16
+) -> torch.Tensor:
     """Pictures `[N, C, resolution, resolution]` float32 of codes ws `[N, num_ws, w_dim]`, noise left out.
 
     resolution: stop at this block (None = the generator's own resolution). Needs the skip architecture and lrelu.
@@ -79,7 +82,7 @@ def fast_synthesis(generator: Generator, ws: torch.Tensor, resolution: int | Non
         index += 1
         torgb = block.torgb
         styles = torgb.affine(ws[:, index]) * torgb.weight_gain
-        weights = (torgb.weight[None, :, :, 0, 0] * styles[:, None]).to(dtype)            # [N, C, I]
+        weights = (torgb.weight[None, :, :, 0, 0] * styles[:, None]).to(dtype)  # [N, C, I]
         rgb = (weights @ x.permute(0, 2, 3, 1).flatten(1, 2).transpose(1, 2)).float().unflatten(2, [size, size])
         rgb = rgb + torgb.bias[None, :, None, None]
         image = rgb if image is None else _upsample_picture(image) + rgb

@@ -21,12 +21,14 @@ from .fast_synthesis import fast_synthesis
 from .head_parameters import NUM_PARAMETERS
 from .picture_pool import PicturePool
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Settings.
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """A stretch of fitting at one resolution; the learning rate falls from `lr` to `lr_end` along a cosine."""
+
     resolution: int
     steps: int
     batch_size: int
@@ -37,6 +39,7 @@ class Stage:
 @dataclasses.dataclass(frozen=True)
 class FitSettings:
     """Everything that decides the fitted generator."""
+
     seed: int = 1
     resolution: int = 128
     w_dim: int = 128
@@ -50,21 +53,25 @@ class FitSettings:
         Stage(128, 5000, 16, 2.5e-3, 2e-5),
     )
     pool_capacity: int = 24000
-    pool_first: int = 1024          # pictures rendered before the first step
-    pool_per_step: float = 1.5          # pictures rendered in each later step
-    feature_weight: float = 6.0     # how much more eyes and mouth count
-    edge_weight: float = 1.0        # of the differences between neighbouring pixels
-    ema_steps: float = 400.0        # time constant of the moving average of the weights
-    clip_norm: float = 1.0          # largest norm of the gradient
+    pool_first: int = 1024  # pictures rendered before the first step
+    pool_per_step: float = 1.5  # pictures rendered in each later step
+    feature_weight: float = 6.0  # how much more eyes and mouth count
+    edge_weight: float = 1.0  # of the differences between neighbouring pixels
+    ema_steps: float = 400.0  # time constant of the moving average of the weights
+    clip_norm: float = 1.0  # largest norm of the gradient
 
 
 def build_generator(settings: FitSettings) -> Generator:
     """A generator whose noise is off and whose larger resolutions have no say before their stage."""
     torch.manual_seed(settings.seed)
     generator = Generator(
-        z_dim=NUM_PARAMETERS, c_dim=0, w_dim=settings.w_dim, img_resolution=settings.resolution, img_channels=3,
-        mapping_kwargs=dict(num_layers=settings.mapping_layers, lr_multiplier=1.0),
-        synthesis_kwargs=dict(channel_base=settings.channel_base, channel_max=settings.channel_max),
+        z_dim=NUM_PARAMETERS,
+        c_dim=0,
+        w_dim=settings.w_dim,
+        img_resolution=settings.resolution,
+        img_channels=3,
+        mapping_kwargs={'num_layers': settings.mapping_layers, 'lr_multiplier': 1.0},
+        synthesis_kwargs={'channel_base': settings.channel_base, 'channel_max': settings.channel_max},
     )
     with torch.no_grad():
         for size in generator.synthesis.block_resolutions[1:]:
@@ -74,8 +81,10 @@ def build_generator(settings: FitSettings) -> Generator:
                 buffer.zero_()
     return generator
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Loss.
+
 
 def picture_loss(made: torch.Tensor, wanted: torch.Tensor, importance: torch.Tensor, edge_weight: float) -> torch.Tensor:
     """Sum over scales R, R/2, R/4, R/8 of the weighted mean of |d| + edge_weight (|d_x| + |d_y|), d = made - wanted.
@@ -95,8 +104,10 @@ def picture_loss(made: torch.Tensor, wanted: torch.Tensor, importance: torch.Ten
             total = total + edge_weight * (along_x.mean() + along_y.mean())
     return total
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # The fit.
+
 
 class GeneratorFit:
     """The state of a fit, its steps, and its files in `folder` (`fit.pt`, `progress.jsonl`)."""
@@ -104,7 +115,9 @@ class GeneratorFit:
     def __init__(self, folder: pathlib.Path, settings: FitSettings) -> None:
         self.folder = folder
         self.settings = settings
-        self.pool = PicturePool(folder / 'pool', seed=settings.seed, capacity=settings.pool_capacity, resolution=settings.resolution)
+        self.pool = PicturePool(
+            folder / 'pool', seed=settings.seed, capacity=settings.pool_capacity, resolution=settings.resolution
+        )
         self.generator = build_generator(settings).train()
         self.average = build_generator(settings).eval().requires_grad_(False)
         self.average.load_state_dict(self.generator.state_dict())
@@ -138,8 +151,13 @@ class GeneratorFit:
             losses.append(self._one_step())
             if len(losses) == 200 or self.step == self.num_steps:
                 stage, _ = self.stage_at(self.step - 1)
-                line = dict(step=self.step, resolution=stage.resolution, loss=float(np.mean(losses)), pool=self.pool.count,
-                            seconds=round(time.monotonic() - started, 1))
+                line = {
+                    'step': self.step,
+                    'resolution': stage.resolution,
+                    'loss': float(np.mean(losses)),
+                    'pool': self.pool.count,
+                    'seconds': round(time.monotonic() - started, 1),
+                }
                 print(json.dumps(line), flush=True)
                 with open(self.folder / 'progress.jsonl', 'a') as log:
                     log.write(json.dumps(line) + '\n')
@@ -179,7 +197,12 @@ class GeneratorFit:
 
     def save(self) -> None:
         """Write the whole state; an interruption leaves the previous one."""
-        state = dict(generator=self.generator.state_dict(), average=self.average.state_dict(), optimizer=self.optimizer.state_dict(), step=self.step)
+        state = {
+            'generator': self.generator.state_dict(),
+            'average': self.average.state_dict(),
+            'optimizer': self.optimizer.state_dict(),
+            'step': self.step,
+        }
         temporary = self.folder / 'fit.pt.part'
         torch.save(state, temporary)
         os.replace(temporary, self.folder / 'fit.pt')

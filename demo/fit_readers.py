@@ -27,6 +27,7 @@ from .truth_reader import TruthReader
 @dataclasses.dataclass(frozen=True)
 class ReaderSettings:
     """Everything that decides the encoder and the reader of parameters."""
+
     seed: int = 2
     # Encoder: first codes alone, then codes and reconstructed pictures.
     code_steps: int = 4000
@@ -37,7 +38,12 @@ class ReaderSettings:
     picture_lr: float = 6e-4
     picture_weight: float = 2.0
     feature_weight: float = 6.0
-    encoder_shape: tuple[tuple[str, int], ...] = (('channel_base', 1536), ('channel_max', 96), ('hidden_features', 128), ('head_features', 48))
+    encoder_shape: tuple[tuple[str, int], ...] = (
+        ('channel_base', 1536),
+        ('channel_max', 96),
+        ('hidden_features', 128),
+        ('head_features', 48),
+    )
     # Reader of true parameters.
     reader_steps: int = 5000
     reader_batch: int = 64
@@ -64,7 +70,7 @@ class _Loop:
 
     def save(self, step: int) -> None:
         temporary = self.path.with_suffix('.part')
-        torch.save(dict(module=self.module.state_dict(), optimizer=self.optimizer.state_dict(), step=step), temporary)
+        torch.save({'module': self.module.state_dict(), 'optimizer': self.optimizer.state_dict(), 'step': step}, temporary)
         os.replace(temporary, self.path)
 
     def steps(self, lr: float) -> Iterator[int]:
@@ -90,13 +96,17 @@ class _Loop:
         self.optimizer.step()
         self.losses.append(float(loss.detach()))
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # The encoder.
+
 
 def build_encoder(generator: Generator, settings: ReaderSettings) -> WEncoder:
     """An encoder whose answers start at the generator's average code, in the basis of its covariance."""
     torch.manual_seed(settings.seed)
-    encoder = WEncoder(generator.num_ws, generator.w_dim, generator.img_resolution, generator.img_channels, **dict(settings.encoder_shape))
+    encoder = WEncoder(
+        generator.num_ws, generator.w_dim, generator.img_resolution, generator.img_channels, **dict(settings.encoder_shape)
+    )
     z = torch.from_numpy(np.random.RandomState(settings.seed).randn(20000, NUM_PARAMETERS)).to(torch.float32)
     with torch.no_grad():
         w = generator.mapping(z, None)[:, 0]
@@ -112,17 +122,19 @@ def fit_encoder(folder: pathlib.Path, generator: Generator, pool: PicturePool, s
     """
     encoder = build_encoder(generator, settings)
     whiten = torch.linalg.inv(encoder.w_basis.double()).float().t()
-    for part, (num_steps, batch, lr) in enumerate((
-        (settings.code_steps, settings.code_batch, settings.encoder_lr),
-        (settings.picture_steps, settings.picture_batch, settings.picture_lr),
-    )):
+    for part, (num_steps, batch, lr) in enumerate(
+        (
+            (settings.code_steps, settings.code_batch, settings.encoder_lr),
+            (settings.picture_steps, settings.picture_batch, settings.picture_lr),
+        )
+    ):
         loop = _Loop(folder / f'encoder-{part}.pt', encoder, num_steps, f'encoder, part {part + 1} of 2')
         for step in loop.steps(lr):
             rng = np.random.RandomState([settings.seed, part, step])
             z, pictures, features = pool.batch(rng.randint(pool.count, size=batch))
             with torch.no_grad():
                 wanted = generator.mapping(z, None)
-                if part == 0 and step % 4 == 0:     # the generator's own pictures of the same heads
+                if part == 0 and step % 4 == 0:  # the generator's own pictures of the same heads
                     pictures = fast_synthesis(generator, wanted)
             with torch.autocast('cpu', torch.bfloat16):
                 codes = encoder(pictures)
@@ -134,8 +146,10 @@ def fit_encoder(folder: pathlib.Path, generator: Generator, pool: PicturePool, s
             loop.descend(loss)
     return encoder.eval().requires_grad_(False)
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # The reader of true parameters.
+
 
 def fit_truth_reader(folder: pathlib.Path, generator: Generator, pool: PicturePool, settings: ReaderSettings) -> TruthReader:
     """The reader of true parameters (state in `folder`/reader.pt): half rendered, half generated pictures, motion weighted up."""

@@ -10,12 +10,14 @@ import torch
 
 NECK_PIVOT = (0.0, -0.75, -0.20)  # the head turns around the top of the neck, so that turning also moves it
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Rays.
+
 
 @dataclasses.dataclass
 class Rays:
-    """Parallel viewing rays in some frame: origins x, y, z `[N, H, W]` and one direction (towards the camera) `[N, 1, 1]` each."""
+    """Parallel viewing rays in some frame: origins x, y, z `[N, H, W]`, one direction (to the camera) `[N, 1, 1]` each."""
+
     x: torch.Tensor
     y: torch.Tensor
     z: torch.Tensor
@@ -41,14 +43,18 @@ def rotation_matrix(yaw: torch.Tensor, pitch: torch.Tensor, roll: torch.Tensor) 
     ]
 
 
-def rays_in_head(u: torch.Tensor, v: torch.Tensor, rotation: list[list[torch.Tensor]], shift: tuple[torch.Tensor, torch.Tensor]) -> Rays:
+def rays_in_head(
+    u: torch.Tensor, v: torch.Tensor, rotation: list[list[torch.Tensor]], shift: tuple[torch.Tensor, torch.Tensor]
+) -> Rays:
     """Rays through the world points (u, v, 0) seen from the head: P_head = R^T (P_world - shift - pivot) + pivot."""
     px, py, pz = u - shift[0] - NECK_PIVOT[0], v - shift[1] - NECK_PIVOT[1], -NECK_PIVOT[2]
     origins = [rotation[0][k] * px + rotation[1][k] * py + rotation[2][k] * pz + NECK_PIVOT[k] for k in range(3)]
     return Rays(*origins, *rotation[2])
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Ellipsoids.
+
 
 def ellipsoid(rays: Rays, centre: tuple, radii: tuple) -> tuple[torch.Tensor, torch.Tensor]:
     """Depth of the near side of an axis-aligned ellipsoid, and its inside measure, both `[N, H, W]`.

@@ -11,12 +11,13 @@ from .head_geometry import smoothstep
 Colour = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 Values = dict[str, torch.Tensor]
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Colours.
+
 
 def from_srgb(*code: str) -> list[tuple[float, float, float]]:
     """Linear light of '#rrggbb' codes."""
-    return [tuple((int(text[k:k + 2], 16) / 255) ** 2.2 for k in (1, 3, 5)) for text in code]  # type: ignore[misc]
+    return [tuple((int(text[k : k + 2], 16) / 255) ** 2.2 for k in (1, 3, 5)) for text in code]  # type: ignore[misc]
 
 
 SKIN = from_srgb('#ffdfcb', '#f6c6a4', '#dfa276', '#a86b43', '#6d412a')
@@ -62,19 +63,22 @@ def hair_colour(p: Values) -> Colour:
     darkness = p['hair_darkness'] + 0.6 * p['skin_depth'] * (1 - p['hair_darkness'])
     return mix(palette(HAIR, darkness), palette(HAIR_RED, darkness), redness)
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Eyes.
+
 
 def eye_layout(p: Values) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Centre (x of the right-hand eye, y) and unit length of the eyes, `[N, 1, 1]` in head units."""
     return 0.300 * p['eye_spacing'], torch.full_like(p['eye_size'], 0.03), 0.185 * p['eye_size']
 
 
-def paint_eye(albedo: Colour, gloss: torch.Tensor, x: torch.Tensor, y: torch.Tensor, side: int, p: Values, edge: float,
-              skin: Colour) -> tuple[Colour, torch.Tensor, torch.Tensor]:
-    """Paint the eye on `side` (+1 right of the picture, -1 left); returns albedo, self-lit highlights `gloss`, and the opening."""
+def paint_eye(
+    albedo: Colour, gloss: torch.Tensor, x: torch.Tensor, y: torch.Tensor, side: int, p: Values, edge: float, skin: Colour
+) -> tuple[Colour, torch.Tensor, torch.Tensor]:
+    """Paint the eye on `side` (+1 right of the picture, -1 left); returns albedo, highlights `gloss`, opening."""
     ex, ey, unit = eye_layout(p)
-    t = (x * side - ex) / unit              # grows outwards; corners at -1 and 1
+    t = (x * side - ex) / unit  # grows outwards; corners at -1 and 1
     h = (y - ey) / unit - p['eye_tilt'] * t
     soft = edge / 0.185
     width2 = (t * t).clamp_(max=1.6)
@@ -119,14 +123,21 @@ def paint_brow(albedo: Colour, x: torch.Tensor, y: torch.Tensor, side: int, p: V
     """Paint the eyebrow on `side`: an arch that tapers outwards, lifted by brow_raise."""
     ex, ey, unit = eye_layout(p)
     t = (x * side - ex) / unit
-    centre = ey + unit * (1.52 + 0.34 * p['brow_raise'] + 0.16 * (1 - (t - 0.25).square()) + t * (p['brow_tilt'] - 0.05)
-                          - 0.12 * p['brow_raise'] * t)
+    centre = ey + unit * (
+        1.52
+        + 0.34 * p['brow_raise']
+        + 0.16 * (1 - (t - 0.25).square())
+        + t * (p['brow_tilt'] - 0.05)
+        - 0.12 * p['brow_raise'] * t
+    )
     thickness = unit * 0.19 * p['brow_thickness'] * (1 - 0.34 * t.clamp(-1, 1.4))
     mask = torch.exp(-((y - centre) / thickness).square().square_()) * smoothstep(1.28, 0.85, t) * smoothstep(-1.12, -0.75, t)
     return mix(albedo, scale(hair, 0.42, 0.38, 0.38), 0.88 * mask)
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Mouth and beard.
+
 
 def mouth_layout(p: Values) -> tuple[torch.Tensor, torch.Tensor]:
     """Height of the closed mouth and its half width, `[N, 1, 1]` in head units."""
@@ -135,8 +146,9 @@ def mouth_layout(p: Values) -> tuple[torch.Tensor, torch.Tensor]:
     return centre, half
 
 
-def paint_mouth(albedo: Colour, gloss: torch.Tensor, x: torch.Tensor, y: torch.Tensor, p: Values, edge: float,
-                skin: Colour) -> tuple[Colour, torch.Tensor]:
+def paint_mouth(
+    albedo: Colour, gloss: torch.Tensor, x: torch.Tensor, y: torch.Tensor, p: Values, edge: float, skin: Colour
+) -> tuple[Colour, torch.Tensor]:
     """Paint lips, the dark inside, teeth and tongue."""
     centre, half = mouth_layout(p)
     t = x / half
@@ -144,11 +156,13 @@ def paint_mouth(albedo: Colour, gloss: torch.Tensor, x: torch.Tensor, y: torch.T
     arch = (1 - t2).clamp(min=0)
     line = centre + (0.085 * p['smile'] + 0.012) * (t2 - 0.55)
     rounded = (-p['mouth_wide']).clamp(min=0)
-    bow = arch.sqrt()                        # nearly an ellipse: the open mouth is round at its corners
+    bow = arch.sqrt()  # nearly an ellipse: the open mouth is round at its corners
     top = line + bow * p['mouth_open'] * (0.060 + 0.025 * rounded)
     bottom = line - bow * p['mouth_open'] * (0.185 + 0.030 * rounded - 0.02 * p['mouth_wide'].clamp(min=0))
     full = p['lip_fullness'] * (1 + 0.25 * rounded)
-    upper_lip = top + full * (0.062 * arch + 0.016 * torch.exp(-((t.abs() - 0.30) / 0.22).square()) - 0.016 * torch.exp(-(t / 0.16).square()))
+    upper_lip = top + full * (
+        0.062 * arch + 0.016 * torch.exp(-((t.abs() - 0.30) / 0.22).square()) - 0.016 * torch.exp(-(t / 0.16).square())
+    )
     lower_lip = bottom - full * 0.085 * arch
     soft = edge
     inside_x = smoothstep(1.06, 0.94, t.abs())
@@ -156,7 +170,11 @@ def paint_mouth(albedo: Colour, gloss: torch.Tensor, x: torch.Tensor, y: torch.T
     tint = from_srgb('#c23b46')[0]
     pale = scale(skin, 0.80, 0.52, 0.50)
     amount = 0.25 + 0.55 * p['lip_colour']
-    red = (pale[0] + amount * (tint[0] - pale[0]) * 0.75, pale[1] + amount * (tint[1] - pale[1]), pale[2] + amount * (tint[2] - pale[2]))
+    red = (
+        pale[0] + amount * (tint[0] - pale[0]) * 0.75,
+        pale[1] + amount * (tint[1] - pale[1]),
+        pale[2] + amount * (tint[2] - pale[2]),
+    )
     # Light from above: the upper lip lies in shade, the lower one carries a highlight.
     upper_half = smoothstep(-0.012, 0.016, y - line)
     lip_shade = 1.06 - 0.34 * upper_half
@@ -169,7 +187,11 @@ def paint_mouth(albedo: Colour, gloss: torch.Tensor, x: torch.Tensor, y: torch.T
     depth = 0.030 + 0.030 * p['mouth_open'] + 0.015 * p['smile'].clamp(min=0)
     teeth = smoothstep(-soft, soft, y - (top - depth)) * smoothstep(0.92, 0.70, t.abs()) * (1 - 0.45 * rounded)
     albedo = mix(albedo, constant(x, 0.86, 0.82, 0.76), gap * teeth * (0.75 + 0.25 * smoothstep(0.0, 0.03, top - y)))
-    closed = torch.exp(-((y - line) / (0.013 + 0.4 * soft)).square()) * smoothstep(1.16, 0.92, t.abs()) * (1 - (p['mouth_open'] * 8).clamp(max=1))
+    closed = (
+        torch.exp(-((y - line) / (0.013 + 0.4 * soft)).square())
+        * smoothstep(1.16, 0.92, t.abs())
+        * (1 - (p['mouth_open'] * 8).clamp(max=1))
+    )
     albedo = mix(albedo, scale(red, 0.28, 0.16, 0.17), 0.85 * closed)
     corner = torch.exp(-(((t.abs() - 1.05) * half / 0.045).square() + ((y - line) / 0.04).square()))
     albedo = mix(albedo, scale(skin, 0.55, 0.38, 0.34), 0.45 * corner)
@@ -182,10 +204,14 @@ def paint_mouth(albedo: Colour, gloss: torch.Tensor, x: torch.Tensor, y: torch.T
 def paint_beard(albedo: Colour, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor, p: Values, hair: Colour) -> Colour:
     """Paint a short full beard with moustache; it leaves the lips and the cheeks free."""
     centre, half = mouth_layout(p)
-    jawline = -0.20 - 0.30 * torch.exp(-(x / 0.36).square())       # upper edge: high at the ears, low below the cheeks
+    jawline = -0.20 - 0.30 * torch.exp(-(x / 0.36).square())  # upper edge: high at the ears, low below the cheeks
     full = smoothstep(0.03, -0.07, y - jawline - 0.02 * torch.sin(34 * x + 3 * y))
     moustache = torch.exp(-((y - centre - 0.125) / 0.050).square().square_()) * smoothstep(1.30, 0.95, (x / half).abs())
-    chin_gap = torch.exp(-((x / (half * 1.02)).square() + ((y - centre + 0.07 * p['mouth_open']) / (0.105 + 0.10 * p['mouth_open'])).square()).square_())
+    chin_gap = torch.exp(
+        -(
+            (x / (half * 1.02)).square() + ((y - centre + 0.07 * p['mouth_open']) / (0.105 + 0.10 * p['mouth_open'])).square()
+        ).square_()
+    )
     mask = torch.maximum(full * (1 - 0.9 * chin_gap), moustache) * smoothstep(-0.45, -0.15, z)
     texture = 0.88 + 0.12 * torch.sin(60 * x + 11 * torch.sin(9 * y)) * torch.sin(46 * y)
     dark = scale(hair, 0.62, 0.58, 0.56)
@@ -202,5 +228,9 @@ def paint_skin(x: torch.Tensor, y: torch.Tensor, p: Values, skin: Colour) -> Col
     albedo = mix(skin, scale(skin, 1.00, 0.66, 0.62), blush.clamp(max=1))
     below = torch.exp(-((x / (0.13 * p['nose_width'])).square() + ((y + 0.285 + 0.02 * p['nose_size']) / 0.035).square()))
     albedo = mix(albedo, scale(skin, 0.52, 0.34, 0.30), 0.55 * below)
-    fold = torch.exp(-(((x.abs() - 0.27 - 0.30 * (-0.25 - y)) / 0.035).square())) * smoothstep(-0.20, -0.27, y) * smoothstep(-0.52, -0.38, y)
+    fold = (
+        torch.exp(-(((x.abs() - 0.27 - 0.30 * (-0.25 - y)) / 0.035).square()))
+        * smoothstep(-0.20, -0.27, y)
+        * smoothstep(-0.52, -0.38, y)
+    )
     return mix(albedo, scale(skin, 0.66, 0.50, 0.46), fold * (0.08 + 0.30 * smile))

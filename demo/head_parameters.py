@@ -10,8 +10,9 @@ import dataclasses
 import numpy as np
 import torch
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # The table of parameters.
+
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
@@ -20,6 +21,7 @@ class Parameter:
     uniform: evenly spread over [low, high].        normal: mean (low+high)/2, low and high lie two deviations away.
     rare:    low for most heads, rising to high for the upper `share` of them.
     """
+
     name: str
     low: float
     high: float
@@ -29,7 +31,7 @@ class Parameter:
 
 IDENTITY: tuple[Parameter, ...] = (
     # Face.
-    Parameter('skin_depth', 0.0, 1.0),              # 0 = light, 1 = deep
+    Parameter('skin_depth', 0.0, 1.0),  # 0 = light, 1 = deep
     Parameter('skin_warmth', -1.0, 1.0, 'normal'),  # rosy to golden
     Parameter('face_width', 0.90, 1.08, 'normal'),
     Parameter('face_length', 0.90, 1.10, 'normal'),
@@ -41,24 +43,24 @@ IDENTITY: tuple[Parameter, ...] = (
     Parameter('eye_size', 0.86, 1.12, 'normal'),
     Parameter('eye_spacing', 0.94, 1.08, 'normal'),
     Parameter('eye_tilt', -0.12, 0.18, 'normal'),
-    Parameter('iris_hue', 0.0, 1.0),                # brown, hazel, green, blue, grey
+    Parameter('iris_hue', 0.0, 1.0),  # brown, hazel, green, blue, grey
     Parameter('brow_thickness', 0.65, 1.40, 'normal'),
     Parameter('brow_tilt', -0.14, 0.14, 'normal'),
     # Nose and mouth.
     Parameter('nose_size', 0.80, 1.20, 'normal'),
     Parameter('nose_width', 0.80, 1.25, 'normal'),
     Parameter('lip_fullness', 0.65, 1.35, 'normal'),
-    Parameter('lip_colour', 0.0, 1.0),              # skin-like to red
+    Parameter('lip_colour', 0.0, 1.0),  # skin-like to red
     Parameter('mouth_size', 0.88, 1.12, 'normal'),
     # Hair.
-    Parameter('hair_darkness', 0.0, 1.0),           # blond to black
+    Parameter('hair_darkness', 0.0, 1.0),  # blond to black
     Parameter('hair_redness', 0.0, 1.0),
     Parameter('hair_volume', 0.0, 1.0),
     Parameter('hair_length', 0.0, 1.0),
     Parameter('hair_fringe', 0.0, 1.0),
     Parameter('hair_parting', -1.0, 1.0, 'normal'),
-    Parameter('beard', 0.0, 1.0, 'rare', 0.18),       # from 0.4 on a full one
-    Parameter('glasses', 0.0, 1.0, 'rare', 0.22),     # from 0.25 on fully there
+    Parameter('beard', 0.0, 1.0, 'rare', 0.18),  # from 0.4 on a full one
+    Parameter('glasses', 0.0, 1.0, 'rare', 0.22),  # from 0.25 on fully there
     # Surroundings.
     Parameter('cloth_hue', 0.0, 1.0),
     Parameter('cloth_lightness', 0.0, 1.0),
@@ -67,19 +69,19 @@ IDENTITY: tuple[Parameter, ...] = (
 )
 
 MOTION: tuple[Parameter, ...] = (
-    Parameter('yaw', -0.40, 0.40, 'normal'),        # > 0: the nose moves to the right of the picture
-    Parameter('pitch', -0.20, 0.20, 'normal'),      # > 0: the head looks up
-    Parameter('roll', -0.16, 0.16, 'normal'),       # > 0: anticlockwise in the picture
+    Parameter('yaw', -0.40, 0.40, 'normal'),  # > 0: the nose moves to the right of the picture
+    Parameter('pitch', -0.20, 0.20, 'normal'),  # > 0: the head looks up
+    Parameter('roll', -0.16, 0.16, 'normal'),  # > 0: anticlockwise in the picture
     Parameter('shift_x', -0.11, 0.11, 'normal'),
     Parameter('shift_y', -0.06, 0.06, 'normal'),
-    Parameter('gaze_x', -1.0, 1.0, 'normal'),       # > 0: to the right of the picture
-    Parameter('gaze_y', -0.8, 0.8, 'normal'),       # > 0: up
-    Parameter('blink', 0.0, 1.0, 'rare', 0.30),     # 0 = open, 1 = closed
+    Parameter('gaze_x', -1.0, 1.0, 'normal'),  # > 0: to the right of the picture
+    Parameter('gaze_y', -0.8, 0.8, 'normal'),  # > 0: up
+    Parameter('blink', 0.0, 1.0, 'rare', 0.30),  # 0 = open, 1 = closed
     Parameter('mouth_open', 0.0, 1.0, 'rare', 0.65),
-    Parameter('mouth_wide', -1.0, 1.0, 'normal'),   # < 0: rounded ('oo'), > 0: wide ('ee')
+    Parameter('mouth_wide', -1.0, 1.0, 'normal'),  # < 0: rounded ('oo'), > 0: wide ('ee')
     Parameter('smile', -0.25, 1.05, 'normal'),
     Parameter('brow_raise', -0.7, 1.0, 'normal'),
-    Parameter('breath', -1.0, 1.0, 'normal'),       # > 0: shoulders up
+    Parameter('breath', -1.0, 1.0, 'normal'),  # > 0: shoulders up
 )
 
 PARAMETERS: tuple[Parameter, ...] = IDENTITY + MOTION
@@ -88,8 +90,9 @@ INDEX: dict[str, int] = {name: index for index, name in enumerate(NAMES)}
 NUM_IDENTITY: int = len(IDENTITY)
 NUM_PARAMETERS: int = len(PARAMETERS)
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # From a latent to parameters.
+
 
 def normalize_latent(z: torch.Tensor) -> torch.Tensor:
     """Put z `[N, NUM_PARAMETERS]` on the sphere of radius sqrt(NUM_PARAMETERS), as StyleGAN2's mapping does first of all.
@@ -106,7 +109,7 @@ def parameters_from_latent(z: torch.Tensor) -> torch.Tensor:
     normal = mean + z (high-low)/4, softly kept within three deviations.
     """
     z = normalize_latent(z.to(torch.float32))
-    u = 0.5 * (1 + torch.erf(z * 0.5 ** 0.5))
+    u = 0.5 * (1 + torch.erf(z * 0.5**0.5))
     low = z.new_tensor([parameter.low for parameter in PARAMETERS])
     high = z.new_tensor([parameter.high for parameter in PARAMETERS])
     share = z.new_tensor([parameter.share or 1.0 for parameter in PARAMETERS])

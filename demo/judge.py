@@ -8,11 +8,12 @@ import numpy as np
 from .head_parameters import INDEX, NUM_IDENTITY
 from .truth_reader import world_statistics
 
-WINDOW_SECONDS = 1.0    # length of the windows that are searched for loops
-APART_SECONDS = 3.0     # how far apart two windows are that count as a return
+WINDOW_SECONDS = 1.0  # length of the windows that are searched for loops
+APART_SECONDS = 3.0  # how far apart two windows are that count as a return
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Events.
+
 
 def blink_events(closure: np.ndarray, *, close_at: float = 0.5, open_at: float = 0.25) -> np.ndarray:
     """Frames `[B]` at which blinks begin in a track `[T]`: closure rises above `close_at`, and fell below `open_at` before."""
@@ -53,8 +54,10 @@ def _peaks(track: np.ndarray, height: float, rise: float) -> int:
                 climbing, highest = True, value
     return int(count)
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Statistics.
+
 
 def closest_return(tracks: np.ndarray, fps: float) -> float:
     """Smallest distance between two one-second windows of motion at least `APART_SECONDS` apart; about 0 for a loop.
@@ -66,7 +69,7 @@ def closest_return(tracks: np.ndarray, fps: float) -> float:
     motion = tracks[:, NUM_IDENTITY:] / deviation.numpy()[NUM_IDENTITY:]
     length, apart = round(WINDOW_SECONDS * fps), round(APART_SECONDS * fps)
     starts = np.arange(0, len(motion) - length + 1, 2)
-    windows = np.stack([motion[k:k + length].reshape(-1) for k in starts]) if len(starts) else np.zeros((0, 1))
+    windows = np.stack([motion[k : k + length].reshape(-1) for k in starts]) if len(starts) else np.zeros((0, 1))
     square = np.square(windows).sum(axis=1)
     best = np.inf
     for first in range(len(starts)):
@@ -96,7 +99,7 @@ def judge(tracks: np.ndarray, fps: float = 25.0) -> dict[str, float]:
     pauses = np.diff(blinks) / fps
     speed = {name: np.abs(np.diff(column[name])) * fps for name in ('yaw', 'pitch', 'roll')}
     head_speed = np.degrees(np.sqrt(speed['yaw'] ** 2 + speed['pitch'] ** 2 + speed['roll'] ** 2))
-    last = head_speed[-max(1, round(2 * fps)):]
+    last = head_speed[-max(1, round(2 * fps)) :]
     return {
         'blinks_per_minute': 60 * len(blinks) / seconds,
         'blink_interval_seconds': float(pauses.mean()) if len(pauses) else float('nan'),

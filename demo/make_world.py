@@ -25,7 +25,8 @@ from .talking_head import render, to_uint8
 from .truth_reader import save_reader
 from .world_files import ENCODER_FILE, GENERATOR_FILE, READER_FILE
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
+
 
 @torch.no_grad()
 def finish_generator(generator: Generator, seed: int = 0, num: int = 20000) -> Generator:
@@ -43,7 +44,9 @@ def psnr(first: torch.Tensor, second: torch.Tensor) -> float:
 
 
 @torch.no_grad()
-def comparison_sheet(generator: Generator, encoder: torch.nn.Module | None, path: pathlib.Path, seed: int = 10 ** 6, num: int = 10) -> dict[str, float]:
+def comparison_sheet(
+    generator: Generator, encoder: torch.nn.Module | None, path: pathlib.Path, seed: int = 10**6, num: int = 10
+) -> dict[str, float]:
     """Write rendered, fitted and re-encoded heads the fit never saw, a row each; returns the agreement in dB over 200 of them."""
     z = torch.from_numpy(np.random.RandomState(seed).randn(200, NUM_PARAMETERS)).to(torch.float32)
     wanted = render(parameters_from_latent(z), generator.img_resolution)
@@ -55,13 +58,21 @@ def comparison_sheet(generator: Generator, encoder: torch.nn.Module | None, path
         figures['encoder_psnr'] = psnr(again, wanted)
     frames = to_uint8(torch.cat(rows))
     size = frames.shape[1]
-    Image.fromarray(frames.reshape(len(rows), num, size, size, 3).swapaxes(1, 2).reshape(len(rows) * size, num * size, 3)).save(path)
+    Image.fromarray(frames.reshape(len(rows), num, size, size, 3).swapaxes(1, 2).reshape(len(rows) * size, num * size, 3)).save(
+        path
+    )
     return figures
 
 
 @command()
-@click.option('--workdir', help='Where the state of the fits lies, so that they can go on', metavar='DIR', default='demo-output/world-work', show_default=True)
-@click.option('--dest',    help='Where the files of the world go', metavar='DIR', default='demo/world', show_default=True)
+@click.option(
+    '--workdir',
+    help='Where the state of the fits lies, so that they can go on',
+    metavar='DIR',
+    default='demo-output/world-work',
+    show_default=True,
+)
+@click.option('--dest', help='Where the files of the world go', metavar='DIR', default='demo/world', show_default=True)
 @click.option('--threads', help='CPU threads to use', metavar='INT', type=click.IntRange(min=1), default=1, show_default=True)
 @click.option('--preview', help='Write a comparison sheet of the generator as it is now, and leave', is_flag=True)
 @clear_errors
@@ -90,15 +101,23 @@ def main(workdir: str, dest: str, threads: int, preview: bool) -> None:
 
 def write_world(out: pathlib.Path, generator: Generator, encoder: torch.nn.Module, reader: torch.nn.Module, steps: int) -> None:
     """Write the files of the world: two pickles in NVIDIA's layout, one safetensors file, and what they are, in `world.json`."""
-    save_module_pickle(out / GENERATOR_FILE, dict(G=None, D=None, G_ema=generator, training_set_kwargs=None, augment_pipe=None))
+    save_module_pickle(
+        out / GENERATOR_FILE, {'G': None, 'D': None, 'G_ema': generator, 'training_set_kwargs': None, 'augment_pipe': None}
+    )
     reference = image_generator_reference(out / GENERATOR_FILE, generator)
     reference['path'] = f'demo/world/{GENERATOR_FILE}'
-    save_module_pickle(out / ENCODER_FILE, dict(encoder=encoder, image_generator=reference, training_options={}, progress={'step': steps}))
-    save_reader(out / READER_FILE, reader)  # type: ignore[arg-type]
-    about = dict(
-        made_by='python -m demo.make_world', steps=steps, torch=torch.__version__, parameters=list(NAMES),
-        sha256={name: file_sha256(out / name) for name in (GENERATOR_FILE, ENCODER_FILE, READER_FILE)},
+    save_module_pickle(
+        out / ENCODER_FILE,
+        {'encoder': encoder, 'image_generator': reference, 'training_options': {}, 'progress': {'step': steps}},
     )
+    save_reader(out / READER_FILE, reader)  # type: ignore[arg-type]
+    about = {
+        'made_by': 'python -m demo.make_world',
+        'steps': steps,
+        'torch': torch.__version__,
+        'parameters': list(NAMES),
+        'sha256': {name: file_sha256(out / name) for name in (GENERATOR_FILE, ENCODER_FILE, READER_FILE)},
+    }
     (out / 'world.json').write_text(json.dumps(about, indent=2) + '\n')
 
 

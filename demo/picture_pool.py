@@ -38,15 +38,15 @@ class PicturePool:
         count = min(count, self.capacity)
         while self.count < count:
             stop = min(self.count + 64, count)
-            latents = torch.from_numpy(self.latents[self.count:stop])
+            latents = torch.from_numpy(self.latents[self.count : stop])
             pictures, features = render_with_features(parameters_from_latent(latents), self.resolution)
             both = torch.cat([pictures * 127.5 + 127.5, features * 255], dim=1)
-            self._pictures[self.count:stop] = (both + 0.5).clamp(0, 255).to(torch.uint8).numpy()
+            self._pictures[self.count : stop] = (both + 0.5).clamp(0, 255).to(torch.uint8).numpy()
             self._pictures.flush()
             self.count = stop
             self._count_path.write_text(str(stop))
 
     def batch(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """z `[N, NUM_PARAMETERS]`, pictures `[N, 3, R, R]` in [-1, 1] and feature maps `[N, 1, R, R]` in [0, 1] of these pictures."""
+        """z `[N, NUM_PARAMETERS]`, pictures `[N, 3, R, R]` in [-1, 1], feature maps `[N, 1, R, R]` in [0, 1]."""
         both = torch.from_numpy(self._pictures[indices]).to(torch.float32)
         return torch.from_numpy(self.latents[indices]), both[:, :3] / 127.5 - 1, both[:, 3:] / 255

@@ -32,10 +32,11 @@ from .truth_reader import TruthReader, load_reader
 from .world_files import ENCODER_FILE, FOLDER, GENERATOR_FILE, READER_FILE
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-CHUNK = 64      # frames rendered at a time
+CHUNK = 64  # frames rendered at a time
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Steps.
+
 
 def run(*arguments: object) -> str:
     """Print and run one command of the project from its folder; returns its standard output, which is also shown."""
@@ -49,7 +50,7 @@ def run(*arguments: object) -> str:
             print(line, end='', flush=True)
             lines.append(line)
         code = process.wait()
-    except KeyboardInterrupt:       # the command got the signal too: let it save its state
+    except KeyboardInterrupt:  # the command got the signal too: let it save its state
         process.wait()
         raise
     if code != 0:
@@ -62,11 +63,16 @@ def make_footage(video: pathlib.Path, truth: pathlib.Path, *, subject: int, fram
     performance = perform(frames, seed=subject)
     with VideoWriter(video, fps=FPS, crf=8) as writer, progress(total=frames, description='rendering footage') as bar:
         for first in range(0, frames, CHUNK):
-            for frame in to_uint8(render(performance.parameters[first:first + CHUNK])):
+            for frame in to_uint8(render(performance.parameters[first : first + CHUNK])):
                 writer.write(frame)
             bar.update(min(CHUNK, frames - first))
-    np.savez_compressed(truth, parameters=performance.parameters, blink_frames=performance.blink_frames,
-                        syllables=performance.syllables, phrases=performance.phrases)
+    np.savez_compressed(
+        truth,
+        parameters=performance.parameters,
+        blink_frames=performance.blink_frames,
+        syllables=performance.syllables,
+        phrases=performance.phrases,
+    )
 
 
 def find_run(runs: pathlib.Path) -> pathlib.Path | None:
@@ -95,19 +101,23 @@ def read_video(path: pathlib.Path, limit: int | None = None) -> np.ndarray:
 
 def average_judgement(tracks: np.ndarray, segment: int) -> dict[str, float]:
     """Statistics of consecutive segments of equal length, averaged, so that videos of different length compare."""
-    parts = [judge(tracks[first:first + segment], FPS) for first in range(0, len(tracks) - segment + 1, segment)]
+    parts = [judge(tracks[first : first + segment], FPS) for first in range(0, len(tracks) - segment + 1, segment)]
     table = np.array([list(part.values()) for part in parts])
     means = [float(np.mean(column[~np.isnan(column)])) if (~np.isnan(column)).any() else float('nan') for column in table.T]
     return dict(zip(parts[0], means, strict=True))
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Pictures.
 
-def side_by_side(real: np.ndarray, embedded: np.ndarray, generated: np.ndarray, picture: pathlib.Path, video: pathlib.Path) -> None:
+
+def side_by_side(
+    real: np.ndarray, embedded: np.ndarray, generated: np.ndarray, picture: pathlib.Path, video: pathlib.Path
+) -> None:
     """Write a picture (rows: footage, embedded, generated; half a second between columns) and a video of the three."""
     columns = 10
     step = round(FPS / 2)
-    rows = [frames[:columns * step:step] for frames in (real, embedded, generated)]
+    rows = [frames[: columns * step : step] for frames in (real, embedded, generated)]
     columns = min(len(row) for row in rows)
     grid = image_grid(np.concatenate([row[:columns] for row in rows]), columns)
     Image.fromarray(grid).save(picture)
@@ -125,40 +135,73 @@ def compare(out: pathlib.Path, footage: pathlib.Path, latents: pathlib.Path, vid
     with LatentDataset(latents) as data:
         codes = data.load_clip(0)
     real = read_video(footage)
-    embedded = np.stack(list(render_codes(generator, torch.from_numpy(np.array(codes[:max(frames, 1000)])), batch=16)))
+    embedded = np.stack(list(render_codes(generator, torch.from_numpy(np.array(codes[: max(frames, 1000)])), batch=16)))
     made = [read_video(path) for path in videos]
     side_by_side(real, embedded, made[0], out / 'side-by-side.png', out / 'side-by-side.mp4')
     tracks = {
-        'truth': truth['parameters'], 'footage': reader.read(real), 'embedded': reader.read(embedded),
+        'truth': truth['parameters'],
+        'footage': reader.read(real),
+        'embedded': reader.read(embedded),
         **{f'generated {k}': reader.read(video) for k, video in enumerate(made)},
     }
     columns = {name: average_judgement(track, frames) for name, track in tracks.items()}
-    error = (embedded.astype(np.float32) - real[:len(embedded)]) ** 2
-    psnr = float((10 * np.log10(255 ** 2 / error.mean(axis=(1, 2, 3)))).mean())
-    precision, recall = match_events(blink_events(tracks['footage'][:, list(truth_names()).index('blink')]), truth['blink_frames'])
-    (out / 'comparison.json').write_text(json.dumps(dict(columns=columns, embedded_psnr=psnr, blink_precision=precision, blink_recall=recall), indent=2) + '\n')
-    return '\n'.join([
-        f'Embedded footage agrees with the footage to {psnr:.1f} dB (mean PSNR of {len(embedded)} frames).',
-        f'The reader finds the blinks of the footage with precision {precision:.2f} and recall {recall:.2f}.',
-        f'What was read from the videos ({frames} frames a time; "truth" are the parameters the footage was rendered from):',
-        '', comparison_table(columns),
-    ])
+    error = (embedded.astype(np.float32) - real[: len(embedded)]) ** 2
+    psnr = float((10 * np.log10(255**2 / error.mean(axis=(1, 2, 3)))).mean())
+    precision, recall = match_events(
+        blink_events(tracks['footage'][:, list(truth_names()).index('blink')]), truth['blink_frames']
+    )
+    (out / 'comparison.json').write_text(
+        json.dumps({'columns': columns, 'embedded_psnr': psnr, 'blink_precision': precision, 'blink_recall': recall}, indent=2)
+        + '\n'
+    )
+    return '\n'.join(
+        [
+            f'Embedded footage agrees with the footage to {psnr:.1f} dB (mean PSNR of {len(embedded)} frames).',
+            f'The reader finds the blinks of the footage with precision {precision:.2f} and recall {recall:.2f}.',
+            f'What was read from the videos ({frames} frames a time; "truth" are the parameters the footage was rendered from):',
+            '',
+            comparison_table(columns),
+        ]
+    )
 
 
 def truth_names() -> tuple[str, ...]:
     """Names of the columns of the truth."""
     from .head_parameters import NAMES
+
     return NAMES
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
+
 
 @command()
-@click.option('--outdir',  help='Where to save the results', metavar='DIR', default='demo-output', show_default=True)
-@click.option('--subject', help='Seed of the person and of the performance', metavar='INT', type=click.IntRange(min=0), default=8, show_default=True)
-@click.option('--footage-frames', help='Length of the footage', metavar='INT', type=click.IntRange(min=600), default=3500, show_default=True)
-@click.option('--kimg',    help='Length of the training, thousands of frames', metavar='KIMG', type=FloatRange(min=0, min_open=True), default=3000, show_default=True)
-@click.option('--frames',  help='Length of the generated videos', metavar='INT', type=click.IntRange(min=200), default=500, show_default=True)
-@click.option('--videos',  help='Number of generated videos', metavar='INT', type=click.IntRange(min=1), default=2, show_default=True)
+@click.option('--outdir', help='Where to save the results', metavar='DIR', default='demo-output', show_default=True)
+@click.option(
+    '--subject',
+    help='Seed of the person and of the performance',
+    metavar='INT',
+    type=click.IntRange(min=0),
+    default=8,
+    show_default=True,
+)
+@click.option(
+    '--footage-frames', help='Length of the footage', metavar='INT', type=click.IntRange(min=600), default=3500, show_default=True
+)
+@click.option(
+    '--kimg',
+    help='Length of the training, thousands of frames',
+    metavar='KIMG',
+    type=FloatRange(min=0, min_open=True),
+    default=3000,
+    show_default=True,
+)
+@click.option(
+    '--frames', help='Length of the generated videos', metavar='INT', type=click.IntRange(min=200), default=500, show_default=True
+)
+@click.option(
+    '--videos', help='Number of generated videos', metavar='INT', type=click.IntRange(min=1), default=2, show_default=True
+)
 @clear_errors
 def main(outdir: str, subject: int, footage_frames: int, kimg: float, frames: int, videos: int) -> None:
     """Show the whole chain on the embedded world: about ten minutes on two CPU cores.
@@ -170,33 +213,58 @@ def main(outdir: str, subject: int, footage_frames: int, kimg: float, frames: in
     out.mkdir(parents=True, exist_ok=True)
     for name in (GENERATOR_FILE, ENCODER_FILE, READER_FILE):
         if not (FOLDER / name).exists():
-            raise UserMistake(f'{FOLDER / name} is missing; check out the repository again, or make it with: python -m demo.make_world')
+            raise UserMistake(
+                f'{FOLDER / name} is missing; check out the repository again, or make it with: python -m demo.make_world'
+            )
     footage, latents = out / 'footage.mp4', out / 'latents.zip'
     if not (footage.exists() and (out / 'truth.npz').exists()):
         report(f'Rendering {footage_frames} frames of subject {subject}, {footage_frames / FPS:.0f} seconds of footage.')
         make_footage(footage, out / 'truth.npz', subject=subject, frames=footage_frames)
     if not latents.exists():
-        run('embed_video.py', f'--network={FOLDER / GENERATOR_FILE}', f'--encoder={FOLDER / ENCODER_FILE}', f'--source={footage}', f'--dest={latents}')
+        run(
+            'embed_video.py',
+            f'--network={FOLDER / GENERATOR_FILE}',
+            f'--encoder={FOLDER / ENCODER_FILE}',
+            f'--source={footage}',
+            f'--dest={latents}',
+        )
     done = out / 'training-done.json'
     if not done.exists():
         unfinished = find_run(out / 'training-runs')
         resume = [f'--resume={unfinished}'] if unfinished else []
-        run('train_video.py', f'--outdir={out / "training-runs"}', f'--data={latents}', f'--network={FOLDER / GENERATOR_FILE}', f'--kimg={kimg:g}', *resume)
+        run(
+            'train_video.py',
+            f'--outdir={out / "training-runs"}',
+            f'--data={latents}',
+            f'--network={FOLDER / GENERATOR_FILE}',
+            f'--kimg={kimg:g}',
+            *resume,
+        )
         finished = find_run(out / 'training-runs')
         if finished is None:
             raise UserMistake(f'the training left no state in {out / "training-runs"}')
-        done.write_text(json.dumps(dict(snapshot=str(newest_snapshot(finished)))) + '\n')
+        done.write_text(json.dumps({'snapshot': str(newest_snapshot(finished))}) + '\n')
     snapshot = pathlib.Path(json.loads(done.read_text())['snapshot'])
     video_dir = out / 'videos'
-    run('generate_video.py', f'--network={snapshot}', f'--outdir={video_dir}', f'--seeds=0-{videos - 1}', f'--frames={frames}', '--skip-existing')
+    run(
+        'generate_video.py',
+        f'--network={snapshot}',
+        f'--outdir={video_dir}',
+        f'--seeds=0-{videos - 1}',
+        f'--frames={frames}',
+        '--skip-existing',
+    )
     run('calc_metrics_video.py', f'--network={snapshot}', f'--data={latents}')
     text = compare(out, footage, latents, sorted(video_dir.glob('seed*.mp4')), frames)
     (out / 'comparison.txt').write_text(text + '\n')
     print(f'\n{text}\n')
     print(f'Done in {(time.time() - started) / 60:.1f} minutes. The results:')
     for path, meaning in (
-        (video_dir, 'new video of the subject'), (out / 'side-by-side.png', 'footage, embedded footage and new video, a row each'),
-        (out / 'side-by-side.mp4', 'the same, moving'), (footage, 'the footage'), (out / 'comparison.txt', 'what was read back from the videos'),
+        (video_dir, 'new video of the subject'),
+        (out / 'side-by-side.png', 'footage, embedded footage and new video, a row each'),
+        (out / 'side-by-side.mp4', 'the same, moving'),
+        (footage, 'the footage'),
+        (out / 'comparison.txt', 'what was read back from the videos'),
         (snapshot, 'the trained model'),
     ):
         print(f'  {path}  {meaning}')

@@ -13,12 +13,13 @@ from .head_geometry import Rays, coverage, ellipsoid, join, normals, rays_in_hea
 from .head_paint import Colour, Values, mix, scale
 from .head_parameters import NAMES, NUM_PARAMETERS
 
-VIEW = 1.27            # half of the picture's height in head units
-VIEW_CENTRE = -0.01    # height of the picture's middle
+VIEW = 1.27  # half of the picture's height in head units
+VIEW_CENTRE = -0.01  # height of the picture's middle
 FAR = -1e3
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Parts.
+
 
 def _head_surface(rays: Rays, p: Values) -> tuple[torch.Tensor, torch.Tensor]:
     """Depth and inside measure of the bald head: skull and jaw with soft swellings, and the nose on top."""
@@ -52,7 +53,10 @@ def _head_surface(rays: Rays, p: Values) -> tuple[torch.Tensor, torch.Tensor]:
 def _ears(rays: Rays, p: Values) -> tuple[torch.Tensor, torch.Tensor]:
     """Depth and inside measure of both ears."""
     size = p['ear_size']
-    parts = [ellipsoid(rays, (side * (0.735 * p['face_width'] + 0.05), -0.06, -0.10), (0.135 * size, 0.205 * size, 0.10)) for side in (1, -1)]
+    parts = [
+        ellipsoid(rays, (side * (0.735 * p['face_width'] + 0.05), -0.06, -0.10), (0.135 * size, 0.205 * size, 0.10))
+        for side in (1, -1)
+    ]
     return torch.maximum(parts[0][0], parts[1][0]), torch.maximum(parts[0][1], parts[1][1])
 
 
@@ -102,7 +106,7 @@ def _hairline(x: torch.Tensor, y: torch.Tensor, z: torch.Tensor, p: Values) -> t
     height = 0.66 - 0.36 * fringe + (0.14 - 0.20 * fringe) * torch.exp(-(swept / 0.20).square())
     line = height - 1.15 * (x.abs() - 0.36 * p['face_width']).clamp(min=0).square() + wave * (0.4 + fringe)
     above = y - line
-    back = -0.10 - z + 0.25 * (y - 0.10).clamp(-0.5, 0)    # behind the ears the hair goes down to the nape
+    back = -0.10 - z + 0.25 * (y - 0.10).clamp(-0.5, 0)  # behind the ears the hair goes down to the nape
     return torch.maximum(above, torch.minimum(back, y + 0.15 + 0.45 * p['hair_length']))
 
 
@@ -120,10 +124,14 @@ def _body(u: torch.Tensor, v: torch.Tensor, p: Values) -> tuple[torch.Tensor, to
     collar = rays.y + 1.12 - lift - 0.55 * (rays.x - lean_x).square()
     return depth, inside, collar
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Light.
 
-def light(albedo: Colour, normal: tuple, ambient: torch.Tensor, *, subsurface: float, shine: torch.Tensor | float, sharpness: float) -> Colour:
+
+def light(
+    albedo: Colour, normal: tuple, ambient: torch.Tensor, *, subsurface: float, shine: torch.Tensor | float, sharpness: float
+) -> Colour:
     """Wrapped diffuse key and fill light, reddened at the terminator (subsurface), a highlight, and a rim light."""
     nx, ny, nz = normal
     key = -0.46 * nx + 0.52 * ny + 0.72 * nz
@@ -135,9 +143,21 @@ def light(albedo: Colour, normal: tuple, ambient: torch.Tensor, *, subsurface: f
     half = (-0.25 * nx + 0.30 * ny + 0.92 * nz).clamp(min=0)
     highlight = half.pow(sharpness) * shine
     rim = (1 - nz).clamp(min=0).pow(3) * (0.35 + 0.65 * smoothstep(-0.2, 0.9, 0.8 * nx + 0.45 * ny))
-    red = albedo[0] * ((1.12 * diffuse + bleed + 0.16 * fill + 0.16 * sky + 0.06) * ambient) + highlight + 0.34 * rim * (0.3 + albedo[0])
-    green = albedo[1] * ((1.04 * diffuse + 0.18 * bleed + 0.18 * fill + 0.18 * sky + 0.06) * ambient) + 0.95 * highlight + 0.32 * rim * (0.3 + albedo[1])
-    blue = albedo[2] * ((0.94 * diffuse + 0.10 * bleed + 0.24 * fill + 0.24 * sky + 0.07) * ambient) + 0.90 * highlight + 0.34 * rim * (0.3 + albedo[2])
+    red = (
+        albedo[0] * ((1.12 * diffuse + bleed + 0.16 * fill + 0.16 * sky + 0.06) * ambient)
+        + highlight
+        + 0.34 * rim * (0.3 + albedo[0])
+    )
+    green = (
+        albedo[1] * ((1.04 * diffuse + 0.18 * bleed + 0.18 * fill + 0.18 * sky + 0.06) * ambient)
+        + 0.95 * highlight
+        + 0.32 * rim * (0.3 + albedo[1])
+    )
+    blue = (
+        albedo[2] * ((0.94 * diffuse + 0.10 * bleed + 0.24 * fill + 0.24 * sky + 0.07) * ambient)
+        + 0.90 * highlight
+        + 0.34 * rim * (0.3 + albedo[2])
+    )
     return red, green, blue
 
 
@@ -151,11 +171,20 @@ def _backdrop(u: torch.Tensor, v: torch.Tensor, p: Values) -> Colour:
     level = 0.58 + 0.66 * glow
     return base[0] * level, base[1] * level, base[2] * level
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # The picture.
 
-def _cover(picture: list[torch.Tensor], nearest: torch.Tensor, colour: Colour, depth: torch.Tensor, alpha: torch.Tensor, edge: float,
-           spacing: float) -> torch.Tensor:
+
+def _cover(
+    picture: list[torch.Tensor],
+    nearest: torch.Tensor,
+    colour: Colour,
+    depth: torch.Tensor,
+    alpha: torch.Tensor,
+    edge: float,
+    spacing: float,
+) -> torch.Tensor:
     """Lay one layer over the picture (in place) where it is nearer to the camera; returns the new nearest depth."""
     alpha = alpha * coverage((depth - nearest).clamp_(-0.3, 0.3), edge, spacing)  # smooth where two surfaces cut each other
     for channel, paint_over in zip(picture, colour, strict=True):
@@ -164,7 +193,7 @@ def _cover(picture: list[torch.Tensor], nearest: torch.Tensor, colour: Colour, d
 
 
 def _render_chunk(p: Values, resolution: int, supersampling: int) -> torch.Tensor:
-    """Linear-light pictures and, as fourth channel, the features' importance `[N, 4, resolution, resolution]` of one chunk of heads."""
+    """Linear-light pictures and, as fourth channel, the feature map: `[N, 4, resolution, resolution]`."""
     size = resolution * supersampling
     spacing = 2 * VIEW / size
     edge = 0.55 * 2 * VIEW / resolution
@@ -219,7 +248,7 @@ def _face_colour(rays: Rays, depth: torch.Tensor, spacing: float, edge: float, p
     bare = paint.paint_skin(x, y, p, skin)
     gloss = torch.zeros_like(x)
     front = smoothstep(-0.05, 0.12, z)
-    matte = torch.ones_like(x)      # the eyes bring highlights of their own
+    matte = torch.ones_like(x)  # the eyes bring highlights of their own
     albedo = paint.paint_beard(bare, x, y, z, p, hair)
     for side in (1, -1):
         albedo, gloss, opening = paint.paint_eye(albedo, gloss, x, y, side, p, edge, skin)
@@ -239,12 +268,24 @@ def _feature_map(rays: Rays, depth: torch.Tensor, p: Values) -> torch.Tensor:
     ex, ey, unit = paint.eye_layout(p)
     centre, half = paint.mouth_layout(p)
     eyes = torch.exp(-(((x.abs() - ex) / (1.05 * unit)).square() + ((y - ey - 0.3 * unit) / (1.15 * unit)).square()).square())
-    mouth = torch.exp(-((x / (1.25 * half)).square() + ((y - centre + 0.05 * p['mouth_open']) / (0.11 + 0.10 * p['mouth_open'])).square()).square())
+    mouth = torch.exp(
+        -(
+            (x / (1.25 * half)).square() + ((y - centre + 0.05 * p['mouth_open']) / (0.11 + 0.10 * p['mouth_open'])).square()
+        ).square()
+    )
     return torch.maximum(eyes, mouth) * smoothstep(-0.05, 0.12, z)
 
 
-def _body_colour(u: torch.Tensor, v: torch.Tensor, depth: torch.Tensor, collar: torch.Tensor, spacing: float, edge: float, p: Values,
-                 skin: Colour) -> Colour:
+def _body_colour(
+    u: torch.Tensor,
+    v: torch.Tensor,
+    depth: torch.Tensor,
+    collar: torch.Tensor,
+    spacing: float,
+    edge: float,
+    p: Values,
+    skin: Colour,
+) -> Colour:
     """Neck and clothes, lit, with the shadow of the chin."""
     hue = paint.palette(paint.HUES, p['cloth_hue'])
     value = 0.10 + 0.80 * p['cloth_lightness']
@@ -308,21 +349,24 @@ def _tone(image: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def render_with_features(parameters: torch.Tensor | np.ndarray, resolution: int = 128, *, supersampling: int = 1,
-                         chunk: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+def render_with_features(
+    parameters: torch.Tensor | np.ndarray, resolution: int = 128, *, supersampling: int = 1, chunk: int = 8
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Pictures as `render` gives them, and maps `[N, 1, resolution, resolution]` in [0, 1] of where eyes and mouth are."""
     rows = torch.as_tensor(parameters, dtype=torch.float32)
     if rows.ndim != 2 or rows.shape[1] != NUM_PARAMETERS:
         raise ValueError(f'parameters must be [N, {NUM_PARAMETERS}], got {list(rows.shape)}')
     out = rows.new_empty([rows.shape[0], 4, resolution, resolution])
     for first in range(0, rows.shape[0], chunk):
-        part = rows[first:first + chunk]
+        part = rows[first : first + chunk]
         p = {name: part[:, k, None, None] for k, name in enumerate(NAMES)}
-        out[first:first + chunk] = _render_chunk(p, resolution, supersampling)
+        out[first : first + chunk] = _render_chunk(p, resolution, supersampling)
     return _tone(out[:, :3]) * 2 - 1, out[:, 3:]
 
 
-def render(parameters: torch.Tensor | np.ndarray, resolution: int = 128, *, supersampling: int = 1, chunk: int = 8) -> torch.Tensor:
+def render(
+    parameters: torch.Tensor | np.ndarray, resolution: int = 128, *, supersampling: int = 1, chunk: int = 8
+) -> torch.Tensor:
     """Pictures `[N, 3, resolution, resolution]`, float32 in [-1, 1], RGB, of heads with these true parameters.
 
     parameters:     `[N, NUM_PARAMETERS]`, columns as in `head_parameters.NAMES`.

@@ -4,6 +4,7 @@ A small convolutional network, fitted to rendered pictures and to the fitted gen
 answers for a rendered picture can be compared with the truth; what it answers for a generated one is a measurement.
 """
 
+import itertools
 import pathlib
 
 import numpy as np
@@ -23,17 +24,19 @@ def world_statistics() -> tuple[torch.Tensor, torch.Tensor]:
         span = parameter.high - parameter.low
         if parameter.kind == 'normal':
             means.append((parameter.low + parameter.high) / 2)
-            deviations.append(0.9125 * span / 4)    # of 3 tanh(z / 3), z ~ N(0, 1)
-        elif parameter.kind == 'rare':      # 0 with probability 1 - share, else uniform
+            deviations.append(0.9125 * span / 4)  # of 3 tanh(z / 3), z ~ N(0, 1)
+        elif parameter.kind == 'rare':  # 0 with probability 1 - share, else uniform
             mean = parameter.share / 2
             means.append(parameter.low + span * mean)
-            deviations.append(span * (parameter.share / 3 - mean ** 2) ** 0.5)
+            deviations.append(span * (parameter.share / 3 - mean**2) ** 0.5)
         else:
             means.append((parameter.low + parameter.high) / 2)
-            deviations.append(span / 12 ** 0.5)
+            deviations.append(span / 12**0.5)
     return torch.tensor(means), torch.tensor(deviations)
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
+
 
 class TruthReader(torch.nn.Module):
     """Pictures `[N, 3, R, R]` in [-1, 1], R a multiple of 64, to true parameters `[N, NUM_PARAMETERS]` in their own units."""
@@ -44,7 +47,9 @@ class TruthReader(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths = [3, 16, 32, 64, 96]
-        self.down = torch.nn.ModuleList(torch.nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.down = torch.nn.ModuleList(
+            torch.nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(widths)
+        )
         self.same = torch.nn.ModuleList(torch.nn.Conv2d(width, width, 3, padding=1) for width in widths[1:])
         self.hidden = torch.nn.Linear(widths[-1] * 16, 128)
         self.out = torch.nn.Linear(128, NUM_PARAMETERS)
@@ -56,7 +61,9 @@ class TruthReader(torch.nn.Module):
         """Parameters `[N, NUM_PARAMETERS]` in standard deviations from the world's mean."""
         size = pictures.shape[2]
         if size % INPUT_RESOLUTION or pictures.shape[3] != size:
-            raise ValueError(f'pictures must be square with a multiple of {INPUT_RESOLUTION} pixels, got {list(pictures.shape[2:])}')
+            raise ValueError(
+                f'pictures must be square with a multiple of {INPUT_RESOLUTION} pixels, got {list(pictures.shape[2:])}'
+            )
         x = F.avg_pool2d(pictures, size // INPUT_RESOLUTION) if size > INPUT_RESOLUTION else pictures
         for down, same in zip(self.down, self.same, strict=True):
             x = F.leaky_relu(down(x), 0.1)
@@ -71,17 +78,22 @@ class TruthReader(torch.nn.Module):
         """Parameters `[T, NUM_PARAMETERS]` float32 of frames `[T, H, W, 3]` uint8."""
         parts = []
         for first in range(0, len(frames), batch):
-            pictures = torch.from_numpy(frames[first:first + batch]).permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1
+            pictures = torch.from_numpy(frames[first : first + batch]).permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1
             parts.append(self(pictures).numpy())
         return np.concatenate(parts) if parts else np.zeros((0, NUM_PARAMETERS), np.float32)
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Files.
+
 
 def save_reader(path: pathlib.Path, reader: TruthReader) -> None:
     """Write the weights in half precision; the names of the parameters go along and are checked when reading."""
-    save_file({name: value.to(torch.float16).contiguous() for name, value in reader.state_dict().items()}, path,
-              metadata={'names': ' '.join(NAMES)})
+    save_file(
+        {name: value.to(torch.float16).contiguous() for name, value in reader.state_dict().items()},
+        path,
+        metadata={'names': ' '.join(NAMES)},
+    )
 
 
 def load_reader(path: pathlib.Path) -> TruthReader:

@@ -16,8 +16,8 @@ from demo.world_files import ENCODER_FILE, FOLDER, GENERATOR_FILE, READER_FILE
 from networks.checkpoints import load_encoder, load_generator
 from networks.stylegan2 import Generator
 
-GENERATOR_PSNR = 24.0       # dB, fitted against rendered heads that the fit never saw
-ENCODER_PSNR = 24.0         # dB, footage of an unseen subject through encoder and generator
+GENERATOR_PSNR = 24.0  # dB, fitted against rendered heads that the fit never saw
+ENCODER_PSNR = 24.0  # dB, footage of an unseen subject through encoder and generator
 
 
 def head(**changes: float) -> np.ndarray:
@@ -36,8 +36,10 @@ def picture(**changes: float) -> np.ndarray:
 def psnr(first: torch.Tensor, second: torch.Tensor) -> float:
     return float((10 * torch.log10(4 / (first - second).square().mean(dim=[1, 2, 3]))).mean())
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Parameters and dynamics.
+
 
 def test_latents_give_the_promised_distribution() -> None:
     z = torch.from_numpy(np.random.RandomState(0).randn(50000, NUM_PARAMETERS))
@@ -67,10 +69,10 @@ def test_blinks_are_events_with_a_refractory_time() -> None:
         assert judging.match_events(found, performance.blink_frames, tolerance=2) == (1.0, 1.0)
         pauses.append(np.diff(performance.blink_frames) / FPS)
         closed = (performance.track('blink') > 0.1).sum() / len(performance.blink_frames)
-        assert 4 <= closed <= 9                      # frames a blink takes
+        assert 4 <= closed <= 9  # frames a blink takes
     waits = np.concatenate(pauses)
     assert waits.min() >= REFRACTORY_SECONDS - 1 / FPS
-    assert 2.6 < waits.mean() < 3.7                  # about three seconds
+    assert 2.6 < waits.mean() < 3.7  # about three seconds
     beyond = waits[waits > 1.0] - 1.0
     assert 0.8 < beyond.std() / beyond.mean() < 1.2  # exponential beyond the refractory time: no clockwork
 
@@ -84,13 +86,15 @@ def test_motion_is_smooth_speech_has_pauses_and_identity_stays() -> None:
     opening = performance.track('mouth_open')
     talking = np.zeros(len(opening), dtype=bool)
     for begin, end in performance.phrases:
-        talking[int(begin * FPS):int(end * FPS) + 1] = True
+        talking[int(begin * FPS) : int(end * FPS) + 1] = True
     assert opening[talking].mean() > 4 * opening[~talking].mean()
     assert 0.3 < talking.mean() < 0.9
     assert 2 < len(performance.syllables) / 120 < 4
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Renderer.
+
 
 def test_rendering_is_deterministic_bounded_and_independent_of_the_chunk() -> None:
     rows = perform(5, seed=2).parameters
@@ -101,7 +105,7 @@ def test_rendering_is_deterministic_bounded_and_independent_of_the_chunk() -> No
     assert float(images.max()) <= 1
     assert torch.equal(images, render(rows, 64, chunk=2))
     assert torch.allclose(images, render(rows, 64, chunk=5), atol=1e-4)
-    with pytest.raises(ValueError, match='NUM_PARAMETERS|parameters must be'):
+    with pytest.raises(ValueError, match='parameters must be'):
         render(rows[:, :-1])
 
 
@@ -121,11 +125,13 @@ def test_parameters_move_what_they_name() -> None:
     change = picture(mouth_open=1.0) - neutral
     assert change[75:105, 50:78].min() < -0.3
     assert np.abs(change[:60]).max() < 0.02
+
     # The nose follows yaw with parallax: the face's features move to the side that the head turns to, the neck hardly does.
     def shift_of(image: np.ndarray, top: int, bottom: int) -> int:
         strip = neutral[top:bottom, 44:84]
-        errors = {shift: np.square(image[top:bottom, 44 + shift:84 + shift] - strip).mean() for shift in range(-20, 21)}
+        errors = {shift: np.square(image[top:bottom, 44 + shift : 84 + shift] - strip).mean() for shift in range(-20, 21)}
         return min(errors, key=lambda shift: errors[shift])
+
     for yaw, side in ((0.4, 1), (-0.4, -1)):
         turned = picture(yaw=yaw)
         assert side * shift_of(turned, 55, 92) >= 4
@@ -138,8 +144,10 @@ def test_parameters_move_what_they_name() -> None:
     assert (picture(glasses=1.0).sum(axis=2) < 0.9).sum() > (neutral.sum(axis=2) < 0.9).sum() + 80
     assert np.abs(picture(hair_length=1.0) - picture(hair_length=0.0))[100:115, 25:40].mean() > 0.05
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Judging.
+
 
 def test_judging_sees_loops_drift_and_freezing() -> None:
     tracks = perform(500, seed=1).parameters
@@ -154,12 +162,16 @@ def test_judging_sees_loops_drift_and_freezing() -> None:
     assert judging.judge(tracks * (1 - morph) + stranger * morph)['identity_drift'] > 0.6
     assert 'blinks_per_minute' in judging.comparison_table({'truth': lively})
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # The fitted networks.
+
 
 def test_fast_synthesis_is_the_reference_synthesis() -> None:
     torch.manual_seed(0)
-    G = Generator(z_dim=8, c_dim=0, w_dim=16, img_resolution=32, img_channels=3, synthesis_kwargs=dict(channel_base=256, channel_max=16)).eval()
+    G = Generator(
+        z_dim=8, c_dim=0, w_dim=16, img_resolution=32, img_channels=3, synthesis_kwargs={'channel_base': 256, 'channel_max': 16}
+    ).eval()
     ws = torch.randn(3, G.num_ws, 16)
     with torch.no_grad():
         expected = G.synthesis(ws, noise_mode='none')
@@ -180,7 +192,7 @@ def footage() -> tuple[np.ndarray, torch.Tensor, np.ndarray]:
 
 
 def test_world_is_small_and_opens_in_the_safe_loader(generator: torch.nn.Module) -> None:
-    assert sum(path.stat().st_size for path in pathlib.Path(FOLDER).iterdir()) < 8 * 2 ** 20
+    assert sum(path.stat().st_size for path in pathlib.Path(FOLDER).iterdir()) < 8 * 2**20
     assert (generator.z_dim, generator.img_resolution, generator.img_channels) == (NUM_PARAMETERS, 128, 3)
 
 
