@@ -1,0 +1,189 @@
+"""The plugin's files can be laid over stylegan2-ada-pytorch and stylegan3, and use only what both of these have.
+
+The lists are facts about the two repositories: their file names, and the public names of the modules that both share.
+"""
+
+import ast
+import pathlib
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+# Python files of either repository; a file of ours of the same name would be left out when ours are laid over theirs.
+THEIR_FILES = {
+    'avg_spectra.py', 'calc_metrics.py', 'dataset_tool.py', 'gen_images.py', 'gen_video.py', 'generate.py', 'legacy.py',
+    'projector.py', 'style_mixing.py', 'train.py', 'visualizer.py',
+    'dnnlib/__init__.py', 'dnnlib/util.py',
+    'metrics/__init__.py', 'metrics/equivariance.py', 'metrics/frechet_inception_distance.py', 'metrics/inception_score.py',
+    'metrics/kernel_inception_distance.py', 'metrics/metric_main.py', 'metrics/metric_utils.py',
+    'metrics/perceptual_path_length.py', 'metrics/precision_recall.py',
+    'torch_utils/__init__.py', 'torch_utils/custom_ops.py', 'torch_utils/misc.py', 'torch_utils/persistence.py',
+    'torch_utils/training_stats.py',
+    'torch_utils/ops/__init__.py', 'torch_utils/ops/bias_act.py', 'torch_utils/ops/conv2d_gradfix.py',
+    'torch_utils/ops/conv2d_resample.py', 'torch_utils/ops/filtered_lrelu.py', 'torch_utils/ops/fma.py',
+    'torch_utils/ops/grid_sample_gradfix.py', 'torch_utils/ops/upfirdn2d.py',
+    'training/__init__.py', 'training/augment.py', 'training/dataset.py', 'training/loss.py', 'training/networks.py',
+    'training/networks_stylegan2.py', 'training/networks_stylegan3.py', 'training/training_loop.py',
+}
+THEIR_FOLDERS = {'gui_utils', 'viz'}
+
+# Public names of the modules that both repositories have.
+HOST_NAMES = {
+    'dnnlib': {'EasyDict', 'make_cache_dir_path', 'util'},
+    'dnnlib.util': {
+        'EasyDict', 'Logger', 'ask_yes_no', 'call_func_by_name', 'construct_class_by_name', 'copy_files_and_create_dirs',
+        'format_time', 'get_dtype_and_ctype', 'get_module_dir_by_obj_name', 'get_module_from_obj_name', 'get_obj_by_name',
+        'get_obj_from_module', 'get_top_level_function_name', 'is_pickleable', 'is_top_level_function', 'is_url',
+        'list_dir_recursively_with_ignore', 'make_cache_dir_path', 'open_url', 'set_cache_dir', 'strtobool', 'tuple_product',
+    },
+    'torch_utils': {'custom_ops', 'misc', 'ops', 'persistence', 'training_stats'},
+    'torch_utils.custom_ops': {'get_plugin', 'verbosity'},
+    'torch_utils.misc': {
+        'InfiniteSampler', 'assert_shape', 'check_ddp_consistency', 'constant', 'copy_params_and_buffers', 'ddp_sync',
+        'named_params_and_buffers', 'params_and_buffers', 'print_module_summary', 'profiled_function',
+        'suppress_tracer_warnings',
+    },
+    'torch_utils.persistence': {'import_hook', 'is_persistent', 'persistent_class', '_reconstruct_persistent_obj'},
+    'torch_utils.training_stats': {'Collector', 'init_multiprocessing', 'report', 'report0'},
+    'torch_utils.ops': {
+        'bias_act', 'conv2d_gradfix', 'conv2d_resample', 'fma', 'grid_sample_gradfix', 'upfirdn2d',
+        'filtered_lrelu',  # stylegan3 only; over stylegan2-ada-pytorch ours fills the gap
+    },
+    'torch_utils.ops.bias_act': {'activation_funcs', 'bias_act'},
+    'torch_utils.ops.conv2d_gradfix': {
+        'conv2d', 'conv_transpose2d', 'enabled', 'no_weight_gradients', 'weight_gradients_disabled'},
+    'torch_utils.ops.conv2d_resample': {'conv2d_resample'},
+    'torch_utils.ops.filtered_lrelu': {'filtered_lrelu'},
+    'torch_utils.ops.fma': {'fma'},
+    'torch_utils.ops.grid_sample_gradfix': {'enabled', 'grid_sample'},
+    'torch_utils.ops.upfirdn2d': {'downsample2d', 'filter2d', 'setup_filter', 'upfirdn2d', 'upsample2d'},
+    'metrics.metric_main': {'calc_metric', 'is_valid_metric', 'list_valid_metrics', 'register_metric', 'report_metric'},
+    'metrics.metric_utils': {
+        'FeatureStats', 'MetricOptions', 'ProgressMonitor', 'compute_feature_stats_for_dataset',
+        'compute_feature_stats_for_generator', 'get_feature_detector', 'get_feature_detector_name'},
+}
+
+# Files of ours that only serve our own host layer; over another host they lie there unused.
+OUR_HOST_HELPERS = {'dnnlib/download.py', 'metrics/feature_stats.py'}
+
+def tracked_files(root: pathlib.Path) -> list[str]:
+    listing = subprocess.run(['git', 'ls-files', '*.py'], cwd=root, capture_output=True, text=True)
+    if listing.returncode == 0 and listing.stdout:
+        return [name for name in listing.stdout.splitlines() if (root / name).exists()]
+    return [path.relative_to(root).as_posix() for path in root.rglob('*.py') if '.venv' not in path.parts]
+
+
+def plugin_files(root: pathlib.Path) -> list[str]:
+    """What is laid over a host: everything but its own layer, the tests, and what only serves development."""
+    return [name for name in tracked_files(root)
+            if name not in THEIR_FILES | OUR_HOST_HELPERS
+            and not name.startswith(('tests/', 'benchmarks/', 'demo/', 'torch_utils/'))]
+
+
+def host_uses(source: str) -> Iterator[tuple[str, str]]:
+    """(module, name) of everything that a file takes from the host: imports, and attributes of imported modules."""
+    tree = ast.parse(source)
+    known: dict[str, str] = {}  # local name -> module
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split('.')[0] in ('dnnlib', 'torch_utils') or alias.name in HOST_NAMES:
+                    known[alias.asname or alias.name.split('.')[0]] = alias.name if alias.asname else alias.name.split('.')[0]
+                    if '.' in alias.name:
+                        yield tuple(alias.name.rsplit('.', 1))  # type: ignore[misc]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                full = f'{node.module}.{alias.name}'
+                if node.module in HOST_NAMES or node.module.split('.')[0] in ('dnnlib', 'torch_utils'):
+                    yield node.module, alias.name
+                if full in HOST_NAMES:
+                    known[alias.asname or alias.name] = full
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            module = _dotted(node.value, known)
+            if module in HOST_NAMES:
+                yield module, node.attr
+
+
+def _dotted(node: ast.expr, known: dict[str, str]) -> str:
+    """The host module that an expression names, such as dnnlib.util; '' if it names none."""
+    if isinstance(node, ast.Name):
+        return known.get(node.id, '')
+    if isinstance(node, ast.Attribute):
+        inside = _dotted(node.value, known)
+        return f'{inside}.{node.attr}' if inside else ''
+    return ''
+
+
+def test_no_file_has_the_name_of_one_of_theirs(root: pathlib.Path) -> None:
+    host = {name for name in THEIR_FILES if name.startswith(('dnnlib/', 'torch_utils/'))}
+    host |= {'metrics/__init__.py', 'metrics/metric_main.py', 'metrics/metric_utils.py', 'training/__init__.py'}
+    files = tracked_files(root)
+    assert len(files) > 30
+    collisions = [name for name in files if name in THEIR_FILES - host or name.split('/')[0] in THEIR_FOLDERS]
+    assert collisions == []
+    for name in ('metrics/__init__.py', 'training/__init__.py'):  # theirs stay, so ours may hold nothing
+        body = ast.parse((root / name).read_text()).body
+        assert all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body), name
+
+
+def test_only_host_names_that_both_have(root: pathlib.Path) -> None:
+    wrong = []
+    num_uses = 0
+    for name in plugin_files(root):
+        for module, attribute in host_uses((root / name).read_text()):
+            num_uses += 1
+            if module in HOST_NAMES:
+                if attribute not in HOST_NAMES[module] and f'{module}.{attribute}' not in HOST_NAMES:
+                    wrong.append(f'{name}: {module}.{attribute}')
+            elif module.split('.')[0] in ('dnnlib', 'torch_utils'):
+                wrong.append(f'{name}: {module}')
+    assert num_uses > 50
+    assert wrong == []
+
+
+@pytest.mark.parametrize(('source', 'uses'), [
+    ('import dnnlib\ndnnlib.util.format_time_brief(3)', [('dnnlib', 'util'), ('dnnlib.util', 'format_time_brief')]),
+    ('from torch_utils import misc as m\nm.nan_to_num(x)', [('torch_utils', 'misc'), ('torch_utils.misc', 'nan_to_num')]),
+    ('from metrics import metric_main\nmetric_main._metric_dict', [('metrics.metric_main', '_metric_dict')]),
+    ('from torch_utils.ops.fma import fma', [('torch_utils.ops.fma', 'fma')]),
+    ('import metrics.metric_utils', [('metrics', 'metric_utils')]),
+    ('import numpy\nnumpy.util.x', []),
+])
+def test_uses_are_found(source: str, uses: list[tuple[str, str]]) -> None:
+    assert sorted(host_uses(source)) == sorted(uses)
+
+
+def test_layers_import_downwards_only(root: pathlib.Path) -> None:
+    below = {'dnnlib': set(), 'torch_utils': {'dnnlib'}, 'networks': {'torch_utils', 'dnnlib'}}
+    below['metrics'] = {'networks', *below['networks']}
+    below['plugins'] = {'metrics', *below['metrics']}
+    below['training'] = {'plugins', *below['plugins']}
+    rooms = {*below, 'demo', 'tests', 'benchmarks'}
+    commands = {name[:-3] for name in tracked_files(root) if '/' not in name}
+    wrong = []
+    for name in tracked_files(root):
+        room = name.split('/')[0]
+        if room not in below:
+            continue
+        for node in ast.walk(ast.parse((root / name).read_text())):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else \
+                [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
+            for module in modules:
+                top = module.split('.')[0]
+                if top in commands or (top in rooms and top != room and top not in below[room]):
+                    wrong.append(f'{name}: {module}')
+    assert wrong == []
+
+
+def test_embedded_sources_stand_alone(root: pathlib.Path) -> None:
+    """Files of persistent classes travel inside of pickles, so they may import only what every reader has."""
+    embedded = [name for name in tracked_files(root) if name.startswith('networks/')
+                and '@persistence.persistent_class' in (root / name).read_text()]
+    assert {'networks/latent_generator.py', 'networks/stylegan2.py'} <= set(embedded)
+    for name in embedded:
+        for node in ast.walk(ast.parse((root / name).read_text())):
+            module = node.module if isinstance(node, ast.ImportFrom) else None
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [module] if module else []
+            assert not [m for m in modules if m.split('.')[0] in ('networks', 'training', 'metrics', 'plugins', 'dnnlib')], name
