@@ -194,7 +194,7 @@ def make_bad(path: pathlib.Path, kind: str) -> pathlib.Path:
         'no-index.mp4': lambda: (write_video(path / kind, numbered_frames(30), 25), cut(path / kind, 0.5)),
         'cut.mkv': lambda: (write_video(path / kind, random_frames(20), 25, *LOSSLESS), cut(path / kind, 0.53)),
         'sound.mp4': lambda: ffmpeg('-f', 'lavfi', '-i', 'sine=duration=1', path / kind),
-        'folder': lambda: (path / kind).mkdir(),
+        'folder': (path / kind).mkdir,
         'text.zip': lambda: (path / kind).write_text('no zip'),
         'empty.zip': lambda: shutil.make_archive(str(path / 'empty'), 'zip', (path / 'nothing').mkdir() or path / 'nothing'),
         'cut.png': lambda: (PIL.Image.fromarray(random_frames(1)[0]).save(path / kind), cut(path / kind, 0.5)),

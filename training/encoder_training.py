@@ -5,6 +5,7 @@ import copy
 import json
 import math
 import os
+import pickle
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,9 +14,9 @@ import numpy as np
 import PIL.Image
 import psutil
 import torch
-from networks.checkpoints import image_generator_reference, load_generator, save_module_pickle
 
 import dnnlib
+from networks.checkpoints import image_generator_reference, load_generator, save_module_pickle
 from networks.errors import InputError
 from networks.lpips import LPIPS
 from networks.w_encoder import WEncoder
@@ -37,7 +38,8 @@ def find_unfinished_run(outdir: str, options: dict[str, Any]) -> str | None:
     """Returns the newest run folder with equal options whose training is not at its end, None if there is none."""
     for name in sorted(_run_numbers(outdir), key=lambda name: _run_numbers(outdir)[name], reverse=True):
         folder = os.path.join(outdir, name)
-        with contextlib.suppress(OSError, ValueError):
+        # A folder that is not such a run, or a damaged state, is none to go on with.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError):
             with open(os.path.join(folder, 'training_options.json'), encoding='utf-8') as file:
                 before = json.load(file)
             before.pop('run_dir', None)
@@ -275,8 +277,9 @@ def _load_state(
         average.load_state_dict(state['average'])
         optimizer.load_state_dict(state['optimizer'])
         return int(state['cur_nimg'])
-    except (RuntimeError, KeyError, ValueError, EOFError) as error:
-        raise InputError(f'{path} cannot be resumed from: {error}.') from error
+    except (RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise InputError(f'{path} cannot be resumed from, begin anew with --fresh: {reason}') from error
 
 def _forget_lines_after(path: str, cur_nimg: int) -> None:
     """Drops statistics of ticks that come after the saved state: the resumed run writes them again."""
