@@ -68,6 +68,15 @@ def load_generator(
     return module.eval().requires_grad_(False).to(device)
 
 
+def load_discriminator(source: Any) -> torch.nn.Module | None:
+    """The discriminator of a pickle of NVIDIA's PyTorch repositories, or None if the file holds none that is known here.
+
+    Raises:
+        InputError: The file cannot be had, is damaged, or asks for code.
+    """
+    return _load(source, nvidia_pytorch.build_discriminator, lambda value: None, False, None)
+
+
 def load_encoder(
     source: Any, *, device: str | torch.device = 'cpu', trust_pickle: bool = False, sha256: str | None = None
 ) -> torch.nn.Module:

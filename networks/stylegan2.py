@@ -7,11 +7,13 @@ that weights move between the two without renaming and scripts written for `G_em
 synthesis arguments nested (`synthesis_kwargs={...}`, stylegan2-ada-pytorch) or flat (`channel_base=...`, stylegan3).
 
 This text is embedded in the pickles that the project writes. It therefore imports nothing but torch and names of
-`torch_utils` that stylegan2-ada-pytorch and stylegan3 also have.
+`torch_utils` that stylegan2-ada-pytorch and stylegan3 also have, and keeps to Python 3.7.
 
 Shapes: N samples, O/I output/input channels, k kernel size, r resolution, L = num_ws.
 Images are NCHW float32, about [-1, 1].
 """
+
+from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any

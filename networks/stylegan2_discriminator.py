@@ -1,12 +1,14 @@
 """StyleGAN2 discriminator (Karras et al., 2020), in the layout of NVIDIA's PyTorch StyleGAN2.
 
 Class names, constructor arguments, and state-dict keys are NVIDIA's. Trains new image generators, as that of the demo.
-Like every file whose text travels inside pickles it stands alone, so it brings its own small set of plain layers.
+Like every file whose text travels inside pickles it stands alone, so it brings its own small set of plain layers, and
+keeps to Python 3.7.
 
 Shapes: images [N, img_channels, r, r] about [-1, 1], labels [N, c_dim], result [N, 1] (logits, high = real).
 """
 
-import itertools
+from __future__ import annotations
+
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +37,7 @@ class EqualizedLayer(NetworkPart):
     ) -> None:
         super().__init__()
         self.activation = activation
-        self.weight_gain = lr_multiplier / math.sqrt(math.prod(shape[1:]))
+        self.weight_gain = lr_multiplier / math.sqrt(torch.Size(shape[1:]).numel())
         self.bias_gain = lr_multiplier
         self.act_gain = float(bias_act.activation_funcs[activation].def_gain)
         for name, value in (('weight', torch.randn(shape) / lr_multiplier), ('bias', torch.zeros(shape[:1]))):
@@ -117,8 +119,9 @@ class LabelMapping(NetworkPart):
         hidden = layer_features or cmap_dim
         widths = [embed_features or cmap_dim, *[hidden] * (num_layers - 1), cmap_dim]
         self.embed = FullyConnectedLayer(c_dim, widths[0])
-        for index, (width_in, width_out) in enumerate(itertools.pairwise(widths)):
-            setattr(self, f'fc{index}', FullyConnectedLayer(width_in, width_out, activation, lr_multiplier))
+        for index in range(num_layers):
+            layer = FullyConnectedLayer(widths[index], widths[index + 1], activation, lr_multiplier)
+            setattr(self, f'fc{index}', layer)
 
     def forward(self, c: torch.Tensor) -> torch.Tensor:
         x = self.embed(c.to(torch.float32))
@@ -146,7 +149,7 @@ class MinibatchStdLayer(torch.nn.Module):
         largest = min(self.group_size or num_samples, num_samples)
         group = next(size for size in range(largest, 0, -1) if num_samples % size == 0)
         groups = x.reshape(group, num_samples // group, self.num_channels, channels // self.num_channels, height, width)
-        deviation = (groups.var(dim=0, correction=0) + 1e-8).sqrt()    # [N/group, F, C/F, H, W]
+        deviation = (groups.var(dim=0, unbiased=False) + 1e-8).sqrt()  # [N/group, F, C/F, H, W]
         statistic = deviation.mean(dim=(2, 3, 4)).repeat(group, 1)      # [NF]
         return torch.cat([x, statistic[:, :, None, None].expand(-1, -1, height, width).to(x.dtype)], dim=1)
 
@@ -315,5 +318,16 @@ class Discriminator(NetworkPart):
             x, rest = getattr(self, f'b{resolution}')(x, rest, **block_kwargs)
         cmap = self.mapping(c) if self.c_dim > 0 else None
         return self.b4(x, rest, cmap)
+
+
+@persistence.persistent_class
+class NoDiscriminator(torch.nn.Module):
+    """Takes the place of D in pickles whose source has none: NVIDIA's scripts insist on a module there.
+
+    Without weights, so that a training that resumes from such a pickle starts with a discriminator of its own.
+    """
+
+    def forward(self, img: torch.Tensor, c: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
+        raise NotImplementedError('the checkpoint that this pickle was converted from holds no discriminator')
 
 #----------------------------------------------------------------------------

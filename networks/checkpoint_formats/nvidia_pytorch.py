@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from networks import stylegan2, stylegan3
+from networks import stylegan2, stylegan2_discriminator, stylegan3
 from networks.checkpoint_formats.assembly import assemble
 from networks.errors import InputError
 from networks.lazy_data import LazyEntries, PersistentNode
@@ -70,6 +70,24 @@ def build_generator(contents: Any) -> torch.nn.Module:
     except InputError as error:
         raise UnknownArchitecture(str(error)) from error
     _take_settings(node, module, where)
+    return module
+
+
+def build_discriminator(contents: Any) -> torch.nn.Module | None:
+    """networks.stylegan2_discriminator.Discriminator with the weights of `D`, or None if it holds none that fits."""
+    node = contents.raw('D') if isinstance(contents, LazyEntries) else None
+    if not isinstance(node, PersistentNode) or 'b4' not in node.group('_modules'):
+        return None
+    args, kwargs = node.constructor_arguments()
+    where = 'its discriminator'
+    check_arguments([*args, kwargs], f"{where}'s construction arguments")
+    defaults = STYLEGAN3_DEFAULTS if _is_from_stylegan3(node) else {}
+    try:
+        module = assemble(
+            lambda: stylegan2_discriminator.Discriminator(*args, **{**defaults, **kwargs}), node.tensors(), where=where)  # type: ignore[arg-type]
+        _take_settings(node, module, where)
+    except InputError:
+        return None     # A fork's own; the generator is what the file was opened for.
     return module
 
 #----------------------------------------------------------------------------

@@ -5,7 +5,6 @@
 """
 
 import json
-import os
 import struct
 from collections.abc import Mapping
 from typing import Any
@@ -91,23 +90,25 @@ def build_generator(contents: SafetensorsContents) -> torch.nn.Module:
 #----------------------------------------------------------------------------
 # Writing.
 
-def describe(module: torch.nn.Module) -> dict[str, Any]:
+def describe(module: Any) -> dict[str, Any]:
     """What the header says of a generator of one of our classes."""
     names = [name for name, known in CLASSES.items() if type(module) is known]
     if not names:
         raise InputError(f'a {type(module).__name__} cannot be written as safetensors')
-    return {'class_name': names[0], 'init_kwargs': module.init_kwargs}
+    positional = dict(zip(nvidia_pytorch.POSITIONAL, module.init_args, strict=False))
+    return {'class_name': names[0], 'init_kwargs': {**positional, **module.init_kwargs}}
 
 
-def write(path: str, module: torch.nn.Module) -> None:
-    """Write the two files NAME.safetensors (given) and NAME.json."""
+def write(path: str, description_path: str, module: torch.nn.Module) -> None:
+    """Write the weights with their description, and the description once more as text."""
     from safetensors.torch import save_file  # Here: nothing else needs the library.
 
     description = json.dumps(describe(module), indent=4)
     state: Mapping[str, torch.Tensor] = module.state_dict()
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    # Copies, because the library refuses tensors that share memory, as equal filters may.
+    tensors = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
     save_file(tensors, path, metadata={'format': 'pt', METADATA_KEY: description})
-    with open(f'{os.path.splitext(path)[0]}.json', 'w', encoding='utf-8') as file:
+    with open(description_path, 'w', encoding='utf-8') as file:
         file.write(description + '\n')
 
 #----------------------------------------------------------------------------
