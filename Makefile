@@ -17,7 +17,7 @@ help:
 	@sed -n 's/^# \(make .*\)/\1/p' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.run-installed
-	$(BIN)/python demo/run_demo.py
+	$(BIN)/python -m demo.run_demo
 
 test: $(VENV)/.test-installed
 	$(BIN)/ruff check .

@@ -38,6 +38,7 @@ def run_dir(tmp_path: pathlib.Path) -> pathlib.Path:
     (folder / 'training_options.json').write_text('{}')
     torch.manual_seed(0)
     networks = LatentGenerator(4, 8, num_components=6)
+    networks.set_data_basis(torch.zeros(32), torch.randn(6, 32))
     dataset = LatentDataset(str(tmp_path / 'latents.zip'))
     temporal_snapshot.save_snapshot(
         str(folder / 'network-snapshot-000007.pkl'), G=networks, G_ema=networks, C=networks, image_generator=REFERENCE,
@@ -119,3 +120,13 @@ def test_plugins_lists_and_mistakes(run_dir: pathlib.Path, tmp_path: pathlib.Pat
     result = click.testing.CliRunner().invoke(calc_metrics_video.main, [])
     assert result.exit_code == 2
     assert '--network' in result.stderr
+
+
+def test_the_example_of_the_documentation_runs(run_dir: pathlib.Path, tmp_path: pathlib.Path, root: pathlib.Path) -> None:
+    example = (root / 'docs' / 'metrics.md').read_text().split('```python\n')[1].split('```')[0]
+    (tmp_path / 'pace.py').write_text(example)
+    result = calculate(run_dir, f'--plugin={tmp_path / "pace.py"}', '--metrics=pace64')
+    assert result.exit_code == 0, result.stderr
+    results = json.loads(result.stdout)['results']
+    assert results['pace64_videos'] == 64
+    assert results['pace64'] > 0

@@ -1,0 +1,110 @@
+"""Requirements say the same everywhere, a wheel holds everything, and the documentation's links and examples hold."""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from packaging.requirements import Requirement
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # comes with pytest there
+
+
+@pytest.fixture(scope='module')
+def project(root: pathlib.Path) -> dict:
+    return tomllib.loads((root / 'pyproject.toml').read_text())
+
+
+def read_requirements(path: pathlib.Path) -> dict[str, Requirement]:
+    lines = [line.split('#')[0].strip() for line in path.read_text().splitlines()]
+    found = [Requirement(line) for line in lines if line and not line.startswith('-')]
+    return {requirement.name: requirement for requirement in found}
+
+
+@pytest.mark.parametrize('name', ['run', 'test'])
+def test_requirements_agree(root: pathlib.Path, project: dict, name: str) -> None:
+    if name == 'run':
+        declared, path = project['project']['dependencies'], root / 'requirements.txt'
+    else:
+        declared, path = project['project']['optional-dependencies']['test'], root / 'requirements-test.txt'
+    ranges = {requirement.name: requirement for requirement in map(Requirement, declared)}
+    listed = read_requirements(path)
+    assert set(listed) == set(ranges)
+    for key, requirement in listed.items():
+        assert requirement.extras == ranges[key].extras, key
+        pins = [spec.version for spec in requirement.specifier if spec.operator == '==']
+        if pins:
+            assert all(ranges[key].specifier.contains(pin) for pin in pins), key
+        else:
+            assert requirement.specifier == ranges[key].specifier, key
+
+
+def test_wheel_holds_every_file_that_runs(root: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    listing = subprocess.run(['git', 'ls-files'], cwd=root, capture_output=True, text=True)
+    if listing.returncode != 0:
+        pytest.skip('not a git checkout')
+    wanted = {name for name in listing.stdout.splitlines()
+              if name.endswith(('.py', '.cu', '.cpp', '.h')) and (root / name).exists()
+              and not name.startswith(('tests/', 'benchmarks/', 'demo/', 'docs/'))}
+    # Out of a copy, so that no build folder appears in the checkout.
+    copy = tmp_path / 'copy'
+    for name in [*wanted, 'pyproject.toml', 'README.md', 'LICENSE']:
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).write_bytes((root / name).read_bytes())
+    built = subprocess.run([sys.executable, '-c', 'import setuptools.build_meta as b; print(b.build_wheel("dist"))'],
+                           cwd=copy, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    wheel = next((copy / 'dist').glob('stylevideogan-*.whl'))
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert wanted <= names
+    assert any(name.endswith('licenses/LICENSE') for name in names)
+
+
+def documents(root: pathlib.Path) -> list[pathlib.Path]:
+    return [*root.glob('*.md'), *(root / 'docs').rglob('*.md'), *(root / 'demo').glob('*.md')]
+
+
+def test_links_of_the_documentation_lead_somewhere(root: pathlib.Path) -> None:
+    broken = []
+    for page in documents(root):
+        for target in re.findall(r'(?<!!)\[[^\]]*\]\(([^)#\s]+)', page.read_text()):
+            if not target.startswith(('http://', 'https://')) and not (page.parent / target).exists():
+                broken.append(f'{page.relative_to(root)}: {target}')
+    assert broken == []
+
+
+def test_every_page_is_in_the_index(root: pathlib.Path) -> None:
+    index = (root / 'docs' / 'README.md').read_text()
+    pages = [page.relative_to(root / 'docs').as_posix() for page in (root / 'docs').rglob('*.md') if page.name != 'README.md']
+    assert [page for page in pages if f']({page})' not in index] == []
+
+
+def test_options_in_the_documentation_exist(root: pathlib.Path) -> None:
+    """Every command line in an indented or fenced block uses options that the command has."""
+    wrong = []
+    for page in documents(root):
+        text = page.read_text().replace('\\\n', ' ')
+        for command, arguments in re.findall(r'python (?:\S*/)?(\w+\.py)([^\n`|>]*)', text):
+            source = root / command
+            if not source.exists():
+                wrong.append(f'{page.relative_to(root)}: {command}')
+                continue
+            known = set(re.findall(r"'(--[a-z-]+)'", source.read_text())) | {'--help'}
+            wrong += [f'{page.relative_to(root)}: {command} {option}'
+                      for option in re.findall(r'(?<!\S)(--[a-z-]+)', arguments) if option not in known]
+    assert wrong == []
+
+
+def test_notebooks_and_large_files_stay_out(root: pathlib.Path) -> None:
+    listing = subprocess.run(['git', 'ls-files', '-z'], cwd=root, capture_output=True, text=True)
+    if listing.returncode != 0:
+        pytest.skip('not a git checkout')
+    sizes = {name: (root / name).stat().st_size for name in listing.stdout.split('\0') if name and (root / name).exists()}
+    assert sum(sizes.values()) < 20e6, json.dumps(dict(sorted(sizes.items(), key=lambda item: -item[1])[:5]))
