@@ -28,7 +28,7 @@ class InversionOptions:
 
     steps: int = 100              # most steps for a frame
     first_steps: int = 300        # for the first frame of a clip, which has no frame before it to start from
-    lr: float = 0.05              # highest step size, standard deviations of W
+    lr: float = 0.1               # highest step size, standard deviations of W
     lambda_lpips: float = 1.0
     lambda_pixel: float = 1.0
     lambda_average: float = 1e-3  # toward the average code
@@ -103,12 +103,14 @@ class Inversion:
             wanted = None if self.lpips is None else self.lpips.embed(targets)
         optimizer = torch.optim.Adam([h], lr=options.lr, betas=(0.9, 0.99))
         active = torch.arange(len(h), device=self.device)
-        last = torch.full([len(h)], math.inf, device=self.device)
+        last = torch.zeros(len(h), device=self.device)
         for step in range(steps):
             optimizer.param_groups[0]['lr'] = options.lr * _ramp(step / steps)
             losses = self._losses(h, active, targets, wanted, before)
             optimizer.zero_grad(set_to_none=False)
             losses.sum().backward()
+            if step == 0:
+                last = losses.detach().clone()
             with torch.no_grad():
                 kept = h.detach().clone()
                 optimizer.step()

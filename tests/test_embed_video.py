@@ -1,0 +1,285 @@
+"""embed_video.py as a user runs it: footage in every way to codes, ready codes, mistakes, and a kill in the middle."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import click.testing
+import imageio_ffmpeg
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+import embed_video
+from networks.checkpoints import load_generator, save_module_pickle
+from networks.w_encoder import WEncoder
+from training.encoder_loss import peak_signal_to_noise
+from training.inversion import Inversion, InversionOptions
+from training.latent_dataset import LatentDataset
+from training.video_synthesis import render_codes
+
+NUM_WS, W_DIM = 6, 8  # of tiny_generator
+
+
+@pytest.fixture(scope='module')
+def G(tiny_generator: pathlib.Path) -> Any:
+    return load_generator(str(tiny_generator))
+
+
+@pytest.fixture(scope='module')
+def codes(G: Any) -> np.ndarray:
+    """Smooth motion in W+, float32 [20, num_ws, w_dim]."""
+    ends = G.mapping(torch.from_numpy(np.random.RandomState(3).randn(3, 8)).float(), None)
+    times = torch.linspace(0, 1, 20)[:, None, None]
+    ws = torch.lerp(ends[:1], ends[1:2], times)
+    ws[:, 2:] += 0.3 * times * (ends[2:, 2:] - ends[:1, 2:])
+    return ws.numpy()
+
+
+@pytest.fixture(scope='module')
+def footage(G: Any, codes: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A folder of frames, rendered from the codes at twice the size."""
+    folder = tmp_path_factory.mktemp('footage') / 'subject'
+    folder.mkdir()
+    for index, frame in enumerate(render_codes(G, codes)):
+        PIL.Image.fromarray(frame.repeat(2, axis=0).repeat(2, axis=1)).save(folder / f'{index:03d}.png')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def encoder(tmp_path_factory: pytest.TempPathFactory, G: Any) -> pathlib.Path:
+    """An encoder that answers near the average whatever it sees."""
+    torch.manual_seed(0)
+    module = WEncoder(num_ws=NUM_WS, w_dim=W_DIM, img_resolution=16, channel_max=16, hidden_features=16)
+    module.set_code_statistics(G.mapping.w_avg, torch.eye(W_DIM))
+    path = tmp_path_factory.mktemp('encoder') / 'encoder.pkl'
+    save_module_pickle(str(path), {'encoder': module.eval().requires_grad_(False)})
+    return path
+
+
+def run(generator: pathlib.Path, source: pathlib.Path | str, dest: pathlib.Path, *options: str) -> click.testing.Result:
+    return click.testing.CliRunner().invoke(embed_video.main, [
+        f'--network={generator}', f'--source={source}', f'--dest={dest}', '--device=cpu', '--perceptual=none', *options])
+
+
+def psnr(G: Any, dest: pathlib.Path, codes: np.ndarray) -> float:
+    with LatentDataset(dest) as dataset:
+        found = G.synthesis(torch.from_numpy(dataset.load_clip(0)), noise_mode='const')
+    return float(peak_signal_to_noise(found, G.synthesis(torch.from_numpy(codes), noise_mode='const')).mean())
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Ways to embed
+
+
+def test_optimisation_finds_codes_that_render_the_footage(
+    tiny_generator: pathlib.Path, footage: pathlib.Path, G: Any, codes: np.ndarray, tmp_path: pathlib.Path,
+) -> None:
+    result = run(tiny_generator, footage, tmp_path / 'data.zip', '--chunk=8', '--preview', '--fps=30')
+    assert result.exit_code == 0, result.output
+    assert psnr(G, tmp_path / 'data.zip', codes) > 27
+    with LatentDataset(tmp_path / 'data.zip') as dataset:
+        clip, = dataset.clips
+        assert (clip.name, clip.num_frames, clip.fps, clip.source) == ('subject', 20, 30.0, str(footage))
+        assert clip.extra['psnr'] > 26
+        assert f'PSNR {clip.extra["psnr"]:.2f}' in result.output
+        assert dataset.embedding['method'] == 'optimisation'
+        assert dataset.embedding['optimisation']['steps'] == 100
+        assert len(dataset.image_generator['sha256']) == 64
+    frames = imageio_ffmpeg.read_frames(str(tmp_path / 'data-preview' / 'subject.mp4'))
+    meta = next(frames)
+    assert (meta['size'], meta['fps'], len(list(frames))) == ((32, 16), 30, 20)
+
+
+def test_refinement_improves_the_encoder(
+    tiny_generator: pathlib.Path, footage: pathlib.Path, encoder: pathlib.Path, G: Any, codes: np.ndarray, tmp_path: pathlib.Path,
+) -> None:
+    options = (f'--encoder={encoder}', '--steps=30')
+    assert run(tiny_generator, footage, tmp_path / 'feed-forward', *options).exit_code == 0
+    assert run(tiny_generator, footage, tmp_path / 'refined.zip', *options, '--refine', '--lr=0.2').exit_code == 0
+    assert psnr(G, tmp_path / 'refined.zip', codes) > psnr(G, tmp_path / 'feed-forward', codes) + 5
+    # In one pass a frame does not depend on its neighbours.
+    run(tiny_generator, footage / '004.png', tmp_path / 'one.zip', *options)
+    with LatentDataset(tmp_path / 'feed-forward') as many, LatentDataset(tmp_path / 'one.zip') as one:
+        np.testing.assert_allclose(many.load_clip(0)[4:5], one.load_clip(0), atol=1e-5)
+
+
+def test_smoothing_and_early_stop(G: Any) -> None:
+    z = torch.from_numpy(np.random.RandomState(5).randn(4, 8)).float()
+    targets, start = G.synthesis(G.mapping(z, None), noise_mode='const'), G.mapping.w_avg.repeat(6, 1)
+
+    def fit(**options: Any) -> torch.Tensor:
+        return Inversion(G, None, InversionOptions(steps=40, **options)).fit_chunk(targets, None, start)
+
+    free, smooth = fit(), fit(lambda_smooth=1.0)
+    assert (smooth[1:] - smooth[:-1]).norm() < 0.5 * (free[1:] - free[:-1]).norm()
+    # With stop=1 no fall of the loss is enough, so every frame is done at the first look.
+    calls: list[int] = []
+    inversion = Inversion(G, None, InversionOptions(steps=200, stop=1.0, patience=10))
+    synthesize = inversion.synthesize
+    inversion.synthesize = lambda ws: (calls.append(len(ws)), synthesize(ws))[1]  # type: ignore[method-assign]
+    inversion.fit_chunk(targets, None, start)
+    assert calls == [4] * 10
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Codes that exist
+
+
+def test_ready_codes_are_taken_over(tiny_generator: pathlib.Path, codes: np.ndarray, tmp_path: pathlib.Path) -> None:
+    source = tmp_path / 'source'
+    (source / 'projector').mkdir(parents=True)
+    np.savez(source / 'clip1.npz', w=codes, fps=30)
+    np.save(source / 'clip2.npy', codes[:5].astype(np.float64))
+    torch.save(torch.from_numpy(codes[:7]), source / 'clip3.pt')
+    for index in range(11):  # one file a frame, as NVIDIA's projector writes them; 10 comes after 9
+        np.savez(source / 'projector' / f'frame{index}.npz', w=codes[index:index + 1])
+    np.save(tmp_path / 'w.npy', codes[:3, :1])  # W: the same code for all layers
+    result = run(tiny_generator, source, tmp_path / 'data.zip', f'--source={tmp_path / "w.npy"}')
+    assert result.exit_code == 0, result.output
+    assert 'different rates' in result.output
+    with LatentDataset(tmp_path / 'data.zip') as dataset:
+        clips = {clip.name: (clip.fps, dataset.load_clip(index)) for index, clip in enumerate(dataset.clips)}
+        assert dataset.embedding['method'] == 'codes taken over'
+    everywhere = np.repeat(codes[:3, :1], NUM_WS, axis=1)
+    for name, fps, wanted in (('clip1', 30, codes), ('clip2', 25, codes[:5]), ('clip3', 25, codes[:7]),
+                              ('projector', 25, codes[:11]), ('w', 25, everywhere)):
+        assert clips[name][0] == fps
+        np.testing.assert_array_equal(clips[name][1], wanted)
+    assert len(clips) == 5
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Mistakes
+
+
+class Harmful:
+    def __reduce__(self) -> tuple:
+        return (os.mkdir, ('harmed',))
+
+
+def make_mistake(path: pathlib.Path, kind: str, codes: np.ndarray) -> pathlib.Path:
+    broken = codes.copy()
+    broken[13, 2, 1] = np.nan
+    {
+        'nan.npy': lambda: np.save(path / kind, broken),
+        'layers.npz': lambda: np.savez(path / kind, w=np.zeros((4, 18, 512), np.float32)),
+        'names.npz': lambda: np.savez(path / kind, latents=codes),
+        'cut.npz': lambda: (np.savez(path / kind, w=codes), (path / kind).write_bytes((path / kind).read_bytes()[:-100])),
+        'objects.npy': lambda: np.save(path / kind, np.array([Harmful()]), allow_pickle=True),
+        'harmful.pt': lambda: torch.save({'latents': Harmful()}, path / kind),
+        'dictionary.pt': lambda: torch.save({'latents': torch.zeros(3)}, path / kind),
+        'text.mp4': lambda: (path / kind).write_text('hello' * 100),
+        'absent.mp4': lambda: None,
+        'folder': (path / kind).mkdir,
+    }[kind]()
+    return path / kind
+
+
+@pytest.mark.parametrize(('kind', 'sentence'), [
+    ('nan.npy', "clip 'nan' has a code that is NaN or infinite in frame 13"), ('layers.npz', '[4, 18, 512]'),
+    ('names.npz', 'no array "w"'), ('cut.npz', 'cut off'), ('objects.npy', 'cannot be read'), ('harmful.pt', 'cannot be read'),
+    ('dictionary.pt', 'tensor of codes'), ('text.mp4', 'not a video'), ('absent.mp4', 'no such file'), ('folder', 'no frames'),
+])
+def test_bad_sources_are_one_sentence(
+    tiny_generator: pathlib.Path, codes: np.ndarray, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch,
+    kind: str, sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(tiny_generator, make_mistake(tmp_path, kind, codes), tmp_path / 'data.zip')
+    assert result.exit_code == 2
+    last = result.output.strip().splitlines()[-1]
+    assert last.startswith('Error: ')
+    assert sentence in last
+    assert not (tmp_path / 'data.zip').exists()
+    assert not (tmp_path / 'harmed').exists()
+
+
+def test_bad_networks_and_options_are_one_sentence(
+    tiny_generator: pathlib.Path, footage: pathlib.Path, encoder: pathlib.Path, tmp_path: pathlib.Path,
+) -> None:
+    whole = tiny_generator.read_bytes()
+    (tmp_path / 'cut.pkl').write_bytes(whole[: len(whole) // 2])
+    (tmp_path / 'text.pkl').write_text('hello')
+    other = WEncoder(num_ws=7, w_dim=W_DIM, img_resolution=16, channel_max=16, hidden_features=16)
+    save_module_pickle(str(tmp_path / 'other.pkl'), {'encoder': other})
+    broken = WEncoder(num_ws=NUM_WS, w_dim=W_DIM, img_resolution=16, channel_max=16, hidden_features=16)
+    torch.nn.init.constant_(broken.heads.bias1, np.nan)
+    save_module_pickle(str(tmp_path / 'broken.pkl'), {'encoder': broken})
+    (tmp_path / 'old.zip').write_text('precious')
+    dest = tmp_path / 'data.zip'
+    for network, target, options, sentence in (
+        (tmp_path / 'cut.pkl', dest, [], 'cut.pkl'), (tmp_path / 'text.pkl', dest, [], 'text.pkl'),
+        (tmp_path / 'absent.pkl', dest, [], 'no file'), (tiny_generator, tmp_path / 'old.zip', [], 'already exists'),
+        (tiny_generator, dest, [f'--encoder={tmp_path / "other.pkl"}'], 'another image generator'),
+        (tiny_generator, dest, [f'--encoder={tmp_path / "broken.pkl"}'], "NaN or infinite for clip 'subject', frame 0"),
+        (tiny_generator, dest, [f'--encoder={tiny_generator}'], 'tiny-generator.pkl'),
+        (tiny_generator, dest, ['--refine'], '--refine'), (tiny_generator, dest, ['--lr=inf'], 'finite'),
+        (tiny_generator, tmp_path / 'text.pkl' / 'data.zip', [], 'text.pkl'),
+    ):
+        result = run(network, footage, target, *options)
+        assert result.exit_code == 2, (sentence, result.output)
+        last = result.output.strip().splitlines()[-1]
+        assert last.startswith('Error: ')
+        assert sentence in last
+    assert not dest.exists()
+    assert (tmp_path / 'old.zip').read_text() == 'precious'
+
+
+def test_damaged_clips_can_be_skipped(
+    tiny_generator: pathlib.Path, footage: pathlib.Path, encoder: pathlib.Path, tmp_path: pathlib.Path,
+) -> None:
+    folder = tmp_path / 'set'
+    for name in ('good', 'half'):
+        (folder / name).mkdir(parents=True)
+        for index in range(3):
+            (folder / name / f'{index}.png').write_bytes((footage / f'{index:03d}.png').read_bytes())
+    (folder / 'half' / '2.png').write_bytes(b'no image')
+    options = (f'--encoder={encoder}', '--chunk=2')
+    assert run(tiny_generator, folder, tmp_path / 'data.zip', *options).exit_code == 2
+    result = run(tiny_generator, folder, tmp_path / 'skipped.zip', *options, '--damaged=skip')
+    assert result.exit_code == 0, result.output
+    assert 'Left out' in result.output
+    with LatentDataset(tmp_path / 'skipped.zip') as dataset:
+        assert [clip.name for clip in dataset.clips] == ['good']
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Interruptions
+
+
+def test_a_killed_run_goes_on_and_ends_the_same(
+    tiny_generator: pathlib.Path, footage: pathlib.Path, tmp_path: pathlib.Path, root: pathlib.Path,
+) -> None:
+    options = ['--chunk=4', '--steps=60', '--stop=0']
+    assert run(tiny_generator, footage, tmp_path / 'whole.zip', *options).exit_code == 0
+
+    dest = tmp_path / 'parts.zip'
+    command = [sys.executable, str(root / 'embed_video.py'), f'--network={tiny_generator}', f'--source={footage}',
+               f'--dest={dest}', '--device=cpu', '--perceptual=none', *options]
+    environment = {**os.environ, 'OMP_NUM_THREADS': str(torch.get_num_threads())}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
+        frame_bytes, deadline = 4 * NUM_WS * W_DIM, time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            parts = list((tmp_path / 'parts.zip.partial' / 'clips').glob('*.npy.part'))
+            if parts and parts[0].stat().st_size >= 128 + 4 * frame_bytes:
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.002)
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert not dest.exists()
+    with pytest.raises(Exception, match='run the same command again'):
+        LatentDataset(dest)
+    result = run(tiny_generator, footage, dest, *options)
+    assert result.exit_code == 0, result.output
+    assert 'Going on with the interrupted run' in result.output
+    with LatentDataset(tmp_path / 'whole.zip') as whole, LatentDataset(dest) as parts_data:
+        np.testing.assert_array_equal(parts_data.load_clip(0), whole.load_clip(0))
+        assert parts_data.sha256 == whole.sha256
+    assert not (tmp_path / 'parts.zip.partial').exists()
