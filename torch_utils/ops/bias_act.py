@@ -11,6 +11,8 @@ import torch.nn.functional as F
 
 import dnnlib
 
+from . import bias_act_cuda, cuda_plugins
+
 #----------------------------------------------------------------------------
 # Activation functions.
 
@@ -54,14 +56,15 @@ def bias_act(
     impl:  str = 'cuda',                # 'cuda' = the CUDA form where possible, 'ref' = the plain form.
 ) -> torch.Tensor:
     """Return clamp(act(x + b) * gain), of the shape and dtype of x; differentiable twice."""
-    if impl not in ('ref', 'cuda'):
-        raise ValueError(f"bias_act: impl is {impl!r}, it must be 'ref' or 'cuda'")
+    plugin = cuda_plugins.plugin_for('bias_act', x, impl)
     spec = activation_funcs[act]
     alpha = float(spec.def_alpha if alpha is None else alpha)
     gain = float(spec.def_gain if gain is None else gain)
     limit = -1.0 if clamp is None else float(clamp)
     if b is not None and (b.ndim != 1 or not -x.ndim <= dim < x.ndim or b.shape[0] != x.shape[dim]):
         raise ValueError(f'bias_act: bias {list(b.shape)} does not fit dimension {dim} of {list(x.shape)}')
+    if plugin is not None and gain != 0 and x.ndim > 0:
+        return bias_act_cuda.run(x, b, bias_act_cuda.Options(plugin, spec, dim % x.ndim, alpha, gain, limit))
     if not spec.has_2nd_grad and alpha >= 0 and gain > 0:
         slope = 1.0 if act == 'linear' else alpha if act == 'lrelu' else 0.0
         if torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad)):

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
+from . import cuda_plugins, upfirdn2d_cuda
+
 #----------------------------------------------------------------------------
 # Arguments.
 
@@ -86,8 +88,6 @@ def upfirdn2d(
     Each sample is followed by up-1 zeros; negative padding crops. With W the width of x the result has the width
     (W * up + x0 + x1 - filter width) // down + 1, likewise the height. Raises ValueError where that is less than 1.
     """
-    if impl not in ('ref', 'cuda'):
-        raise ValueError(f"upfirdn2d: impl is {impl!r}, it must be 'ref' or 'cuda'")
     if not isinstance(x, torch.Tensor) or x.ndim != 4:
         raise ValueError('upfirdn2d: the images must be a tensor [N, C, H, W]')
     up, down, padding = _parse_scaling(up), _parse_scaling(down), _parse_padding(padding)
@@ -99,11 +99,10 @@ def upfirdn2d(
     if f is None:
         f = torch.ones([1, 1], dtype=torch.float32, device=x.device)
     resampling = _Resampling(up, down, padding, bool(flip_filter), float(gain))
+    plugin = cuda_plugins.plugin_for('upfirdn2d', x, impl)
     if torch.is_grad_enabled() and f.requires_grad:
         return _insert_zeros_and_filter(x, f, resampling)
-    if torch.is_grad_enabled() and x.requires_grad:
-        return _Upfirdn2d.apply(x, f, resampling)
-    return _plain(x, f, resampling)
+    return _differentiable(x, f, resampling, plugin)
 
 
 def filter2d(
@@ -155,15 +154,27 @@ class _Resampling(NamedTuple):
     gain:        float
 
 
+def _differentiable(x: torch.Tensor, f: torch.Tensor, resampling: _Resampling, plugin: Any) -> torch.Tensor:
+    if torch.is_grad_enabled() and x.requires_grad:
+        return _Upfirdn2d.apply(x, f, resampling, plugin)
+    return _run(x, f, resampling, plugin)
+
+
+def _run(x: torch.Tensor, f: torch.Tensor, resampling: _Resampling, plugin: Any) -> torch.Tensor:
+    return _plain(x, f, resampling) if plugin is None else upfirdn2d_cuda.run(plugin, x, f, resampling)
+
+
 class _Upfirdn2d(torch.autograd.Function):
     """The operation is linear in x, and its transpose is one of its kind: `up` and `down` trade places."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, f: torch.Tensor, resampling: _Resampling) -> torch.Tensor:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        ctx: Any, x: torch.Tensor, f: torch.Tensor, resampling: _Resampling, plugin: Any
+    ) -> torch.Tensor:
         ctx.save_for_backward(f)
-        ctx.resampling = resampling
+        ctx.resampling, ctx.plugin = resampling, plugin
         ctx.in_size = x.shape[3], x.shape[2]
-        return _plain(x, f, resampling)
+        return _run(x, f, resampling, plugin)
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
@@ -176,9 +187,7 @@ class _Upfirdn2d(torch.autograd.Function):
             last = (ctx.in_size[axis] - 1) * up[axis] + taps - first - dy.shape[3 - axis] * down[axis]
             sides += [first, last]
         transposed = _Resampling(down, up, (sides[0], sides[1], sides[2], sides[3]), not flip_filter, gain)
-        if torch.is_grad_enabled() and dy.requires_grad:
-            return _Upfirdn2d.apply(dy, f, transposed), None, None
-        return _plain(dy, f, transposed), None, None
+        return _differentiable(dy, f, transposed, ctx.plugin), None, None, None
 
 
 #----------------------------------------------------------------------------
