@@ -41,6 +41,7 @@ def build_mlp(in_features: int, widths: Sequence[int], out_features: int | None,
     return torch.nn.Sequential(*layers)
 
 
+@persistence.persistent_class
 class GatedRecurrentCell(torch.nn.Module):
     """One GRU cell out of differentiable operations, because the fused kernels have no double backward.
 
