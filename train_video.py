@@ -81,6 +81,8 @@ SHARE = command_line.FloatRange(0, 1)
               type=command_line.POSITIVE_INT, default=4)
 @click.option('--carry',         help='Share of generated windows that continue earlier ones; 0 is the paper',
               metavar='FLOAT', type=SHARE, default=0.75)
+@click.option('--motion-weight', help='How much the critic sees of the motion between frames on its own; 0 is the paper',
+              metavar='FLOAT', type=command_line.NON_NEGATIVE_FLOAT, default=0)
 @click.option('--glr',           help='Learning rate of the generator', metavar='FLOAT',
               type=command_line.POSITIVE_FLOAT, default=3e-3)
 @click.option('--clr',           help='Learning rate of the critic', metavar='FLOAT', type=command_line.POSITIVE_FLOAT,
@@ -147,7 +149,8 @@ def construction_arguments(o: types.SimpleNamespace, network: str) -> dict[str, 
         'latent_space': {'variance': o.variance, 'max_components': o.max_components, 'whitening': o.whitening,
                          'full': o.full_codes},
         'settings': {'batch': o.batch, 'critic_steps': o.critic_steps, 'lambda_gp': o.lambda_gp, 'lambda_gap': o.lambda_gap,
-                     'gap_interval': o.gap_interval, 'carry': o.carry, 'generator_lr': o.glr, 'critic_lr': o.clr,
+                     'gap_interval': o.gap_interval, 'carry': o.carry, 'motion_weight': o.motion_weight,
+                     'generator_lr': o.glr, 'critic_lr': o.clr,
                      'decay': o.decay, 'ema_kimg': o.ema},
         'preview': {'num_frames': o.preview_frames, 'grid': o.preview_grid} if o.preview_frames else None,
         'metrics': o.metrics, 'plugins': [os.path.abspath(path) for path in o.plugin],

@@ -31,6 +31,7 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 EXIT_TERMINATED = 143   # 128 + SIGTERM
 MAX_SEED = 2 ** 32 - 1  # np.random.RandomState takes no larger one
 MAX_SEEDS = 1_000_000   # a longer list is a slip of the keyboard
+OUR_PACKAGES = {'dnnlib', 'torch_utils', 'metrics', 'networks', 'plugins', 'training', 'demo'}
 
 INTERRUPTED = 'interrupted; run the same command again to go on'
 
@@ -107,7 +108,8 @@ def _terminate_like_interrupt() -> Iterator[None]:
 def clear_errors(function: Function | None = None, *, interrupted: str = INTERRUPTED) -> Any:
     """Decorator of a command's function: what a user got wrong becomes one sentence and exit code 2.
 
-    Covers `InputError`, errors of the operating system (full disk, no permission, ...), and memory that ran out.
+    Covers `InputError`, errors of the operating system (full disk, no permission, ...), packages that are not installed,
+    and memory that ran out.
     Ctrl-C says `interrupted` and leaves with 130, SIGTERM likewise with 143. Anything else is a bug of this project
     and keeps its traceback. Used plain (`@clear_errors`) or with a sentence (`@clear_errors(interrupted='...')`).
     """
@@ -132,6 +134,11 @@ def clear_errors(function: Function | None = None, *, interrupted: str = INTERRU
             raise click.exceptions.Exit(1) from error
         except OSError as error:
             raise UserMistake(describe_os_error(error)) from error
+        except ModuleNotFoundError as error:
+            if (error.name or '').split('.')[0] in OUR_PACKAGES:
+                raise
+            raise UserMistake(f'the Python package {error.name!r} is not installed; pip install -r requirements.txt '
+                              'installs all that is needed') from error
         except (MemoryError, RuntimeError) as error:
             sentence = describe_memory_error(error) or describe_torch_write_error(error)
             if sentence is None:

@@ -104,6 +104,7 @@ class Windows:
 
     Attributes:
         short_clips: Names of clips that are shorter than a window; they are left out.
+        motion_unit: Root mean square of y_{k+1} - y_k, [K].
 
     Raises:
         InputError: Every clip is shorter than a window.
@@ -120,12 +121,26 @@ class Windows:
         self.clips = [space.encode(dataset.load_clip(index)).to(device) for index, clip in enumerate(dataset.clips)
                       if clip.num_frames >= num_frames]
         self.coordinates = torch.cat(self.clips)
+        steps = torch.cat([torch.diff(clip, dim=0) for clip in self.clips])
+        self.motion_unit = steps.square().mean(dim=0).sqrt().clamp(min=1e-6)  # [K]
         begins = np.cumsum([0, *(len(clip) for clip in self.clips)])
         self.starts = torch.cat([torch.arange(begin, begin + len(clip) - num_frames + 1)
                                  for begin, clip in zip(begins, self.clips, strict=False)]).to(device)
 
     def __len__(self) -> int:
         return len(self.starts)
+
+    def critic_view(self, y: torch.Tensor, motion_weight: float) -> torch.Tensor:
+        """What the critic sees of windows [N, t, K]: with each y_k its motion (y_k - y_{k-1}) / motion_unit, weighted.
+
+        A linear map of the window, and a choice of ours. Neighbouring frames differ little, so the gradient penalty, which
+        measures distances between windows in the critic's input, lets the critic say little about motion unless it is seen
+        on its own. motion_weight = 0 leaves it out; otherwise [N, t, 2 K], the motion of the first frame being zero.
+        """
+        if motion_weight == 0:
+            return y
+        motion = torch.diff(y, dim=1) * (motion_weight / self.motion_unit)
+        return torch.cat([y, torch.nn.functional.pad(motion, (0, 0, 1, 0))], dim=2)
 
     def sample(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """Draw windows with replacement, each equally likely: [count, num_frames, K]."""

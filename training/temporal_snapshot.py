@@ -78,7 +78,7 @@ def load_training_state(path: str) -> dict[str, Any]:
         state = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f'{path}: there is no such file; give the run folder or its training-state-*.pt') from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError, OSError) as error:
         raise InputError(f'{path} is not a training state, or it was cut off; use an earlier one or start anew') from error
     if not isinstance(state, dict) or state.get('format') != STATE_FORMAT:
         raise InputError(f'{path} is not a training state of train_video.py')

@@ -33,6 +33,7 @@ class Settings:
         gap_batch_shrink: ... on a batch smaller by this factor.
         carry: Share of the generated windows that continue earlier ones, 0 (the paper's) to 1.
         pool: Memories that are kept for that, in batches.
+        motion_weight: How much the critic sees of the motion between frames on its own (`Windows.critic_view`).
         generator_lr, critic_lr: Adam's learning rates.
         beta1, beta2: Adam's betas.
         decay: Share of the training at its end over which both learning rates fall linearly to zero.
@@ -48,6 +49,7 @@ class Settings:
     gap_batch_shrink: int = 4
     carry: float = 0.75
     pool: int = 16
+    motion_weight: float = 0.0
     generator_lr: float = 3e-3
     critic_lr: float = 3e-3
     beta1: float = 0.5
@@ -81,10 +83,11 @@ class TemporalTrainer:
         self.device = torch.device(device)
         self.num_ranks = num_ranks
         self.batch = settings.batch // num_ranks
+        num_features = space.num_coordinates * (1 if settings.motion_weight == 0 else 2)
         with torch.random.fork_rng(devices=[]):  # the same initial networks on every rank, whatever was drawn before
             torch.manual_seed(seed)
             self.G = LatentGenerator(num_components=0 if space.basis is None else len(space.basis), **G_kwargs)
-            self.C = TemporalCritic(num_features=space.num_coordinates, num_frames=windows.num_frames, **C_kwargs)
+            self.C = TemporalCritic(num_features=num_features, num_frames=windows.num_frames, **C_kwargs)
             self.G_ema = LatentGenerator(num_components=self.G.num_components, **G_kwargs)
         self.G.set_data_basis(space.mean, space.basis, space.scale)
         self.G_ema.load_state_dict(self.G.state_dict())
@@ -115,6 +118,9 @@ class TemporalTrainer:
 
     def _noise(self, count: int) -> torch.Tensor:
         return self._randn(count, self.windows.num_frames - 1, self.G.noise_dim)
+
+    def _view(self, y: torch.Tensor) -> torch.Tensor:
+        return self.windows.critic_view(y, self.settings.motion_weight)
 
     def _first_states(self, count: int) -> State:
         """Memories for `count` windows: fresh ones from H(i), and a share `carry` from the pool once there is one."""
@@ -161,12 +167,12 @@ class TemporalTrainer:
         with torch.no_grad():  # one rollout serves all critic updates, because the generator stays the same
             count = batch * settings.critic_steps
             l, states = self.G.rollout(self._noise(count), self._first_states(count))
-            generated = self.G.coordinates(l)
+            generated = self._view(self.G.coordinates(l))
         self._keep_states(states)
         # Fresh and carried windows lie one after the other; shuffled, every update sees both.
         generated = generated[torch.randperm(count, generator=self.random, device=self.device)]
         for fake in generated.split(batch):
-            real = self.windows.sample(batch, self.random)
+            real = self._view(self.windows.sample(batch, self.random))
             scores_real, scores_fake = self.C(torch.cat([real, fake])).split(batch)
             mix = torch.rand(batch, generator=self.random, device=self.device)
             penalty = gradient_penalty(self.C, real, fake, mix)
@@ -184,7 +190,7 @@ class TemporalTrainer:
         settings = self.settings
         self.C.requires_grad_(False)
         l, _ = self.G.rollout(self._noise(self.batch), self._first_states(self.batch))
-        loss = -self.C(self.G.coordinates(l)).mean()
+        loss = -self.C(self._view(self.G.coordinates(l))).mean()
         training_stats.report('Loss/G/loss', loss)
         if settings.lambda_gap > 0 and self.num_steps % settings.gap_interval == 0:
             count = max(1, self.batch // settings.gap_batch_shrink)

@@ -281,13 +281,12 @@ class TemporalTraining:
         return preview
 
     def _draw(self, preview: Preview | None, log: RunLog | None, shown: int) -> None:
-        if log is None:
+        if log is None or preview is None:
             return
         name, step = f'{shown // 1000:06d}', shown // 1000
         G = self.trainer.G_ema
-        if preview is not None:
-            codes = generate_codes(G, list(range(preview.num_videos)), preview.num_frames, self.device)
-            log.picture('fakes', preview.write(self._path(f'fakes{name}.mp4'), list(codes)), step)
+        codes = generate_codes(G, list(range(preview.num_videos)), preview.num_frames, self.device)
+        log.picture('fakes', preview.write(self._path(f'fakes{name}.mp4'), list(codes)), step)
         codes = generate_codes(G, list(range(16)), TRAJECTORY_FRAMES, self.device).cpu()
         coordinates = torch.stack([self.space.encode(clip.numpy()) for clip in codes])
         log.picture('trajectories', plot_trajectories(

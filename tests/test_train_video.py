@@ -1,0 +1,189 @@
+"""train_video.py as a user runs it: run folder, interruption and resume, several ranks, and mistakes."""
+
+import errno
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from networks import checkpoints
+from train_video import main
+
+SMALL = ['--window=9', '--latent-dim=8', '--noise-dim=8', '--hidden-dim=8', '--initial-widths=8', '--widening-widths=16',
+         '--narrowing-widths=8', '--temporal-channels=8', '--batch=8', '--device=cpu']  # 144 frames a step
+
+
+def train(tmp_path: pathlib.Path, data: pathlib.Path, *options: str) -> Result:
+    return CliRunner().invoke(main, [f'--outdir={tmp_path / "runs"}', f'--data={data}', *SMALL, *options],
+                              catch_exceptions=False)
+
+
+def only_run(tmp_path: pathlib.Path) -> pathlib.Path:
+    (run_dir,) = (tmp_path / 'runs').iterdir()
+    return run_dir
+
+
+def assert_equal_networks(a: pathlib.Path, b: pathlib.Path) -> None:
+    first, second = checkpoints.load_snapshot(str(a)), checkpoints.load_snapshot(str(b))
+    for name in ('G', 'G_ema', 'C'):
+        for (key, x), y in zip(first[name].state_dict().items(), second[name].state_dict().values(), strict=True):
+            assert torch.equal(x, y), f'{name}.{key}'
+
+
+def test_run_folder(tmp_path, tiny_latents, tiny_generator):
+    result = train(tmp_path, tiny_latents, '--kimg=4', '--tick=1', '--snap=2', '--preview-frames=5', '--preview-grid=2x1',
+                   '--desc=words', '--metrics=lfd2048_25f')
+    # Two clips of 90 and 60 frames hold five windows of 25 frames side by side: too few for this metric, and it says so.
+    assert result.exit_code == 2
+    assert 'windows of 25 frames' in result.stderr
+    run_dir = only_run(tmp_path)
+    assert run_dir.name == '00000-subject-gpus1-batch8-words'
+    result = train(tmp_path, tiny_latents, '--kimg=4', '--tick=1', '--snap=2', '--preview-frames=5', '--preview-grid=2x1')
+    assert result.exit_code == 0, result.output
+    run_dir = tmp_path / 'runs' / '00001-subject-gpus1-batch8'
+    names = {path.name for path in run_dir.iterdir()}
+    assert {'training_options.json', 'log.txt', 'stats.jsonl', 'reals.mp4', 'fakes_init.mp4', 'fakes000004.mp4',
+            'trajectories000004.png', 'network-snapshot-000002.pkl', 'network-snapshot-000004.pkl'} <= names
+    assert [name for name in names if name.startswith('training-state')] == ['training-state-000004.pt']
+    assert any(name.startswith('events.out.tfevents') for name in names)
+    assert re.search(r'^tick 1 +kimg 2\.\d +time \d+s +sec/tick ', result.output, re.MULTILINE)
+    lines = [json.loads(line) for line in (run_dir / 'stats.jsonl').read_text().splitlines()]
+    assert [line['Progress/tick']['mean'] for line in lines] == [0, 1, 2, 3]
+    assert all(np.isfinite(line['Loss/C/wasserstein']['mean']) for line in lines)
+    assert lines[0]['Loss/G/gradient_angle']['num'] > 0
+    options = json.loads((run_dir / 'training_options.json').read_text())
+    assert options['network'] == str(tiny_generator)  # found through the data set
+    snapshot = checkpoints.load_snapshot(str(run_dir / 'network-snapshot-000004.pkl'))
+    assert snapshot['image_generator']['sha256'] == checkpoints.file_sha256(str(tiny_generator))
+    assert snapshot['training_options']['settings'] == options['settings']
+    ws = snapshot['G_ema'](torch.randn(2, 8), torch.randn(2, 6, 8))
+    assert ws.shape == (2, 7, 6, 8)
+
+
+def test_interrupted_run_goes_on_as_if_never_stopped(tmp_path, root, tiny_latents):
+    arguments = ['--kimg=16', '--tick=0.3', '--snap=1', '--preview-frames=0']
+    straight = tmp_path / 'straight'
+    assert train(straight, tiny_latents, *arguments).exit_code == 0
+    command = [sys.executable, str(root / 'train_video.py'), f'--outdir={tmp_path / "runs"}', f'--data={tiny_latents}',
+               *SMALL, *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith('tick 2 '):
+            process.send_signal(signal.SIGINT)
+            break
+    output, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert 'Interrupted; everything is saved.' in output
+    assert 'Traceback' not in error
+    run_dir = only_run(tmp_path)
+    (state,) = run_dir.glob('training-state-*.pt')
+    assert int(state.stem[-6:]) < 16
+    result = train(tmp_path, tiny_latents, *arguments, f'--resume={run_dir}', '--batch=64', '--window=25')
+    assert result.exit_code == 0, result.output  # model options come from the run, whatever the command says
+    last = 'network-snapshot-000016.pkl'
+    assert_equal_networks(run_dir / last, only_run(straight) / last)
+    ticks = [json.loads(line)['Progress/tick']['mean'] for line in (run_dir / 'stats.jsonl').read_text().splitlines()]
+    assert sorted(set(ticks)) == list(range(len(set(ticks))))
+
+
+def test_two_ranks(tmp_path, root, tiny_latents):
+    process = subprocess.run(
+        [sys.executable, str(root / 'train_video.py'), f'--outdir={tmp_path / "runs"}', f'--data={tiny_latents}', *SMALL,
+         '--kimg=2', '--tick=1', '--preview-frames=0', '--gpus=2'],
+        capture_output=True, text=True, timeout=120, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    assert process.returncode == 0, process.stderr
+    (path,) = only_run(tmp_path).glob('network-snapshot-*.pkl')
+    snapshot = checkpoints.load_snapshot(str(path))
+    assert snapshot['training_options']['num_gpus'] == 2
+    state = torch.load(next(only_run(tmp_path).glob('training-state-*.pt')), weights_only=True)
+    assert len(state['ranks']) == 2
+    assert not torch.equal(state['ranks'][0]['random'], state['ranks'][1]['random'])
+
+
+def test_dry_run_writes_nothing(tmp_path, tiny_latents):
+    result = train(tmp_path, tiny_latents, '--dry-run')
+    assert result.exit_code == 0
+    assert 'Dry run; exiting.' in result.output
+    assert not (tmp_path / 'runs').exists()
+
+
+def rewrite(source: pathlib.Path, path: pathlib.Path, change) -> pathlib.Path:
+    """A copy of a data set with members changed by `change(name, content) -> content`."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, 'w') as new:
+        for name in old.namelist():
+            new.writestr(name, change(name, old.read(name)))
+    return path
+
+
+def with_nan(name, content):
+    return content[:-4] + np.float32(np.nan).tobytes() if name.endswith('.npy') else content
+
+
+def of_other_generator(name, content):
+    if not name.endswith('.json'):
+        return content
+    description = json.loads(content)
+    description['image_generator']['sha256'] = '0' * 64
+    return json.dumps(description).encode()
+
+
+@pytest.mark.parametrize(('options', 'change', 'message'), [
+    (['--window=91'], None, r'longest clip, .first., has 90 frames, fewer than the window of 91'),
+    ([], with_nan, r"clip 'first' has a code that is not a finite number in frame 89"),
+    (['--network={generator}'], of_other_generator, r'was embedded with another image generator .*--force-network'),
+    (['--network=missing.pkl'], None, r'there is no file .missing.pkl'),
+    (['--network={latents}'], None, r'subject\.zip'),
+    (['--batch=9', '--gpus=2'], None, r'--batch=9 cannot be shared evenly'),
+    (['--kimg=0.1'], None, r'less than one step'),
+    (['--metrics=fid'], None, r'there is no fid'),
+    (['--resume={latents}x'], None, r'there is no run folder or file'),
+    (['--widening-widths=64,0'], None, r'not a list of widths'),
+])
+def test_mistakes(tmp_path, tiny_latents, tiny_generator, options, change, message):
+    data = tiny_latents if change is None else rewrite(tiny_latents, tmp_path / 'changed.zip', change)
+    options = [option.format(generator=tiny_generator, latents=tiny_latents) for option in options]
+    result = train(tmp_path, data, *options)
+    assert result.exit_code == 2, result.output
+    assert re.search(message, result.stderr), result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / 'runs').exists()
+
+
+def test_full_disk_keeps_what_was_saved(tmp_path, tiny_latents, monkeypatch):
+    real_save, calls = torch.save, []
+
+    def save(*args, **kwargs):
+        if str(args[1]).endswith('.pt.tmp'):
+            calls.append(args)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, 'No space left on device', args[1])
+        real_save(*args, **kwargs)
+
+    monkeypatch.setattr(torch, 'save', save)
+    result = train(tmp_path, tiny_latents, '--kimg=4', '--tick=1', '--snap=1', '--preview-frames=0')
+    assert result.exit_code == 2
+    assert 'no space is left on the disk' in result.stderr
+    monkeypatch.undo()
+    run_dir = only_run(tmp_path)
+    assert not list(run_dir.glob('*.tmp'))
+    result = train(tmp_path, tiny_latents, '--preview-frames=0', f'--resume={run_dir}')
+    assert result.exit_code == 0, result.output
+    assert (run_dir / 'network-snapshot-000004.pkl').is_file()
+
+
+def test_damaged_training_state(tmp_path, tiny_latents):
+    assert train(tmp_path, tiny_latents, '--kimg=2', '--preview-frames=0').exit_code == 0
+    (state,) = only_run(tmp_path).glob('training-state-*.pt')
+    state.write_bytes(state.read_bytes()[:5000])
+    result = train(tmp_path, tiny_latents, f'--resume={state}')
+    assert result.exit_code == 2
+    assert 'cut off' in result.stderr
