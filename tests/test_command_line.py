@@ -43,7 +43,7 @@ def test_sizes_and_names() -> None:
 
 @command_line.command()
 @click.option('--how', default='fine',
-              type=click.Choice(['input', 'full', 'denied', 'missing', 'memory', 'torch', 'stop', 'bug', 'fine']))
+              type=click.Choice(['input', 'full', 'denied', 'missing', 'memory', 'torch', 'package', 'stop', 'bug', 'fine']))
 @click.option('--seeds', type=command_line.SEEDS, default='0-2')
 @click.option('--fps', type=command_line.FPS, default=25)
 @command_line.clear_errors
@@ -56,6 +56,7 @@ def _sample(how: str, seeds: list[int], fps: float) -> None:
         'missing': FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), 'no.pkl'),
         'memory': MemoryError(),
         'torch': RuntimeError('[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file'),
+        'package': ModuleNotFoundError("No module named 'imageio_ffmpeg'", name='imageio_ffmpeg'),
         'stop': KeyboardInterrupt(),
         'bug': RuntimeError('an inner error'),
     }
@@ -67,6 +68,7 @@ def _sample(how: str, seeds: list[int], fps: float) -> None:
 @pytest.mark.parametrize(('how', 'words'), [
     ('input', 'clip 3 has 10 frames'), ('full', "no space is left on the disk while writing 'out/a.mp4'"),
     ('denied', "no permission for '/root/a'"), ('missing', "'no.pkl'"), ('memory', 'out of memory'), ('torch', 'full'),
+    ('package', "'imageio_ffmpeg' is not installed"),
 ])
 def test_a_mistake_is_one_sentence_and_exit_code_2(how: str, words: str) -> None:
     result = CliRunner().invoke(_sample, ['--how', how])

@@ -6,6 +6,7 @@ The lists are facts about the two repositories: their file names, and the public
 import ast
 import pathlib
 import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -187,3 +188,27 @@ def test_embedded_sources_stand_alone(root: pathlib.Path) -> None:
             module = node.module if isinstance(node, ast.ImportFrom) else None
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [module] if module else []
             assert not [m for m in modules if m.split('.')[0] in ('networks', 'training', 'metrics', 'plugins', 'dnnlib')], name
+
+
+def test_a_host_that_needs_pkg_resources_gets_it(root: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """stylegan3's operations compare versions with a module that today's setuptools lacks."""
+    ops = tmp_path / 'torch_utils' / 'ops'
+    ops.mkdir(parents=True)
+    (ops / 'conv2d_gradfix.py').write_text('from pkg_resources import parse_version\n'
+                                           'new = parse_version("2.13.0+cpu") >= parse_version("1.11.0a")\n')
+    (tmp_path / 'networks').symlink_to(root / 'networks')
+    program = ('import sys; sys.modules.pop("pkg_resources", None)\n'
+               'class Missing:\n'
+               '    def find_spec(self, name, *rest):\n'
+               '        if name == "pkg_resources": raise ModuleNotFoundError(name)\n'
+               'import importlib.util as u; real = u.find_spec\n'
+               'u.find_spec = lambda name, *rest: None if name == "pkg_resources" else real(name, *rest)\n'
+               'sys.meta_path.insert(0, Missing())\n'
+               'import networks\n'
+               'print("pkg_resources" in sys.modules)\n'
+               'from torch_utils.ops import conv2d_gradfix; print(conv2d_gradfix.new)\n')
+    over = subprocess.run([sys.executable, '-c', program], cwd=tmp_path, capture_output=True, text=True)
+    assert over.stdout == 'True\nTrue\n', over.stderr
+    alone = subprocess.run([sys.executable, '-c', program.rsplit('from torch_utils', 1)[0]], cwd=root, capture_output=True,
+                           text=True)
+    assert alone.stdout == 'False\n', alone.stderr  # our own host layer does without
