@@ -122,7 +122,12 @@ def test_smoothing_and_early_stop(G: Any) -> None:
     calls: list[int] = []
     inversion = Inversion(G, None, InversionOptions(steps=200, stop=1.0, patience=10))
     synthesize = inversion.synthesize
-    inversion.synthesize = lambda ws: (calls.append(len(ws)), synthesize(ws))[1]  # type: ignore[method-assign]
+
+    def count(ws: torch.Tensor) -> torch.Tensor:
+        calls.append(len(ws))
+        return synthesize(ws)
+
+    inversion.synthesize = count  # type: ignore[method-assign]
     inversion.fit_chunk(targets, None, start)
     assert calls == [4] * 10
 
@@ -163,22 +168,31 @@ class Harmful:
         return (os.mkdir, ('harmed',))
 
 
-def make_mistake(path: pathlib.Path, kind: str, codes: np.ndarray) -> pathlib.Path:
-    broken = codes.copy()
-    broken[13, 2, 1] = np.nan
-    {
-        'nan.npy': lambda: np.save(path / kind, broken),
-        'layers.npz': lambda: np.savez(path / kind, w=np.zeros((4, 18, 512), np.float32)),
-        'names.npz': lambda: np.savez(path / kind, latents=codes),
-        'cut.npz': lambda: (np.savez(path / kind, w=codes), (path / kind).write_bytes((path / kind).read_bytes()[:-100])),
-        'objects.npy': lambda: np.save(path / kind, np.array([Harmful()]), allow_pickle=True),
-        'harmful.pt': lambda: torch.save({'latents': Harmful()}, path / kind),
-        'dictionary.pt': lambda: torch.save({'latents': torch.zeros(3)}, path / kind),
-        'text.mp4': lambda: (path / kind).write_text('hello' * 100),
-        'absent.mp4': lambda: None,
-        'folder': (path / kind).mkdir,
-    }[kind]()
-    return path / kind
+def make_mistake(folder: pathlib.Path, kind: str, codes: np.ndarray) -> pathlib.Path:
+    path = folder / kind
+    match kind:
+        case 'nan.npy':
+            broken = codes.copy()
+            broken[13, 2, 1] = np.nan
+            np.save(path, broken)
+        case 'layers.npz':
+            np.savez(path, w=np.zeros((4, 18, 512), np.float32))
+        case 'names.npz':
+            np.savez(path, latents=codes)
+        case 'cut.npz':
+            np.savez(path, w=codes)
+            path.write_bytes(path.read_bytes()[:-100])
+        case 'objects.npy':
+            np.save(path, np.array([Harmful()]), allow_pickle=True)
+        case 'harmful.pt':
+            torch.save({'latents': Harmful()}, path)
+        case 'dictionary.pt':
+            torch.save({'latents': torch.zeros(3)}, path)
+        case 'text.mp4':
+            path.write_text('hello' * 100)
+        case 'folder':
+            path.mkdir()
+    return path
 
 
 @pytest.mark.parametrize(('kind', 'sentence'), [

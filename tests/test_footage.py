@@ -4,7 +4,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import zipfile
 
 import imageio_ffmpeg
 import numpy as np
@@ -186,23 +186,31 @@ def random_frames(count: int, side: int = 64) -> np.ndarray:
     return np.random.RandomState(0).randint(0, 256, (count, side, side, 3)).astype(np.uint8)
 
 
-def make_bad(path: pathlib.Path, kind: str) -> pathlib.Path:
-    makers: dict[str, Callable[[], object]] = {
-        'text.mp4': lambda: (path / kind).write_text('hello, this is no video\n' * 50),
-        'letters.txt': lambda: (path / kind).write_text('hello\n' * 50),
-        'nothing.mp4': lambda: (path / kind).write_bytes(b''),
-        'no-index.mp4': lambda: (write_video(path / kind, numbered_frames(30), 25), cut(path / kind, 0.5)),
-        'cut.mkv': lambda: (write_video(path / kind, random_frames(20), 25, *LOSSLESS), cut(path / kind, 0.53)),
-        'sound.mp4': lambda: ffmpeg('-f', 'lavfi', '-i', 'sine=duration=1', path / kind),
-        'folder': (path / kind).mkdir,
-        'text.zip': lambda: (path / kind).write_text('no zip'),
-        'empty.zip': lambda: shutil.make_archive(str(path / 'empty'), 'zip', (path / 'nothing').mkdir() or path / 'nothing'),
-        'cut.png': lambda: (PIL.Image.fromarray(random_frames(1)[0]).save(path / kind), cut(path / kind, 0.5)),
-        'sizes': lambda: ((path / kind).mkdir(), PIL.Image.new('RGB', (8, 8)).save(path / kind / '0.png'),
-                          PIL.Image.new('RGB', (9, 8)).save(path / kind / '1.png')),
-    }
-    makers[kind]()
-    return path / kind
+def make_bad(folder: pathlib.Path, kind: str) -> pathlib.Path:
+    path = folder / kind
+    match kind:
+        case 'text.mp4' | 'letters.txt' | 'text.zip':
+            path.write_text('hello, this is no recording\n' * 50)
+        case 'nothing.mp4':
+            path.write_bytes(b'')
+        case 'no-index.mp4':
+            cut(write_video(path, numbered_frames(30), 25), 0.5)
+        case 'cut.mkv':
+            cut(write_video(path, random_frames(20), 25, *LOSSLESS), 0.53)
+        case 'sound.mp4':
+            ffmpeg('-f', 'lavfi', '-i', 'sine=duration=1', path)
+        case 'folder':
+            path.mkdir()
+        case 'empty.zip':
+            zipfile.ZipFile(path, 'w').close()
+        case 'cut.png':
+            PIL.Image.fromarray(random_frames(1)[0]).save(path)
+            cut(path, 0.5)
+        case 'sizes':
+            path.mkdir()
+            PIL.Image.new('RGB', (8, 8)).save(path / '0.png')
+            PIL.Image.new('RGB', (9, 8)).save(path / '1.png')
+    return path
 
 
 @pytest.mark.parametrize(('kind', 'sentence'), [
