@@ -116,7 +116,7 @@ def use_plugins(emulated, monkeypatch):
     """Let impl='cuda' use the emulated modules for CPU tensors; call with True for the kernels with tiles."""
     def switch(tiles=False):
         monkeypatch.setattr(cuda_plugins, 'plugin_for',
-                            lambda operation, x, impl: emulated[operation] if impl == 'cuda' else None)
+                            lambda operation, x, impl, probe: emulated[operation] if impl == 'cuda' else None)
         for module in (bias_act_cuda, upfirdn2d_cuda):
             monkeypatch.setattr(module, 'current_stream', lambda x: int(tiles))
         monkeypatch.setattr(torch.cuda, 'device', contextlib.nullcontext)
@@ -191,6 +191,20 @@ def test_results_keep_the_layout(use_plugins):
         upfirdn2d.upsample2d(x.half(), torch.ones(4, 4))
     with pytest.raises(RuntimeError, match='bias_act: refused'):
         bias_act.bias_act(x.half())
+
+
+def test_a_plugin_that_does_not_run_is_left_alone(emulated, use_plugins, monkeypatch, capsys):
+    use_plugins()
+    monkeypatch.setattr(cuda_plugins, '_works_on', {})
+    for module, probe in ((bias_act, bias_act._probe), (upfirdn2d, upfirdn2d._probe)):
+        operation = module.__name__.rsplit('.', 1)[-1]
+        assert cuda_plugins._works(operation, emulated[operation], torch.device('cpu'), probe)
+    assert capsys.readouterr().err == ''
+    monkeypatch.setattr(cuda_plugins, '_works_on', {})
+    for _ in range(2):
+        assert not cuda_plugins._works('bias_act', None, torch.device('cpu'),
+                                       lambda plugin, x: bias_act._probe(emulated['bias_act'], x.half()))
+    assert capsys.readouterr().err.count('does not run on cpu (bias_act: refused); going on') == 1
 
 
 def test_filtered_lrelu(use_plugins):

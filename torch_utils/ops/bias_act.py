@@ -56,7 +56,7 @@ def bias_act(
     impl:  str = 'cuda',                # 'cuda' = the CUDA form where possible, 'ref' = the plain form.
 ) -> torch.Tensor:
     """Return clamp(act(x + b) * gain), of the shape and dtype of x; differentiable twice."""
-    plugin = cuda_plugins.plugin_for('bias_act', x, impl)
+    plugin = cuda_plugins.plugin_for('bias_act', x, impl, _probe)
     spec = activation_funcs[act]
     alpha = float(spec.def_alpha if alpha is None else alpha)
     gain = float(spec.def_gain if gain is None else gain)
@@ -71,6 +71,10 @@ def bias_act(
             return _PiecewiseLinear.apply(x, b, dim % x.ndim, slope, gain, limit)
         return _piecewise_linear(x, b, dim, slope, gain, limit)
     return _plain(x, b, dim, act, alpha, gain, limit)
+
+
+def _probe(plugin: Any, x: torch.Tensor) -> torch.Tensor:
+    return bias_act_cuda.run(x, None, bias_act_cuda.Options(plugin, activation_funcs['linear'], 1, 0.0, 1.0, -1.0))
 
 
 def _along(b: torch.Tensor, dim: int, ndim: int) -> torch.Tensor:

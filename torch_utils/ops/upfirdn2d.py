@@ -99,7 +99,7 @@ def upfirdn2d(
     if f is None:
         f = torch.ones([1, 1], dtype=torch.float32, device=x.device)
     resampling = _Resampling(up, down, padding, bool(flip_filter), float(gain))
-    plugin = cuda_plugins.plugin_for('upfirdn2d', x, impl)
+    plugin = cuda_plugins.plugin_for('upfirdn2d', x, impl, _probe)
     if torch.is_grad_enabled() and f.requires_grad:
         return _insert_zeros_and_filter(x, f, resampling)
     return _differentiable(x, f, resampling, plugin)
@@ -158,6 +158,10 @@ def _differentiable(x: torch.Tensor, f: torch.Tensor, resampling: _Resampling, p
     if torch.is_grad_enabled() and x.requires_grad:
         return _Upfirdn2d.apply(x, f, resampling, plugin)
     return _run(x, f, resampling, plugin)
+
+
+def _probe(plugin: Any, x: torch.Tensor) -> torch.Tensor:
+    return upfirdn2d_cuda.run(plugin, x, x[0, 0], _Resampling((1, 1), (1, 1), (0, 0, 0, 0), False, 1.0))
 
 
 def _run(x: torch.Tensor, f: torch.Tensor, resampling: _Resampling, plugin: Any) -> torch.Tensor:
