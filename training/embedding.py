@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -86,7 +87,10 @@ class Embedder:
             images = frames_to_images(frames, int(self.G.img_channels)).to(self.inversion.device)
             targets = shrink(images, self.inversion.resolution)
             ws = self._embed_chunk(images, targets, writer)
-            writer.append(ws.cpu().numpy(), self._measure(ws, targets, writer.num_frames))
+            rows = self._measure(ws, targets, writer.num_frames)
+            for row, jitter in zip(rows, self._jitter(ws, writer), strict=True):
+                row.update(jitter)
+            writer.append(ws.cpu().numpy(), rows)
             bar.update(len(frames))
 
     def _embed_chunk(self, images: torch.Tensor, targets: torch.Tensor, writer: ClipWriter) -> torch.Tensor:
@@ -110,6 +114,16 @@ class Embedder:
                 for index, row in zip(chosen, self.inversion.measure(ws[chosen], targets[chosen]), strict=True):
                     rows[index] = row
         return rows
+
+    def _jitter(self, ws: torch.Tensor, writer: ClipWriter) -> list[dict[str, float]]:
+        """Second difference of each code over time, root mean square, standard deviations of W; not for the first two."""
+        before = torch.from_numpy(writer.last_codes(2)).to(ws.device)
+        h = self.inversion.whiten(torch.cat([before, ws]))
+        if len(h) < 3:
+            return [{} for _ in range(len(ws))]
+        values = (h[2:] - 2 * h[1:-1] + h[:-2]).square().mean(dim=(1, 2)).sqrt()
+        rows = [{'jitter': float(value)} for value in values]
+        return [{} for _ in range(len(ws) - len(rows))] + rows
 
 #----------------------------------------------------------------------------
 
@@ -139,6 +153,7 @@ def embed_all(
         if embedder is None:
             raise ValueError('footage needs an embedder')
         part = writer.open_clip(clip.name, chunk=embedder.chunk)
+        first, start_time = part.num_frames, time.perf_counter()
         try:
             with progress(
                 total=clip.expected_frames, initial=part.num_frames, description=f'clip {number}/{len(clips)} {clip.name}',
@@ -151,11 +166,11 @@ def embed_all(
             part.discard()
             continue
         averages = part.averages()
-        count = part.num_frames
+        rate = (part.num_frames - first) / (time.perf_counter() - start_time)
         part.close(fps=clip.fps, source=clip.source)
         quality = ''.join(f', {label} {averages[key]:{form}}' for key, label, form in (
-            ('psnr', 'PSNR', '.2f'), ('lpips', 'LPIPS', '.4f')) if key in averages)
-        report(f'{clip.name}: {count} frames{quality}')
+            ('psnr', 'PSNR', '.2f'), ('lpips', 'LPIPS', '.4f'), ('jitter', 'jitter', '.3f')) if key in averages)
+        report(f'{clip.name}: {part.num_frames} frames{quality}, {rate:.2f} frames a second')
 
 #----------------------------------------------------------------------------
 

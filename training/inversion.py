@@ -67,6 +67,10 @@ class Inversion:
         """Returns ``count`` times the average code, ``[count, num_ws, w_dim]``."""
         return self.w_avg.expand(count, self.num_ws, self.w_dim).clone()
 
+    def whiten(self, ws: torch.Tensor) -> torch.Tensor:
+        """Returns h of codes w, both ``[N, num_ws, w_dim]``."""
+        return (ws.to(self.device) - self.w_avg) @ self._inverse.T
+
     def synthesize(self, ws: torch.Tensor) -> torch.Tensor:
         """Renders codes at the resolution of the comparison, ``[N, C, resolution, resolution]``."""
         return shrink(self.G.synthesis(ws, noise_mode='const', force_fp32=True).to(torch.float32), self.resolution)
@@ -97,8 +101,8 @@ class Inversion:
         self, targets: torch.Tensor, start: torch.Tensor, previous: torch.Tensor | None, steps: int,
     ) -> torch.Tensor:
         options = self.options
-        h = ((start.to(self.device) - self.w_avg) @ self._inverse.T).clone().requires_grad_()
-        before = None if previous is None else (previous.to(self.device) - self.w_avg) @ self._inverse.T
+        h = self.whiten(start).clone().requires_grad_()
+        before = None if previous is None else self.whiten(previous)
         with torch.no_grad():
             wanted = None if self.lpips is None else self.lpips.embed(targets)
         optimizer = torch.optim.Adam([h], lr=options.lr, betas=(0.9, 0.99))
