@@ -245,7 +245,7 @@ def check_space(outdir: str, outputs: list[Output], options: Any, G: Any) -> Non
     # A lower bound from real footage: PNG keeps at least a quarter of the bytes, H.264 about a thousandth.
     per_frame += G.img_resolution ** 2 * 3 * (0.25 if options.ending == 'png' else 0.001)
     count = sum(len(output.seeds) for output in outputs)
-    command_line.require_free_space(outdir, count * options.frames * per_frame, f'{count} videos')
+    command_line.require_free_space(outdir, count * options.frames * per_frame, '1 video' if count == 1 else f'{count} videos')
 
 
 def write_output(output: Output, settings: Settings, generator: Any, G: Any, center: Any, *, outdir: str,

@@ -143,7 +143,7 @@ def test_progress_without_a_terminal_is_whole_lines_with_the_time_left() -> None
 def test_checks_before_long_work(tmp_path: os.PathLike[str]) -> None:
     target = os.path.join(tmp_path, 'a', 'b', 'c.mp4')
     command_line.require_free_space(target, 1, 'one byte')
-    with pytest.raises(command_line.UserMistake, match=r'4 videos need about 1024.0 TiB, but .* are free at .*c.mp4'):
+    with pytest.raises(command_line.UserMistake, match=r'4 videos: about 1024.0 TiB are needed, but .* are free at .*c.mp4'):
         command_line.require_free_space(target, 2 ** 50, '4 videos')
     file = os.path.join(tmp_path, 'file')
     with open(file, 'w'):

@@ -365,7 +365,7 @@ def require_free_space(path: str | os.PathLike[str], num_bytes: float, purpose: 
     """
     free = shutil.disk_usage(existing_parent(path)).free
     if free < num_bytes:
-        raise UserMistake(f'{purpose} need about {format_bytes(num_bytes)}, but {format_bytes(free)} are free at '
+        raise UserMistake(f'{purpose}: about {format_bytes(num_bytes)} are needed, but {format_bytes(free)} are free at '
                           f'{os.fspath(path)!r}; free some space or choose another place')
 
 
