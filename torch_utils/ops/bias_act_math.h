@@ -79,7 +79,11 @@ ON_BOTH_SIDES void bias_act_element(const BiasActArguments& p, Index index) {
         const S y = p.act == SWISH ? activation(int(SWISH), u, alpha) * gain : load_or_zero<Element, S>(p.yref, index);
         const S factor = p.grad == 1 ? first_derivative(p.act, u, y / gain, alpha)
                                      : load_or_zero<Element, S>(p.dy, index) * second_derivative(p.act, u, y / gain);
-        result = limit >= S(0) && !(fabs(y) < limit) ? S(0) : x * gain * factor;
+        // what was clamped is as large as the limit after rounding, which can be less than the limit
+        Element stored;
+        from_scalar(limit, &stored);
+        const S largest = p.act == SWISH ? limit : S(to_scalar(stored));
+        result = limit >= S(0) && !(fabs(y) < largest) ? S(0) : x * gain * factor;
     }
     from_scalar(result, &static_cast<Element*>(p.y)[index]);
 }
