@@ -140,6 +140,22 @@ def test_progress_without_a_terminal_is_whole_lines_with_the_time_left() -> None
     assert log.getvalue() == ''  # done before the first line is due
 
 
+def test_progress_goes_through_a_stream_that_can_only_write() -> None:
+    class Plain:  # such as the Logger of NVIDIA's dnnlib, which replaces sys.stderr
+        text = ''
+
+        def write(self, text: str) -> None:
+            self.text += text
+
+        def flush(self) -> None:
+            pass
+
+    log = Plain()
+    with command_line.progress(total=2, description='Rendering', every_seconds=0, file=log) as bar:  # type: ignore[arg-type]
+        bar.update(2)
+    assert log.text.endswith('Rendering: 2 of 2 frames (100%), 00:00 gone, 00:00 left\n')
+
+
 def test_checks_before_long_work(tmp_path: os.PathLike[str]) -> None:
     target = os.path.join(tmp_path, 'a', 'b', 'c.mp4')
     command_line.require_free_space(target, 1, 'one byte')

@@ -330,7 +330,7 @@ def progress(*, total: float | None, description: str, unit: str = 'frame', init
         file: Where to, standard error by default.
     """
     stream = sys.stderr if file is None else file
-    if stream.isatty():
+    if getattr(stream, 'isatty', lambda: False)():  # the host's Logger, which may stand for stderr, has no such method
         return tqdm(total=total, desc=description, unit=unit, initial=initial, file=stream, dynamic_ncols=True)
     if total is None:
         line = '{desc}: {n_fmt} {unit}s in {elapsed}, {rate_fmt}'

@@ -84,9 +84,9 @@ def stream_codes(generator: Any, seed: int, *, chunk: int, burn_in: int = 0) -> 
     while True:
         with torch.no_grad():
             latents = []
-            for _ in range(chunk):
+            for s in noise.steps(chunk).unbind(1):
                 latents.append(l)
-                state, l = generator.step(noise.steps(1)[:, 0], state)
+                state, l = generator.step(s, state)
             codes = generator.codes(torch.cat(latents))
         yield codes
 
