@@ -19,6 +19,7 @@ from networks.stylegan2 import Generator
 
 from .fast_synthesis import fast_synthesis
 from .head_parameters import NUM_PARAMETERS
+from .orthogonal_momentum import PairedOptimizer
 from .picture_pool import PicturePool
 
 # ----------------------------------------------------------------------------
@@ -27,7 +28,7 @@ from .picture_pool import PicturePool
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A stretch of fitting at one resolution; the learning rate falls from `lr` to `lr_end` along a cosine."""
+    """A stretch of fitting at one resolution; the step size falls from `lr` to `lr_end` along a cosine."""
 
     resolution: int
     steps: int
@@ -47,18 +48,17 @@ class FitSettings:
     channel_max: int = 128
     mapping_layers: int = 3
     stages: tuple[Stage, ...] = (
-        Stage(16, 2000, 16, 4e-3, 4e-3),
-        Stage(32, 2500, 16, 4e-3, 3e-3),
-        Stage(64, 2500, 16, 3e-3, 2.5e-3),
-        Stage(128, 5000, 16, 2.5e-3, 2e-5),
+        Stage(32, 1500, 16, 1.5e-2, 1.5e-2),
+        Stage(64, 1500, 16, 1.5e-2, 1.2e-2),
+        Stage(128, 4500, 16, 1.2e-2, 1e-4),
     )
     pool_capacity: int = 24000
-    pool_first: int = 1024  # pictures rendered before the first step
-    pool_per_step: float = 1.5  # pictures rendered in each later step
+    pool_first: int = 4096  # pictures rendered before the first step
+    pool_per_step: float = 2.0  # pictures rendered in each later step
     feature_weight: float = 6.0  # how much more eyes and mouth count
     edge_weight: float = 1.0  # of the differences between neighbouring pixels
     ema_steps: float = 400.0  # time constant of the moving average of the weights
-    clip_norm: float = 1.0  # largest norm of the gradient
+    adam_ratio: float = 0.3  # step size of biases and constants, as a part of that of the matrices
 
 
 def build_generator(settings: FitSettings) -> Generator:
@@ -121,7 +121,7 @@ class GeneratorFit:
         self.generator = build_generator(settings).train()
         self.average = build_generator(settings).eval().requires_grad_(False)
         self.average.load_state_dict(self.generator.state_dict())
-        self.optimizer = torch.optim.Adam(self.generator.parameters(), lr=settings.stages[0].lr, betas=(0.9, 0.99))
+        self.optimizer = PairedOptimizer(self.generator)
         self.step = 0
         if (folder / 'fit.pt').exists():
             state = torch.load(folder / 'fit.pt', weights_only=True)
@@ -179,14 +179,12 @@ class GeneratorFit:
         if stage.resolution < settings.resolution:
             factor = settings.resolution // stage.resolution
             wanted, importance = F.avg_pool2d(wanted, factor), F.avg_pool2d(importance, factor)
-        for group in self.optimizer.param_groups:
-            group['lr'] = float(stage.lr_end + (stage.lr - stage.lr_end) * 0.5 * (1 + np.cos(np.pi * fraction)))
+        lr = stage.lr_end + (stage.lr - stage.lr_end) * 0.5 * (1 + np.cos(np.pi * fraction))
         made = fast_synthesis(self.generator, self.generator.mapping(z, None), stage.resolution)
         loss = picture_loss(made, wanted, importance, settings.edge_weight)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_([p for p in self.generator.parameters() if p.grad is not None], settings.clip_norm)
-        self.optimizer.step()
+        self.optimizer.step(lr, settings.adam_ratio * lr)
         self.step += 1
         decay = min(1 - 1 / settings.ema_steps, self.step / (self.step + 10))
         with torch.no_grad():

@@ -20,6 +20,7 @@ from networks.w_encoder import WEncoder
 from .fast_synthesis import fast_synthesis
 from .fit_generator import picture_loss
 from .head_parameters import MOTION, NUM_IDENTITY, NUM_PARAMETERS, parameters_from_latent
+from .orthogonal_momentum import PairedOptimizer
 from .picture_pool import PicturePool
 from .truth_reader import TruthReader
 
@@ -30,12 +31,12 @@ class ReaderSettings:
 
     seed: int = 2
     # Encoder: first codes alone, then codes and reconstructed pictures.
-    code_steps: int = 4000
+    code_steps: int = 2000
     code_batch: int = 32
-    picture_steps: int = 2500
+    picture_steps: int = 1200
     picture_batch: int = 16
-    encoder_lr: float = 1.5e-3
-    picture_lr: float = 6e-4
+    encoder_lr: float = 8e-4
+    picture_lr: float = 4e-4
     picture_weight: float = 2.0
     feature_weight: float = 6.0
     encoder_shape: tuple[tuple[str, int], ...] = (
@@ -45,9 +46,9 @@ class ReaderSettings:
         ('head_features', 48),
     )
     # Reader of true parameters.
-    reader_steps: int = 5000
+    reader_steps: int = 2500
     reader_batch: int = 64
-    reader_lr: float = 2e-3
+    reader_lr: float = 8e-4
 
 
 def _cosine(lr: float, fraction: float) -> float:
@@ -60,7 +61,7 @@ class _Loop:
 
     def __init__(self, path: pathlib.Path, module: torch.nn.Module, num_steps: int, label: str) -> None:
         self.path, self.module, self.num_steps, self.label = path, module, num_steps, label
-        self.optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, betas=(0.9, 0.99))
+        self.optimizer = PairedOptimizer(module)
         self.first_step = 0
         if path.exists():
             state = torch.load(path, weights_only=True)
@@ -78,8 +79,7 @@ class _Loop:
         saved = reported = time.monotonic()
         self.losses: list[float] = []
         for step in range(self.first_step, self.num_steps):
-            for group in self.optimizer.param_groups:
-                group['lr'] = _cosine(lr, step / self.num_steps)
+            self.lr = _cosine(lr, step / self.num_steps)
             yield step
             now = time.monotonic()
             if now - reported > 20 or step + 1 == self.num_steps:
@@ -90,10 +90,9 @@ class _Loop:
                 saved = now
 
     def descend(self, loss: torch.Tensor) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.module.parameters(), 1.0)
-        self.optimizer.step()
+        self.optimizer.step(self.lr, 1.5 * self.lr)
         self.losses.append(float(loss.detach()))
 
 
