@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import tempfile
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -285,10 +284,3 @@ class PngWriter(FrameWriter):
         if self._started and not self._done:
             shutil.rmtree(self._partial, ignore_errors=True)
         self._done = True
-
-
-def open_writer(path: str | os.PathLike[str], **video_options: Any) -> FrameWriter:
-    """A VideoWriter where the name has a video's ending, else a PngWriter for a folder (which takes no options)."""
-    if os.path.splitext(os.fspath(path))[1].lower() in CONTAINERS:
-        return VideoWriter(path, **video_options)
-    return PngWriter(path)
