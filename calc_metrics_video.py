@@ -156,7 +156,8 @@ def calculate(options: types.SimpleNamespace) -> None:
             result = metric_main.calc_metric(
                 metric=name, G=generator, num_gpus=1, rank=0, device=device, progress=progress_monitor(),
                 dataset_kwargs=dnnlib.EasyDict(class_name='training.latent_dataset.LatentDataset', path=data))
-        result = dnnlib.EasyDict(result, protocol=protocol)
+        definition = {'metric_file': known[name], 'metric_file_sha256': checkpoints.file_sha256(known[name])}
+        result = dnnlib.EasyDict(result, protocol={**protocol, **definition})
         metric_main.report_metric(result, run_dir=run_folder(network), snapshot_pkl=network)
 
 

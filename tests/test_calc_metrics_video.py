@@ -68,6 +68,7 @@ def test_every_result_is_one_json_line(run_dir: pathlib.Path, root: pathlib.Path
         assert line['results'][f'{name}_dimension'] == 27
         assert line['results'][f'{name}_start_frame'] == (225 if name.endswith('at225') else 0)
         assert line['protocol']['data_frames'] == 700
+        assert line['protocol']['metric_file'].endswith('latent_frechet_distance.py')
         assert len(line['protocol']['network_sha256']) == len(line['protocol']['data_sha256']) == 64
         kept = (run_dir / f'metric-{name}.jsonl').read_text().splitlines()
         assert [json.loads(text) for text in kept] == [line]
