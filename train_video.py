@@ -82,11 +82,11 @@ SHARE = command_line.FloatRange(0, 1)
 @click.option('--carry',         help='Share of generated windows that continue earlier ones; 0 is the paper',
               metavar='FLOAT', type=SHARE, default=0.75)
 @click.option('--motion-weight', help='How much the critic sees of the motion between frames on its own; 0 is the paper',
-              metavar='FLOAT', type=command_line.NON_NEGATIVE_FLOAT, default=0)
+              metavar='FLOAT', type=command_line.NON_NEGATIVE_FLOAT, default=1)
 @click.option('--glr',           help='Learning rate of the generator', metavar='FLOAT',
-              type=command_line.POSITIVE_FLOAT, default=3e-3)
+              type=command_line.POSITIVE_FLOAT, default=6e-3)
 @click.option('--clr',           help='Learning rate of the critic', metavar='FLOAT', type=command_line.POSITIVE_FLOAT,
-              default=3e-3)
+              default=6e-3)
 @click.option('--decay',         help='Share of the training, at its end, in which the learning rates fall to zero',
               metavar='FLOAT', type=SHARE, default=0.5)
 @click.option('--ema',           help='Half-life of the moving average', metavar='KIMG',

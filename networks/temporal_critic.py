@@ -34,8 +34,8 @@ class TemporalCritic(torch.nn.Module):
         self,
         num_features: int,
         num_frames: int = 25,
-        narrowing_widths: Sequence[int] = (128, 64, 32),
-        temporal_channels: Sequence[int] = (64, 128, 128),
+        narrowing_widths: Sequence[int] = (64, 32),
+        temporal_channels: Sequence[int] = (64, 64, 64),
         slope: float = 0.2,
     ) -> None:
         super().__init__()

@@ -177,6 +177,21 @@ def test_windows_refuse_short_footage(tiny_latents):
             Windows(dataset, space, 91)
 
 
+def test_critic_sees_motion_in_its_own_unit(tiny_latents):
+    with LatentDataset(str(tiny_latents)) as dataset:
+        space = fit_latent_space(dataset)
+        windows = Windows(dataset, space, 60)  # the second clip is one window
+    K = space.num_coordinates
+    y = torch.stack([windows.coordinates[start:start + 60] for start in windows.starts])
+    view = windows.critic_view(y, 0.5)
+    torch.testing.assert_close(view[..., :K], y)
+    assert view[:, 0, K:].abs().max() == 0
+    torch.testing.assert_close(view[:, 1:, K:], 0.5 * (y[:, 1:] - y[:, :-1]) / windows.motion_unit)
+    clips = [torch.diff(clip, dim=0) / windows.motion_unit for clip in windows.clips]
+    torch.testing.assert_close(torch.cat(clips).square().mean(dim=0), torch.ones(K))
+    assert windows.critic_view(y, 0.0) is y
+
+
 def make_trainer(tiny_latents, **settings) -> TemporalTrainer:
     with LatentDataset(str(tiny_latents)) as dataset:
         space = fit_latent_space(dataset)

@@ -1,7 +1,8 @@
 """One step of the temporal GAN, with all the state that it needs to go on.
 
-A step is `critic_steps` updates of the critic, one of the generator, one of its moving average. Beyond the paper, some
-of the generated windows may continue earlier ones (`carry`): they begin at a memory that the generator reached at some frame of
+A step is `critic_steps` updates of the critic, one of the generator, one of its moving average. Two things go beyond the paper
+(docs/choices.md). The critic sees the motion between frames on its own (`motion_weight`, Windows.critic_view). And some of the
+generated windows may continue earlier ones (`carry`): they begin at a memory that the generator reached at some frame of
 an earlier window instead of at a fresh i. The critic then also judges what comes long after the first t frames, which the
 paper's training never sees. Gradients stay inside of a window.
 """
@@ -49,9 +50,9 @@ class Settings:
     gap_batch_shrink: int = 4
     carry: float = 0.75
     pool: int = 16
-    motion_weight: float = 0.0
-    generator_lr: float = 3e-3
-    critic_lr: float = 3e-3
+    motion_weight: float = 1.0
+    generator_lr: float = 6e-3
+    critic_lr: float = 6e-3
     beta1: float = 0.5
     beta2: float = 0.9
     decay: float = 0.5
