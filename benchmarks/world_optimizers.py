@@ -24,7 +24,7 @@ RESOLUTION = 32
 
 @command()
 @click.option('--steps', help='Steps of each trial', metavar='INT', type=click.IntRange(min=20), default=300, show_default=True)
-@click.option('--pictures', help='Rendered heads; 400 more are held out', metavar='INT', type=click.IntRange(min=100), default=4000)
+@click.option('--pictures', help='Rendered heads; 400 more are held out', metavar='INT', type=click.IntRange(100), default=4000)
 @clear_errors
 def main(steps: int, pictures: int) -> None:
     """Print one JSON line for each optimiser: PSNR on held-out heads, and the time the steps took."""
@@ -54,7 +54,8 @@ def main(steps: int, pictures: int) -> None:
         seconds = time.process_time() - started
         with torch.no_grad():
             held_out = torch.arange(pictures, pictures + 400)
-            made = torch.cat([fast_synthesis(generator, generator.mapping(z[part], None), RESOLUTION) for part in held_out.split(100)])
+            codes = generator.mapping(z[held_out], None)
+            made = torch.cat([fast_synthesis(generator, part, RESOLUTION) for part in codes.split(100)])
         error = F.mse_loss(made, images[held_out], reduction='none').mean(dim=[1, 2, 3])
         psnr = float((10 * torch.log10(4 / error)).mean())
         print(json.dumps({'optimizer': name, 'lr': lr, 'steps': steps, 'psnr': round(psnr, 2), 'cpu_seconds': round(seconds, 1)}))

@@ -50,7 +50,7 @@ class FitSettings:
     stages: tuple[Stage, ...] = (
         Stage(32, 1500, 16, 1.5e-2, 1.5e-2),
         Stage(64, 1500, 16, 1.5e-2, 1.2e-2),
-        Stage(128, 4500, 16, 1.2e-2, 1e-4),
+        Stage(128, 3000, 16, 1.2e-2, 1e-4),
     )
     pool_capacity: int = 24000
     pool_first: int = 4096  # pictures rendered before the first step

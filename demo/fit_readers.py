@@ -41,7 +41,7 @@ class ReaderSettings:
     feature_weight: float = 6.0
     encoder_shape: tuple[tuple[str, int], ...] = (
         ('channel_base', 1536),
-        ('channel_max', 96),
+        ('channel_max', 80),
         ('hidden_features', 128),
         ('head_features', 48),
     )
@@ -120,6 +120,7 @@ def fit_encoder(folder: pathlib.Path, generator: Generator, pool: PicturePool, s
     second part also `picture_weight` times the picture loss of the reconstruction.
     """
     encoder = build_encoder(generator, settings)
+    encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     whiten = torch.linalg.inv(encoder.w_basis.double()).float().t()
     for part, (num_steps, batch, lr) in enumerate(
         (
@@ -136,13 +137,14 @@ def fit_encoder(folder: pathlib.Path, generator: Generator, pool: PicturePool, s
                 if part == 0 and step % 4 == 0:  # the generator's own pictures of the same heads
                     pictures = fast_synthesis(generator, wanted)
             with torch.autocast('cpu', torch.bfloat16):
-                codes = encoder(pictures)
+                codes = encoder(pictures.contiguous(memory_format=torch.channels_last))
             codes = codes.float()
             loss = ((codes - wanted) @ whiten).square().mean()
             if part == 1:
                 made = fast_synthesis(generator, codes)
                 loss = loss + settings.picture_weight * picture_loss(made, pictures, 1 + settings.feature_weight * features, 0.5)
             loop.descend(loss)
+    encoder.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return encoder.eval().requires_grad_(False)
 
 

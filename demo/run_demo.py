@@ -26,6 +26,7 @@ from training.video_output import VideoWriter, image_grid
 from training.video_synthesis import render_codes
 
 from .dynamics import FPS, perform
+from .head_parameters import INDEX
 from .judge import blink_events, comparison_table, judge, match_events
 from .talking_head import render, to_uint8
 from .truth_reader import TruthReader, load_reader
@@ -38,8 +39,8 @@ CHUNK = 64  # frames rendered at a time
 # Steps.
 
 
-def run(*arguments: object) -> str:
-    """Print and run one command of the project from its folder; returns its standard output, which is also shown."""
+def run(*arguments: object, show: bool = True) -> str:
+    """Print and run one command of the project from its folder; returns its standard output, which is also shown if `show`."""
     words = [str(argument) for argument in arguments]
     print(f'\n$ python {shlex.join(words)}', flush=True)
     process = subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -47,7 +48,8 @@ def run(*arguments: object) -> str:
     lines = []
     try:
         for line in process.stdout:
-            print(line, end='', flush=True)
+            if show:
+                print(line, end='', flush=True)
             lines.append(line)
         code = process.wait()
     except KeyboardInterrupt:  # the command got the signal too: let it save its state
@@ -56,6 +58,30 @@ def run(*arguments: object) -> str:
     if code != 0:
         raise UserMistake(f'the command above ended with exit code {code}; what it said stands before this line')
     return ''.join(lines)
+
+
+def summarize_metrics(lines: str) -> str:
+    """The main number of each metric line, with its own scale: what equal videos and a still picture would get."""
+    texts = []
+    for line in lines.splitlines():
+        result = json.loads(line)
+        name, values = result['metric'], result['results']
+        scale = [
+            f'{label} {values[key]:.3f}'
+            for label, key in (('floor', f'{name}_floor'), ('still picture', f'{name}_constant'))
+            if key in values
+        ]
+        texts.append(f'{name}: {values[name]:.3f}' + (f' ({", ".join(scale)})' if scale else ''))
+    return '\n'.join(texts)
+
+
+def check_options(path: pathlib.Path, options: dict[str, float]) -> None:
+    """Remember the options of a new demonstration, and refuse to mix those of an earlier one."""
+    if path.exists() and json.loads(path.read_text()) != options:
+        raise UserMistake(
+            f'{path.parent} holds a demonstration with other options; remove that folder or choose another --outdir'
+        )
+    path.write_text(json.dumps(options) + '\n')
 
 
 def make_footage(video: pathlib.Path, truth: pathlib.Path, *, subject: int, frames: int) -> None:
@@ -147,9 +173,7 @@ def compare(out: pathlib.Path, footage: pathlib.Path, latents: pathlib.Path, vid
     columns = {name: average_judgement(track, frames) for name, track in tracks.items()}
     error = (embedded.astype(np.float32) - real[: len(embedded)]) ** 2
     psnr = float((10 * np.log10(255**2 / error.mean(axis=(1, 2, 3)))).mean())
-    precision, recall = match_events(
-        blink_events(tracks['footage'][:, list(truth_names()).index('blink')]), truth['blink_frames']
-    )
+    precision, recall = match_events(blink_events(tracks['footage'][:, INDEX['blink']]), truth['blink_frames'])
     (out / 'comparison.json').write_text(
         json.dumps({'columns': columns, 'embedded_psnr': psnr, 'blink_precision': precision, 'blink_recall': recall}, indent=2)
         + '\n'
@@ -163,13 +187,6 @@ def compare(out: pathlib.Path, footage: pathlib.Path, latents: pathlib.Path, vid
             comparison_table(columns),
         ]
     )
-
-
-def truth_names() -> tuple[str, ...]:
-    """Names of the columns of the truth."""
-    from .head_parameters import NAMES
-
-    return NAMES
 
 
 # ----------------------------------------------------------------------------
@@ -216,6 +233,7 @@ def main(outdir: str, subject: int, footage_frames: int, kimg: float, frames: in
             raise UserMistake(
                 f'{FOLDER / name} is missing; check out the repository again, or make it with: python -m demo.make_world'
             )
+    check_options(out / 'options.json', {'subject': subject, 'footage_frames': footage_frames, 'kimg': kimg})
     footage, latents = out / 'footage.mp4', out / 'latents.zip'
     if not (footage.exists() and (out / 'truth.npz').exists()):
         report(f'Rendering {footage_frames} frames of subject {subject}, {footage_frames / FPS:.0f} seconds of footage.')
@@ -227,6 +245,7 @@ def main(outdir: str, subject: int, footage_frames: int, kimg: float, frames: in
             f'--encoder={FOLDER / ENCODER_FILE}',
             f'--source={footage}',
             f'--dest={latents}',
+            '--perceptual=none',
         )
     done = out / 'training-done.json'
     if not done.exists():
@@ -254,7 +273,9 @@ def main(outdir: str, subject: int, footage_frames: int, kimg: float, frames: in
         f'--frames={frames}',
         '--skip-existing',
     )
-    run('calc_metrics_video.py', f'--network={snapshot}', f'--data={latents}')
+    metrics = run('calc_metrics_video.py', f'--network={snapshot}', f'--data={latents}', show=False)
+    (out / 'metrics.jsonl').write_text(metrics)
+    print(summarize_metrics(metrics), flush=True)
     text = compare(out, footage, latents, sorted(video_dir.glob('seed*.mp4')), frames)
     (out / 'comparison.txt').write_text(text + '\n')
     print(f'\n{text}\n')
@@ -265,6 +286,7 @@ def main(outdir: str, subject: int, footage_frames: int, kimg: float, frames: in
         (out / 'side-by-side.mp4', 'the same, moving'),
         (footage, 'the footage'),
         (out / 'comparison.txt', 'what was read back from the videos'),
+        (out / 'metrics.jsonl', 'the metric, with everything needed to compute it again'),
         (snapshot, 'the trained model'),
     ):
         print(f'  {path}  {meaning}')

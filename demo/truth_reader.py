@@ -10,7 +10,11 @@ import pathlib
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+
+from networks.checkpoints import replacing
+from networks.errors import InputError
 
 from .head_parameters import NAMES, NUM_PARAMETERS, PARAMETERS
 
@@ -51,8 +55,8 @@ class TruthReader(torch.nn.Module):
             torch.nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(widths)
         )
         self.same = torch.nn.ModuleList(torch.nn.Conv2d(width, width, 3, padding=1) for width in widths[1:])
-        self.hidden = torch.nn.Linear(widths[-1] * 16, 128)
-        self.out = torch.nn.Linear(128, NUM_PARAMETERS)
+        self.hidden = torch.nn.Linear(widths[-1] * 16, 96)
+        self.out = torch.nn.Linear(96, NUM_PARAMETERS)
         mean, deviation = world_statistics()
         self.register_buffer('mean', mean, persistent=False)
         self.register_buffer('deviation', deviation, persistent=False)
@@ -89,15 +93,21 @@ class TruthReader(torch.nn.Module):
 
 def save_reader(path: pathlib.Path, reader: TruthReader) -> None:
     """Write the weights in half precision; the names of the parameters go along and are checked when reading."""
-    save_file(
-        {name: value.to(torch.float16).contiguous() for name, value in reader.state_dict().items()},
-        path,
-        metadata={'names': ' '.join(NAMES)},
-    )
+    weights = {name: value.to(torch.float16).contiguous() for name, value in reader.state_dict().items()}
+    with replacing(path) as temporary:
+        pathlib.Path(temporary).write_bytes(save(weights, metadata={'names': ' '.join(NAMES)}))
 
 
 def load_reader(path: pathlib.Path) -> TruthReader:
-    """Read weights that `save_reader` wrote."""
+    """Read weights that `save_reader` wrote.
+
+    Raises:
+        InputError: The file was made for another table of parameters.
+    """
+    with safe_open(path, framework='pt') as file:
+        names = (file.metadata() or {}).get('names', '').split()
+    if names != list(NAMES):
+        raise InputError(f'{path} reads other parameters than this version has; make it anew with: python -m demo.make_world')
     reader = TruthReader()
     reader.load_state_dict({name: value.to(torch.float32) for name, value in load_file(path).items()})
     return reader.eval().requires_grad_(False)
