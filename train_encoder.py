@@ -30,6 +30,7 @@ from training.command_line import (
 @click.option('--network',        help='Image generator whose codes the encoder gives', metavar='FILE', type=str, required=True)
 @click.option('--outdir',         help='Folder for the numbered folder of this run', metavar='DIR', type=str, required=True)
 @click.option('--data',           help='Footage to reconstruct as well: video, folder, zip; may be repeated', metavar='FOOTAGE', type=str, multiple=True)  # noqa: E501
+@click.option('--init',           help='Encoder of this generator and size to start from', metavar='FILE', type=str)
 @click.option('--kimg',           help='Length of the training, thousands of images', metavar='KIMG', type=POSITIVE_FLOAT, default=200)  # noqa: E501
 @click.option('--batch',          help='Images in a batch', metavar='INT', type=POSITIVE_INT, default=32)
 @click.option('--seed',           help='Random seed', metavar='INT', type=NON_NEGATIVE_INT, default=0)
@@ -77,6 +78,9 @@ def main(**options: Any) -> None:
     \b
     # With the footage that will be embedded: codes fit it much better.
     python train_encoder.py --network=faces.pkl --data=recordings/ --outdir=training-runs --kimg=100
+    \b
+    # An encoder gets to know new footage.
+    python train_encoder.py --network=faces.pkl --data=new.mp4 --init=encoder-000100.pkl --outdir=training-runs --kimg=10
     """
     from networks.checkpoints import file_sha256  # here, because torch takes seconds that --help need not spend
 
@@ -91,6 +95,7 @@ def main(**options: Any) -> None:
         'network': os.path.abspath(opts.network),
         'network_sha256': file_sha256(opts.network),
         'data': [os.path.abspath(path) for path in opts.data],
+        'init': os.path.abspath(opts.init) if opts.init else None,
         'encoder_kwargs': {'channel_base': opts.cbase, 'channel_max': opts.cmax, 'hidden_features': opts.hidden},
         'sampler_kwargs': {'spread': opts.spread},
         'loss_kwargs': {'lambda_w': opts.lambda_w, 'lambda_pixel': opts.lambda_pixel,
@@ -119,11 +124,14 @@ def main(**options: Any) -> None:
 
 def _check_inputs(c: dict[str, Any]) -> None:
     """Finds what is wrong with the files before anything is written."""
+    from networks.checkpoints import load_encoder
     from networks.lpips import read_weights
     from training.footage import open_footage
 
     if c['perceptual'] != 'none':
         read_weights(c['perceptual'], c['lpips_weights'])
+    if c['init']:
+        load_encoder(c['init'])
     if c['data']:
         open_footage(c['data'])
 

@@ -143,6 +143,12 @@ def test_training_learns_and_an_interrupted_run_ends_the_same(
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
     run_dir, = (tmp_path / 'parts').iterdir()
     assert len((run_dir / 'stats.jsonl').read_text().splitlines()) == 4
+    # A new run may start from these weights.
+    again = run(*options[:2], *options[5:], '--kimg=0.02', '--lr=1e-9', '--batch=4', '--tick=0.02',
+                f'--init={sorted(run_dir.glob("encoder-*.pkl"))[-1]}', f'--outdir={tmp_path / "started"}')
+    assert again.exit_code == 0, again.output
+    started = final_weights(tmp_path / 'started')
+    torch.testing.assert_close(started['stem.weight'], whole['stem.weight'], atol=1e-6, rtol=0)
     # A finished run is not resumed, other settings are another run.
     assert 'Resuming' not in run(*options, f'--outdir={tmp_path / "parts"}', '--dry-run').output
     assert encoder_training.find_unfinished_run(str(tmp_path / 'parts'), {'total_kimg': 0.96}) is None

@@ -16,7 +16,7 @@ import psutil
 import torch
 
 import dnnlib
-from networks.checkpoints import image_generator_reference, load_generator, save_module_pickle
+from networks.checkpoints import image_generator_reference, load_encoder, load_generator, save_module_pickle
 from networks.errors import InputError
 from networks.lpips import LPIPS
 from networks.w_encoder import WEncoder
@@ -67,6 +67,7 @@ def train_encoder(
     network: str,                       # Pickle or checkpoint of the image generator.
     network_sha256: str,                # Digest of that file, so that a resumed run has the same one.
     data: list[str],                    # Footage to reconstruct; may be empty.
+    init: str | None,                   # Encoder whose weights to start from, None: random ones.
     encoder_kwargs: dict[str, Any],     # Arguments of WEncoder beyond the generator's shapes.
     sampler_kwargs: dict[str, Any],     # Arguments of CodeSampler.
     loss_kwargs: dict[str, Any],        # Arguments of EncoderLoss.
@@ -112,6 +113,8 @@ def train_encoder(
         img_channels=int(G.img_channels), **encoder_kwargs,
     )
     encoder.set_code_statistics(sampler.w_avg, sampler.covariance)
+    if init is not None:
+        _copy_weights(init, encoder)
     encoder.to(device)
     average = copy.deepcopy(encoder).eval().requires_grad_(False)
     optimizer = torch.optim.Adam(encoder.parameters(), **optimizer_kwargs)
@@ -216,6 +219,15 @@ def _load_frames(data: list[str], resolution: int, max_bytes: int) -> FrameBank:
     kept = '' if bank.stride == 1 else f', every {bank.stride}th one kept'
     print(f'Footage: {len(clips)} clips, {bank.num_read} frames{kept}.')
     return bank
+
+def _copy_weights(path: str, encoder: WEncoder) -> None:
+    try:
+        encoder.load_state_dict(load_encoder(path).state_dict())
+    except RuntimeError as error:
+        raise InputError(
+            f'{path} cannot be started from: its encoder has another size than the one to train (generator, --cbase, '
+            '--cmax and --hidden decide it).'
+        ) from error
 
 def _generator(seed: int, step: int) -> torch.Generator:
     """Random numbers of one step: they depend on nothing that happened before."""

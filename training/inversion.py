@@ -26,14 +26,14 @@ from training.encoder_loss import LARGEST_LOSS_RESOLUTION, peak_signal_to_noise,
 class InversionOptions:
     """Settings of the optimisation; they decide its result."""
 
-    steps: int = 100              # most steps for a frame
+    steps: int = 50               # most steps for a frame
     first_steps: int = 300        # for the first frame of a clip, which has no frame before it to start from
     lr: float = 0.1               # highest step size, standard deviations of W
     lambda_lpips: float = 1.0
-    lambda_pixel: float = 1.0
+    lambda_pixel: float = 2.0
     lambda_average: float = 1e-3  # toward the average code
     lambda_layers: float = 1e-3   # toward W
-    lambda_smooth: float = 0.0    # over time
+    lambda_smooth: float = 0.1    # over time
     stop: float = 0.01            # a frame stops when its loss falls by less than this part in `patience` steps
     patience: int = 20
     seed: int = 0                 # of the samples that B comes from
