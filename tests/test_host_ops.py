@@ -259,3 +259,17 @@ def test_filtered_lrelu():
         high = np.clip(np.where(high > 0, high, 0.1 * high) * 1.3, -0.8, 0.8)
         expected = naive_upfirdn2d(high, fd.double().numpy(), (1, 1), (2, 2), [0] * 4, False, 1)
         np.testing.assert_allclose(result[n, c].numpy(), expected, atol=2e-5)
+
+
+def test_results_can_be_changed_in_place():
+    f = upfirdn2d.setup_filter([1, 3, 3, 1])
+    for function in (
+        lambda x: upfirdn2d.upsample2d(x, f), lambda x: upfirdn2d.downsample2d(x, f), lambda x: upfirdn2d.filter2d(x, None),
+        lambda x: conv2d_resample.conv2d_resample(x, torch.ones(1, 2, 3, 3), f, up=2, padding=1),
+        lambda x: bias_act.bias_act(x, gain=0.7, clamp=0.5), lambda x: bias_act.bias_act(x, torch.ones(2)),
+        lambda x: fma.fma(x, x, x), lambda x: grid_sample_gradfix.grid_sample(x, torch.zeros(1, 2, 2, 2)),
+    ):
+        x = torch.randn(1, 2, 4, 4, requires_grad=True)
+        (expected,) = torch.autograd.grad((function(x) + 1).square().sum(), x)
+        (result,) = torch.autograd.grad(function(x).add_(1).square().sum(), x)
+        assert torch.equal(result, expected)

@@ -4,8 +4,8 @@
 struct BiasActArguments {
     const void* x;        // grad 0: input; grad 1: gradient towards the output; grad 2: gradient towards that of the input
     const void* b;        // bias [bias_size], or null
-    const void* xref;     // input of the forward pass, or null where it is not needed
-    const void* yref;     // output of the forward pass, or null where it is not needed
+    const void* xref;     // input of the forward pass, or null where nothing depends on it
+    const void* yref;     // output of the forward pass, or null to compute it from xref where something depends on it
     const void* dy;       // grad 2: gradient towards the output
     void*       y;        // result
     long long   count;    // elements of x, xref, yref, dy and y, which all have the same dense layout

@@ -65,7 +65,8 @@ def bias_act(
         raise ValueError(f'bias_act: bias {list(b.shape)} does not fit dimension {dim} of {list(x.shape)}')
     if plugin is not None and gain != 0 and x.ndim > 0:
         return bias_act_cuda.run(x, b, bias_act_cuda.Options(plugin, spec, dim % x.ndim, alpha, gain, limit))
-    if not spec.has_2nd_grad and alpha >= 0 and gain > 0:
+    # What the piecewise form keeps for its gradient is the result; after a linear one, networks go on in place.
+    if not spec.has_2nd_grad and alpha >= 0 and gain > 0 and not (act == 'linear' and limit >= 0):
         slope = 1.0 if act == 'linear' else alpha if act == 'lrelu' else 0.0
         if torch.is_grad_enabled() and (x.requires_grad or (b is not None and b.requires_grad)):
             return _PiecewiseLinear.apply(x, b, dim % x.ndim, slope, gain, limit)
@@ -117,7 +118,7 @@ class _PiecewiseLinear(torch.autograd.Function):
         ctx: Any, x: torch.Tensor, b: torch.Tensor | None, dim: int, slope: float, gain: float, limit: float
     ) -> torch.Tensor:
         y = _piecewise_linear(x, b, dim, slope, gain, limit)
-        ctx.save_for_backward(y if slope != 1 or limit >= 0 else None)
+        ctx.save_for_backward(y if slope != 1 else None)
         ctx.dim, ctx.slope, ctx.gain, ctx.limit = dim, slope, gain, limit
         return y
 

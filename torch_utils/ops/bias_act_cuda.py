@@ -64,9 +64,10 @@ class _BiasAct(torch.autograd.Function):
         ctx: Any, x: torch.Tensor, b: torch.Tensor | None, options: Options
     ) -> torch.Tensor:
         y = _call(0, options, _dense(x), x=x, b=b)
-        curved = options.spec.has_2nd_grad  # then second gradients lead to x and b, too
-        needs_y = options.spec.ref == 'y' or (options.clamp >= 0 and options.spec.ref != 'x')
-        ctx.save_for_backward(x if curved else None, b if curved else None, y if needs_y else None)
+        needs_y = options.spec.ref == 'y'
+        # second gradients of curved functions lead to x and b; what was clamped must be known, without y as well
+        needs_x = options.spec.has_2nd_grad or (options.clamp >= 0 and not needs_y)
+        ctx.save_for_backward(x if needs_x else None, b if needs_x else None, y if needs_y else None)
         ctx.options = options
         return y
 

@@ -31,7 +31,7 @@ template <class S> ON_BOTH_SIDES S activation(int act, S u, S alpha) {
     }
 }
 
-// a'(u), from u (swish) or from a = a(u) (all others)
+// a'(u), from u (swish) or from a = a(u) (the others)
 template <class S> ON_BOTH_SIDES S first_derivative(int act, S u, S a, S alpha) {
     switch (act) {
         case RELU:       return a > S(0) ? S(1) : S(0);
@@ -76,13 +76,13 @@ ON_BOTH_SIDES void bias_act_element(const BiasActArguments& p, Index index) {
         if (limit >= S(0)) result = result > limit ? limit : result < -limit ? -limit : result;
     } else {
         const S u = load_or_zero<Element, S>(p.xref, index) + b;
-        const S y = p.act == SWISH ? activation(int(SWISH), u, alpha) * gain : load_or_zero<Element, S>(p.yref, index);
+        const S y = p.yref ? load_or_zero<Element, S>(p.yref, index) : activation(p.act, u, alpha) * gain;
         const S factor = p.grad == 1 ? first_derivative(p.act, u, y / gain, alpha)
                                      : load_or_zero<Element, S>(p.dy, index) * second_derivative(p.act, u, y / gain);
         // what was clamped is as large as the limit after rounding, which can be less than the limit
         Element stored;
         from_scalar(limit, &stored);
-        const S largest = p.act == SWISH ? limit : S(to_scalar(stored));
+        const S largest = p.yref ? S(to_scalar(stored)) : limit;
         result = limit >= S(0) && !(fabs(y) < largest) ? S(0) : x * gain * factor;
     }
     from_scalar(result, &static_cast<Element*>(p.y)[index]);

@@ -227,7 +227,7 @@ def _insert_zeros_and_filter(x: torch.Tensor, f: torch.Tensor, resampling: _Resa
             x = F.pad(x.reshape(1, planes, height, 1, width, 1), [0, up[0] - 1, 0, 0, 0, up[1] - 1])
         x = F.pad(x.reshape(1, planes, height * up[1], width * up[0]), padding)
         x = F.conv2d(x, kernel.expand(planes, 1, -1, -1), stride=(down[1], down[0]), groups=planes)
-    return x.reshape(batch, channels, *x.shape[2:])
+    return _unfold(x, batch, channels)
 
 
 def _transpose_and_filter(x: torch.Tensor, f: torch.Tensor, resampling: _Resampling) -> torch.Tensor:
@@ -254,4 +254,9 @@ def _transpose_and_filter(x: torch.Tensor, f: torch.Tensor, resampling: _Resampl
             x = F.pad(x, rest) if any(rest) else x
             if down != (1, 1):
                 x = x[:, :, ::down[1], ::down[0]].contiguous()
-    return x.reshape(batch, channels, *x.shape[2:])
+    return _unfold(x, batch, channels)
+
+
+def _unfold(x: torch.Tensor, batch: int, channels: int) -> torch.Tensor:
+    """Return x [1, batch * channels, H, W] as [batch, channels, H, W]; not as a view, so that `add_` on it works."""
+    return torch.ops.aten._unsafe_view(x.contiguous(), [batch, channels, *x.shape[2:]])
