@@ -10,6 +10,7 @@ What a file is, its content tells, never its name. Nothing that a file says is r
 import contextlib
 import copy
 import hashlib
+import inspect
 import os
 import pickle
 import tempfile
@@ -291,11 +292,23 @@ def save_module_pickle(path: Any, data: dict[str, Any]) -> None:
                     raise TypeError(f'{name} is a {type(module).__name__}, which is no persistent class')
             if any(tensor.device.type != 'cpu' for tensor in [*value.parameters(), *value.buffers()]):
                 value = copy.deepcopy(value).cpu()
+            if type(value) in ours.CLASSES.values():
+                _record_defaults(value)
             prepared[key] = value
         else:
             prepared[key] = to_plain(value)
     with replacing(path) as temporary, open(temporary, 'wb') as file:
         pickle.dump(prepared, file, protocol=4)     # Python 3.7, which stylegan2-ada-pytorch asks for, knows 4.
+
+
+def _record_defaults(module: Any) -> None:
+    """Note also the construction arguments that were left out, so that other defaults do not spoil older files."""
+    signature = inspect.signature(type(module).__init__)
+    bound = signature.bind(module, *module.init_args, **module.init_kwargs)
+    bound.apply_defaults()
+    arguments = dict(list(bound.arguments.items())[1:])     # Without self.
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values()):
+        module._init_args, module._init_kwargs = (), dnnlib.EasyDict(arguments)
 
 
 @contextlib.contextmanager

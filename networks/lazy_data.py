@@ -16,7 +16,7 @@ import torch
 from networks.errors import InputError
 
 MAX_DEPTH = 100             # Containers within containers; NVIDIA's deepest module tree needs about 20.
-MAX_VALUES = 5_000_000      # Values in one file; a snapshot of a 1024x1024 network has about 20 thousand.
+MAX_VALUES = 2_000_000      # Steps of reading one file; a snapshot of a 1024x1024 network takes about 50 thousand.
 MAX_MODULES = 10_000
 MAX_DIMENSIONS = 16
 MAX_EXPANDED = 1 << 16      # Elements of a tensor that repeats the elements of a smaller storage.
@@ -124,7 +124,8 @@ class LazyStorage:
         if self._loaded is None:
             if self.data is None:
                 raise InputError('it declares a storage and has no data for it')
-            self._loaded = torch.from_numpy(self.data.load()).view(self.dtype)
+            raw = torch.from_numpy(self.data.load())
+            self._loaded = raw.view(self.dtype) if len(raw) else torch.empty(0, dtype=self.dtype)
         return self._loaded
 
 
@@ -178,7 +179,8 @@ class LazyArray:
         raw = self.data.load()
         if raw.nbytes != count * self.dtype.itemsize:
             raise InputError(f'it declares an array of shape {list(self.shape)} over {raw.nbytes} bytes of data')
-        return np.frombuffer(raw, dtype=self.dtype).reshape(self.shape, order='F' if self.fortran_order else 'C')
+        flat = np.frombuffer(raw, dtype=self.dtype) if count else np.empty(0, self.dtype)
+        return flat.reshape(self.shape, order='F' if self.fortran_order else 'C')
 
 
 def _is_size(number: Any) -> bool:

@@ -8,8 +8,10 @@ which. Every size is checked against the bytes that are there, so a small file c
 Opcodes: https://docs.python.org/3/library/pickletools.html and PEP 307, 3154, 574.
 """
 
+import contextlib
+import gc
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -183,6 +185,17 @@ def _make_array(args: tuple[Any, ...]) -> PartialArray:
     return PartialArray()
 
 
+def _make_array_from_buffer(args: tuple[Any, ...]) -> LazyArray:
+    raw, dtype, shape, order = args     # How protocol 5 writes arrays.
+    return _fill_array((1, shape, dtype, order == 'F', raw))
+
+
+def _make_empty_bytes(args: tuple[Any, ...]) -> bytes:
+    if args:
+        raise InputError('it calls builtins.bytes with arguments')
+    return b''
+
+
 def _fill_array(state: Any) -> LazyArray:
     _version, shape, dtype, fortran_order, raw = state
     if not isinstance(dtype, DtypeNode) or not isinstance(shape, tuple):
@@ -225,6 +238,8 @@ MAKERS: dict[tuple[str, str], Maker] = {
     ('numpy', 'dtype'): lambda args: DtypeNode(args[0]),
     ('numpy.core.multiarray', 'scalar'): _make_scalar,
     ('numpy.core.multiarray', '_reconstruct'): _make_array,
+    ('numpy.core.numeric', '_frombuffer'): _make_array_from_buffer,
+    ('builtins', 'bytes'): _make_empty_bytes,   # How protocol 2 writes b''.
     ('argparse', 'Namespace'): lambda args: ObjectNode('argparse', 'Namespace', args),
     ('pathlib', 'PosixPath'): lambda args: '/'.join(map(str, args)),
     ('pathlib', 'WindowsPath'): lambda args: '\\'.join(map(str, args)),
@@ -244,7 +259,8 @@ PLAIN_NAMES = frozenset({
 
 # Where the same thing is found under several module names: Python 2, numpy 1 and 2, copies of NVIDIA's folders in forks.
 MODULE_ALIASES = {
-    '__builtin__': 'builtins', 'numpy._core.multiarray': 'numpy.core.multiarray', 'pathlib._local': 'pathlib',
+    '__builtin__': 'builtins', 'numpy._core.multiarray': 'numpy.core.multiarray',
+    'numpy._core.numeric': 'numpy.core.numeric', 'pathlib._local': 'pathlib',
     'src.torch_utils.persistence': 'torch_utils.persistence', 'src.dnnlib.util': 'dnnlib.util', 'dnnlib': 'dnnlib.util',
 }
 
@@ -275,7 +291,8 @@ def read_pickle(
         raise InputError('it is not a pickle of protocol 2 to 5')
     machine = _Machine(cursor, persistent_load)
     try:
-        value = machine.run()
+        with _without_cycle_search():
+            value = machine.run()
     except MALFORMED as error:
         machine.refuse_forbidden()
         raise InputError(f'it is damaged near byte {cursor.position}') from error
@@ -286,6 +303,18 @@ def read_pickle(
         raise
     machine.refuse_forbidden()
     return value
+
+
+@contextlib.contextmanager
+def _without_cycle_search() -> Iterator[None]:
+    """Python looks for unreachable cycles again and again while containers are made; here none become unreachable."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _is_known(module: str, name: str) -> bool:

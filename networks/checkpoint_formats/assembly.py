@@ -8,6 +8,7 @@ from torch.overrides import TorchFunctionMode
 
 from networks.errors import InputError
 
+SMALL = 1 << 12     # Elements of a random tensor that a constructor may compute with.
 MOST_BLOCKS = 10    # 4 << 10 pixels: more than any StyleGAN2.
 MOST_LAYERS = 64    # Of a mapping network.
 MOST_LATENTS = 8192 # Values in a code.
@@ -17,15 +18,28 @@ class NothingAllocated(TorchFunctionMode):
     """Context in which `torch.randn`, `torch.zeros` and their like make tensors that have a shape and no memory.
 
     Unlike `torch.device('meta')` it leaves `torch.tensor` and `torch.as_tensor` alone, so filters that a constructor
-    computes from a few numbers are real.
+    computes from a few numbers are real. Constructors had better not subtract such tensors or take their roots: that
+    makes PyTorch import its compiler, which costs seconds.
     """
 
-    FACTORIES = frozenset({torch.empty, torch.eye, torch.full, torch.ones, torch.rand, torch.randn, torch.zeros})
+    FACTORIES = frozenset({torch.empty, torch.full, torch.ones, torch.rand, torch.randn, torch.zeros})
+    RANDOM = frozenset({torch.rand, torch.randn})
+    IN_PLACE_OR_SCALED = frozenset({
+        torch.Tensor.div, torch.Tensor.__truediv__, torch.Tensor.mul, torch.Tensor.__mul__, torch.Tensor.normal_,
+        torch.Tensor.uniform_, torch.Tensor.div_, torch.Tensor.mul_,
+    })
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
+        if func is torch.eye:
+            func, args = torch.empty, (args[0], args[-1])
+        if func in self.RANDOM and torch.Size(args[0] if isinstance(args[0], (list, tuple)) else args).numel() < SMALL:
+            return func(*args, **kwargs)
         if func in self.FACTORIES:
-            kwargs['device'] = 'meta'
+            # The random ones, torch.eye, and arithmetic on such tensors would first import torch's compiler, for seconds.
+            return (torch.empty if func in self.RANDOM else func)(*args, **{**kwargs, 'device': 'meta'})
+        if func in self.IN_PLACE_OR_SCALED and args[0].is_meta and not any(torch.is_tensor(arg) for arg in args[1:]):
+            return args[0]
         return func(*args, **kwargs)
 
 
@@ -44,7 +58,7 @@ def assemble(
         The module in evaluation mode, without gradients for its weights.
 
     Raises:
-        InputError: Names or shapes do not fit the architecture.
+        InputError: Names, shapes or types do not fit the architecture.
     """
     try:
         with NothingAllocated():
@@ -59,9 +73,14 @@ def assemble(
         parts += [f'{len(unknown)} too many, such as {unknown[0]}'] if unknown else []
         raise InputError(f'{where} has other weights than its architecture ({"; ".join(parts)})')
     for name, tensor in state.items():
-        needed = list(expected[name].shape)
-        if list(tensor.shape) != needed:
-            raise InputError(f'{where} has {name} of shape {list(tensor.shape)}, and its architecture needs {needed}')
+        needed, found = list(expected[name].shape), getattr(tensor, 'shape', None)
+        dtype = getattr(tensor, 'dtype', None)
+        if found is None or not isinstance(dtype, torch.dtype):
+            raise InputError(f'{where} has something else than a tensor under {name}')
+        if list(found) != needed:
+            raise InputError(f'{where} has {name} of shape {list(found)}, and its architecture needs {needed}')
+        if dtype.is_complex or dtype.is_floating_point != expected[name].dtype.is_floating_point:
+            raise InputError(f'{where} has {name} of type {dtype}, and its architecture needs {expected[name].dtype}')
     values = {name: tensor.detach().to(expected[name].dtype).contiguous() for name, tensor in state.items()}
     module.load_state_dict(values, assign=True)
     return module.eval().requires_grad_(False)
