@@ -338,10 +338,10 @@ class SynthesisInput(torch.nn.Module):
 
         # Frequencies are uniform over the disc of radius `bandwidth`.
         angle = torch.rand([channels]) * (2 * math.pi)
-        radius = torch.rand([channels]).sqrt() * float(bandwidth)
+        radius = torch.rand([channels]) ** 0.5 * float(bandwidth)
         self.register_buffer('transform', torch.eye(3))
         self.register_buffer('freqs', torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1))
-        self.register_buffer('phases', torch.rand([channels]) - 0.5)
+        self.register_buffer('phases', torch.rand([channels]) + (-0.5))
         self.weight = torch.nn.Parameter(torch.randn([channels, channels]))
         # At first every w leaves the picture where it is: cosine 1, sine 0, translation (0, 0).
         self.affine = FullyConnectedLayer(w_dim, 4, weight_init=0, bias_init=[1, 0, 0, 0])

@@ -1,6 +1,7 @@
 """Generators of TensorFlow, rosinality and pSp files: published answers, an independent numpy form, and round trips."""
 
 import argparse
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -261,6 +262,62 @@ def test_rosinality_state_that_does_not_fit_is_one_sentence(change, message):
 
 #----------------------------------------------------------------------------
 # pSp's and e4e's decoder.
+
+
+# What a damaged or hostile file may have in the place of a tensor, an array, an option or a name.
+JUNK: list[Any] = [
+    None, 0, -1, 10**30, 1e308, float('nan'), True, 'x', b'x', [], {}, (), torch.zeros(0), torch.zeros([]),
+    torch.zeros([1, 0, 3]), torch.zeros(1).expand(1 << 20), torch.zeros([3], dtype=torch.complex64),
+    np.zeros(0), np.zeros([]), np.array(['x']), argparse.Namespace(a=1),
+]  # fmt: skip
+
+
+def damage(table, random):
+    """One entry or a few of a dict removed, renamed, or replaced."""
+    table = dict(table)
+    for _ in range(random.choice([0, 1, 1, 3])):
+        if not table:
+            break
+        key = random.choice(list(table))
+        value, kind = table.get(key), random.randrange(5)
+        if kind == 0:
+            del table[key]
+        elif kind == 1:
+            table[random.choice([7, None, f'{key}x', str(key).replace('1', '2'), str(key).replace('8', '16')])] = value
+        elif kind == 2 and getattr(value, 'dtype', None) in (torch.float32, np.dtype('float32')):
+            table[key] = random.choice([value[None], value.reshape(-1), value.reshape(-1)[:0], value + 1j])
+        else:
+            table[key] = random.choice(JUNK)
+    return table
+
+
+def test_damage_gives_a_generator_or_one_sentence():
+    random = Random(3)
+    state = to_rosinality(small_generator())
+    parts = [tf_form.random_variables(np.random.RandomState(9), architecture=kind, labels=2) for kind in ('skip', 'resnet')]
+    built, sentences = 0, []
+    for _ in range(120):
+        latent_avg = torch.zeros([20])
+        mapping, synthesis, own = random.choice(parts)
+        options = {'architecture': 'skip', 'mapping_lrmul': 0.01, 'conv_clamp': None, 'resample_kernel': [1, 3, 3, 1]}
+        decoder = {f'decoder.{name}': value for name, value in damage(state, random).items()}
+        candidates = [
+            (rosinality, damage({'g_ema': damage(state, random), 'latent_avg': latent_avg}, random)),
+            (psp, damage({'state_dict': decoder, 'opts': {}, 'latent_avg': latent_avg[None]}, random)),
+            (nvidia_tensorflow, tf_form.as_pickle_contents(
+                damage(mapping, random), damage(synthesis, random), damage(own, random), damage(options, random)
+            )),
+        ]  # fmt: skip
+        for module, contents in candidates:
+            if not module.matches(contents):
+                continue
+            try:
+                module.build_generator(contents)
+                built += 1
+            except InputError as error:
+                sentences.append(str(error))
+    assert min(len(sentences), built) > 30
+    assert all(10 < len(sentence) < 1000 for sentence in sentences)
 
 
 def test_decoder_of_psp_is_an_image_generator():

@@ -124,6 +124,16 @@ def test_translation_of_the_input_moves_the_picture():
     assert (moved - still).abs().max() / (still.max() - still.min()) > 0.1
 
 
+def test_frequencies_are_uniform_over_the_disc_of_the_bandwidth():
+    torch.manual_seed(2)
+    freqs = stylegan3.SynthesisInput(w_dim=4, channels=4000, size=36, sampling_rate=16, bandwidth=3).freqs
+    share = (freqs.norm(dim=1) / 3) ** 2  # Uniform in area.
+    assert share.max() <= 1
+    assert abs(share.mean() - 0.5) < 0.02
+    assert abs((share < 0.25).float().mean() - 0.25) < 0.03
+    assert freqs.mean(dim=0).abs().max() < 0.1
+
+
 def test_calls_behave_as_scripts_expect():
     G = small_generator(c_dim=4)
     z, c = torch.randn([3, 16]), torch.eye(4)[:3]

@@ -73,10 +73,9 @@ def build_encoder(contents: Any) -> torch.nn.Module:
         encoder = assemble(lambda: kind(num_ws, in_channels), state, where=ENCODER)
 
     if average is not None:
-        rows = average.reshape(-1, average.shape[-1])
-        if average.ndim > 2 or rows.shape[-1] != psp_encoders.CODE_WIDTH or len(rows) not in (1, num_ws):
+        width = psp_encoders.CODE_WIDTH
+        if tuple(average.shape) not in {(width,), (1, width), (num_ws, width)}:
             raise InputError(f'{ENCODER} gives {num_ws} codes, and latent_avg has shape {list(average.shape)}')
-        average = rows
     assert isinstance(encoder, psp_encoders.Backbone)
     return psp_encoders.ImageEncoder(encoder, num_ws, average).eval().requires_grad_(False)
 
@@ -108,6 +107,8 @@ def _options(contents: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _encoder_kind(state: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
     name = options.get('encoder_type')
+    if name is not None:
+        name = str(name)[:60]
     if 'styles.0.linear.weight' in state:
         if name is None:  # The options that only one of the two has.
             name = 'Encoder4Editing' if 'stylegan_size' in options else 'GradualStyleEncoder'
@@ -121,7 +122,7 @@ def _encoder_kind(state: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
         return psp_encoders.BackboneEncoderUsingLastLayerIntoWPlus
     elif 'linear.weight' in state and name in (None, *INTO_W):
         return psp_encoders.BackboneEncoderUsingLastLayerIntoW
-    raise InputError(f'{ENCODER} is of kind {str(name)[:60]!r}, with weights that fit no encoder of pSp or e4e')
+    raise InputError(f'{ENCODER} is of kind {name!r}, with weights that fit no encoder of pSp or e4e')
 
 
 def _latent_avg(contents: Mapping[str, Any], options: Mapping[str, Any]) -> torch.Tensor | None:
