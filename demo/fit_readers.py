@@ -22,7 +22,7 @@ from .fit_generator import picture_loss
 from .head_parameters import MOTION, NUM_IDENTITY, NUM_PARAMETERS, parameters_from_latent
 from .orthogonal_momentum import PairedOptimizer
 from .picture_pool import PicturePool
-from .truth_reader import TruthReader
+from .truth_reader import INPUT_RESOLUTION, TruthReader
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +31,9 @@ class ReaderSettings:
 
     seed: int = 2
     # Encoder: first codes alone, then codes and reconstructed pictures.
-    code_steps: int = 2000
+    code_steps: int = 700
     code_batch: int = 32
-    picture_steps: int = 1200
+    picture_steps: int = 1300
     picture_batch: int = 16
     encoder_lr: float = 8e-4
     picture_lr: float = 4e-4
@@ -46,7 +46,8 @@ class ReaderSettings:
         ('head_features', 48),
     )
     # Reader of true parameters.
-    reader_steps: int = 2500
+    reader_generated: int = 6000  # pictures by the generator; of rendered ones it sees the whole pool
+    reader_steps: int = 4000
     reader_batch: int = 64
     reader_lr: float = 8e-4
 
@@ -152,6 +153,24 @@ def fit_encoder(folder: pathlib.Path, generator: Generator, pool: PicturePool, s
 # The reader of true parameters.
 
 
+@torch.no_grad()
+def _small_pictures(generator: Generator, pool: PicturePool, num_generated: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """All rendered pictures of the pool and the generator's pictures of its first latents, uint8 `[N, 3, 64, 64]` each."""
+    rendered: list[torch.Tensor] = []
+    generated: list[torch.Tensor] = []
+
+    def keep(images: torch.Tensor, where: list[torch.Tensor]) -> None:
+        small = F.avg_pool2d(images, images.shape[2] // INPUT_RESOLUTION)
+        where.append((small * 127.5 + 128).clamp(0, 255).to(torch.uint8))
+
+    for first in range(0, pool.count, 64):
+        z, pictures, _ = pool.batch(np.arange(first, min(first + 64, pool.count)))
+        keep(pictures, rendered)
+        if first < num_generated:
+            keep(fast_synthesis(generator, generator.mapping(z, None)), generated)
+    return torch.cat(rendered), torch.cat(generated)
+
+
 def fit_truth_reader(folder: pathlib.Path, generator: Generator, pool: PicturePool, settings: ReaderSettings) -> TruthReader:
     """The reader of true parameters (state in `folder`/reader.pt): half rendered, half generated pictures, motion weighted up."""
     torch.manual_seed(settings.seed)
@@ -159,17 +178,17 @@ def fit_truth_reader(folder: pathlib.Path, generator: Generator, pool: PicturePo
     weight = torch.ones(NUM_PARAMETERS)
     weight[NUM_IDENTITY:] = 3.0
     weight[[NUM_IDENTITY + k for k, parameter in enumerate(MOTION) if parameter.name in ('blink', 'mouth_open', 'yaw')]] = 6.0
+    rendered, generated = _small_pictures(generator, pool, settings.reader_generated)
+    wanted_of_all = (parameters_from_latent(torch.from_numpy(pool.latents[: pool.count])) - reader.mean) / reader.deviation
     loop = _Loop(folder / 'reader.pt', reader, settings.reader_steps, 'reader of true parameters')
+    half = settings.reader_batch // 2
     for step in loop.steps(settings.reader_lr):
         rng = np.random.RandomState([settings.seed, 7, step])
-        z, pictures, _ = pool.batch(rng.randint(pool.count, size=settings.reader_batch))
-        half = settings.reader_batch // 2
-        with torch.no_grad():
-            pictures = torch.cat([pictures[:half], fast_synthesis(generator, generator.mapping(z[half:], None))])
-            small = F.avg_pool2d(pictures, pictures.shape[2] // 64)
-            small = small + 0.02 * torch.from_numpy(rng.randn(*small.shape)).to(torch.float32)
-            wanted = (parameters_from_latent(z) - reader.mean) / reader.deviation
+        first, second = rng.randint(len(rendered), size=half), rng.randint(len(generated), size=half)
+        pictures = torch.cat([rendered[first], generated[second]]).to(torch.float32) / 127.5 - 1
+        pictures += 0.02 * torch.from_numpy(rng.standard_normal(pictures.shape)).to(torch.float32)
+        wanted = wanted_of_all[np.concatenate([first, second])]
         with torch.autocast('cpu', torch.bfloat16):
-            answer = reader.standardized(small)
+            answer = reader.standardized(pictures)
         loop.descend((F.smooth_l1_loss(answer.float(), wanted, reduction='none', beta=0.5) * weight).mean())
     return reader.eval().requires_grad_(False)
