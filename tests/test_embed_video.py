@@ -18,6 +18,7 @@ import torch
 import embed_video
 from networks.checkpoints import load_generator, save_module_pickle
 from networks.w_encoder import WEncoder
+from training.code_files import holds_codes
 from training.encoder_loss import peak_signal_to_noise
 from training.inversion import Inversion, InversionOptions
 from training.latent_dataset import LatentDataset
@@ -157,6 +158,10 @@ def test_ready_codes_are_taken_over(tiny_generator: pathlib.Path, codes: np.ndar
         assert clips[name][0] == fps
         np.testing.assert_array_equal(clips[name][1], wanted)
     assert len(clips) == 5
+    # A stray array does not make codes out of footage.
+    assert holds_codes(str(source))
+    PIL.Image.new('RGB', (8, 8)).save(source / 'frame.png')
+    assert not holds_codes(str(source))
 
 
 # ----------------------------------------------------------------------------------------------------------------------

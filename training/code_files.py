@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from networks.errors import InputError
-from training.footage import DEFAULT_FPS, natural_sort
+from training.footage import DEFAULT_FPS, IMAGE_ENDINGS, VIDEO_ENDINGS, natural_sort
 
 CODE_ENDINGS = ('.npz', '.npy', '.pt', '.pth')
 
@@ -34,10 +34,12 @@ class CodeClip:
     load: Callable[[], np.ndarray] = dataclasses.field(repr=False)  # float32 [T, num_ws, w_dim]
 
 def holds_codes(source: str) -> bool:
-    """Tells whether a source is a file or a folder of codes rather than footage."""
-    if os.path.isdir(source):
-        return any(name.lower().endswith(CODE_ENDINGS) for _, _, files in os.walk(source) for name in files)
-    return source.lower().endswith(CODE_ENDINGS)
+    """Tells whether a source is a file or a folder of codes; a folder with frames or videos is footage."""
+    if not os.path.isdir(source):
+        return source.lower().endswith(CODE_ENDINGS)
+    names = [name.lower() for _, _, files in os.walk(source) for name in files]
+    return (any(name.endswith(CODE_ENDINGS) for name in names)
+            and not any(name.endswith(IMAGE_ENDINGS + VIDEO_ENDINGS) for name in names))
 
 def open_codes(source: str, *, num_ws: int, w_dim: int, fps: float | None = None) -> list[CodeClip]:
     """Finds the clips of a file or folder of codes.

@@ -181,10 +181,12 @@ def _video_clip(name: str, path: str, fps: float | None, keep_damaged: bool) -> 
     description = describe_video(path)
     rate = fps or description.fps
     expected = description.expected_frames
+    if expected is not None:
+        expected = max(round(expected * rate / description.fps), 1)
     return FootageClip(
         name=name, fps=rate, num_frames=None, source=path,
-        expected_frames=None if expected is None else max(round(expected * rate / description.fps), 1),
-        open_frames=lambda: decode_video(path, fps=rate, keep_damaged=keep_damaged),
+        expected_frames=expected,
+        open_frames=lambda: decode_video(path, fps=rate, expected_frames=expected, keep_damaged=keep_damaged),
     )
 
 class _ZipFrames:

@@ -60,19 +60,23 @@ def describe_video(path: str) -> VideoDescription:
     seconds = int(duration[1]) * 3600 + int(duration[2]) * 60 + float(duration[3]) if duration else 0.0
     return VideoDescription(fps, max(round(seconds * fps), 1) if seconds > 0 else None)
 
-def decode_video(path: str, *, fps: float, keep_damaged: bool = False) -> Iterator[np.ndarray]:
+def decode_video(
+    path: str, *, fps: float, expected_frames: int | None = None, keep_damaged: bool = False,
+) -> Iterator[np.ndarray]:
     """Decodes a video at a constant rate.
 
     Args:
         path: The file.
         fps: Frames per second to return; frames are repeated or left out where the video has another rate.
+        expected_frames: How many frames there should be. ffmpeg also complains about blemishes that it decodes well,
+            for example of streams that were cut without being encoded again; nothing is missing then.
         keep_damaged: Where the video cannot be decoded any further, stop there without an error.
 
     Yields:
         Frames, uint8 ``[H, W, 3]`` RGB, upright and with square pixels.
 
     Raises:
-        InputError: Nothing can be decoded, or ffmpeg reports damage (the latter not with ``keep_damaged``).
+        InputError: Nothing can be decoded, or (not with ``keep_damaged``) ffmpeg reports damage and frames are missing.
     """
     rate = exact_rate(fps)
     command = [
@@ -92,7 +96,9 @@ def decode_video(path: str, *, fps: float, keep_damaged: bool = False) -> Iterat
         text = messages.read().decode('utf-8', 'replace').strip()
     if count == 0:
         raise InputError(f'{path}: no frame of this video can be decoded: {_reason(text, path)}.')
-    if (status != 0 or text) and not keep_damaged:
+    # The duration in a header is rounded, and the last frame may be a little longer or shorter than the others.
+    complete = status == 0 and expected_frames is not None and count >= min(expected_frames - 2, expected_frames * 0.99)
+    if (status != 0 or text) and not complete and not keep_damaged:
         raise InputError(
             f'{path} is damaged or cut off: after {count} frames ffmpeg says {_reason(text, path)!r}; '
             'repair or cut it, or keep the frames that can be decoded (--damaged=keep).'
