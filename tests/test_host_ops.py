@@ -28,11 +28,11 @@ def naive_upfirdn2d(x, f, up, down, padding, flip_filter, gain):
     for i, j in itertools.product(range(height), range(width)):
         image[i * up[1] + y0, j * up[0] + x0] = x[i, j]
     padded_height, padded_width = height * up[1] + y0 + y1, width * up[0] + x0 + x1
-    taps = f if flip_filter else f[::-1, ::-1]
+    taps = [(k, l, gain * (f if flip_filter else f[::-1, ::-1])[k, l]) for k, l in np.ndindex(*f.shape)]
     out = np.zeros([(padded_height - f.shape[0]) // down[1] + 1, (padded_width - f.shape[1]) // down[0] + 1])
     for i, j in np.ndindex(*out.shape):
-        for k, l in np.ndindex(*f.shape):
-            out[i, j] += gain * taps[k, l] * image.get((i * down[1] + k, j * down[0] + l), 0.0)
+        for k, l, weight in taps:
+            out[i, j] += weight * image.get((i * down[1] + k, j * down[0] + l), 0.0)
     return out
 
 
@@ -49,11 +49,11 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize('taps', [(1,), (4,), (9,), (1, 1), (4, 4), (3, 5), (2, 1)], ids=str)
+@pytest.mark.parametrize('taps', [(1,), (4,), (9,), (4, 4), (3, 5)], ids=str)
 @pytest.mark.parametrize('case', CASES, ids=lambda case: ' '.join(f'{k}={v}' for k, v in case.items()) or 'plain')
 def test_upfirdn2d_is_its_definition(case, taps):
     random = np.random.RandomState(1)
-    x = random.randn(2, 3, 7, 9)
+    x = random.randn(2, 1, 7, 9)
     f = random.randn(*taps).astype(np.float32)
     f2d = f.astype(np.float64) if f.ndim == 2 else np.outer(f.astype(np.float64), f)
     up, down = (upfirdn2d._parse_scaling(case.get(key, 1)) for key in ('up', 'down'))
@@ -72,9 +72,9 @@ def test_upfirdn2d_is_its_definition(case, taps):
 
 
 def second_order(function, *inputs):
-    """Check first and second gradients against finite differences in float64."""
+    """Check first and second gradients against finite differences in float64, along random directions."""
     inputs = [item.double().requires_grad_() if isinstance(item, torch.Tensor) else item for item in inputs]
-    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
     assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
 
 
