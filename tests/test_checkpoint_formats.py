@@ -69,7 +69,8 @@ def test_output_is_that_of_the_public_implementation(shared, file, name, compute
 def test_tensorflow_network_gives_the_picture_of_its_definition(architecture, labels):
     rng = np.random.RandomState(5)
     mapping, synthesis, own = tf_form.random_variables(rng, architecture=architecture, labels=labels)
-    contents = tf_form.as_pickle_contents(mapping, synthesis, own, {'architecture': architecture, 'resolution': 8})
+    options = {'architecture': architecture, 'resolution': 8} if labels else {}  # The arrays show it as well.
+    contents = tf_form.as_pickle_contents(mapping, synthesis, own, options)
     G = tensorflow_generator(contents)
     assert (G.z_dim, G.c_dim, G.w_dim, G.num_ws, G.img_resolution, G.img_channels) == (5, labels, 6, 4, 8, 3)
 
@@ -128,6 +129,8 @@ def tensorflow_contents(**static_kwargs):
         (lambda m, s, o, k: k.update(fancy_option=True), 'fancy_option=True, whose meaning is not known'),
         (lambda m, s, o, k: k.update(normalize_latents=False), 'normalize_latents=False'),
         (lambda m, s, o, k: k.update(nonlinearity='sine'), 'cannot be built'),
+        (lambda m, s, o, k: k.update(num_fp16_res=-(10**30)), 'no number of resolutions'),
+        (lambda m, s, o, k: k.update(conv_clamp='big'), 'conv_clamp='),
         (lambda m, s, o, k: k.update(resample_kernel='no'), 'resample_kernel'),
     ],
 )

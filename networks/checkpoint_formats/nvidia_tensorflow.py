@@ -21,12 +21,13 @@ from torch_utils.ops import upfirdn2d
 WHERE = 'the TensorFlow StyleGAN2 generator'
 OLDEST_VERSION = 4  # Of tflib.Network; earlier files are progressive GANs.
 MOST_TAPS = 64      # Of a resampling filter.
+MOST_GAIN = 1e6     # Learning rate multiplier, clamp.
 
 # Options that do not change what a trained network computes here: how it was trained or run, and what callers of
 # G.mapping() and G.synthesis() pass as arguments.
 WITHOUT_EFFECT = {
     'components', 'conditioning', 'dlatent_avg_beta', 'dlatent_broadcast', 'fused_modconv', 'is_template_graph',
-    'is_training', 'is_validation', 'mapping_func', 'num_fp16_res', 'randomize_noise', 'return_dlatents', 'structure',
+    'is_training', 'is_validation', 'mapping_func', 'randomize_noise', 'return_dlatents', 'structure',
     'style_mixing_prob', 'synthesis_func', 'truncation_cutoff', 'truncation_cutoff_val', 'truncation_psi',
     'truncation_psi_val', 'w_avg_beta',
 }  # fmt: skip
@@ -46,6 +47,7 @@ READ = (
     ('mapping_nonlinearity', 'activation', 'mapping_kwargs', 'lrelu'),
     ('nonlinearity', 'activation', 'synthesis_kwargs', 'lrelu'),
     ('conv_clamp', 'conv_clamp', 'synthesis_kwargs', None),
+    ('num_fp16_res', 'num_fp16_res', 'synthesis_kwargs', 0),
     ('resample_kernel', 'resample_filter', 'synthesis_kwargs', [1, 3, 3, 1]),
     ('architecture', 'architecture', 'synthesis_kwargs', None),
 )
@@ -178,9 +180,17 @@ def _construction_arguments(arrays: Mapping[str, np.ndarray], options: Mapping[s
     for theirs, ours, group, default in READ:
         value = options.get(theirs)
         kwargs[group][ours] = default if value is None else value
-    if kwargs['synthesis_kwargs']['architecture'] is None:  # Files of before the option are of the first two kinds.
-        has_skip = 'synthesis/4x4/ToRGB/weight' in arrays or resolution == 4
-        kwargs['synthesis_kwargs']['architecture'] = 'skip' if has_skip else 'orig'
+    for group, name in (('mapping_kwargs', 'lr_multiplier'), ('synthesis_kwargs', 'conv_clamp')):
+        value = kwargs[group][name]
+        if value is not None and (not isinstance(value, (int, float)) or not 0 < value < MOST_GAIN):
+            raise InputError(f'{WHERE} was made with {name}={value!r:.60}, which is no positive number')
+    half = kwargs['synthesis_kwargs']['num_fp16_res']
+    if not isinstance(half, int) or not 0 <= half <= MOST_BLOCKS:
+        raise InputError(f'{WHERE} was made with num_fp16_res={half!r:.60}, which is no number of resolutions')
+    if kwargs['synthesis_kwargs']['architecture'] is None:
+        has_rgb = 'synthesis/4x4/ToRGB/weight' in arrays or resolution == 4
+        has_shortcut = any(name.endswith('/Skip/weight') for name in arrays)
+        kwargs['synthesis_kwargs']['architecture'] = 'resnet' if has_shortcut else 'skip' if has_rgb else 'orig'
     kwargs['synthesis_kwargs']['use_noise'] = 'synthesis/4x4/Conv/noise_strength' in arrays
 
     if num_layers:
