@@ -5,8 +5,10 @@ from __future__ import annotations
 import fnmatch
 import importlib
 import inspect
+import io
 import math
 import os
+import pickle
 import shutil
 import sys
 import types
@@ -20,7 +22,7 @@ from .download import is_url, make_cache_dir_path, open_url, set_cache_dir
 __all__ = [
     'EasyDict', 'Logger', 'ask_yes_no', 'call_func_by_name', 'construct_class_by_name', 'copy_files_and_create_dirs',
     'format_time', 'format_time_brief', 'get_dtype_and_ctype', 'get_module_dir_by_obj_name', 'get_module_from_obj_name',
-    'get_obj_by_name', 'get_obj_from_module', 'get_top_level_function_name', 'is_top_level_function', 'is_url',
+    'get_obj_by_name', 'get_obj_from_module', 'get_top_level_function_name', 'is_pickleable', 'is_top_level_function', 'is_url',
     'list_dir_recursively_with_ignore', 'make_cache_dir_path', 'open_url', 'set_cache_dir', 'tuple_product',
 ]
 
@@ -136,6 +138,15 @@ def ask_yes_no(question: str) -> bool:
         answer = input(f'{question} [y/n] ').strip().lower()
         if answer in answers:
             return answers[answer]
+
+
+def is_pickleable(obj: Any) -> bool:
+    """Tell whether `obj` can be pickled."""
+    try:
+        pickle.dump(obj, io.BytesIO())
+    except (pickle.PicklingError, TypeError, AttributeError, RecursionError):
+        return False
+    return True
 
 
 def tuple_product(t: Iterable[Any]) -> Any:

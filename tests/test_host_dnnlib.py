@@ -46,6 +46,8 @@ def test_objects_by_name(tmp_path, monkeypatch):
     assert type(made) is dnnlib.EasyDict
     assert util.get_top_level_function_name(util.format_time) == 'dnnlib.util.format_time'
     assert util.get_module_dir_by_obj_name('dnnlib.util.is_url') == os.path.dirname(os.path.abspath(util.__file__))
+    assert util.is_pickleable([made])
+    assert not util.is_pickleable([lambda: None])
     with pytest.raises(AttributeError):
         util.get_obj_by_name('os.path.nothing')
     with pytest.raises(ImportError, match='no module for the name'):
