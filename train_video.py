@@ -18,6 +18,9 @@ from training import command_line
 INTERRUPTED = 'interrupted; --resume=RUN_FOLDER goes on from its last training state'
 
 
+SHORT_FOOTAGE = 60.0  # seconds; docs/choices.md
+
+
 class Widths(click.ParamType):
     """'64,128,256' -> [64, 128, 256]."""
 
@@ -83,6 +86,8 @@ SHARE = command_line.FloatRange(0, 1)
               metavar='FLOAT', type=SHARE, default=0.75)
 @click.option('--motion-weight', help='How much the critic sees of the motion between frames on its own; 0 is the paper',
               metavar='FLOAT', type=command_line.NON_NEGATIVE_FLOAT, default=1)
+@click.option('--reversal',      help='Share of the real windows shown backwards  [default: 0.5 for footage below a minute, else 0]',
+              metavar='FLOAT', type=SHARE)
 @click.option('--glr',           help='Learning rate of the generator', metavar='FLOAT',
               type=command_line.POSITIVE_FLOAT, default=6e-3)
 @click.option('--clr',           help='Learning rate of the critic', metavar='FLOAT', type=command_line.POSITIVE_FLOAT,
@@ -149,7 +154,7 @@ def construction_arguments(o: types.SimpleNamespace, network: str) -> dict[str, 
         'latent_space': {'variance': o.variance, 'max_components': o.max_components, 'whitening': o.whitening,
                          'full': o.full_codes},
         'settings': {'batch': o.batch, 'critic_steps': o.critic_steps, 'lambda_gp': o.lambda_gp, 'lambda_gap': o.lambda_gap,
-                     'gap_interval': o.gap_interval, 'carry': o.carry, 'motion_weight': o.motion_weight,
+                     'gap_interval': o.gap_interval, 'carry': o.carry, 'motion_weight': o.motion_weight, 'reversal': o.reversal,
                      'generator_lr': o.glr, 'critic_lr': o.clr,
                      'decay': o.decay, 'ema_kimg': o.ema},
         'preview': {'num_frames': o.preview_frames, 'grid': o.preview_grid} if o.preview_frames else None,
@@ -171,12 +176,14 @@ def check_options(o: types.SimpleNamespace) -> None:
         raise command_line.UserMistake('--carry=1 leaves no window that begins at a fresh i; give less than 1')
 
 
-def find_network(o: types.SimpleNamespace) -> str:
-    """--network, or where the data set found its image generator."""
+def look_at_data(o: types.SimpleNamespace) -> str:
+    """Settle what depends on the data set; returns --network, or where the data set found its image generator."""
     from training.image_generator_lookup import find_image_generator, is_address
     from training.latent_dataset import LatentDataset
 
     with LatentDataset(o.data) as dataset:
+        if o.reversal is None:
+            o.reversal = 0.5 if dataset.num_frames / dataset.fps < SHORT_FOOTAGE else 0.0
         if o.network is None:
             try:
                 o.network = find_image_generator(dataset.image_generator, snapshot=o.data)
@@ -303,7 +310,7 @@ def train(o: types.SimpleNamespace) -> None:
     if resumed is not None:
         adopt_options(o, resumed[0])
     check_options(o)
-    network = find_network(o)
+    network = look_at_data(o)
     c = {**construction_arguments(o, network), **o.adopted}
     name = re.sub(r'[^\w.+-]+', '_', os.path.splitext(os.path.basename(os.path.normpath(o.data)))[0])
     name = f'{name}-gpus{o.gpus}-batch{o.batch}' + (f'-{o.desc}' if o.desc else '')

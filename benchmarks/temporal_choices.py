@@ -33,7 +33,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     'whitening 1': {'latent_space.whitening': 1.0},
     'critic steps 4': {'settings.critic_steps': 4},
     'learning rates 3e-3': {'settings.generator_lr': 3e-3, 'settings.critic_lr': 3e-3},
+    'carry 0.25': {'settings.carry': 0.25},
     'carry 0.5': {'settings.carry': 0.5},
+    'reversal 0.5': {'settings.reversal': 0.5},
+    'reversal and carry 0.25': {'settings.reversal': 0.5, 'settings.carry': 0.25},
+    'reversal and no carried windows': {'settings.reversal': 0.5, 'settings.carry': 0.0},
     'variance 0.999': {'latent_space.variance': 0.999},
     'hidden 64': {'G_kwargs.hidden_dim': 64},
     'wide critic': {'C_kwargs.narrowing_widths': [128, 64, 32], 'C_kwargs.temporal_channels': [64, 128, 128]},
@@ -78,7 +82,28 @@ def train_and_measure(data: str, overrides: dict[str, Any], seed: int, steps: in
         measured = metric.compare_generator(trainer.G_ema, num_videos=2048, start=start_frame, first_seed=10000)
         for key in ('distance', 'motion_distance', 'floor', 'motion_floor', 'constant', 'motion_constant'):
             result[f'{key}@{start_frame}'] = round(measured[key], 4)
+    result['recurrence'] = round(recurrence(trainer.G_ema, space), 4)
     return result
+
+
+def recurrence(generator: Any, space: Any, num_videos: int = 64, begin: int = 150, end: int = 450) -> float:
+    """How exactly videos repeat themselves, frames `begin` to `end`: 0 = they loop (or stand still), about 1 = not at all.
+
+    The smallest over lags of 10 to 150 frames of E ||y_k - y_{k+lag}||^2, over E ||y_j - y_k||^2 of all pairs, of one video;
+    the median over videos.
+    """
+    import torch
+
+    from training.temporal_pictures import generate_codes
+
+    codes = generate_codes(generator, list(range(num_videos)), end, torch.device('cpu'))[:, begin:]
+    values = []
+    for video in codes:
+        y = space.encode(video.numpy()).double()
+        spread = 2 * y.var(dim=0).sum()
+        lags = [(y[lag:] - y[:-lag]).square().sum(dim=1).mean() for lag in range(10, 151)]
+        values.append(float(min(lags) / spread.clamp(min=1e-9)))
+    return sorted(values)[len(values) // 2]
 
 
 def print_table(path: str) -> None:
@@ -87,7 +112,7 @@ def print_table(path: str) -> None:
 
     with open(path, encoding='utf-8') as file:
         lines = [json.loads(line) for line in file]
-    columns = ['distance@0', 'distance@225', 'motion_distance@0', 'motion_distance@225', 'milliseconds_per_step']
+    columns = ['distance@0', 'distance@225', 'motion_distance@0', 'motion_distance@225', 'recurrence', 'milliseconds_per_step']
     for data, steps in dict.fromkeys((line['data'], line['steps']) for line in lines):
         group = [line for line in lines if (line['data'], line['steps']) == (data, steps)]
         reference = group[0]['result']

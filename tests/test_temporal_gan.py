@@ -84,7 +84,7 @@ def test_gradient_angle_equals_finite_differences(kwargs):
     G = make_generator(**kwargs)
     i = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
     s = torch.randn(3, 5, 6, dtype=torch.float64, requires_grad=True)
-    penalty, phi = gradient_angle_penalty(G.rollout(s, G.initial_state(i))[0], i, s)
+    penalty, phi = gradient_angle_penalty(G.rollout(s, G.initial_state(i))[0], (i,), s)
     expected = [angle_by_finite_differences(G, i[n].detach(), s[n].detach()) for n in range(3)]
     np.testing.assert_allclose(phi.numpy(), expected, rtol=1e-6)
     np.testing.assert_allclose(penalty.detach().numpy(), np.maximum(0, np.pi / 4 - np.array(expected)) ** 2, rtol=1e-5)
@@ -97,7 +97,7 @@ def test_gradient_of_angle_penalty_equals_finite_differences():
 
     def loss():
         i, s = i0.clone().requires_grad_(True), s0.clone().requires_grad_(True)
-        return gradient_angle_penalty(G.rollout(s, G.initial_state(i))[0], i, s)[0].sum()
+        return gradient_angle_penalty(G.rollout(s, G.initial_state(i))[0], (i,), s)[0].sum()
 
     value = loss()
     assert value > 0
@@ -120,15 +120,19 @@ def test_gradient_of_angle_penalty_equals_finite_differences():
 
 def test_angle_of_known_motions():
     i, s = torch.randn(4, 2, requires_grad=True), torch.randn(4, 3, 2, requires_grad=True)
-    equal = gradient_angle(3 * i[:, 0] + 3 * s[:, 1, 0], i, s)
+    equal = gradient_angle(3 * i[:, 0] + 3 * s[:, 1, 0], (i,), s)
     torch.testing.assert_close(equal, torch.full((4,), math.pi / 4))
-    only_first = gradient_angle(i[:, 0] + 0 * s.sum(dim=(1, 2)), i, s)  # a loop: the noise changes nothing
+    only_first = gradient_angle(i[:, 0] + 0 * s.sum(dim=(1, 2)), (i,), s)  # a loop: the noise changes nothing
     torch.testing.assert_close(only_first, torch.zeros(4))
-    only_noise = gradient_angle(s[:, 0, 1] + 0 * i[:, 0], i, s)
+    only_noise = gradient_angle(s[:, 0, 1] + 0 * i[:, 0], (i,), s)
     torch.testing.assert_close(only_noise, torch.full((4,), math.pi / 2))
     # One norm of the concatenation of all gradients: three equal ones give a factor sqrt(3).
-    several = gradient_angle(i[:, 0] + s[:, :, 0].sum(dim=1), i, s)
+    several = gradient_angle(i[:, 0] + s[:, :, 0].sum(dim=1), (i,), s)
     torch.testing.assert_close(several, torch.full((4,), math.atan(math.sqrt(3))))
+    # A window that begins with several memories: one norm of their gradients as well.
+    memories = [torch.randn(4, 3, requires_grad=True) for _ in range(4)]
+    carried = gradient_angle(sum(h[:, 0] for h in memories) + s[:, 2, 1], memories, s)
+    torch.testing.assert_close(carried, torch.full((4,), math.atan(1 / 2)))
 
 
 def test_gradient_penalty_of_linear_critic():
@@ -173,6 +177,8 @@ def test_windows_refuse_short_footage(tiny_latents):
         assert left_out.short_clips == ['second']
         sample = left_out.sample(50, torch.Generator().manual_seed(0))
         assert sample.shape == (50, 70, space.num_coordinates)
+        backwards = left_out.sample(50, torch.Generator().manual_seed(0), reversal=1.0)
+        torch.testing.assert_close(backwards.flip(1), sample)
         with pytest.raises(InputError, match=r"'first', has 90 frames, fewer than the window of 91"):
             Windows(dataset, space, 91)
 
@@ -231,7 +237,8 @@ def test_carried_windows_go_on_where_earlier_ones_were(tiny_latents):
 
 def test_training_learns_the_spread_of_the_data(tiny_latents):
     """The critic's gradient moves the generator: its windows come nearer to the real ones in mean and variance."""
-    trainer = make_trainer(tiny_latents, batch=32, lambda_gap=0.0, generator_lr=5e-3, critic_lr=5e-3, decay=0.0)
+    trainer = make_trainer(tiny_latents, batch=32, lambda_gap=0.0, motion_weight=0.0, carry=0.0, generator_lr=5e-3,
+                           critic_lr=5e-3, decay=0.0)
     real = trainer.windows.coordinates
 
     def spread_error() -> float:

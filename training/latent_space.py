@@ -142,8 +142,16 @@ class Windows:
         motion = torch.diff(y, dim=1) * (motion_weight / self.motion_unit)
         return torch.cat([y, torch.nn.functional.pad(motion, (0, 0, 1, 0))], dim=2)
 
-    def sample(self, count: int, generator: torch.Generator) -> torch.Tensor:
-        """Draw windows with replacement, each equally likely: [count, num_frames, K]."""
-        chosen = torch.randint(len(self.starts), (count,), generator=generator, device=self.starts.device)
-        offsets = torch.arange(self.num_frames, device=self.starts.device)
+    def sample(self, count: int, generator: torch.Generator, reversal: float = 0.0) -> torch.Tensor:
+        """Draw windows with replacement, each equally likely, a share `reversal` of them backwards: [count, num_frames, K].
+
+        Short footage is one path: at its end the model has never seen a way on, and goes round in circles there. Played
+        backwards as well, every frame has a way back.
+        """
+        device = self.starts.device
+        chosen = torch.randint(len(self.starts), (count,), generator=generator, device=device)
+        offsets = torch.arange(self.num_frames, device=device).expand(count, -1)
+        if reversal > 0:
+            backwards = torch.rand(count, 1, generator=generator, device=device) < reversal
+            offsets = torch.where(backwards, self.num_frames - 1 - offsets, offsets)
         return self.coordinates[self.starts[chosen].unsqueeze(1) + offsets]

@@ -17,25 +17,30 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
-def gradient_angle(d: torch.Tensor, i: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+def gradient_angle(d: torch.Tensor, first: Sequence[torch.Tensor], s: torch.Tensor) -> torch.Tensor:
     """Return phi [N] in [0, pi/2], differentiable.
 
     Args:
-        d: distances [N]; row n may depend on row n of `i` and `s` only.
-        i: first frames [N, latent_dim], a leaf or an intermediate result that requires gradients.
-        s: noise [N, t-1, noise_dim], likewise.
+        d: distances [N]; row n may depend on row n of `first` and `s` only.
+        first: what the window begins with, each [N, ..]: i in the paper. All of their gradients make one norm.
+        s: noise [N, t-1, noise_dim].
     """
-    gradient_s, gradient_i = torch.autograd.grad(d.sum(), (s, i), create_graph=True)
+    gradient_s, *gradients_first = torch.autograd.grad(d.sum(), (s, *first), create_graph=True)
+    norm_first = torch.cat([gradient.flatten(1) for gradient in gradients_first], dim=1).norm(dim=1)
     # atan2 equals arctan of the ratio and stays finite where dd/di = 0.
-    return torch.atan2(gradient_s.flatten(1).norm(dim=1), gradient_i.norm(dim=1))
+    return torch.atan2(gradient_s.flatten(1).norm(dim=1), norm_first)
 
 
-def gradient_angle_penalty(l: torch.Tensor, i: torch.Tensor, s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (L_GAP [N] before the mean, phi [N]) for a rollout l [N, t, latent_dim] of (i, s)."""
-    phi = gradient_angle((l[:, -1] - l[:, 0]).norm(dim=1), i, s)
+def gradient_angle_penalty(l: torch.Tensor, first: Sequence[torch.Tensor], s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (L_GAP [N] before the mean, phi [N]) for a rollout l [N, t, latent_dim] that depends on `first` and `s`.
+
+    With `first = (i,)` this is the paper's. A window that continues an earlier one begins with memories instead of i; with these
+    as `first` the same angle says whether the noise still matters there (ours).
+    """
+    phi = gradient_angle((l[:, -1] - l[:, 0]).norm(dim=1), first, s)
     return (math.pi / 4 - phi).clamp(min=0).square(), phi.detach()
 
 

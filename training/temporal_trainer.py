@@ -35,6 +35,7 @@ class Settings:
         carry: Share of the generated windows that continue earlier ones, 0 (the paper's) to 1.
         pool: Memories that are kept for that, in batches.
         motion_weight: How much the critic sees of the motion between frames on its own (`Windows.critic_view`).
+        reversal: Share of the real windows that are shown backwards (`Windows.sample`).
         generator_lr, critic_lr: Adam's learning rates.
         beta1, beta2: Adam's betas.
         decay: Share of the training at its end over which both learning rates fall linearly to zero.
@@ -51,6 +52,7 @@ class Settings:
     carry: float = 0.75
     pool: int = 16
     motion_weight: float = 1.0
+    reversal: float = 0.0
     generator_lr: float = 6e-3
     critic_lr: float = 6e-3
     beta1: float = 0.5
@@ -173,7 +175,7 @@ class TemporalTrainer:
         # Fresh and carried windows lie one after the other; shuffled, every update sees both.
         generated = generated[torch.randperm(count, generator=self.random, device=self.device)]
         for fake in generated.split(batch):
-            real = self._view(self.windows.sample(batch, self.random))
+            real = self._view(self.windows.sample(batch, self.random, settings.reversal))
             scores_real, scores_fake = self.C(torch.cat([real, fake])).split(batch)
             mix = torch.rand(batch, generator=self.random, device=self.device)
             penalty = gradient_penalty(self.C, real, fake, mix)
@@ -194,17 +196,30 @@ class TemporalTrainer:
         loss = -self.C(self._view(self.G.coordinates(l))).mean()
         training_stats.report('Loss/G/loss', loss)
         if settings.lambda_gap > 0 and self.num_steps % settings.gap_interval == 0:
-            count = max(1, self.batch // settings.gap_batch_shrink)
-            i = self._randn(count, self.G.latent_dim).requires_grad_(True)
-            s = self._noise(count).requires_grad_(True)
-            penalty, phi = gradient_angle_penalty(self.G.rollout(s, self.G.initial_state(i))[0], i, s)
-            loss = loss + settings.lambda_gap * settings.gap_interval * penalty.mean()
-            training_stats.report('Loss/G/gradient_angle_penalty', penalty)
-            training_stats.report('Loss/G/gradient_angle', phi)
+            penalty = self._angle_penalty(max(1, self.batch // settings.gap_batch_shrink))
+            loss = loss + settings.lambda_gap * settings.gap_interval * penalty
         self.G_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._step_optimizer(self.G_optimizer, self.G)
         self.C.requires_grad_(True)
+
+    def _angle_penalty(self, count: int) -> torch.Tensor:
+        """L_GAP of `count` windows that begin at i, and of as many carried ones that begin at their memories."""
+        def measure(name: str, first: State, state: State) -> torch.Tensor:
+            s = self._noise(len(state[0])).requires_grad_(True)
+            penalty, phi = gradient_angle_penalty(self.G.rollout(s, state)[0], first, s)
+            training_stats.report(f'Loss/G/{name}_penalty', penalty)
+            training_stats.report(f'Loss/G/{name}', phi)
+            return penalty.mean()
+
+        i = self._randn(count, self.G.latent_dim).requires_grad_(True)
+        fresh = measure('gradient_angle', (i,), self.G.initial_state(i))
+        if self.pool is None or self.settings.carry == 0:
+            return fresh
+        chosen = torch.randint(len(self.pool[0]), (count,), generator=self.random, device=self.device)
+        memories = tuple(kept[chosen].requires_grad_(True) for kept in self.pool)
+        carried = measure('gradient_angle_carried', memories, memories)
+        return torch.lerp(fresh, carried, self.settings.carry)  # the shares that the critic sees
 
     def _step_optimizer(self, optimizer: torch.optim.Optimizer, module: torch.nn.Module) -> None:
         """Average the gradients over the ranks in one message, then step."""
