@@ -33,7 +33,7 @@ class ReaderSettings:
     # Encoder: first codes alone, then codes and reconstructed pictures.
     code_steps: int = 700
     code_batch: int = 32
-    picture_steps: int = 1300
+    picture_steps: int = 900
     picture_batch: int = 16
     encoder_lr: float = 8e-4
     picture_lr: float = 4e-4
