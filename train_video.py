@@ -18,9 +18,6 @@ from training import command_line
 INTERRUPTED = 'interrupted; --resume=RUN_FOLDER goes on from its last training state'
 
 
-SHORT_FOOTAGE = 60.0  # seconds; docs/choices.md
-
-
 class Widths(click.ParamType):
     """'64,128,256' -> [64, 128, 256]."""
 
@@ -79,11 +76,11 @@ SHARE = command_line.FloatRange(0, 1)
 @click.option('--lambda-gp',     help='Weight of the gradient penalty', metavar='FLOAT',
               type=command_line.NON_NEGATIVE_FLOAT, default=10)
 @click.option('--lambda-gap',    help='Weight of the gradient angle penalty', metavar='FLOAT',
-              type=command_line.NON_NEGATIVE_FLOAT, default=1)
+              type=command_line.NON_NEGATIVE_FLOAT, default=3)
 @click.option('--gap-interval',  help='Take the gradient angle penalty every so many steps', metavar='INT',
               type=command_line.POSITIVE_INT, default=4)
 @click.option('--carry',         help='Share of generated windows that continue earlier ones; 0 is the paper',
-              metavar='FLOAT', type=SHARE, default=0.75)
+              metavar='FLOAT', type=SHARE, default=0.5)
 @click.option('--motion-weight', help='How much the critic sees of the motion between frames on its own; 0 is the paper',
               metavar='FLOAT', type=command_line.NON_NEGATIVE_FLOAT, default=1)
 @click.option('--reversal',      help='Share of the real windows shown backwards  [default: 0.5 for footage below a minute, else 0]',
@@ -180,10 +177,11 @@ def look_at_data(o: types.SimpleNamespace) -> str:
     """Settle what depends on the data set; returns --network, or where the data set found its image generator."""
     from training.image_generator_lookup import find_image_generator, is_address
     from training.latent_dataset import LatentDataset
+    from training.latent_space import default_reversal
 
     with LatentDataset(o.data) as dataset:
         if o.reversal is None:
-            o.reversal = 0.5 if dataset.num_frames / dataset.fps < SHORT_FOOTAGE else 0.0
+            o.reversal = default_reversal(dataset)
         if o.network is None:
             try:
                 o.network = find_image_generator(dataset.image_generator, snapshot=o.data)

@@ -25,24 +25,22 @@ from training import command_line
 VARIANTS: dict[str, dict[str, Any]] = {
     'default': {},
     'no motion view (paper)': {'settings.motion_weight': 0.0},
-    'no carried windows (paper)': {'settings.carry': 0.0},
     'no angle penalty': {'settings.lambda_gap': 0.0},
-    'angle penalty x10': {'settings.lambda_gap': 10.0},
+    'no carried windows (paper)': {'settings.carry': 0.0},
+    'never backwards (paper)': {'settings.reversal': 0.0},
+    'angle penalty 10': {'settings.lambda_gap': 10.0},
     'full codes (paper)': {'latent_space.full': True},
     'whitening 0': {'latent_space.whitening': 0.0},
     'whitening 1': {'latent_space.whitening': 1.0},
     'critic steps 4': {'settings.critic_steps': 4},
-    'learning rates 3e-3': {'settings.generator_lr': 3e-3, 'settings.critic_lr': 3e-3},
-    'carry 0.25': {'settings.carry': 0.25},
-    'carry 0.5': {'settings.carry': 0.5},
-    'reversal 0.5': {'settings.reversal': 0.5},
-    'reversal and carry 0.25': {'settings.reversal': 0.5, 'settings.carry': 0.25},
-    'reversal and no carried windows': {'settings.reversal': 0.5, 'settings.carry': 0.0},
-    'variance 0.999': {'latent_space.variance': 0.999},
-    'hidden 64': {'G_kwargs.hidden_dim': 64},
     'wide critic': {'C_kwargs.narrowing_widths': [128, 64, 32], 'C_kwargs.temporal_channels': [64, 128, 128]},
+    'learning rates 3e-3': {'settings.generator_lr': 3e-3, 'settings.critic_lr': 3e-3},
+    'carry 0.75': {'settings.carry': 0.75},
+    'hidden 64': {'G_kwargs.hidden_dim': 64},
     'batch 32': {'settings.batch': 32},
     'lambda_gp 1': {'settings.lambda_gp': 1.0},
+    'variance 0.95': {'latent_space.variance': 0.95},
+    'variance 0.999': {'latent_space.variance': 0.999},
 }
 
 
@@ -52,7 +50,7 @@ def train_and_measure(data: str, overrides: dict[str, Any], seed: int, steps: in
 
     from plugins.latent_frechet_distance import LatentFrechetDistance
     from training.latent_dataset import LatentDataset
-    from training.latent_space import Windows, fit_latent_space
+    from training.latent_space import Windows, default_reversal, fit_latent_space
     from training.temporal_trainer import Settings, TemporalTrainer
 
     torch.set_num_threads(1)
@@ -61,6 +59,7 @@ def train_and_measure(data: str, overrides: dict[str, Any], seed: int, steps: in
         group, _, key = name.partition('.')
         groups[group][key] = value
     with LatentDataset(data) as dataset:
+        groups['settings'].setdefault('reversal', default_reversal(dataset))
         space = fit_latent_space(dataset, **groups['latent_space'])
         windows = Windows(dataset, space, 25)
         clips = [dataset.load_clip(index) for index in range(len(dataset.clips))]

@@ -20,6 +20,7 @@ import torch
 from networks.errors import InputError
 from training.latent_dataset import LatentDataset
 
+SHORT_FOOTAGE = 60.0         # seconds
 MAX_FRAMES_FOR_BASIS = 4096  # evenly spread over the data set; their Gram matrix is what is decomposed
 
 
@@ -91,6 +92,11 @@ def fit_latent_space(dataset: LatentDataset, *, variance: float = 0.99, max_comp
     scales = scales * ((variances / scales.square()).mean().sqrt())  # mean square of a coordinate: 1
     return LatentSpace(mean=mean.float(), basis=(directions * scales).t().float().contiguous(),
                        projection=(directions / scales).float().contiguous(), scale=1.0, explained=float(held[count - 1]))
+
+
+def default_reversal(dataset: LatentDataset) -> float:
+    """Share of real windows to show backwards: half of them where footage is short, see `Windows.sample`."""
+    return 0.5 if dataset.num_frames / dataset.fps < SHORT_FOOTAGE else 0.0
 
 
 class Windows:

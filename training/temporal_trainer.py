@@ -46,10 +46,10 @@ class Settings:
     batch: int = 64
     critic_steps: int = 2
     lambda_gp: float = 10.0
-    lambda_gap: float = 1.0
+    lambda_gap: float = 3.0
     gap_interval: int = 4
     gap_batch_shrink: int = 4
-    carry: float = 0.75
+    carry: float = 0.5
     pool: int = 16
     motion_weight: float = 1.0
     reversal: float = 0.0
