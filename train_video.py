@@ -83,7 +83,7 @@ SHARE = command_line.FloatRange(0, 1)
               metavar='FLOAT', type=SHARE, default=0.5)
 @click.option('--motion-weight', help='How much the critic sees of the motion between frames on its own; 0 is the paper',
               metavar='FLOAT', type=command_line.NON_NEGATIVE_FLOAT, default=1)
-@click.option('--reversal',      help='Share of the real windows shown backwards  [default: 0.5 for footage below a minute, else 0]',
+@click.option('--reversal',      help='Share of real windows shown backwards  [default: 0.5 for footage below a minute, else 0]',
               metavar='FLOAT', type=SHARE)
 @click.option('--glr',           help='Learning rate of the generator', metavar='FLOAT',
               type=command_line.POSITIVE_FLOAT, default=6e-3)
