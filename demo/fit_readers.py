@@ -30,19 +30,20 @@ class ReaderSettings:
     """Everything that decides the encoder and the reader of parameters."""
 
     seed: int = 2
-    # Encoder: first codes alone, then codes and reconstructed pictures.
-    code_steps: int = 700
-    code_batch: int = 32
-    picture_steps: int = 900
+    # Encoder: first codes alone, from small pictures, then codes and reconstructed pictures.
+    code_steps: int = 5000
+    code_batch: int = 64
+    picture_steps: int = 600
     picture_batch: int = 16
-    encoder_lr: float = 8e-4
+    encoder_lr: float = 1e-3
     picture_lr: float = 4e-4
     picture_weight: float = 2.0
     feature_weight: float = 6.0
     encoder_shape: tuple[tuple[str, int], ...] = (
-        ('channel_base', 1536),
-        ('channel_max', 80),
-        ('hidden_features', 128),
+        ('input_resolution', 64),
+        ('channel_base', 768),
+        ('channel_max', 96),
+        ('hidden_features', 160),
         ('head_features', 48),
     )
     # Reader of true parameters.
@@ -97,6 +98,24 @@ class _Loop:
         self.losses.append(float(loss.detach()))
 
 
+@torch.no_grad()
+def _small_pictures(generator: Generator, pool: PicturePool, num_generated: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """All rendered pictures of the pool and the generator's pictures of its first latents, uint8 `[N, 3, 64, 64]` each."""
+    rendered: list[torch.Tensor] = []
+    generated: list[torch.Tensor] = []
+
+    def keep(images: torch.Tensor, where: list[torch.Tensor]) -> None:
+        small = F.avg_pool2d(images, images.shape[2] // INPUT_RESOLUTION)
+        where.append((small * 127.5 + 128).clamp(0, 255).to(torch.uint8))
+
+    for first in range(0, pool.count, 64):
+        z, pictures, _ = pool.batch(np.arange(first, min(first + 64, pool.count)))
+        keep(pictures, rendered)
+        if first < num_generated:
+            keep(fast_synthesis(generator, generator.mapping(z, None)), generated)
+    return torch.cat(rendered), torch.cat(generated or [torch.empty(0, 3, INPUT_RESOLUTION, INPUT_RESOLUTION)])
+
+
 # ----------------------------------------------------------------------------
 # The encoder.
 
@@ -123,52 +142,35 @@ def fit_encoder(folder: pathlib.Path, generator: Generator, pool: PicturePool, s
     encoder = build_encoder(generator, settings)
     encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     whiten = torch.linalg.inv(encoder.w_basis.double()).float().t()
-    for part, (num_steps, batch, lr) in enumerate(
-        (
-            (settings.code_steps, settings.code_batch, settings.encoder_lr),
-            (settings.picture_steps, settings.picture_batch, settings.picture_lr),
-        )
-    ):
-        loop = _Loop(folder / f'encoder-{part}.pt', encoder, num_steps, f'encoder, part {part + 1} of 2')
-        for step in loop.steps(lr):
-            rng = np.random.RandomState([settings.seed, part, step])
-            z, pictures, features = pool.batch(rng.randint(pool.count, size=batch))
+
+    def encode(pictures: torch.Tensor) -> torch.Tensor:
+        with torch.autocast('cpu', torch.bfloat16):
+            return encoder(pictures.contiguous(memory_format=torch.channels_last)).float()
+
+    loop = _Loop(folder / 'encoder-codes.pt', encoder, settings.code_steps, 'encoder, codes')
+    if loop.first_step < settings.code_steps:
+        rendered, _ = _small_pictures(generator, pool, 0)
+        for step in loop.steps(settings.encoder_lr):
+            chosen = np.random.RandomState([settings.seed, 0, step]).randint(len(rendered), size=settings.code_batch)
             with torch.no_grad():
-                wanted = generator.mapping(z, None)
-                if part == 0 and step % 4 == 0:  # the generator's own pictures of the same heads
-                    pictures = fast_synthesis(generator, wanted)
-            with torch.autocast('cpu', torch.bfloat16):
-                codes = encoder(pictures.contiguous(memory_format=torch.channels_last))
-            codes = codes.float()
-            loss = ((codes - wanted) @ whiten).square().mean()
-            if part == 1:
-                made = fast_synthesis(generator, codes)
-                loss = loss + settings.picture_weight * picture_loss(made, pictures, 1 + settings.feature_weight * features, 0.5)
-            loop.descend(loss)
+                wanted = generator.mapping(torch.from_numpy(pool.latents[chosen]), None)
+            codes = encode(rendered[chosen].to(torch.float32) / 127.5 - 1)
+            loop.descend(((codes - wanted) @ whiten).square().mean())
+    loop = _Loop(folder / 'encoder-pictures.pt', encoder, settings.picture_steps, 'encoder, codes and pictures')
+    for step in loop.steps(settings.picture_lr):
+        rng = np.random.RandomState([settings.seed, 1, step])
+        z, pictures, features = pool.batch(rng.randint(pool.count, size=settings.picture_batch))
+        with torch.no_grad():
+            wanted = generator.mapping(z, None)
+        codes = encode(pictures)
+        difference = picture_loss(fast_synthesis(generator, codes), pictures, 1 + settings.feature_weight * features, 0.5)
+        loop.descend(((codes - wanted) @ whiten).square().mean() + settings.picture_weight * difference)
     encoder.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return encoder.eval().requires_grad_(False)
 
 
 # ----------------------------------------------------------------------------
 # The reader of true parameters.
-
-
-@torch.no_grad()
-def _small_pictures(generator: Generator, pool: PicturePool, num_generated: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """All rendered pictures of the pool and the generator's pictures of its first latents, uint8 `[N, 3, 64, 64]` each."""
-    rendered: list[torch.Tensor] = []
-    generated: list[torch.Tensor] = []
-
-    def keep(images: torch.Tensor, where: list[torch.Tensor]) -> None:
-        small = F.avg_pool2d(images, images.shape[2] // INPUT_RESOLUTION)
-        where.append((small * 127.5 + 128).clamp(0, 255).to(torch.uint8))
-
-    for first in range(0, pool.count, 64):
-        z, pictures, _ = pool.batch(np.arange(first, min(first + 64, pool.count)))
-        keep(pictures, rendered)
-        if first < num_generated:
-            keep(fast_synthesis(generator, generator.mapping(z, None)), generated)
-    return torch.cat(rendered), torch.cat(generated)
 
 
 def fit_truth_reader(folder: pathlib.Path, generator: Generator, pool: PicturePool, settings: ReaderSettings) -> TruthReader:

@@ -226,4 +226,4 @@ def test_truth_is_read_back(footage: tuple) -> None:
     precision, recall = judging.match_events(judging.blink_events(read[:, INDEX['blink']]), blinks)
     assert precision >= 0.85
     assert recall >= 0.85
-    assert judging.identity_drift(read, FPS) < 0.25
+    assert judging.identity_drift(read, FPS) < 0.45  # strangers: about 1.4
