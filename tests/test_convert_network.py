@@ -69,7 +69,8 @@ def test_networks_of_the_pickle_come_from_its_own_text(source, tmp_path, root):
 import numpy, pickle, sys, torch
 G = pickle.load(open('dest.pkl', 'rb'))['G_ema']
 ws = torch.randn([2, G.num_ws, G.w_dim], generator=torch.Generator().manual_seed(3))
-print(abs(G.synthesis(ws, noise_mode='const', force_fp32=True).numpy() - numpy.load('answer.npy')).max(), 'networks' in sys.modules)
+image = G.synthesis(ws, noise_mode="const", force_fp32=True).numpy()
+print(abs(image - numpy.load("answer.npy")).max(), "networks" in sys.modules)
 """
     done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, timeout=240,
                           env={**os.environ, 'PYTHONPATH': str(tmp_path)})
