@@ -232,6 +232,11 @@ def test_refuses_what_it_cannot_keep(module, monkeypatch):
         pickle.dumps(layer)
     with pytest.raises(pickle.PicklingError, match='Layer: an argument or attribute'):
         module.Layer(2, {'key': lambda: None})
+    class Local(module.Layer):
+        pass
+
+    with pytest.raises(pickle.PicklingError, match=r'<locals>\.Local: only classes at the top level'):
+        pickle.dumps(persistence.persistent_class(Local)(2))
     meta = {'type': 'class', 'version': 7, 'module_src': '', 'class_name': 'X', 'state': {}}
     with pytest.raises(pickle.UnpicklingError, match='version 7'):
         persistence._reconstruct_persistent_obj(meta)

@@ -77,6 +77,9 @@ def persistent_class(orig_class: Class) -> Class:
             return _easy(copy.deepcopy(self._init_kwargs))
 
         def __reduce__(self) -> tuple[Any, ...]:
+            if '.' in orig_class.__qualname__:
+                raise pickle.PicklingError(f'{orig_class.__qualname__}: only classes at the top level of a module can '
+                                           'be found again in its source text')
             state = _state(self)
             _check_pickleable(self, state)
             return _reconstruct_persistent_obj, (_meta(self, state),)

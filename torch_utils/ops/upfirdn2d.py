@@ -226,7 +226,8 @@ def _insert_zeros_and_filter(x: torch.Tensor, f: torch.Tensor, resampling: _Resa
         if up != (1, 1):
             x = F.pad(x.reshape(1, planes, height, 1, width, 1), [0, up[0] - 1, 0, 0, 0, up[1] - 1])
         x = F.pad(x.reshape(1, planes, height * up[1], width * up[0]), padding)
-        x = F.conv2d(x, kernel.expand(planes, 1, -1, -1), stride=(down[1], down[0]), groups=planes)
+        weight = kernel.expand(planes, 1, -1, -1).contiguous()
+        x = F.conv2d(x, weight, stride=(down[1], down[0]), groups=planes)
     return _unfold(x, batch, channels)
 
 
