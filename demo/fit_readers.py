@@ -19,7 +19,7 @@ from networks.w_encoder import WEncoder
 
 from .fast_synthesis import fast_synthesis
 from .fit_generator import picture_loss
-from .head_parameters import MOTION, NUM_IDENTITY, NUM_PARAMETERS, parameters_from_latent
+from .head_parameters import INDEX, NUM_IDENTITY, NUM_PARAMETERS, parameters_from_latent
 from .orthogonal_momentum import PairedOptimizer
 from .picture_pool import PicturePool
 from .truth_reader import INPUT_RESOLUTION, TruthReader
@@ -33,11 +33,12 @@ class ReaderSettings:
     # Encoder: first codes alone, from small pictures, then codes and reconstructed pictures.
     code_steps: int = 5000
     code_batch: int = 64
-    picture_steps: int = 600
+    picture_steps: int = 1200
     picture_batch: int = 16
     encoder_lr: float = 1e-3
-    picture_lr: float = 4e-4
+    picture_lr: float = 5e-4
     picture_weight: float = 2.0
+    truth_weight: float = 0.15
     feature_weight: float = 6.0
     encoder_shape: tuple[tuple[str, int], ...] = (
         ('input_resolution', 64),
@@ -98,6 +99,14 @@ class _Loop:
         self.losses.append(float(loss.detach()))
 
 
+def truth_weights() -> torch.Tensor:
+    """How much each parameter counts, `[NUM_PARAMETERS]`: identity 1, motion 3, and 6 for yaw, blink and mouth."""
+    weight = torch.ones(NUM_PARAMETERS)
+    weight[NUM_IDENTITY:] = 3.0
+    weight[[INDEX[name] for name in ('yaw', 'blink', 'mouth_open')]] = 6.0
+    return weight
+
+
 @torch.no_grad()
 def _small_pictures(generator: Generator, pool: PicturePool, num_generated: int) -> tuple[torch.Tensor, torch.Tensor]:
     """All rendered pictures of the pool and the generator's pictures of its first latents, uint8 `[N, 3, 64, 64]` each."""
@@ -133,11 +142,14 @@ def build_encoder(generator: Generator, settings: ReaderSettings) -> WEncoder:
     return encoder
 
 
-def fit_encoder(folder: pathlib.Path, generator: Generator, pool: PicturePool, settings: ReaderSettings) -> WEncoder:
+def fit_encoder(
+    folder: pathlib.Path, generator: Generator, reader: TruthReader, pool: PicturePool, settings: ReaderSettings
+) -> WEncoder:
     """The encoder of rendered pictures into codes of this generator (state in `folder`/encoder-*.pt).
 
     Loss: mean square of the whitened difference to the code that the mapping network gives the picture's latent, and in the
-    second part also `picture_weight` times the picture loss of the reconstruction.
+    second part also `picture_weight` times the picture loss of the reconstruction and `truth_weight` times the difference
+    between the true parameters and those that the reader sees in it: gaze and brows are few pixels, but most of the life.
     """
     encoder = build_encoder(generator, settings)
     encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -163,8 +175,12 @@ def fit_encoder(folder: pathlib.Path, generator: Generator, pool: PicturePool, s
         with torch.no_grad():
             wanted = generator.mapping(z, None)
         codes = encode(pictures)
-        difference = picture_loss(fast_synthesis(generator, codes), pictures, 1 + settings.feature_weight * features, 0.5)
-        loop.descend(((codes - wanted) @ whiten).square().mean() + settings.picture_weight * difference)
+        made = fast_synthesis(generator, codes)
+        loss = ((codes - wanted) @ whiten).square().mean()
+        loss = loss + settings.picture_weight * picture_loss(made, pictures, 1 + settings.feature_weight * features, 0.5)
+        truth = (parameters_from_latent(z) - reader.mean) / reader.deviation
+        seen = F.smooth_l1_loss(reader.standardized(made), truth, reduction='none', beta=0.5)
+        loop.descend(loss + settings.truth_weight * (seen * truth_weights()).mean())
     encoder.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return encoder.eval().requires_grad_(False)
 
@@ -177,11 +193,9 @@ def fit_truth_reader(folder: pathlib.Path, generator: Generator, pool: PicturePo
     """The reader of true parameters (state in `folder`/reader.pt): half rendered, half generated pictures, motion weighted up."""
     torch.manual_seed(settings.seed)
     reader = TruthReader()
-    weight = torch.ones(NUM_PARAMETERS)
-    weight[NUM_IDENTITY:] = 3.0
-    weight[[NUM_IDENTITY + k for k, parameter in enumerate(MOTION) if parameter.name in ('blink', 'mouth_open', 'yaw')]] = 6.0
     rendered, generated = _small_pictures(generator, pool, settings.reader_generated)
     wanted_of_all = (parameters_from_latent(torch.from_numpy(pool.latents[: pool.count])) - reader.mean) / reader.deviation
+    weight = truth_weights()
     loop = _Loop(folder / 'reader.pt', reader, settings.reader_steps, 'reader of true parameters')
     half = settings.reader_batch // 2
     for step in loop.steps(settings.reader_lr):

@@ -10,11 +10,13 @@ from demo import judge as judging
 from demo.dynamics import FPS, REFRACTORY_SECONDS, perform
 from demo.fast_synthesis import fast_synthesis
 from demo.head_parameters import INDEX, NUM_IDENTITY, NUM_PARAMETERS, neutral_parameters, normalize_latent, parameters_from_latent
+from demo.run_demo import average_judgement, check_options, find_run, make_footage, newest_snapshot, read_video
 from demo.talking_head import render, to_uint8
 from demo.truth_reader import load_reader, world_statistics
 from demo.world_files import ENCODER_FILE, FOLDER, GENERATOR_FILE, READER_FILE
 from networks.checkpoints import load_encoder, load_generator
 from networks.stylegan2 import Generator
+from training.command_line import UserMistake
 
 GENERATOR_PSNR = 24.0  # dB, fitted against rendered heads that the fit never saw
 ENCODER_PSNR = 24.0  # dB, footage of an unseen subject through encoder and generator
@@ -192,7 +194,7 @@ def footage() -> tuple[np.ndarray, torch.Tensor, np.ndarray]:
 
 
 def test_world_is_small_and_opens_in_the_safe_loader(generator: torch.nn.Module) -> None:
-    assert sum(path.stat().st_size for path in pathlib.Path(FOLDER).iterdir()) < 8 * 2**20
+    assert sum(path.stat().st_size for path in pathlib.Path(FOLDER).iterdir()) < 9_000_000
     assert (generator.z_dim, generator.img_resolution, generator.img_channels) == (NUM_PARAMETERS, 128, 3)
 
 
@@ -227,3 +229,34 @@ def test_truth_is_read_back(footage: tuple) -> None:
     assert precision >= 0.85
     assert recall >= 0.85
     assert judging.identity_drift(read, FPS) < 0.45  # strangers: about 1.4
+
+
+# ----------------------------------------------------------------------------
+# The demonstration.
+
+
+def test_demonstration_keeps_to_its_options_and_says_what_is_missing(tmp_path: pathlib.Path) -> None:
+    check_options(tmp_path / 'options.json', {'subject': 8, 'kimg': 3.0})
+    check_options(tmp_path / 'options.json', {'subject': 8, 'kimg': 3.0})
+    with pytest.raises(UserMistake, match='other options'):
+        check_options(tmp_path / 'options.json', {'subject': 9, 'kimg': 3.0})
+    with pytest.raises(UserMistake, match='network-snapshot'):
+        newest_snapshot(tmp_path)
+    assert find_run(tmp_path) is None
+
+
+def test_demonstration_compares_equal_lengths() -> None:
+    tracks = perform(700, seed=4).parameters
+    whole, halves = average_judgement(tracks, 700), average_judgement(tracks, 350)
+    assert whole['syllables_per_second'] == pytest.approx(halves['syllables_per_second'], abs=0.3)
+    assert halves['blinks_per_minute'] == pytest.approx(
+        np.mean([judging.judge(part)['blinks_per_minute'] for part in (tracks[:350], tracks[350:])])
+    )
+
+
+def test_footage_is_a_video_with_its_truth(tmp_path: pathlib.Path) -> None:
+    make_footage(tmp_path / 'footage.mp4', tmp_path / 'truth.npz', subject=3, frames=20)
+    frames, truth = read_video(tmp_path / 'footage.mp4'), np.load(tmp_path / 'truth.npz')
+    rendered = to_uint8(render(truth['parameters']))
+    assert frames.shape == rendered.shape == (20, 128, 128, 3)
+    assert np.abs(frames.astype(float) - rendered).mean() < 4  # 4:2:0 and compression
