@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from networks.errors import InputError
 from training import command_line
 
 PICKLE, SAFETENSORS = '.pkl', '.safetensors'
@@ -58,7 +59,11 @@ def convert(source: str, dest: str) -> None:
     from networks import checkpoints, stylegan2_discriminator  # Here: torch takes seconds, and --help needs none.
     from networks.checkpoint_formats import safetensors_pair
 
-    generator = checkpoints.load_generator(source)
+    try:
+        generator = checkpoints.load_generator(source)
+    except checkpoints.CodeRefused as error:
+        reason = str(error).removesuffix(checkpoints.TRUST_HINT)
+        raise InputError(f'{reason} What only its own source text can compute cannot be converted.') from error
     resolution, channels = generator.img_resolution, generator.img_channels
     command_line.report(f'{source}: {type(generator).__module__}.{type(generator).__name__}, '
                         f'{resolution}x{resolution}, {channels} channels, {generator.num_ws} codes of {generator.w_dim}')

@@ -28,13 +28,17 @@ from networks.lazy_data import ByteSource, LazyEntries
 from torch_utils import persistence
 
 TRUST_HINT = (
-    'nothing of it was run. If you know who made it and trust them, the option --trust-pickle (trust_pickle=True) runs '
-    'the source text that it carries, with all that it may do to your computer')
+    ' If you know who made it and trust them, the option --trust-pickle (trust_pickle=True) runs the source text that it '
+    'carries, with all that it may do to your computer')
 MOST_SHOWN = 600    # Characters of an error that come from a file.
 
 # First match wins. psp before rosinality: its decoder is a rosinality generator.
 GENERATOR_FORMATS: tuple[Any, ...] = (nvidia_pytorch, nvidia_tensorflow, psp, rosinality, safetensors_pair)
 ENCODER_FORMATS: tuple[Any, ...] = (ours, psp)
+
+
+class CodeRefused(InputError):
+    """Only by running what the file carries could it be opened. The text ends with TRUST_HINT."""
 
 #----------------------------------------------------------------------------
 # Loading.
@@ -136,9 +140,9 @@ def _load(
         try:
             return find(_read(file))
         except safe_pickle.ForbiddenNames as error:
-            raise InputError(f'{error}; {TRUST_HINT}') from error
+            raise CodeRefused(f'{error}; nothing of it was run.{TRUST_HINT}') from error
         except nvidia_pytorch.UnknownArchitecture as error:
-            raise InputError(f'{error}; its own source text was not run. {TRUST_HINT[TRUST_HINT.index("If"):]}') from error
+            raise CodeRefused(f'{error}; its own source text was not run.{TRUST_HINT}') from error
 
 
 def _build(contents: Any, formats: tuple[Any, ...], function: str, wanted: str) -> torch.nn.Module:
@@ -184,7 +188,7 @@ def _errors_name(source: Any) -> Iterator[None]:
         yield
     except InputError as error:
         text = ''.join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(error))
-        raise InputError(f'{name}: {text}') from error
+        raise type(error)(f'{name}: {text}') from error
     except FileNotFoundError as error:
         raise InputError(f'{name}: there is no such file') from error
     except IsADirectoryError as error:

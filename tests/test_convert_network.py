@@ -102,6 +102,15 @@ def test_source_without_discriminator_gets_a_placeholder(source, tmp_path):
         D(torch.zeros(1, 3, 16, 16))
 
 
+def test_a_fork_is_not_offered_an_option_that_is_not_there(tmp_path):
+    (tmp_path / 'fork.pkl').write_bytes(b'\x80\x02cmy_fork\nThing\n)R.')
+    done = run('--source', tmp_path / 'fork.pkl', '--dest', tmp_path / 'x.pkl')
+    assert done.exit_code == 2
+    assert 'my_fork.Thing' in done.output
+    assert 'cannot be converted' in done.output
+    assert 'trust' not in done.output
+
+
 def test_mistakes_are_one_sentence_and_write_nothing(source, tmp_path):
     (tmp_path / 'exists.pkl').write_bytes(b'old')
     (tmp_path / 'broken.pkl').write_bytes(source.read_bytes()[:5000])

@@ -21,7 +21,8 @@ def test_the_guard_sees_code_run(root, tmp_path):
 import pathlib, pickle, sys
 import fuzz_loader
 guard = fuzz_loader.Guard()
-for action in (lambda: pickle.loads(b'cbuiltins\\nlist\\n)R.'), lambda: eval('1'), lambda: open('x', 'w'), lambda: __import__('wave')):
+for action in (lambda: pickle.loads(b'cbuiltins\\nlist\\n)R.'), lambda: eval('1'), lambda: open('x', 'w'),
+               lambda: __import__('wave')):
     try:
         with guard.watching():
             action()
