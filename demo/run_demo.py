@@ -210,7 +210,7 @@ def compare(out: pathlib.Path, footage: pathlib.Path, latents: pathlib.Path, vid
     help='Length of the training, thousands of frames',
     metavar='KIMG',
     type=FloatRange(min=0, min_open=True),
-    default=8000,
+    default=6000,
     show_default=True,
 )
 @click.option(
