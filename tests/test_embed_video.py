@@ -81,16 +81,17 @@ def psnr(G: Any, dest: pathlib.Path, codes: np.ndarray) -> float:
 def test_optimisation_finds_codes_that_render_the_footage(
     tiny_generator: pathlib.Path, footage: pathlib.Path, G: Any, codes: np.ndarray, tmp_path: pathlib.Path,
 ) -> None:
-    result = run(tiny_generator, footage, tmp_path / 'data.zip', '--chunk=8', '--steps=100', '--preview', '--fps=30')
+    options = ('--chunk=20', '--steps=60', '--first-steps=80', '--lr=0.2', '--preview', '--fps=30')
+    result = run(tiny_generator, footage, tmp_path / 'data.zip', *options)
     assert result.exit_code == 0, result.output
-    assert psnr(G, tmp_path / 'data.zip', codes) > 27
+    assert psnr(G, tmp_path / 'data.zip', codes) > 21  # the average code has 15.6 dB
     with LatentDataset(tmp_path / 'data.zip') as dataset:
         clip, = dataset.clips
         assert (clip.name, clip.num_frames, clip.fps, clip.source) == ('subject', 20, 30.0, str(footage))
-        assert clip.extra['psnr'] > 26
+        assert clip.extra['psnr'] > 21
         assert f'PSNR {clip.extra["psnr"]:.2f}' in result.output
         assert dataset.embedding['method'] == 'optimisation'
-        assert dataset.embedding['optimisation']['steps'] == 100
+        assert dataset.embedding['optimisation']['steps'] == 60
         assert len(dataset.image_generator['sha256']) == 64
     frames = imageio_ffmpeg.read_frames(str(tmp_path / 'data-preview' / 'subject.mp4'))
     meta = next(frames)
@@ -115,7 +116,7 @@ def test_smoothing_and_early_stop(G: Any) -> None:
     targets, start = G.synthesis(G.mapping(z, None), noise_mode='const'), G.mapping.w_avg.repeat(6, 1)
 
     def fit(**options: Any) -> torch.Tensor:
-        return Inversion(G, None, InversionOptions(steps=40, **options)).fit_chunk(targets, None, start)
+        return Inversion(G, None, InversionOptions(steps=25, **options)).fit_chunk(targets, None, start)
 
     free, smooth = fit(lambda_smooth=0.0), fit(lambda_smooth=1.0)
     assert (smooth[1:] - smooth[:-1]).norm() < 0.5 * (free[1:] - free[:-1]).norm()
@@ -275,7 +276,7 @@ def test_damaged_clips_can_be_skipped(
 def test_a_killed_run_goes_on_and_ends_the_same(
     tiny_generator: pathlib.Path, footage: pathlib.Path, tmp_path: pathlib.Path, root: pathlib.Path,
 ) -> None:
-    options = ['--chunk=4', '--steps=60', '--stop=0']
+    options = ['--chunk=4', '--steps=12', '--first-steps=12', '--stop=0']
     assert run(tiny_generator, footage, tmp_path / 'whole.zip', *options).exit_code == 0
 
     dest = tmp_path / 'parts.zip'
