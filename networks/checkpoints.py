@@ -64,7 +64,7 @@ def load_generator(
         if ours.is_snapshot(contents):
             raise InputError(
                 'it is a snapshot of the temporal model, and the image generator is another file, which it names '
-                f'as {str(_reference_path(contents))[:200]!r}; give that one')
+                f'as {_reference_path(contents)!r}; give that one')
         if ours.matches(contents):
             raise InputError('it is an encoder, and an image generator is needed here')
         return _build(contents, GENERATOR_FORMATS, 'build_generator', 'image generator (StyleGAN2 or StyleGAN3)')
@@ -140,9 +140,9 @@ def _load(
         try:
             return find(_read(file))
         except safe_pickle.ForbiddenNames as error:
-            raise CodeRefused(f'{error}; nothing of it was run.{TRUST_HINT}') from error
+            raise CodeRefused(f'{str(error)[:MOST_SHOWN]}; nothing of it was run.{TRUST_HINT}') from error
         except nvidia_pytorch.UnknownArchitecture as error:
-            raise CodeRefused(f'{error}; its own source text was not run.{TRUST_HINT}') from error
+            raise CodeRefused(f'{str(error)[:MOST_SHOWN]}; its own source text was not run.{TRUST_HINT}') from error
 
 
 def _build(contents: Any, formats: tuple[Any, ...], function: str, wanted: str) -> torch.nn.Module:
@@ -154,9 +154,10 @@ def _build(contents: Any, formats: tuple[Any, ...], function: str, wanted: str) 
     raise InputError(f'{holds} no {wanted} that is known here')
 
 
-def _reference_path(contents: Any) -> Any:
+def _reference_path(contents: Any) -> str:
     reference = contents.raw('image_generator')
-    return reference.get('path') if isinstance(reference, dict) else None
+    path = reference.get('path') if isinstance(reference, dict) else None
+    return path[:200] if isinstance(path, str) else '(no path recorded)'
 
 #----------------------------------------------------------------------------
 # Files.
@@ -187,8 +188,11 @@ def _errors_name(source: Any) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        text = ''.join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(error))
+        text = str(error) if isinstance(error, CodeRefused) else str(error)[:MOST_SHOWN]
+        text = ''.join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
         raise type(error)(f'{name}: {text}') from error
+    except RecursionError as error:
+        raise InputError(f'{name}: its values are nested without end') from error
     except FileNotFoundError as error:
         raise InputError(f'{name}: there is no such file') from error
     except IsADirectoryError as error:

@@ -19,6 +19,7 @@ MAX_DEPTH = 100             # Containers within containers; NVIDIA's deepest mod
 MAX_VALUES = 2_000_000      # Steps of reading one file; a snapshot of a 1024x1024 network takes about 50 thousand.
 MAX_MODULES = 10_000
 MAX_DIMENSIONS = 16
+MAX_NAME = 256              # Characters of the name of a module, class, or weight.
 MAX_EXPANDED = 1 << 16      # Elements of a tensor that repeats the elements of a smaller storage.
 SLACK_BYTES = 1 << 20       # What small values may need beyond the size of the file.
 
@@ -29,14 +30,20 @@ class Budget:
     """What reading one file may cost in all: bytes of data, and steps of the stack machine."""
 
     def __init__(self, size: int) -> None:
-        self._bytes_left = size + SLACK_BYTES
-        self.steps_left = MAX_VALUES
+        self._bytes_left = 2 * size + SLACK_BYTES   # Twice: protocol 2 writes bytes as text, which has to be converted.
+        self._steps_left = MAX_VALUES
 
     def charge(self, length: int) -> None:
         """Count bytes that are about to be allocated for data of the file (negative: that were freed)."""
         self._bytes_left -= length
         if self._bytes_left < 0:
             raise InputError('it declares more data than it has bytes: the same bytes are used many times over')
+
+    def step(self, count: int = 1) -> None:
+        """Count steps that are about to be taken."""
+        self._steps_left -= count
+        if self._steps_left < 0:
+            raise InputError(f'it takes more than {MAX_VALUES} steps to read')
 
 
 class ByteSource:
@@ -135,9 +142,9 @@ class LazyTensor:
     __slots__ = ('offset', 'shape', 'storage', 'stride')
 
     def __init__(self, storage: LazyStorage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...]) -> None:
-        numbers = (offset, *shape, *stride)
-        if len(shape) != len(stride) or len(shape) > MAX_DIMENSIONS or any(not _is_size(number) for number in numbers):
-            raise InputError(f'it declares a tensor of impossible shape {shape}, stride {stride}, and offset {offset}')
+        fits = len(shape) == len(stride) <= MAX_DIMENSIONS
+        if not fits or not all(_is_size(number) for number in (offset, *shape, *stride)):
+            raise InputError('it declares a tensor of impossible shape, stride, or offset')
         count = math.prod(shape)
         last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
         if (count > 0 and last >= storage.numel) or count > max(storage.numel, MAX_EXPANDED):
@@ -166,7 +173,7 @@ class LazyArray:
         self, data: LazyBytes | MemoryBytes, dtype: np.dtype, shape: tuple[int, ...], fortran_order: bool
     ) -> None:
         if len(shape) > MAX_DIMENSIONS or any(not _is_size(size) for size in shape):
-            raise InputError(f'it declares an array of impossible shape {shape}')
+            raise InputError('it declares an array of impossible shape')
         if math.prod(shape) * dtype.itemsize > data.length:
             raise InputError(f'it declares an array of shape {list(shape)} over {data.length} bytes of data')
         self.data = data
@@ -214,8 +221,10 @@ class ObjectNode:
     def group(self, name: str) -> dict[str, Any]:
         """The members `_parameters`, `_buffers`, or `_modules` of a torch.nn.Module."""
         members = self.raw_state.get(name, {}) if isinstance(self.raw_state, dict) else None
-        if not isinstance(members, dict) or any(type(key) is not str for key in members):
+        if not isinstance(members, dict) or len(members) > MAX_MODULES:
             raise InputError(f'its {self.name} is not a module with {name}')
+        if any(type(key) is not str or len(key) > MAX_NAME for key in members):
+            raise InputError(f'the members of its {self.name} have no usable names')
         return members
 
     def __repr__(self) -> str:
@@ -246,9 +255,14 @@ class PersistentNode(ObjectNode):
     def tensors(self) -> dict[str, LazyTensor]:
         """Every parameter and buffer of the module under its state-dict name; nothing is loaded yet."""
         found: dict[str, LazyTensor] = {}
+        visited = 0
         for prefix, node in self.modules():
             for group in ('_parameters', '_buffers'):
-                for name, member in node.group(group).items():
+                members = node.group(group)
+                visited += len(members)
+                if visited > MAX_VALUES:
+                    raise InputError(f'its {self.name} has weights without end')
+                for name, member in members.items():
                     if isinstance(member, LazyTensor):
                         found[prefix + name] = member
                     elif member is not None:
@@ -259,9 +273,9 @@ class PersistentNode(ObjectNode):
         """This module and all below it, each with the prefix of its names ('', 'mapping.', 'mapping.fc0.', ...)."""
         pending: list[tuple[str, ObjectNode, int]] = [('', self, 0)]
         for prefix, node, depth in pending:     # Grows while it is walked.
-            yield prefix, node
             if depth > MAX_DEPTH or len(pending) > MAX_MODULES:
                 raise InputError(f'the modules of its {self.name} are nested without end')
+            yield prefix, node
             for name, member in node.group('_modules').items():
                 if isinstance(member, ObjectNode):
                     pending.append((f'{prefix}{name}.', member, depth + 1))
@@ -273,19 +287,13 @@ class PersistentNode(ObjectNode):
 class LazyEntries(Mapping[Any, Any]):
     """A dict of a file whose values, also those of dicts in it, are loaded when they are asked for."""
 
-    def __init__(self, raw: dict[Any, Any], depth: int = 0) -> None:
-        if depth > MAX_DEPTH:
-            raise InputError('its values are nested without end')
+    def __init__(self, raw: dict[Any, Any], done: dict[int, Any] | None = None) -> None:
         self._raw = raw
-        self._depth = depth
-        self._loaded: dict[Any, Any] = {}
+        self._done: dict[int, Any] = {} if done is None else done   # What one part of the file became, for all others.
 
     def __getitem__(self, key: Any) -> Any:
-        if key not in self._loaded:
-            value = self._raw[key]
-            is_dict = isinstance(value, dict)
-            self._loaded[key] = LazyEntries(value, self._depth + 1) if is_dict else materialize(value)
-        return self._loaded[key]
+        value = self._raw[key]
+        return LazyEntries(value, self._done) if isinstance(value, dict) else _materialize(value, self._done, 0)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._raw)

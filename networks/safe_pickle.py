@@ -20,7 +20,7 @@ import torch
 from networks.errors import InputError
 from networks.lazy_data import (
     MAX_DEPTH,
-    MAX_VALUES,
+    MAX_NAME,
     ByteSource,
     LazyArray,
     LazyBytes,
@@ -31,14 +31,13 @@ from networks.lazy_data import (
     PersistentNode,
 )
 
-MAX_NAME = 256              # Characters of the name of a module or class.
 MAX_INTEGER_BYTES = 32
 MAX_INLINE_BYTES = 64       # Longer byte strings stay in the file.
 MAX_INLINE_TEXT = 1 << 22   # Longer text stays in the file; embedded source texts have about 10^5 characters.
 CHUNK = 1 << 14             # Bytes read at once.
 
 # What a malformed file can raise in the code below. Nothing else is caught.
-MALFORMED = (IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError, struct.error)
+MALFORMED = (IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, struct.error)
 
 
 class ForbiddenNames(InputError):
@@ -170,7 +169,7 @@ def _make_tensor(args: tuple[Any, ...]) -> LazyTensor:
 def _make_bytes(args: tuple[Any, ...]) -> bytes | LazyBytes:
     text, encoding = args
     if encoding not in ('latin1', 'latin-1'):
-        raise InputError(f'it asks to encode text as {str(encoding)[:20]}')
+        raise InputError('it asks to encode text in a way that no checkpoint needs')
     if isinstance(text, LazyBytes):
         return LazyBytes(text.source, text.offset, text.length, is_text=True)
     return text.encode('latin-1')
@@ -178,7 +177,9 @@ def _make_bytes(args: tuple[Any, ...]) -> bytes | LazyBytes:
 
 def _make_scalar(args: tuple[Any, ...]) -> Any:
     dtype, raw = args
-    return np.frombuffer(_bytes(raw).load(), dtype=dtype.dtype, count=1)[0].item()
+    if not isinstance(raw, bytes) or len(raw) > MAX_INLINE_BYTES:
+        raise InputError('it holds a number that is not a few bytes')
+    return np.frombuffer(raw, dtype=dtype.dtype, count=1)[0].item()
 
 
 def _make_array(args: tuple[Any, ...]) -> PartialArray:
@@ -201,6 +202,12 @@ def _fill_array(state: Any) -> LazyArray:
     if not isinstance(dtype, DtypeNode) or not isinstance(shape, tuple):
         raise InputError('it holds a numpy array that is not made of plain numbers')
     return LazyArray(_bytes(raw), dtype.dtype, shape, bool(fortran_order))
+
+
+def _make_path(args: tuple[Any, ...]) -> str:
+    if len(args) > MAX_DEPTH or any(type(part) is not str or len(part) > MAX_NAME for part in args):
+        raise InputError('it holds a path that is none')
+    return '/'.join(args)
 
 
 def _bytes(value: Any) -> LazyBytes | MemoryBytes:
@@ -241,8 +248,8 @@ MAKERS: dict[tuple[str, str], Maker] = {
     ('numpy.core.numeric', '_frombuffer'): _make_array_from_buffer,
     ('builtins', 'bytes'): _make_empty_bytes,   # How protocol 2 writes b''.
     ('argparse', 'Namespace'): lambda args: ObjectNode('argparse', 'Namespace', args),
-    ('pathlib', 'PosixPath'): lambda args: '/'.join(map(str, args)),
-    ('pathlib', 'WindowsPath'): lambda args: '\\'.join(map(str, args)),
+    ('pathlib', 'PosixPath'): _make_path,
+    ('pathlib', 'WindowsPath'): _make_path,
     ('dnnlib.tflib.network', 'Network'): lambda args: ObjectNode('dnnlib.tflib.network', 'Network', args),
 }
 
@@ -337,16 +344,14 @@ class _Machine:
         self.kept: list[Any] = []   # Owners of the identities in `storages`.
 
     def run(self) -> Any:
-        read, opcodes, budget = self.cursor.read, OPCODES, self.cursor.source.budget
+        read, opcodes, step = self.cursor.read, OPCODES, self.cursor.source.budget.step
         while (opcode := read(1)) != b'.':
             action = opcodes.get(opcode)
             if action is None:
                 self._refuse_opcode(opcode)
             else:
                 action(self)
-            budget.steps_left -= 1
-            if budget.steps_left < 0:
-                raise InputError(f'it has more than {MAX_VALUES} values')
+            step()
         return self.stack.pop()
 
     def refuse_forbidden(self) -> None:
@@ -452,6 +457,10 @@ class _Machine:
         if (callee.module, callee.name) == LOAD_FROM_BYTES:
             self.stack.append(self.load_storage(args[0]))
         elif maker is not None:
+            if args and isinstance(args[0], str):                   # What the call may copy counts as read again.
+                self.cursor.source.budget.charge(len(args[0]))
+            elif args and isinstance(args[0], (list, tuple, dict)):
+                self.cursor.source.budget.step(len(args[0]))
             self.stack.append(maker(args))
         elif (callee.module, callee.name) in PLAIN_NAMES:
             raise InputError(f'it calls {callee.module}.{callee.name}, which is no way to make a value')

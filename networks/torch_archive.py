@@ -20,7 +20,7 @@ LEGACY_START = b'\x80\x02\x8a\x0a' + LEGACY_MAGIC.to_bytes(10, 'little') + b'.'
 LEGACY_PROTOCOL = 1001
 ZIP_START = b'PK\x03\x04'
 MAX_ENTRIES = 200_000
-MAX_DIRECTORY_BYTES = 1 << 26
+MAX_DIRECTORY_BYTES = 1 << 24
 
 #----------------------------------------------------------------------------
 # The older form.

@@ -134,7 +134,7 @@ HURTING = {
     'number of many digits': hostile.stream(b'\x8b' + struct.pack('<i', 1 << 20) + bytes(1 << 20)),
     'frame that is not there': b'\x80\x04\x95' + struct.pack('<Q', 1 << 62),
     'endless name': b'\x80\x02c' + b'a' * 1_000_000,
-    'nested tuples': nested(b'\x85', 1_000_000),
+    'nested tuples': nested(b'\x85', 200_000),
     'nested lists': hostile.stream(b']\x94' * 100_000 + b'a' * 99_999),
     'nested dicts': hostile.stream((b'}' + hostile.text('G_ema')) * 100_000 + b'N' + b's' * 100_000),
     'nested marks': hostile.stream(b'(' * 1_000_000),
@@ -149,9 +149,32 @@ HURTING = {
             'torch_utils.persistence', '_reconstruct_persistent_obj',
             b'}(' + hostile.text('class_name') + hostile.text('A') + hostile.text('state') + b'h\x00u')
         + hostile.text('mapping') + b'Nuu')),
-    'many values': hostile.stream(b'N0' * 6_000_000),
+    'many values': hostile.stream(b'N0' * 1_100_000),
     'key that is a list': hostile.stream(b'}(]Nu'),
     'key that is a huge number': hostile.stream(b'}(\x8a\x20' + b'\xff' * 31 + b'\x01' + b'Nu'),
+    'text that is encoded again and again': hostile.stream(
+        hostile.text('a' * 500_000) + b'\x94' + (hostile.text('_codecs') + hostile.text('encode') + b'\x93\x94')
+        + (b'h\x01h\x00' + hostile.text('latin1') + b'\x86R') * 50_000),
+    'path of the same text': hostile.stream(
+        hostile.text('a' * 200) + b'\x940' + hostile.text('pathlib') + hostile.text('PosixPath') + b'\x93('
+        + b'h\x00' * 100_000 + b'tR'),
+    'list that becomes a dict again and again': hostile.stream(
+        b'](' + b'NN\x86' * 100_000 + b'e\x94' + hostile.text('collections') + hostile.text('OrderedDict') + b'\x93\x94'
+        + b'h\x01h\x00\x85R' * 100_000),
+    'shape that is checked again and again': hostile.stream(
+        b'(' + b'K\x01' * 100_000 + b't\x94' + hostile.text('torch') + hostile.text('Size') + b'\x93\x94'
+        + b'h\x01h\x00\x85R' * 100_000),
+    'doubling dicts in a snapshot': hostile.stream(
+        b'}(' + hostile.text('format') + hostile.text('stylevideogan-snapshot') + hostile.text('format_version') + b'K\x01'
+        + b''.join(hostile.text(key) + b'N' for key in ('G', 'G_ema', 'C')) + hostile.text('image_generator') + b'}\x94'
+        + b''.join(b'}(K\x00h' + bytes([k]) + b'K\x01h' + bytes([k]) + b'u\x94' for k in range(90)) + b'u'),
+    'weights without end': hostile.stream(b'}\x94(' + b''.join(
+        hostile.text(str(k)) + b'N' for k in range(9_000)) + b'u0' + hostile.generator(
+        b'}\x94(' + hostile.text('_parameters') + b'h\x00' + hostile.text('_modules') + b'}('
+        + b''.join(hostile.text(f'm{k}') + hostile.call(
+            'torch_utils.persistence', '_reconstruct_persistent_obj',
+            b'}(' + hostile.text('class_name') + hostile.text('A') + hostile.text('state') + b'h\x01u')
+            for k in range(200)) + hostile.text('synthesis') + b'N' + hostile.text('mapping') + b'Nuu')),
     'tensor larger than its storage': tensor((1 << 40,), (1,)),
     'tensor that repeats one number': tensor((1 << 20, 1 << 20), (0, 0)),
     'tensor of negative size': tensor((-1, 4), (1, 1)),
@@ -193,8 +216,8 @@ def test_same_bytes_cannot_be_multiplied():
     source = ByteSource(io.BytesIO(bytes(raw)))
     entry = torch_archive._list_entries(source)['archive/data/0']
     offset, length = torch_archive._locate(source, entry)
-    source.load(offset, length)
-    source.load(offset, length)     # Once more is within what small values may need beyond the file's size.
+    for _ in range(3):      # Twice, and what small values may need beyond the file's size.
+        source.load(offset, length)
     with pytest.raises(InputError, match='many times over'):
         source.load(offset, length)
 
@@ -229,7 +252,7 @@ def test_changed_bytes_give_a_generator_or_an_error(small_pickle):
     """Whatever is overwritten: the loader's own error or a module, nothing else."""
     choose = random.Random(0)
     refused = 0
-    for _ in range(400):
+    for _ in range(200):
         damaged = bytearray(small_pickle)
         for _ in range(choose.randint(1, 8)):
             damaged[choose.randrange(len(damaged))] = choose.choice([0, 1, 0x2e, 0x52, 0x7f, 0x80, 0xff, choose.randrange(256)])
@@ -237,7 +260,7 @@ def test_changed_bytes_give_a_generator_or_an_error(small_pickle):
             assert isinstance(checkpoints.load_generator(io.BytesIO(damaged)), torch.nn.Module)
         except InputError:
             refused += 1
-    assert 50 < refused < 400
+    assert 25 < refused < 200
 
 #----------------------------------------------------------------------------
 # Equality with Python's own reader on what checkpoints hold.

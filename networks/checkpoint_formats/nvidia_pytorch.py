@@ -114,33 +114,39 @@ def _construction_arguments(node: PersistentNode) -> dict[str, Any]:
 
 def check_arguments(value: Any, where: str, name: str = '', depth: int = 0) -> None:
     """InputError unless the arguments are plain values that no constructor can take for a request of endless work."""
-    if isinstance(value, dict) and depth < 4:
+    if isinstance(value, dict) and depth < 3 and len(value) <= MOST_TAPS:
         for key, member in value.items():
-            check_arguments(member, where, str(key), depth + 1)
-    elif isinstance(value, (list, tuple)) and depth < 4 and len(value) <= MOST_TAPS:
+            check_arguments(member, where, str(key)[:MOST_TAPS], depth + 1)
+    elif isinstance(value, (list, tuple)) and depth < 3 and len(value) <= MOST_TAPS:
         for member in value:
             check_arguments(member, where, name, depth + 1)
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         largest = MOST_LAYERS if name in ('num_layers', 'num_cells', 'kernel_size', 'conv_kernel', 'filter_size') else MOST_UNITS
         if not math.isfinite(value) or not -MOST_UNITS <= value <= largest:
-            raise InputError(f'{where} have {name} = {value}')
+            raise InputError(f'{where} have {name} = {value:.6g}')
     elif not (value is None or isinstance(value, bool) or (isinstance(value, str) and len(value) <= MOST_TAPS)):
         raise InputError(f'{where} have {name} of type {type(value).__name__}, which is not a plain value')
 
 
 def _is_from_stylegan3(node: PersistentNode) -> bool:
     """Whether the stylegan3 repository wrote this StyleGAN2: its fully connected layers note their sizes."""
-    return any('in_features' in child.raw_state for _prefix, child in node.modules())
+    return any(isinstance(child.raw_state, dict) and 'in_features' in child.raw_state for _prefix, child in node.modules())
 
 
 def _take_settings(node: PersistentNode, module: torch.nn.Module, where: str) -> None:
     """Give every submodule the file's values of the attributes that say how it computes."""
     for prefix, child in node.modules():
-        ours, theirs = module.get_submodule(prefix.rstrip('.')), child.raw_state
+        try:
+            ours, theirs = module.get_submodule(prefix.rstrip('.')), child.raw_state
+        except AttributeError as error:
+            raise UnknownArchitecture(f'{where} has a module {prefix.rstrip(".")}, and its architecture has none') from error
         for name in SETTINGS:
             if name in theirs and hasattr(ours, name):
-                check_arguments(theirs[name], f'{where} settings', name)
-                setattr(ours, name, theirs[name])
+                value = theirs[name]
+                if not (value is None or isinstance(value, (bool, int, float)) or value == 'inference_only'):
+                    raise InputError(f'{where} has {prefix}{name} of type {type(value).__name__}')
+                check_arguments(value, f"{where}'s settings", name)
+                setattr(ours, name, value)
         for name in GAINS:
             value = theirs.get(name)
             if hasattr(ours, name) and isinstance(value, (int, float)) and math.isfinite(value):
@@ -148,11 +154,14 @@ def _take_settings(node: PersistentNode, module: torch.nn.Module, where: str) ->
         for name in FIXED:
             if name in theirs and name in vars(ours) and _plain(theirs[name]) != _plain(vars(ours)[name]):
                 raise UnknownArchitecture(
-                    f'{where} has {prefix}{name} = {str(theirs[name])[:60]!r}, and its construction arguments say '
-                    f'{str(vars(ours)[name])[:60]!r}: it was made by a changed architecture')
+                    f'{where} has {prefix}{name} = {_plain(theirs[name])!r}, and its construction arguments say '
+                    f'{_plain(vars(ours)[name])!r}: it was made by a changed architecture')
 
 
 def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    """Something of bounded length to compare and show."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    return value[:60] if isinstance(value, str) else type(value).__name__
 
 #----------------------------------------------------------------------------

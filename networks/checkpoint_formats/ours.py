@@ -10,7 +10,7 @@ from networks.checkpoint_formats import nvidia_pytorch
 from networks.checkpoint_formats.assembly import assemble
 from networks.errors import InputError
 from networks.latent_generator import LatentGenerator
-from networks.lazy_data import LazyEntries, PersistentNode
+from networks.lazy_data import LazyEntries, PersistentNode, materialize
 from networks.temporal_critic import TemporalCritic
 from networks.w_encoder import WEncoder
 
@@ -41,14 +41,15 @@ def build_snapshot(contents: LazyEntries) -> dnnlib.EasyDict:
     """
     version = contents.raw('format_version')
     if type(version) is not int or version > SNAPSHOT_VERSION:
-        raise InputError(f'it is a snapshot of format {str(version)[:20]}, written by a newer version; update this program')
+        shown = version if type(version) in (int, str) else type(version).__name__
+        raise InputError(f'it is a snapshot of format {shown!s:.20}, written by a newer version; update this program')
     missing = [key for key in SNAPSHOT_KEYS if key not in contents]
     if missing:
         raise InputError(f'its snapshot lacks {", ".join(missing)}')
     snapshot = dnnlib.EasyDict()
     for key in contents:
         value = contents.raw(key)
-        snapshot[key] = build_module(value) if isinstance(value, PersistentNode) else _plain(contents[key])
+        snapshot[key] = build_module(value) if isinstance(value, PersistentNode) else _easy(materialize(value), {})
     if not isinstance(snapshot.G_ema, LatentGenerator):
         raise InputError('its snapshot holds something else than a latent generator under G_ema')
     return snapshot
@@ -84,10 +85,14 @@ def build_module(node: PersistentNode) -> torch.nn.Module:
     return assemble(lambda: construct(*args, **kwargs), node.tensors(), where=where)    # type: ignore[arg-type]
 
 
-def _plain(value: Any) -> Any:
-    """Mappings that load on demand as EasyDict, also within each other."""
-    if isinstance(value, LazyEntries):
-        return dnnlib.EasyDict((key, _plain(member)) for key, member in value.items())
-    return value
+def _easy(value: Any, done: dict[int, Any]) -> Any:
+    """EasyDict in the place of dict, also within each other; what is shared stays shared."""
+    if not isinstance(value, dict):
+        return value
+    if id(value) not in done:
+        done[id(value)] = made = dnnlib.EasyDict()
+        for key, member in value.items():
+            made[key] = _easy(member, done)
+    return done[id(value)]
 
 #----------------------------------------------------------------------------

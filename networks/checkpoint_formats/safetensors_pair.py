@@ -19,7 +19,7 @@ from networks.lazy_data import ByteSource, LazyBytes, LazyStorage, LazyTensor
 
 METADATA_KEY = 'image_generator'
 CLASSES: dict[str, Any] = {'stylegan2.Generator': stylegan2.Generator, 'stylegan3.Generator': stylegan3.Generator}
-MAX_HEADER_BYTES = 100_000_000  # The limit of the format.
+MAX_HEADER_BYTES = 1 << 23      # The format allows more; a StyleGAN has about 30 thousand.
 DTYPES = {
     'F64': torch.float64, 'F32': torch.float32, 'F16': torch.float16, 'BF16': torch.bfloat16, 'I64': torch.int64,
     'I32': torch.int32, 'I16': torch.int16, 'I8': torch.int8, 'U8': torch.uint8, 'BOOL': torch.bool,
@@ -55,7 +55,7 @@ def read(source: ByteSource) -> SafetensorsContents:
             data = LazyBytes(source, 8 + length + begin, end - begin)
             tensor = LazyTensor(LazyStorage(dtype, (end - begin) // dtype.itemsize, data), 0, shape, stride)
             if torch.Size(shape).numel() * dtype.itemsize != end - begin:
-                raise InputError(f'it declares {name[:80]} of shape {shape} in {end - begin} bytes')
+                raise InputError(f'it declares {name[:80]} of shape {str(shape)[:80]} in {end - begin} bytes')
             tensors[name] = tensor
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, RuntimeError) as error:
         raise InputError('its safetensors header is damaged') from error
