@@ -1,9 +1,13 @@
 """Fixtures for every test."""
 
+import os
 import pathlib
 import sys
 
 import pytest
+
+# The networks of the tests are tiny: threads would wait for each other longer than they work, above all on a busy machine.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
