@@ -2,7 +2,7 @@
 
     python -m demo.make_world --workdir=demo-output/world-work --dest=demo/world
 
-takes about an hour and a half of one CPU core, and two gigabytes of disk for pictures. Interrupted, it goes on where it was.
+takes about an hour of one CPU core, and two gigabytes of disk for pictures. Interrupted, it goes on where it was.
 """
 
 import json
@@ -21,6 +21,7 @@ from training.command_line import clear_errors, command
 from .fit_generator import FitSettings, GeneratorFit
 from .fit_readers import ReaderSettings, fit_encoder, fit_truth_reader
 from .head_parameters import NAMES, NUM_PARAMETERS, parameters_from_latent
+from .measure_world import psnr
 from .talking_head import render, to_uint8
 from .truth_reader import save_reader
 from .world_files import ENCODER_FILE, GENERATOR_FILE, READER_FILE
@@ -35,12 +36,6 @@ def finish_generator(generator: Generator, seed: int = 0, num: int = 20000) -> G
     z = torch.from_numpy(np.random.RandomState(seed).randn(num, NUM_PARAMETERS)).to(torch.float32)
     generator.mapping.w_avg.copy_(generator.mapping(z, None)[:, 0].mean(dim=0))
     return generator
-
-
-def psnr(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Mean over pictures `[N, 3, H, W]` in [-1, 1] of 10 log10(4 / mean square difference), dB."""
-    error = (first - second).square().mean(dim=[1, 2, 3]).clamp(min=1e-10)
-    return float((10 * torch.log10(4 / error)).mean())
 
 
 @torch.no_grad()
