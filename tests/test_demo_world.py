@@ -9,7 +9,10 @@ import torch
 from demo import judge as judging
 from demo.dynamics import FPS, REFRACTORY_SECONDS, perform
 from demo.fast_synthesis import fast_synthesis
+from demo.fit_generator import FitSettings, GeneratorFit, Stage
+from demo.fit_readers import ReaderSettings, fit_encoder, fit_truth_reader
 from demo.head_parameters import INDEX, NUM_IDENTITY, NUM_PARAMETERS, neutral_parameters, normalize_latent, parameters_from_latent
+from demo.make_world import finish_generator, write_world
 from demo.run_demo import average_judgement, check_options, find_run, make_footage, newest_snapshot, read_video
 from demo.talking_head import render, to_uint8
 from demo.truth_reader import load_reader, world_statistics
@@ -260,3 +263,47 @@ def test_footage_is_a_video_with_its_truth(tmp_path: pathlib.Path) -> None:
     rendered = to_uint8(render(truth['parameters']))
     assert frames.shape == rendered.shape == (20, 128, 128, 3)
     assert np.abs(frames.astype(float) - rendered).mean() < 4  # 4:2:0 and compression
+
+
+# ----------------------------------------------------------------------------
+# Making the world.
+
+TINY = FitSettings(
+    resolution=64, w_dim=16, channel_base=512, channel_max=16, mapping_layers=2,
+    pool_capacity=24, pool_first=8, pool_per_step=1.0, stages=(Stage(32, 3, 4, 1e-2, 1e-2), Stage(64, 3, 4, 1e-2, 1e-3)),
+)  # fmt: skip
+
+
+def test_an_interrupted_fit_goes_on_to_the_same_generator(tmp_path: pathlib.Path) -> None:
+    whole = GeneratorFit(tmp_path / 'whole', TINY)
+    assert whole.run()
+    assert not GeneratorFit(tmp_path / 'parts', TINY).run(seconds=0)
+    for _ in range(2):
+        part = GeneratorFit(tmp_path / 'parts', TINY)
+        for _ in range(2):
+            part._one_step()
+        part.save()
+    rest = GeneratorFit(tmp_path / 'parts', TINY)
+    assert rest.step == 4
+    assert rest.run()
+    for name, value in whole.average.state_dict().items():
+        assert torch.equal(value, rest.average.state_dict()[name]), name
+
+
+def test_a_world_is_made_from_nothing_and_opens_again(tmp_path: pathlib.Path) -> None:
+    fit = GeneratorFit(tmp_path / 'work', TINY)
+    fit.run()
+    generator = finish_generator(fit.average)
+    settings = ReaderSettings(
+        code_steps=2, code_batch=4, picture_steps=2, picture_batch=2, reader_generated=8, reader_steps=2, reader_batch=4
+    )
+    reader = fit_truth_reader(tmp_path / 'work', generator, fit.pool, settings)
+    encoder = fit_encoder(tmp_path / 'work', generator, reader, fit.pool, settings)
+    write_world(tmp_path, generator, encoder, reader, fit.step)
+    G, E = load_generator(tmp_path / GENERATOR_FILE), load_encoder(tmp_path / ENCODER_FILE)
+    z = torch.randn(2, NUM_PARAMETERS)
+    image = G(z, None, noise_mode='const')
+    assert torch.allclose(image, generator(z, None, noise_mode='const'), atol=1e-5)
+    assert torch.allclose(E(image), encoder(image), atol=1e-5)
+    frames = to_uint8(image)
+    assert np.allclose(load_reader(tmp_path / READER_FILE).read(frames), reader.read(frames), atol=0.05)
