@@ -92,7 +92,8 @@ def test_options_in_the_documentation_exist(root: pathlib.Path) -> None:
     for page in documents(root):
         text = page.read_text().replace('\\\n', ' ')
         for command, arguments in re.findall(r'python (?:\S*/)?(\w+\.py)([^\n`|>]*)', text):
-            source = next((found for found in (root / command, root / 'benchmarks' / command) if found.exists()), None)
+            folders = (root, root / 'benchmarks', root / 'tests' / 'fuzz')
+            source = next((folder / command for folder in folders if (folder / command).exists()), None)
             if source is None:
                 wrong.append(f'{page.relative_to(root)}: {command}')
                 continue
