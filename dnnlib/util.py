@@ -33,7 +33,8 @@ __all__ = [
 class EasyDict(dict):
     """A dict whose items can be read, set and deleted as attributes too: `d.key` is `d['key']`."""
 
-    __setattr__ = dict.__setitem__  # type: ignore[assignment]
+    def __setattr__(self, name: str, value: Any) -> None:
+        dict.__setitem__(self, name, value)
 
     def __getattr__(self, name: str) -> Any:
         if name in self:
