@@ -14,25 +14,23 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-import torch
-
 from networks.errors import InputError
-from networks.lazy_data import (
-    MAX_DEPTH,
-    MAX_NAME,
-    ByteSource,
-    LazyArray,
-    LazyBytes,
-    LazyStorage,
-    LazyTensor,
-    MemoryBytes,
-    ObjectNode,
-    PersistentNode,
+from networks.lazy_data import MAX_DEPTH, MAX_NAME, ByteSource, LazyBytes, LazyStorage, ObjectNode, PersistentNode
+from networks.pickle_names import (
+    LOAD_FROM_BYTES,
+    MAKERS,
+    MAX_INLINE_BYTES,
+    MODULE_ALIASES,
+    PLAIN_NAMES,
+    DtypeNode,
+    GlobalName,
+    PartialArray,
+    fill_array,
+    is_known,
+    usable_key,
 )
 
 MAX_INTEGER_BYTES = 32
-MAX_INLINE_BYTES = 64       # Longer byte strings stay in the file.
 MAX_INLINE_TEXT = 1 << 22   # Longer text stays in the file; embedded source texts have about 10^5 characters.
 CHUNK = 1 << 14             # Bytes read at once.
 
@@ -92,185 +90,6 @@ class Cursor:
             raise InputError('it ends too early: it is truncated or damaged')
 
 
-class GlobalName:
-    """A name that the file asked for. It stands for itself and is never looked up."""
-
-    __slots__ = ('module', 'name')
-
-    def __init__(self, module: str, name: str) -> None:
-        self.module = module
-        self.name = name
-
-
-class PartialArray:
-    """A numpy array between the opcode that makes it and the one that fills it."""
-
-    __slots__ = ('array',)
-
-    def __init__(self) -> None:
-        self.array: LazyArray | None = None
-
-
-class DtypeNode:
-    """A numpy dtype of plain numbers."""
-
-    __slots__ = ('dtype',)
-
-    def __init__(self, code: str) -> None:
-        if code not in DTYPE_CODES:
-            raise InputError(f'it holds numpy data of type {code[:20]!r}, which is not a plain number')
-        self.dtype = np.dtype(code)
-
-#----------------------------------------------------------------------------
-# The list of names, and what we make of each. `args` come from the file: anything may be in them.
-
-DTYPE_CODES = frozenset(
-    {'b1', 'bool', *(f'i{n}' for n in (1, 2, 4, 8)), *(f'u{n}' for n in (1, 2, 4, 8)), *(f'f{n}' for n in (2, 4, 8))})
-
-STORAGE_DTYPES = {
-    'FloatStorage': torch.float32, 'HalfStorage': torch.float16, 'DoubleStorage': torch.float64,
-    'BFloat16Storage': torch.bfloat16, 'LongStorage': torch.int64, 'IntStorage': torch.int32,
-    'ShortStorage': torch.int16, 'CharStorage': torch.int8, 'ByteStorage': torch.uint8, 'BoolStorage': torch.bool,
-    'UntypedStorage': torch.uint8,
-}
-
-
-def _make_dict(args: tuple[Any, ...]) -> dict[Any, Any]:
-    if args and isinstance(args[0], (list, tuple)):     # OrderedDict([(key, value), ...])
-        return {_key(key): value for key, value in args[0]}
-    return {}
-
-
-def _make_set(args: tuple[Any, ...]) -> set[Any]:
-    return {_key(member) for member in args[0]} if args else set()
-
-
-def _make_persistent(args: tuple[Any, ...]) -> PersistentNode:
-    meta, = args
-    name, text, state = meta['class_name'], meta.get('module_src', ''), meta['state']
-    if meta.get('type', 'class') != 'class' or type(name) is not str or not isinstance(state, dict):
-        raise InputError('it holds a persistent object without a class name or state')
-    return PersistentNode(name, text if type(text) is str else '', state)
-
-
-def _make_parameter(args: tuple[Any, ...]) -> LazyTensor:
-    if not isinstance(args[0], LazyTensor):
-        raise InputError('it holds a parameter that is not a tensor')
-    return args[0]
-
-
-def _make_tensor(args: tuple[Any, ...]) -> LazyTensor:
-    storage, offset, shape, stride = args[:4]
-    if not isinstance(storage, LazyStorage) or not isinstance(shape, tuple) or not isinstance(stride, tuple):
-        raise InputError('it holds a tensor without storage or shape')
-    return LazyTensor(storage, offset, shape, stride)
-
-
-def _make_bytes(args: tuple[Any, ...]) -> bytes | LazyBytes:
-    text, encoding = args
-    if encoding not in ('latin1', 'latin-1'):
-        raise InputError('it asks to encode text in a way that no checkpoint needs')
-    if isinstance(text, LazyBytes):
-        return LazyBytes(text.source, text.offset, text.length, is_text=True)
-    return text.encode('latin-1')
-
-
-def _make_scalar(args: tuple[Any, ...]) -> Any:
-    dtype, raw = args
-    if not isinstance(raw, bytes) or len(raw) > MAX_INLINE_BYTES:
-        raise InputError('it holds a number that is not a few bytes')
-    return np.frombuffer(raw, dtype=dtype.dtype, count=1)[0].item()
-
-
-def _make_array(args: tuple[Any, ...]) -> PartialArray:
-    return PartialArray()
-
-
-def _make_array_from_buffer(args: tuple[Any, ...]) -> LazyArray:
-    raw, dtype, shape, order = args     # How protocol 5 writes arrays.
-    return _fill_array((1, shape, dtype, order == 'F', raw))
-
-
-def _make_empty_bytes(args: tuple[Any, ...]) -> bytes:
-    if args:
-        raise InputError('it calls builtins.bytes with arguments')
-    return b''
-
-
-def _fill_array(state: Any) -> LazyArray:
-    _version, shape, dtype, fortran_order, raw = state
-    if not isinstance(dtype, DtypeNode) or not isinstance(shape, tuple):
-        raise InputError('it holds a numpy array that is not made of plain numbers')
-    return LazyArray(_bytes(raw), dtype.dtype, shape, bool(fortran_order))
-
-
-def _make_path(args: tuple[Any, ...]) -> str:
-    if len(args) > MAX_DEPTH or any(type(part) is not str or len(part) > MAX_NAME for part in args):
-        raise InputError('it holds a path that is none')
-    return '/'.join(args)
-
-
-def _bytes(value: Any) -> LazyBytes | MemoryBytes:
-    if isinstance(value, LazyBytes):
-        return value
-    if not isinstance(value, bytes):
-        raise InputError('it has something else where data should be')
-    return MemoryBytes(value)
-
-
-def _key(key: Any) -> Any:
-    """Keys whose hashes nobody can make collide."""
-    if type(key) in (str, bytes, bool, float, type(None)) or (type(key) is int and abs(key) < 1 << 64):
-        return key
-    raise InputError(f'it uses a {type(key).__name__} as a key')
-
-
-Maker = Callable[[tuple[Any, ...]], Any]
-
-MAKERS: dict[tuple[str, str], Maker] = {
-    ('torch_utils.persistence', '_reconstruct_persistent_obj'): _make_persistent,
-    ('dnnlib.util', 'EasyDict'): _make_dict,
-    ('collections', 'OrderedDict'): _make_dict,
-    ('collections', 'defaultdict'): lambda args: {},
-    ('collections', 'Counter'): lambda args: dict(args[0]) if args else {},
-    ('builtins', 'set'): _make_set,
-    ('builtins', 'frozenset'): _make_set,
-    ('_codecs', 'encode'): _make_bytes,
-    ('torch._utils', '_rebuild_tensor_v2'): _make_tensor,
-    ('torch._utils', '_rebuild_tensor'): _make_tensor,
-    ('torch._utils', '_rebuild_parameter'): _make_parameter,
-    ('torch._utils', '_rebuild_parameter_with_state'): _make_parameter,
-    ('torch', 'Size'): lambda args: tuple(args[0]),
-    ('torch', 'device'): lambda args: ObjectNode('torch', 'device', args),
-    ('numpy', 'dtype'): lambda args: DtypeNode(args[0]),
-    ('numpy.core.multiarray', 'scalar'): _make_scalar,
-    ('numpy.core.multiarray', '_reconstruct'): _make_array,
-    ('numpy.core.numeric', '_frombuffer'): _make_array_from_buffer,
-    ('builtins', 'bytes'): _make_empty_bytes,   # How protocol 2 writes b''.
-    ('argparse', 'Namespace'): lambda args: ObjectNode('argparse', 'Namespace', args),
-    ('pathlib', 'PosixPath'): _make_path,
-    ('pathlib', 'WindowsPath'): _make_path,
-    ('dnnlib.tflib.network', 'Network'): lambda args: ObjectNode('dnnlib.tflib.network', 'Network', args),
-}
-
-# Made by the machine itself: the argument is a file within the file.
-LOAD_FROM_BYTES = ('torch.storage', '_load_from_bytes')
-
-# Names that appear as values and are never called.
-PLAIN_NAMES = frozenset({
-    ('numpy', 'ndarray'), LOAD_FROM_BYTES,
-    *((module, name) for module in ('torch', 'torch.cuda', 'torch.storage') for name in STORAGE_DTYPES),
-    *(('torch', name) for name in ('float16', 'float32', 'float64', 'bfloat16', 'int64', 'int32', 'uint8', 'bool')),
-    *(('builtins', name) for name in ('int', 'float', 'list', 'dict', 'str')),      # Factories of defaultdict.
-})
-
-# Where the same thing is found under several module names: Python 2, numpy 1 and 2, copies of NVIDIA's folders in forks.
-MODULE_ALIASES = {
-    '__builtin__': 'builtins', 'numpy._core.multiarray': 'numpy.core.multiarray',
-    'numpy._core.numeric': 'numpy.core.numeric', 'pathlib._local': 'pathlib',
-    'src.torch_utils.persistence': 'torch_utils.persistence', 'src.dnnlib.util': 'dnnlib.util', 'dnnlib': 'dnnlib.util',
-}
-
 # Opcodes that no checkpoint needs, in words for the error.
 REFUSED_OPCODES = {
     b'\x82': 'a name from the extension registry', b'\x83': 'a name from the extension registry',
@@ -322,12 +141,6 @@ def _without_cycle_search() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def _is_known(module: str, name: str) -> bool:
-    """Whether a name is on the list. Layers of torch.nn inside of modules become nodes like any other module."""
-    is_layer = module.startswith('torch.nn.modules.') and name.isidentifier()
-    return is_layer or (module, name) in MAKERS or (module, name) in PLAIN_NAMES
 
 
 class _Machine:
@@ -430,13 +243,13 @@ class _Machine:
         if not isinstance(target, dict) or len(items) % 2:
             raise InputError('it sets items of something that is not a dict')
         for key, value in zip(items[::2], items[1::2], strict=True):
-            target[_key(key)] = value
+            target[usable_key(key)] = value
 
     def add_items(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if not isinstance(target, set):
             raise InputError('it adds to something that is not a set')
-        target.update(map(_key, items))
+        target.update(map(usable_key, items))
 
     # Names and objects.
 
@@ -446,7 +259,7 @@ class _Machine:
         if len(module) > MAX_NAME or len(name) > MAX_NAME:
             raise InputError(f'it asks for a name of more than {MAX_NAME} characters')
         module = MODULE_ALIASES.get(module, module)
-        if not _is_known(module, name):
+        if not is_known(module, name):
             self.forbidden.setdefault(f'{module}.{name}'.encode('ascii', 'backslashreplace').decode())
         self.stack.append(GlobalName(module, name))
 
@@ -488,7 +301,7 @@ class _Machine:
         state = self.stack.pop()
         target = self.stack[-1]
         if isinstance(target, PartialArray):
-            array = _fill_array(state)
+            array = fill_array(state)
             self.stack[-1] = target.array = array
         elif isinstance(target, DtypeNode):
             order = state[1]
@@ -555,7 +368,7 @@ OPCODES: dict[bytes, Callable[[_Machine], Any]] = {
     b'u': lambda m: m.set_items(m.pop_mark()),                              # SETITEMS
     b'\x8f': lambda m: m.stack.append(set()),                               # EMPTY_SET
     b'\x90': lambda m: m.add_items(m.pop_mark()),                           # ADDITEMS
-    b'\x91': lambda m: m.push({_key(key) for key in m.pop_mark()}),         # FROZENSET
+    b'\x91': lambda m: m.push({usable_key(key) for key in m.pop_mark()}),         # FROZENSET
     b'q': lambda m: m.memoize(m.cursor.read(1)[0]),                         # BINPUT
     b'r': lambda m: m.memoize(m.unpack('<I', 4)),                           # LONG_BINPUT
     b'\x94': lambda m: m.memoize(len(m.memo)),                              # MEMOIZE

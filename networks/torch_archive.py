@@ -13,7 +13,8 @@ import torch
 
 from networks.errors import InputError
 from networks.lazy_data import Budget, ByteSource, LazyBytes, LazyStorage
-from networks.safe_pickle import MALFORMED, STORAGE_DTYPES, Cursor, GlobalName, read_pickle
+from networks.pickle_names import STORAGE_DTYPES, GlobalName
+from networks.safe_pickle import MALFORMED, Cursor, read_pickle
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_START = b'\x80\x02\x8a\x0a' + LEGACY_MAGIC.to_bytes(10, 'little') + b'.'

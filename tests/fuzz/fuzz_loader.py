@@ -28,8 +28,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 CORPUS = HERE / 'corpus.zip'
 MAX_LENGTH = 1 << 14
-WATCHED = ('networks.safe_pickle', 'networks.torch_archive', 'networks.lazy_data', 'networks.checkpoints',
-           'networks.checkpoint_formats')
+WATCHED = ('networks.safe_pickle', 'networks.pickle_names', 'networks.torch_archive', 'networks.lazy_data',
+           'networks.checkpoints', 'networks.checkpoint_formats')
 
 # https://docs.python.org/3/library/audit_events.html. pickle.find_class: Python's own reader was used.
 FORBIDDEN_EVENTS = frozenset({
@@ -243,9 +243,9 @@ def make_seeds_apart() -> list[bytes]:
 
 def _words() -> list[str]:
     """Names that the readers know: nobody finds them by changing bytes."""
-    from networks import safe_pickle
+    from networks import pickle_names
 
-    words = {part for pair in [*safe_pickle.MAKERS, *safe_pickle.PLAIN_NAMES] for part in pair}
+    words = {part for pair in [*pickle_names.MAKERS, *pickle_names.PLAIN_NAMES] for part in pair}
     words |= {'G_ema', 'G', 'D', 'state_dict', 'g_ema', 'encoder', 'format', 'stylevideogan-snapshot', '_parameters',
               '_buffers', '_modules', '_init_args', '_init_kwargs', 'mapping_kwargs', 'synthesis_kwargs', 'variables',
               'static_kwargs', 'storage', 'cpu', 'data.pkl', 'latin1'}
