@@ -10,6 +10,7 @@ Anything else is a find, as is any event by which Python announces that code run
 """
 
 import contextlib
+import faulthandler  # noqa: F401  # atheris imports it when it is interrupted, which the guard would take for a find.
 import hashlib
 import io
 import os
