@@ -135,6 +135,16 @@ def test_angle_of_known_motions():
     torch.testing.assert_close(carried, torch.full((4,), math.atan(1 / 2)))
 
 
+def test_angle_without_any_gradient_is_zero_and_harmless():
+    i = torch.randn(3, 2, requires_grad=True)
+    s = torch.randn(3, 4, 2, requires_grad=True)
+    scale = torch.tensor([1.0, 1e-25, 0.0], requires_grad=True)  # alive, below what float32 can square, dead
+    phi = gradient_angle(scale * (i[:, 0] + s[:, 0, 0]), (i,), s)
+    torch.testing.assert_close(phi, torch.tensor([math.pi / 4, 0.0, 0.0]))
+    phi.sum().backward()
+    assert torch.isfinite(scale.grad).all()
+
+
 def test_gradient_penalty_of_linear_critic():
     weight = torch.randn(6, 4)
     real, fake = torch.randn(5, 6, 4), torch.randn(5, 6, 4)

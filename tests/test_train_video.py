@@ -180,6 +180,24 @@ def test_full_disk_keeps_what_was_saved(tmp_path, tiny_latents, monkeypatch):
     assert (run_dir / 'network-snapshot-000004.pkl').is_file()
 
 
+def test_divergence_stops_and_spares_what_was_saved(tmp_path, tiny_latents, monkeypatch):
+    from training.temporal_trainer import TemporalTrainer
+
+    real_step = TemporalTrainer.step
+
+    def step(self):
+        real_step(self)
+        if self.num_frames_shown > 2500:
+            self.G.A.bias.data[0] = float('nan')
+
+    monkeypatch.setattr(TemporalTrainer, 'step', step)
+    result = train(tmp_path, tiny_latents, '--kimg=4', '--tick=1', '--snap=1', '--preview-frames=0')
+    assert result.exit_code == 2
+    assert 'the training has diverged: at 3 kimg' in result.stderr
+    assert {path.name for path in only_run(tmp_path).glob('*0000*')} == {
+        'network-snapshot-000001.pkl', 'network-snapshot-000002.pkl', 'training-state-000002.pt'}
+
+
 def test_damaged_training_state(tmp_path, tiny_latents):
     assert train(tmp_path, tiny_latents, '--kimg=2', '--preview-frames=0').exit_code == 0
     (state,) = only_run(tmp_path).glob('training-state-*.pt')

@@ -19,6 +19,8 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+VANISHED = 1e-12  # norms below have squares that float32 no longer tells from zero
+
 
 def gradient_angle(d: torch.Tensor, first: Sequence[torch.Tensor], s: torch.Tensor) -> torch.Tensor:
     """Return phi [N] in [0, pi/2], differentiable.
@@ -29,9 +31,14 @@ def gradient_angle(d: torch.Tensor, first: Sequence[torch.Tensor], s: torch.Tens
         s: noise [N, t-1, noise_dim].
     """
     gradient_s, *gradients_first = torch.autograd.grad(d.sum(), (s, *first), create_graph=True)
+    norm_s = gradient_s.flatten(1).norm(dim=1)
     norm_first = torch.cat([gradient.flatten(1) for gradient in gradients_first], dim=1).norm(dim=1)
+    # Where both vanish there is no angle, and its gradient would not be a number: such a window counts as one that loops
+    # (phi = 0), without a gradient.
+    vanished = (norm_s < VANISHED) & (norm_first < VANISHED)
+    norm_s, norm_first = norm_s.masked_fill(vanished, 0), norm_first.masked_fill(vanished, 1)
     # atan2 equals arctan of the ratio and stays finite where dd/di = 0.
-    return torch.atan2(gradient_s.flatten(1).norm(dim=1), norm_first)
+    return torch.atan2(norm_s, norm_first)
 
 
 def gradient_angle_penalty(l: torch.Tensor, first: Sequence[torch.Tensor], s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

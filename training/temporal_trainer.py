@@ -248,6 +248,10 @@ class TemporalTrainer:
         for average, current in zip(self.G_ema.parameters(), self.G.parameters(), strict=True):
             average.lerp_(current, 1 - beta)
 
+    def is_finite(self) -> bool:
+        """Whether all parameters are numbers still."""
+        return all(bool(torch.isfinite(p).all()) for module in (self.G, self.C) for p in module.parameters())
+
     # Going on later, as if never stopped.
 
     def state_dict(self) -> dict[str, Any]:

@@ -214,6 +214,9 @@ class TemporalTraining:
                 # End of a tick: a line, then what is due.
                 tick_end = time.time()
                 self.seconds = self.seconds_before + tick_end - start
+                if not self.trainer.is_finite():
+                    raise InputError(f'the training has diverged: at {shown / 1000:.0f} kimg some weights are no longer numbers; '
+                                     f'what {self.run_dir} holds is from before that. Start anew with lower --glr and --clr')
                 self._report_progress(shown, tick_end - tick_start, maintenance)
                 collector.update()
                 # An interrupted tick is not counted: the resumed run ends it, with the same steps as one never stopped.
