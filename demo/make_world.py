@@ -16,6 +16,7 @@ from PIL import Image
 
 from networks.checkpoints import file_sha256, image_generator_reference, save_module_pickle
 from networks.stylegan2 import Generator
+from networks.stylegan2_discriminator import NoDiscriminator
 from training.command_line import clear_errors, command
 
 from .fit_generator import FitSettings, GeneratorFit
@@ -96,8 +97,10 @@ def main(workdir: str, dest: str, threads: int, preview: bool) -> None:
 
 def write_world(out: pathlib.Path, generator: Generator, encoder: torch.nn.Module, reader: torch.nn.Module, steps: int) -> None:
     """Write the files of the world: two pickles in NVIDIA's layout, one safetensors file, and what they are, in `world.json`."""
+    # NVIDIA's scripts insist on G and D; the fit is paired, not adversarial, so there is no discriminator to keep.
     save_module_pickle(
-        out / GENERATOR_FILE, {'G': None, 'D': None, 'G_ema': generator, 'training_set_kwargs': None, 'augment_pipe': None}
+        out / GENERATOR_FILE,
+        {'G': generator, 'D': NoDiscriminator(), 'G_ema': generator, 'training_set_kwargs': None, 'augment_pipe': None},
     )
     reference = image_generator_reference(out / GENERATOR_FILE, generator)
     reference['path'] = f'demo/world/{GENERATOR_FILE}'

@@ -1,6 +1,7 @@
 """The embedded world: lifelike dynamics, a renderer whose parameters do what they say, and networks that agree with it."""
 
 import pathlib
+import pickle
 
 import numpy as np
 import pytest
@@ -54,6 +55,13 @@ def test_latents_give_the_promised_distribution() -> None:
     assert torch.allclose(parameters.std(dim=0), deviation, rtol=0.02)
     assert torch.allclose(parameters_from_latent(3 * z), parameters_from_latent(z), atol=1e-5)
     assert torch.allclose(normalize_latent(z).square().mean(dim=1), torch.ones(50000, dtype=z.dtype), atol=1e-5)
+
+
+def test_the_shipped_pickle_holds_what_scripts_of_nvidia_ask_for() -> None:
+    with open(FOLDER / GENERATOR_FILE, 'rb') as file:
+        data = pickle.load(file)
+    assert all(isinstance(data[key], torch.nn.Module) for key in ('G', 'D', 'G_ema'))
+    assert data['G_ema'].init_kwargs['img_resolution'] == 128 and data['training_set_kwargs'] is None
 
 
 def test_one_seed_decides_the_performance_and_a_longer_one_begins_alike() -> None:
