@@ -61,7 +61,8 @@ def test_the_shipped_pickle_holds_what_scripts_of_nvidia_ask_for() -> None:
     with open(FOLDER / GENERATOR_FILE, 'rb') as file:
         data = pickle.load(file)
     assert all(isinstance(data[key], torch.nn.Module) for key in ('G', 'D', 'G_ema'))
-    assert data['G_ema'].init_kwargs['img_resolution'] == 128 and data['training_set_kwargs'] is None
+    assert data['G_ema'].init_kwargs['img_resolution'] == 128
+    assert data['training_set_kwargs'] is None
 
 
 def test_one_seed_decides_the_performance_and_a_longer_one_begins_alike() -> None:
