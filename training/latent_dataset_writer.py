@@ -17,10 +17,13 @@ from typing import Any
 import numpy as np
 
 from networks.errors import InputError
+from training.frame_measures import FrameMeasures
 
 FORMAT_NAME = 'stylevideogan-latents'
 FORMAT_VERSION = 1
 HEADER_SIZE = 128  # of our .npy files: fixed, so that the number of frames can be filled in at the end
+# Measures of clips whose averages, weighted by frames, stand for the whole data set ("quality" in dataset.json).
+QUALITY_MEASURES = ('psnr', 'lpips', 'identity', 'jitter', 'pixel_jitter', 'pixel_jitter_original')
 
 #----------------------------------------------------------------------------
 
@@ -58,7 +61,7 @@ class LatentDatasetWriter:
         self._description: dict[str, Any] = json.loads(json.dumps({
             'format': FORMAT_NAME, 'format_version': FORMAT_VERSION, 'image_generator': image_generator,
             'num_ws': num_ws, 'w_dim': w_dim, 'fps': None, 'embedding': embedding,
-            'num_clips': 0, 'num_frames': 0, 'clips': [],
+            'num_clips': 0, 'num_frames': 0, 'quality': {}, 'clips': [],
         }))
         self.resumed = os.path.isfile(self._file('dataset.json'))
         if self.resumed:
@@ -166,7 +169,7 @@ class LatentDatasetWriter:
             frames_per_rate[clip['fps']] = frames_per_rate.get(clip['fps'], 0) + clip['num_frames']
         self._description.update(
             fps=max(frames_per_rate, key=lambda rate: frames_per_rate[rate], default=None),
-            num_clips=len(clips), num_frames=sum(clip['num_frames'] for clip in clips),
+            num_clips=len(clips), num_frames=sum(clip['num_frames'] for clip in clips), quality=total_quality(clips),
         )
         temporary = self._file('dataset.json.tmp')
         with open(temporary, 'w', encoding='utf-8') as file:
@@ -198,6 +201,7 @@ class LatentDatasetWriter:
             if os.path.exists(temporary):
                 os.remove(temporary)
             raise
+        os.remove(self._file('dataset.json'))  # first, so that a kill leaves nothing that looks like an unfinished run
         shutil.rmtree(self.partial_folder)
 
     def _move_folder(self) -> None:
@@ -231,20 +235,21 @@ class ClipWriter:
         self._member = f'clips/{len(writer._description["clips"]):05d}-{safe}.npy'
         self._path = writer._file(*self._member.split('/'))
         self._part = self._path + '.part'
-        self._measures_path = self._path + '.measures.part'
+        measures_path = self._path + '.measures.part'
+        if not os.path.isfile(self._part) and os.path.isfile(self._path) and os.path.isfile(measures_path):
+            os.replace(self._path, self._part)  # a kill came between the clip's last frame and its entry in dataset.json
         if restart or not os.path.isfile(self._part):
-            with open(self._part, 'wb') as file:
-                file.write(_npy_header((0, *self._shape)))
-            with open(self._measures_path, 'wb'):
-                pass
+            for path in (self._part, measures_path):
+                with open(path, 'wb'):
+                    pass
         # A kill may have left half a frame, or codes without their measures: keep what is whole in both.
-        self._measures = self._read_measures()
+        self._measures = FrameMeasures(measures_path)
         whole = max(os.path.getsize(self._part) - HEADER_SIZE, 0) // self._frame_size
-        self.num_frames = min(whole, len(self._measures)) // chunk * chunk
-        if self.num_frames == 0:
-            with open(self._part, 'wb') as file:
-                file.write(_npy_header((0, *self._shape)))
-        self._truncate()
+        self.num_frames = min(whole, self._measures.num_frames) // chunk * chunk
+        self._measures.truncate(self.num_frames)
+        with open(self._part, 'rb+') as file:
+            file.write(_npy_header((0, *self._shape)))
+            file.truncate(HEADER_SIZE + self.num_frames * self._frame_size)
 
     def last_codes(self, count: int = 1) -> np.ndarray:
         """Returns the last ``count`` codes so far, float32 ``[<= count, num_ws, w_dim]``."""
@@ -280,18 +285,12 @@ class ClipWriter:
         with open(self._part, 'rb+') as file:
             file.seek(HEADER_SIZE + self.num_frames * self._frame_size)
             file.write(np.ascontiguousarray(codes, dtype='<f4').tobytes())
-        with open(self._measures_path, 'a', encoding='utf-8') as text:
-            text.writelines(json.dumps({key: float(value) for key, value in row.items()}) + '\n' for row in rows)
-        self._measures += rows
+        self._measures.append(rows)
         self.num_frames += len(codes)
 
     def averages(self) -> dict[str, float]:
         """Returns the average of every measure over the frames so far."""
-        sums: dict[str, list[float]] = {}
-        for row in self._measures:
-            for key, value in row.items():
-                sums.setdefault(key, []).append(float(value))
-        return {key: float(np.mean(values)) for key, values in sums.items()}
+        return self._measures.averages()
 
     def close(self, *, fps: float, source: str, **extra: Any) -> None:
         """Makes the clip a part of the data set.
@@ -312,30 +311,13 @@ class ClipWriter:
         self._writer._register(json.loads(json.dumps(dict(
             name=self.name, file=self._member, num_frames=self.num_frames, fps=float(fps), source=source, **extra,
         ))))
-        os.remove(self._measures_path)
+        os.remove(self._measures.path)
 
     def discard(self) -> None:
         """Forgets the frames of this clip."""
-        for path in (self._part, self._measures_path):
+        for path in (self._part, self._measures.path):
             if os.path.exists(path):
                 os.remove(path)
-
-    def _read_measures(self) -> list[dict[str, float]]:
-        rows: list[dict[str, float]] = []
-        if os.path.isfile(self._measures_path):
-            with open(self._measures_path, encoding='utf-8') as file:
-                for line in file:
-                    if not line.endswith('\n'):
-                        break
-                    rows.append(json.loads(line))
-        return rows
-
-    def _truncate(self) -> None:
-        with open(self._part, 'rb+') as file:
-            file.truncate(HEADER_SIZE + self.num_frames * self._frame_size)
-        self._measures = self._measures[: self.num_frames]
-        with open(self._measures_path, 'w', encoding='utf-8') as text:
-            text.writelines(json.dumps(row) + '\n' for row in self._measures)
 
 #----------------------------------------------------------------------------
 
@@ -360,6 +342,17 @@ def _store_aligned(archive: zipfile.ZipFile, path: str, name: str) -> None:
     info.extra = b'\x35\xd9' + padding.to_bytes(2, 'little') + bytes(padding)
     with open(path, 'rb') as source, archive.open(info, 'w', force_zip64=large) as target:
         shutil.copyfileobj(source, target, 1 << 20)
+
+def total_quality(clips: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """Returns the measures of a data set: averages over its clips that have them, weighted by their frames."""
+    sums: dict[str, list[float]] = {}
+    for clip in clips:
+        for key in QUALITY_MEASURES:
+            if isinstance(clip.get(key), int | float):
+                entry = sums.setdefault(key, [0.0, 0.0])
+                entry[0] += clip[key] * clip['num_frames']
+                entry[1] += clip['num_frames']
+    return {key: round(total / weight, 6) for key, (total, weight) in sums.items()}
 
 def _difference(key: str, old: Any, new: Any) -> str:
     if isinstance(old, dict) and isinstance(new, dict):
