@@ -1,0 +1,211 @@
+"""Sets of videos that metrics compare: recorded ones here, rendered and generated ones in training.rendered_videos.
+
+Metrics construct them from keyword arguments with `class_name='training.video_sets.RecordedVideos'` and so on.
+"""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+import dnnlib
+from networks.errors import InputError
+from training import command_line
+from training.footage import DEFAULT_FPS, fit
+from training.rendered_videos import EmbeddedVideos, GeneratedVideos
+from training.video_files import Recording, VideoFile, find_recordings, listing
+from training.video_set_interface import DamagedVideo, VideoSet
+
+__all__ = ['DamagedVideo', 'EmbeddedVideos', 'GeneratedVideos', 'RecordedVideos', 'VideoSet', 'open_video_set']
+
+RATE_TOLERANCE = 0.005      # relative; 29.97 and 30 are one rate
+SETTLED_SECONDS = 2.0       # a file changed later than this ago could change again within one tick of its time stamp
+SURVEY_VERSION = 1
+MOST_NAMED = 5              # names in one sentence
+
+#----------------------------------------------------------------------------
+
+def open_video_set(source: Any) -> VideoSet:
+    """A set from its keyword arguments (`class_name` and more), or the set itself."""
+    return source if isinstance(source, VideoSet) else dnnlib.util.construct_class_by_name(**source)
+
+
+class RecordedVideos(VideoSet):
+    """Videos on the disk: files, folders and zips of frames, arrays; see training.video_files.find_recordings.
+
+    Opening looks through everything once: lengths are counted by decoding, and the digest is taken. What was found is
+    kept in the cache folder, under the names, sizes and times of the files, so that the next opening is quick.
+
+    Args:
+        path: File, folder or zip.
+        fps: Rate in frames per second. Video files are resampled to it, and images and arrays are said to have it.
+            None: what the files have, 25 for images and arrays.
+        resolution: Every frame is cut to its central square and brought to this size (training.footage.fit).
+            None: frames stay as they are.
+        damaged: 'stop' at a video that cannot be read, or 'skip' it.
+        cache: Keep what was found, and use what was kept.
+
+    Raises:
+        InputError: Nothing is there, videos differ in rate, or (with 'stop') one of them is damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, fps: float | None = None, resolution: int | None = None,
+                 damaged: str = 'stop', cache: bool = True) -> None:
+        if damaged not in ('stop', 'skip'):
+            raise ValueError(f'damaged: {damaged!r} is neither stop nor skip')
+        self.path, self._fit = os.fspath(path), resolution
+        recordings, self.left_out = find_recordings(self.path, fps)
+        self._stop_at_damage(damaged)
+        lengths, content = _survey(recordings, fps, cache)
+        self._recordings: list[Recording] = []
+        self.num_frames = []
+        for recording, (length, reason) in zip(recordings, lengths, strict=True):
+            if reason:
+                self.left_out[recording.name] = reason
+            else:
+                self._recordings.append(recording)
+                self.num_frames.append(length)
+        self._stop_at_damage(damaged)
+        if not self._recordings:
+            raise InputError(f'{self.path}: every one of its {len(self.left_out)} videos is damaged; the first: '
+                             f'{next(iter(self.left_out.values()))}')
+        self.names = [recording.name for recording in self._recordings]
+        self.fps, self.fps_is_known = self._common_rate(fps)
+        self._sha256 = hashlib.sha256(json.dumps([content, fps, resolution]).encode()).hexdigest()
+        self._resolution: tuple[int, int] | None = None
+        self.description = {
+            'kind': 'recorded', 'path': self.path, 'videos': len(self), 'damaged_videos': len(self.left_out),
+            'frames': int(sum(length or 0 for length in self.num_frames)),
+            'fit': None if resolution is None else f'central square to {resolution}x{resolution}',
+        }
+
+    def _stop_at_damage(self, damaged: str) -> None:
+        if self.left_out and damaged == 'stop':
+            count = len(self.left_out)
+            more = f' ({count} videos of {self.path} are damaged)' if count > 1 else ''
+            raise DamagedVideo(f'{next(iter(self.left_out.values())).rstrip(".")}{more}; repair or remove it, or leave damaged '
+                               'videos out with --damaged=skip')
+
+    def _common_rate(self, asked: float | None) -> tuple[float, bool]:
+        rates = collections.Counter(recording.fps for recording in self._recordings if recording.fps is not None)
+        if asked is not None or not rates:
+            return asked or DEFAULT_FPS, asked is not None
+        most = rates.most_common(1)[0][0]
+        assert most is not None
+        other = next((recording for recording in self._recordings
+                      if recording.fps is not None and abs(recording.fps - most) > RATE_TOLERANCE * most), None)
+        if other is not None:
+            raise InputError(f'{self.path}: {other.name} has {other.fps:g} frames per second and most others have {most:g}; '
+                             f'bring all to one rate with --fps={most:g}')
+        return most, True
+
+    @property
+    def resolution(self) -> tuple[int, int]:
+        if self._resolution is None:
+            if self._fit is not None:
+                self._resolution = self._fit, self._fit
+            else:
+                frame = next(iter(self._recordings[0].frames([0])), None)
+                if frame is None:
+                    raise DamagedVideo(f'{self.names[0]} has no frames')
+                self._resolution = frame.shape[0], frame.shape[1]
+        return self._resolution
+
+    @property
+    def sha256(self) -> str:
+        return self._sha256
+
+    def frames(self, index: int, wanted: Iterable[int]) -> Iterator[np.ndarray]:
+        for frame in self._recordings[index].frames(wanted):
+            if self._fit is not None:
+                yield fit(frame, self._fit)
+                continue
+            if frame.shape[:2] != self.resolution:
+                (height, width), (first_height, first_width) = frame.shape[:2], self.resolution
+                raise InputError(f'{self.path}: {self.names[index]} has {width}x{height} pixels, and the first video '
+                                 f'{first_width}x{first_height}; bring all to one size with --resolution='
+                                 f'{min(height, width, first_height, first_width)}')
+            yield frame
+
+    def damage(self) -> str | None:
+        """One sentence about the videos that were left out, or None."""
+        if not self.left_out:
+            return None
+        named = ', '.join(list(self.left_out)[:MOST_NAMED]) + (', ...' if len(self.left_out) > MOST_NAMED else '')
+        return f'{self.path}: {len(self.left_out)} damaged videos are left out: {named}'
+
+#----------------------------------------------------------------------------
+# Looking through all files once.
+
+def _survey(recordings: Sequence[Recording], fps: float | None, cache: bool) -> tuple[list[tuple[int, str]], str]:
+    """(length, '') or (0, reason of the damage) of each recording, and the digest of all. Tells the recordings their rates."""
+    files = listing(recordings)
+    names = [[recording.name, type(recording).__name__] for recording in recordings]
+    key = json.dumps([SURVEY_VERSION, fps, names, files]).encode()
+    path = dnnlib.make_cache_dir_path('video-surveys', f'{hashlib.blake2b(key, digest_size=16).hexdigest()}.json')
+    found = _read_json(path, len(recordings)) if cache else None
+    if found is None:
+        found = _look_at_all(recordings)
+        youngest = max((max(row[2], row[3]) for row in files), default=0)  # type: ignore[call-overload]
+        if cache and time.time() - youngest / 1e9 > SETTLED_SECONDS:
+            _write_json(path, found)
+    digest = hashlib.sha256()
+    lengths = []
+    for recording, (length, reason, content, rate, expected) in zip(recordings, found, strict=True):
+        recording.fps, recording.expected = rate, expected
+        lengths.append((length, reason))
+        digest.update(f'{length} {content}\n'.encode())
+    return lengths, digest.hexdigest()
+
+
+def _look_at_all(recordings: Sequence[Recording]) -> list[Any]:
+    is_slow = any(isinstance(recording, VideoFile) for recording in recordings)
+    workers = min(os.cpu_count() or 1, 8) if is_slow else 1     # each waits for an ffmpeg of its own
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool, \
+            command_line.progress(total=len(recordings), description='Looking through the videos', unit='video') as bar:
+        found = []
+        try:
+            for row in pool.map(_look_at, recordings):
+                found.append(row)
+                bar.update(1)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return found
+
+
+def _look_at(recording: Recording) -> tuple[int, str, str, float | None, int | None]:
+    """Length, reason of the damage or '', digest, rate, length that the header promises."""
+    try:
+        length = recording.count_frames()
+        return length, '', recording.digest(), recording.fps, recording.expected
+    except DamagedVideo as error:
+        return 0, str(error), 'damaged', None, None
+
+
+def _read_json(path: str, length: int) -> list[Any] | None:
+    with contextlib.suppress(OSError, ValueError, TypeError), open(path, encoding='utf-8') as file:
+        content = json.load(file)
+        if len(content) == length and all(len(row) == 5 for row in content):
+            return content
+    return None
+
+
+def _write_json(path: str, content: Any) -> None:
+    """A cache that cannot be written costs time, not the result."""
+    with contextlib.suppress(OSError):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        handle, partial = tempfile.mkstemp(suffix='.tmp', dir=os.path.dirname(path))
+        with os.fdopen(handle, 'w', encoding='utf-8') as file:
+            json.dump(content, file)
+        os.replace(partial, path)
