@@ -145,6 +145,21 @@ def test_angle_without_any_gradient_is_zero_and_harmless():
     assert torch.isfinite(scale.grad).all()
 
 
+def test_angle_of_a_window_that_stands_still_is_harmless():
+    torch.manual_seed(0)
+    s = torch.randn(3, 4, 2, requires_grad=True)
+    i = torch.randn(3, 2, requires_grad=True)
+    speed = torch.tensor([1.0, 1e-20, 0.0], requires_grad=True)  # of each window: moves, stands but for rounding, stands
+    moved = speed[:, None, None] * (i[:, None] + s.square().cumsum(dim=1))
+    l = torch.cat([i[:, None], i[:, None] + moved], dim=1)
+    penalty, phi = gradient_angle_penalty(l, (i,), s)
+    assert phi[0] > 0
+    torch.testing.assert_close(penalty[1:], torch.full((2,), (math.pi / 4) ** 2))
+    penalty.sum().backward()
+    for tensor in (s, i, speed):
+        assert torch.isfinite(tensor.grad).all()
+
+
 def test_gradient_penalty_of_linear_critic():
     weight = torch.randn(6, 4)
     real, fake = torch.randn(5, 6, 4), torch.randn(5, 6, 4)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 VANISHED = 1e-12  # norms below have squares that float32 no longer tells from zero
+STANDING = 1e-6   # d below is rounding of l, whose values are about 1; its second derivative, 1/d, would be all there is
 
 
 def gradient_angle(d: torch.Tensor, first: Sequence[torch.Tensor], s: torch.Tensor) -> torch.Tensor:
@@ -41,13 +42,23 @@ def gradient_angle(d: torch.Tensor, first: Sequence[torch.Tensor], s: torch.Tens
     return torch.atan2(norm_s, norm_first)
 
 
+def distance(l: torch.Tensor) -> torch.Tensor:
+    """Return d = ||l_{t-1} - l_0|| [N] of l [N, t, latent_dim]; 0 and no gradient where the window stands still.
+
+    A norm has no second derivative at 0, and one that is not a number would reach all parameters.
+    """
+    squares = (l[:, -1] - l[:, 0]).square().sum(dim=1)
+    moves = squares > STANDING**2
+    return torch.where(moves, squares, 1).sqrt() * moves
+
+
 def gradient_angle_penalty(l: torch.Tensor, first: Sequence[torch.Tensor], s: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (L_GAP [N] before the mean, phi [N]) for a rollout l [N, t, latent_dim] that depends on `first` and `s`.
 
     With `first = (i,)` this is the paper's. A window that continues an earlier one begins with memories instead of i; with these
     as `first` the same angle says whether the noise still matters there (ours).
     """
-    phi = gradient_angle((l[:, -1] - l[:, 0]).norm(dim=1), first, s)
+    phi = gradient_angle(distance(l), first, s)
     return (math.pi / 4 - phi).clamp(min=0).square(), phi.detach()
 
 
