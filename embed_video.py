@@ -35,6 +35,7 @@ from training.command_line import (
 @click.option('--refine',         help='Optimise the codes of the encoder as well', is_flag=True)
 @click.option('--fps',            help='Videos: resample to this rate; images and codes: the rate that they have', metavar='FPS', type=FPS)  # noqa: E501
 @click.option('--damaged',        help='Clips that cannot be decoded to their end: stop, keep the frames before, or skip them', type=click.Choice(['stop', 'keep', 'skip']), default='stop')  # noqa: E501
+@click.option('--report/--no-report', 'quality_report', help='Write the quality report into DEST-report; by default for footage, not for codes', default=None)  # noqa: E501
 @click.option('--preview',        help='Also write videos original | embedded into DEST-preview', is_flag=True)
 @click.option('--overwrite',      help='Replace DEST if it exists', is_flag=True)
 
@@ -91,6 +92,7 @@ def _run(opts: types.SimpleNamespace, device: Any) -> None:
     from networks.checkpoints import file_sha256, image_generator_reference, load_generator
     from training.code_files import CodeClip
     from training.embedding import embed_all, open_sources, write_previews
+    from training.embedding_report import EmbeddingReport
     from training.latent_dataset import LatentDataset, LatentDatasetWriter
 
     if os.path.exists(opts.dest) and not opts.overwrite:
@@ -107,7 +109,12 @@ def _run(opts: types.SimpleNamespace, device: Any) -> None:
     if footage:
         embedding.update(encoder_sha256=file_sha256(opts.encoder) if opts.encoder else None,
                          perceptual=opts.perceptual, chunk=opts.chunk, measure_every=opts.measure_every)
-    embedder = _make_embedder(opts, G, encoder, embedding) if footage else None
+    with_report = footage if opts.quality_report is None else opts.quality_report
+    embedder = _make_embedder(opts, G, encoder, embedding if footage else {}) if footage or with_report else None
+    if embedder is not None and with_report:
+        embedder.report = EmbeddingReport(os.path.splitext(opts.dest)[0] + '-report', {
+            'dataset': os.path.basename(opts.dest), 'image_generator': image_generator_reference(opts.network, G)['path'],
+            'encoder': os.path.basename(opts.encoder) if opts.encoder else None, **embedding})
     rates = sorted({clip.fps for clip in clips})
     if len(rates) > 1:
         report(f'Note: the clips have different rates ({", ".join(f"{rate:g}" for rate in rates)} frames per second); '
@@ -122,6 +129,8 @@ def _run(opts: types.SimpleNamespace, device: Any) -> None:
     with LatentDataset(opts.dest) as dataset:
         report(f'{len(dataset.clips)} clips, {dataset.num_frames} frames at {dataset.fps:g} frames per second '
                f'are in {opts.dest}')
+        if embedder is not None and embedder.report is not None:
+            report(f'The quality report is in {os.path.join(embedder.report.folder, "index.html")}')
         if opts.preview:
             folder = os.path.splitext(opts.dest)[0] + '-preview'
             write_previews(clips, dataset, G, folder)
@@ -134,13 +143,20 @@ def _method(opts: types.SimpleNamespace) -> str:
 
 def _load_encoder(opts: types.SimpleNamespace, G: Any, device: Any) -> Any:
     from networks.checkpoints import load_encoder
+    from networks.psp_encoders import ImageEncoder
 
     encoder: Any = load_encoder(opts.encoder, device=str(device), trust_pickle=opts.trust_pickle)
     import torch  # loaded by now
 
+    channels = int(encoder.img_channels)
+    if isinstance(encoder, ImageEncoder) and channels not in (1, 3):
+        raise InputError(f'{opts.encoder} reads pictures of {channels} channels (labels or sketches), but footage has 3.')
+    if not isinstance(encoder, ImageEncoder) and channels != int(G.img_channels):
+        raise InputError(f'{opts.encoder} reads {channels} channels, but {opts.network} draws {int(G.img_channels)}; '
+                         'this encoder was made for another image generator.')
     size = int(getattr(encoder, 'input_resolution', 256))
     with torch.no_grad():
-        shape = tuple(encoder(torch.zeros(1, int(G.img_channels), size, size, device=device)).shape[1:])
+        shape = tuple(encoder(torch.zeros(1, channels, size, size, device=device)).shape[1:])
     if shape != (int(G.num_ws), int(G.w_dim)):
         raise InputError(
             f'{opts.encoder} gives codes [{shape[0]}, {shape[1]}], but {opts.network} takes '

@@ -13,11 +13,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
 
 from networks.errors import InputError
+from networks.psp_encoders import ImageEncoder
+from training.clip_review import ClipReview, IdentityMeasure
 from training.code_files import CodeClip, holds_codes, open_codes
 from training.command_line import progress, report
+from training.embedding_report import EmbeddingReport
 from training.encoder_loss import shrink
 from training.footage import FootageClip, fit, open_footage
 from training.frame_bank import frames_to_images
@@ -52,17 +56,17 @@ def open_sources(
         clips[index] = dataclasses.replace(clip, name=name)
     return clips
 
-def read_chunks(clip: FootageClip, resolution: int, chunk: int, start: int) -> Iterator[np.ndarray]:
-    """Yields frames uint8 ``[<= chunk, resolution, resolution, 3]`` of a clip from frame ``start`` on."""
+def read_chunks(clip: FootageClip, chunk: int, start: int) -> Iterator[list[np.ndarray]]:
+    """Yields the frames uint8 ``[H, W, 3]`` of a clip from frame ``start`` on, up to ``chunk`` at a time."""
     frames = itertools.islice(clip.frames(), start, None)
-    while part := [fit(frame, resolution) for frame in itertools.islice(frames, chunk)]:
-        yield np.stack(part)
+    while part := list(itertools.islice(frames, chunk)):
+        yield part
 
 #----------------------------------------------------------------------------
 
 @dataclasses.dataclass
 class Embedder:
-    """Turns chunks of frames into codes.
+    """Turns frames into codes, chunk by chunk, and looks at the result.
 
     Attributes:
         G: Image generator.
@@ -71,6 +75,8 @@ class Embedder:
         refine: Whether codes are optimised.
         chunk: Frames at a time.
         measure_every: Quality is measured on every n-th frame, 0: never.
+        report: Where the quality report goes; None: there is none.
+        identity: Distance of faces for the report, None: not measured.
     """
 
     G: Any
@@ -79,51 +85,94 @@ class Embedder:
     refine: bool
     chunk: int
     measure_every: int
+    report: EmbeddingReport | None = None
+    identity: IdentityMeasure | None = None
 
-    def embed_clip(self, clip: FootageClip, writer: ClipWriter, bar: Any) -> None:
-        """Embeds the frames of one clip that ``writer`` does not hold yet."""
+    def embed_clip(self, clip: FootageClip, index: int, writer: ClipWriter, bar: Any) -> None:
+        """Embeds the frames of a clip that ``writer`` does not hold yet.
+
+        A report shows all frames of the clip, so those that are embedded already are rendered again.
+        """
         resolution = int(self.G.img_resolution)
-        for frames in read_chunks(clip, resolution, self.chunk, writer.num_frames):
-            images = frames_to_images(frames, int(self.G.img_channels)).to(self.inversion.device)
-            targets = shrink(images, self.inversion.resolution)
-            ws = self._embed_chunk(images, targets, writer)
-            rows = self._measure(ws, targets, writer.num_frames)
-            for row, jitter in zip(rows, self._jitter(ws, writer), strict=True):
-                row.update(jitter)
-            writer.append(ws.cpu().numpy(), rows)
-            bar.update(len(frames))
+        done = writer.num_frames
+        with self._open_review(clip, index) as review:
+            first = 0
+            if self.report is None:
+                first = done
+                review.skip(done, writer.last_codes(2))
+            for raw in read_chunks(clip, self.chunk, first):
+                frames = np.stack([fit(frame, resolution) for frame in raw])
+                images = frames_to_images(frames, int(self.G.img_channels)).to(self.inversion.device)
+                targets = shrink(images, self.inversion.resolution)
+                if review.num_frames < done:
+                    review.add(frames, targets, torch.from_numpy(writer.read_codes(review.num_frames, len(frames))))
+                    continue
+                ws = self._embed_chunk(raw, images, targets, writer)
+                writer.append(ws.cpu().numpy(), review.add(frames, targets, ws))
+                bar.update(len(frames))
+        self._report_clip(clip, index, writer, review)
 
-    def _embed_chunk(self, images: torch.Tensor, targets: torch.Tensor, writer: ClipWriter) -> torch.Tensor:
+    def take_over(self, clip: CodeClip, index: int, writer: ClipWriter) -> None:
+        """Copies codes that exist, with a report that shows what they render to."""
+        codes = clip.load()
+        with self._open_review(clip, index) as review, progress(total=len(codes), description=clip.name) as bar:
+            for start in range(0, len(codes), self.chunk):
+                part = codes[start : start + self.chunk]
+                finite = np.isfinite(part).all()  # if not, the writer says where
+                writer.append(part, review.add(None, None, torch.from_numpy(part)) if finite else None)
+                bar.update(len(part))
+        self._report_clip(clip, index, writer, review)
+
+    def _open_review(self, clip: FootageClip | CodeClip, index: int) -> ClipReview:
+        video = None if self.report is None else self.report.path(index, clip.name, '.mp4')
+        return ClipReview(
+            self.inversion, fps=clip.fps, measure_every=self.measure_every, video=video, identity=self.identity)
+
+    def _report_clip(self, clip: FootageClip | CodeClip, index: int, writer: ClipWriter, review: ClipReview) -> None:
+        if self.report is not None:
+            self.report.add_clip(index, clip.name, clip.fps, writer.measures_path, *review.shown_frames())
+
+    def _embed_chunk(
+        self, raw: Sequence[np.ndarray], images: torch.Tensor, targets: torch.Tensor, writer: ClipWriter,
+    ) -> torch.Tensor:
         start = None
         if self.encoder is not None:
             with torch.no_grad():
-                start = self.encoder(images).to(torch.float32)
+                start = self.encoder(encoder_input(self.encoder, raw, images)).to(torch.float32)
             if not torch.isfinite(start).all():
                 frame = writer.num_frames + int(torch.isfinite(start).all(dim=2).all(dim=1).int().argmin())
-                raise InputError(f'The encoder gives codes that are NaN or infinite for clip {writer.name!r}, frame {frame}.')
+                raise InputError(
+                    f'The encoder gives codes that are NaN or infinite for clip {writer.name!r}, frame {frame}; '
+                    'its file is damaged, or its training has failed.'
+                )
             if not self.refine:
                 return start
         previous = torch.from_numpy(writer.last_codes()[0]) if writer.num_frames else None
         return self.inversion.fit_chunk(targets, start, previous)
 
-    def _measure(self, ws: torch.Tensor, targets: torch.Tensor, first: int) -> list[dict[str, float]]:
-        rows: list[dict[str, float]] = [{} for _ in range(len(ws))]
-        if self.measure_every:
-            chosen = [index for index in range(len(ws)) if (first + index) % self.measure_every == 0]
-            if chosen:
-                for index, row in zip(chosen, self.inversion.measure(ws[chosen], targets[chosen]), strict=True):
-                    rows[index] = row
-        return rows
+def encoder_input(encoder: Any, raw: Sequence[np.ndarray], images: torch.Tensor) -> torch.Tensor:
+    """Returns what an encoder sees of frames, images ``[N, C, H, W]`` in [-1, 1].
 
-    def _jitter(self, ws: torch.Tensor, writer: ClipWriter) -> list[dict[str, float]]:
-        """Second difference of each code over time, root mean square, standard deviations of W; not for the first two."""
-        before = torch.from_numpy(writer.last_codes(2)).to(ws.device)
-        h = self.inversion.whiten(torch.cat([before, ws]))
-        if len(h) < 3:
-            return [{} for _ in range(len(ws))]
-        values = (h[2:] - 2 * h[1:-1] + h[:-2]).square().mean(dim=(1, 2)).sqrt()
-        rows = [{'jitter': float(value)} for value in values]
-        return [{} for _ in range(len(ws) - len(rows))] + rows
+    Our encoders were trained on frames at the generator's resolution and resize those themselves. Those of pSp and e4e
+    were trained on pictures of 256x256 that Pillow had resized by its bilinear filter: they get exactly that, made from
+    the frame itself and not from its smaller or larger copy.
+
+    Args:
+        encoder: WEncoder or ImageEncoder.
+        raw: Frames uint8 ``[H, W, 3]`` as they came.
+        images: The same at the generator's resolution.
+    """
+    if not isinstance(encoder, ImageEncoder):
+        return images
+    frames = np.stack([_resize_bilinear(frame, encoder.img_resolution) for frame in raw])
+    return frames_to_images(frames, encoder.img_channels).to(images.device)
+
+def _resize_bilinear(frame: np.ndarray, size: int) -> np.ndarray:
+    height, width = frame.shape[:2]
+    side = min(height, width)
+    left, top = (width - side) // 2, (height - side) // 2
+    image = PIL.Image.fromarray(frame[top : top + side, left : left + side])
+    return np.asarray(image if side == size else image.resize((size, size), PIL.Image.Resampling.BILINEAR))
 
 #----------------------------------------------------------------------------
 
@@ -136,7 +185,7 @@ def embed_all(
     Args:
         clips: Footage, or codes to be taken over.
         writer: Of the data set; :meth:`LatentDatasetWriter.finish` is left to the caller.
-        embedder: For footage; may be None when all clips are codes.
+        embedder: For footage, and for a report on codes; may be None when all clips are codes.
         skip_damaged: Leave out clips that cannot be decoded, with a word on each.
 
     Raises:
@@ -145,32 +194,50 @@ def embed_all(
     remaining = [clip for clip in clips if not writer.has_clip(clip.name)]
     if len(remaining) < len(clips):
         report(f'{len(clips) - len(remaining)} of {len(clips)} clips are there already.')
+    if embedder is not None and embedder.report is not None and not writer.resumed:
+        embedder.report.remove_old()
     for number, clip in enumerate(remaining, start=len(clips) - len(remaining) + 1):
+        index = len(writer.clip_names)
         if isinstance(clip, CodeClip):
-            writer.add_clip(clip.name, clip.load(), fps=clip.fps, source=clip.source)
+            if embedder is None or embedder.report is None:
+                writer.add_clip(clip.name, clip.load(), fps=clip.fps, source=clip.source)
+            else:
+                part = writer.open_clip(clip.name, restart=True)
+                embedder.take_over(clip, index, part)
+                part.close(fps=clip.fps, source=clip.source)
             report(f'{clip.name}: codes taken over.')
-            continue
-        if embedder is None:
+        elif embedder is None:
             raise ValueError('footage needs an embedder')
-        part = writer.open_clip(clip.name, chunk=embedder.chunk)
-        first, start_time = part.num_frames, time.perf_counter()
-        try:
-            with progress(
-                total=clip.expected_frames, initial=part.num_frames, description=f'clip {number}/{len(clips)} {clip.name}',
-            ) as bar:
-                embedder.embed_clip(clip, part, bar)
-        except InputError as error:
-            if not skip_damaged:
-                raise
-            report(f'Left out: {error}')
-            part.discard()
+        elif not _embed_footage(clip, index, writer, embedder, f'clip {number}/{len(clips)} {clip.name}', skip_damaged):
             continue
-        averages = part.averages()
-        rate = (part.num_frames - first) / (time.perf_counter() - start_time)
-        part.close(fps=clip.fps, source=clip.source)
-        quality = ''.join(f', {label} {averages[key]:{form}}' for key, label, form in (
-            ('psnr', 'PSNR', '.2f'), ('lpips', 'LPIPS', '.4f'), ('jitter', 'jitter', '.3f')) if key in averages)
-        report(f'{clip.name}: {part.num_frames} frames{quality}, {rate:.2f} frames a second')
+        if embedder is not None and embedder.report is not None:
+            embedder.report.write_page(writer.clip_entries)
+    if embedder is not None and embedder.report is not None:
+        embedder.report.write_page(writer.clip_entries)
+
+def _embed_footage(
+    clip: FootageClip, index: int, writer: LatentDatasetWriter, embedder: Embedder, description: str, skip_damaged: bool,
+) -> bool:
+    """Embeds one clip; returns whether it was, which a damaged one that is to be skipped was not."""
+    part = writer.open_clip(clip.name, chunk=embedder.chunk)
+    first, start_time = part.num_frames, time.perf_counter()
+    try:
+        with progress(total=clip.expected_frames, initial=part.num_frames, description=description) as bar:
+            embedder.embed_clip(clip, index, part, bar)
+    except InputError as error:
+        if not skip_damaged:
+            raise
+        report(f'Left out: {error}')
+        part.discard()
+        return False
+    averages = part.averages()
+    rate = (part.num_frames - first) / (time.perf_counter() - start_time)
+    part.close(fps=clip.fps, source=clip.source)
+    quality = ''.join(f', {label} {averages[key]:{form}}' for key, label, form in (
+        ('psnr', 'PSNR', '.2f'), ('lpips', 'LPIPS', '.4f'), ('identity', 'identity', '.3f'), ('jitter', 'jitter', '.3f'),
+    ) if key in averages)
+    report(f'{clip.name}: {part.num_frames} frames{quality}, {rate:.2f} frames a second')
+    return True
 
 #----------------------------------------------------------------------------
 

@@ -71,9 +71,13 @@ class Inversion:
         """Returns h of codes w, both ``[N, num_ws, w_dim]``."""
         return (ws.to(self.device) - self.w_avg) @ self._inverse.T
 
+    def render(self, ws: torch.Tensor) -> torch.Tensor:
+        """Renders codes at the generator's resolution, images ``[N, C, H, W]`` around [-1, 1]."""
+        return self.G.synthesis(ws.to(self.device), noise_mode='const', force_fp32=True).to(torch.float32)
+
     def synthesize(self, ws: torch.Tensor) -> torch.Tensor:
         """Renders codes at the resolution of the comparison, ``[N, C, resolution, resolution]``."""
-        return shrink(self.G.synthesis(ws, noise_mode='const', force_fp32=True).to(torch.float32), self.resolution)
+        return shrink(self.render(ws), self.resolution)
 
     def fit_chunk(
         self, targets: torch.Tensor, start: torch.Tensor | None, previous: torch.Tensor | None,
@@ -151,14 +155,18 @@ class Inversion:
         return losses
 
     @torch.no_grad()
-    def measure(self, ws: torch.Tensor, targets: torch.Tensor) -> list[dict[str, float]]:
-        """Returns ``psnr`` (dB) and, with a perceptual distance, ``lpips`` of each frame."""
-        images = self.synthesize(ws.to(self.device)).clamp(-1, 1)
+    def compare(self, images: torch.Tensor, targets: torch.Tensor) -> list[dict[str, float]]:
+        """Returns ``psnr`` (dB) and, with a perceptual distance, ``lpips`` of each pair of images in [-1, 1]."""
         rows = [{'psnr': float(value)} for value in peak_signal_to_noise(images, targets)]
         if self.lpips is not None:
             for row, value in zip(rows, self.lpips(images, targets), strict=True):
                 row['lpips'] = float(value)
         return rows
+
+    def measure(self, ws: torch.Tensor, targets: torch.Tensor) -> list[dict[str, float]]:
+        """Returns the measures of :meth:`compare` of codes ``[N, num_ws, w_dim]``."""
+        with torch.no_grad():
+            return self.compare(self.synthesize(ws).clamp(-1, 1), targets)
 
 def _ramp(t: float) -> float:
     """Step size over the time t in [0, 1]: linear rise over the first 5 %, half a cosine down over the last half."""

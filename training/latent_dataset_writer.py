@@ -5,6 +5,7 @@ far of the one in work. ``finish`` builds the zip under a temporary name and ren
 second run with the same settings finds the folder and goes on where the first one stopped.
 """
 
+import copy
 import json
 import os
 import re
@@ -76,6 +77,11 @@ class LatentDatasetWriter:
     def clip_names(self) -> list[str]:
         """Names of the clips that are complete, in order."""
         return [clip['name'] for clip in self._description['clips']]
+
+    @property
+    def clip_entries(self) -> list[dict[str, Any]]:
+        """What ``dataset.json`` tells of the clips that are complete, in order."""
+        return copy.deepcopy(self._description['clips'])
 
     def has_clip(self, name: str) -> bool:
         """Tells whether a clip of this name is complete already (from this run or from the one that it resumes)."""
@@ -253,9 +259,13 @@ class ClipWriter:
 
     def last_codes(self, count: int = 1) -> np.ndarray:
         """Returns the last ``count`` codes so far, float32 ``[<= count, num_ws, w_dim]``."""
-        count = min(count, self.num_frames)
+        return self.read_codes(max(self.num_frames - count, 0), count)
+
+    def read_codes(self, start: int, count: int) -> np.ndarray:
+        """Returns codes so far, float32 ``[<= count, num_ws, w_dim]``, from frame ``start`` on."""
+        count = max(min(count, self.num_frames - start), 0)
         with open(self._part, 'rb') as file:
-            file.seek(HEADER_SIZE + (self.num_frames - count) * self._frame_size)
+            file.seek(HEADER_SIZE + start * self._frame_size)
             values = np.frombuffer(file.read(count * self._frame_size), dtype='<f4')
         return values.reshape(count, *self._shape).astype(np.float32)
 
@@ -287,6 +297,11 @@ class ClipWriter:
             file.write(np.ascontiguousarray(codes, dtype='<f4').tobytes())
         self._measures.append(rows)
         self.num_frames += len(codes)
+
+    @property
+    def measures_path(self) -> str:
+        """File with the measures of the frames so far, see :class:`training.frame_measures.FrameMeasures`."""
+        return self._measures.path
 
     def averages(self) -> dict[str, float]:
         """Returns the average of every measure over the frames so far."""
