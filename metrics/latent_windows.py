@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from networks.errors import InputError
+from networks.seeded_noise import SeededNoise
 
 MAX_BASIS_FRAMES = 1024     # frames that the components are fitted to, evenly spread; their number sets the cost
 MIN_TAIL = 1e-3             # of the total spread: below it the tail of the real codes is rounding, not a unit
@@ -121,6 +122,23 @@ class CodeSpace:
             return self._finish(k @ to_components + start, ((k @ gram) * k).sum(dim=1) + 2 * (k @ cross) + square)
 
         return project
+
+
+@torch.no_grad()
+def generate_coordinates(generator: Any, space: CodeSpace, seeds: Sequence[int], start: int,
+                         window: int) -> torch.Tensor:
+    """Coordinates [N, window, C + 1] of frames start ... start + window - 1 of the videos of N seeds."""
+    noise = SeededNoise(seeds, generator.latent_dim, generator.noise_dim, next(generator.parameters()).device)
+    l = noise.first()
+    state = generator.initial_state(l)
+    steps = noise.steps(start + window - 1)
+    latents = [l] if start == 0 else []
+    for index in range(1, start + window):
+        state, l = generator.step(steps[:, index - 1], state)
+        if index >= start:
+            latents.append(l)
+    coordinates = space.projection_of(generator)(torch.cat(latents))    # time-major
+    return coordinates.unflatten(0, (window, len(seeds))).transpose(0, 1).cpu()
 
 
 def _principal_directions(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:

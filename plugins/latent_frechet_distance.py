@@ -19,9 +19,15 @@ import torch
 import dnnlib
 from metrics import metric_main
 from metrics.frechet import expected_bias, frechet_distance, mean_and_covariance
-from metrics.latent_windows import CodeSpace, WindowSpace, alternating_blocks, cut_windows, window_starts
+from metrics.latent_windows import (
+    CodeSpace,
+    WindowSpace,
+    alternating_blocks,
+    cut_windows,
+    generate_coordinates,
+    window_starts,
+)
 from networks.errors import InputError
-from networks.seeded_noise import SeededNoise
 
 MAX_COMPONENTS = 32     # of a code
 MAX_DIMENSION = 64      # of a window
@@ -173,23 +179,6 @@ class LatentFrechetDistance:
             if progress is not None:
                 progress.update(min(begin + VIDEOS_AT_ONCE, num_videos))
         return {**self.compare(torch.cat(parts)), 'start_frame': start, 'first_seed': first_seed}
-
-
-@torch.no_grad()
-def generate_coordinates(generator: Any, space: CodeSpace, seeds: Sequence[int], start: int,
-                         window: int) -> torch.Tensor:
-    """Coordinates [N, window, C + 1] of frames start ... start + window - 1 of the videos of N seeds."""
-    noise = SeededNoise(seeds, generator.latent_dim, generator.noise_dim, next(generator.parameters()).device)
-    l = noise.first()
-    state = generator.initial_state(l)
-    steps = noise.steps(start + window - 1)
-    latents = [l] if start == 0 else []
-    for index in range(1, start + window):
-        state, l = generator.step(steps[:, index - 1], state)
-        if index >= start:
-            latents.append(l)
-    coordinates = space.projection_of(generator)(torch.cat(latents))    # time-major
-    return coordinates.unflatten(0, (window, len(seeds))).transpose(0, 1).cpu()
 
 
 def latent_frechet_distance(real_clips: Sequence[np.ndarray], fake_windows: Any, *, max_windows: int = 2048,

@@ -109,10 +109,10 @@ def test_plugins_lists_and_mistakes(run_dir: pathlib.Path, tmp_path: pathlib.Pat
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)['results'] == {'test_only_spread': 0.0}
     listing = calculate(run_dir, '--list-metrics')
-    assert [line.split('\t')[0] for line in listing.stdout.splitlines()][:2] == ['lfd2048_25f', 'lfd2048_25f_at225']
+    assert {'lfd2048_25f', 'lfd2048_25f_at225'} <= {line.split('\t')[0] for line in listing.stdout.splitlines()}
     assert calculate(run_dir, '--metrics=none').stdout == ''
     for arguments, words in [
-        (['--metrics=fdv'], 'there is no fdv; known are lfd2048_25f'), (['--plugin=absent.py'], 'no file'),
+        (['--metrics=fdv'], 'there is no fdv; known are '), (['--plugin=absent.py'], 'no file'),
         (['--data=absent.zip'], 'absent.zip'),
     ]:
         result = calculate(run_dir, *arguments)

@@ -1,0 +1,99 @@
+"""A point for every frame, so that a video becomes a sequence y_0 .. y_{T-1} [T, C] in which distances mean something.
+
+Codes: the principal components of the real codes that hold 99 % of their variance, not whitened, and the distance from these
+components (the tail) as one more coordinate. Distances are those of the codes, to 1 %.
+
+Pictures: the frame averaged over a grid of 32 x 32 cells, so that |y - y'| is the root mean square difference of two such small
+pictures, in grey levels of 0 to 255. That is fixed, needs no network and no download, and is the same for everybody. It sees
+pose, mouth, light, colour and background, and is blind to texture and fine noise, which repetition, drift and motion are not
+about (the frame FID and FVD see them).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from metrics.latent_windows import CodeSpace
+from networks.errors import InputError
+
+GRID = 32                   # cells a side
+FRAMES_AT_ONCE = 64
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class LatentPoints:
+    """Points of codes, fitted to real clips, each float32 [T, num_ws, w_dim].
+
+    The unit is the root mean square distance of two random real frames.
+
+    Attributes:
+        real: The real clips as points, each [T, C + 1] float64.
+        real_coordinates: The same in the whitened coordinates of `space`, float32.
+
+    Raises:
+        InputError: As metrics.latent_windows.CodeSpace.
+    """
+
+    def __init__(self, clips: Sequence[np.ndarray]) -> None:
+        self.space = CodeSpace(clips)
+        self.real_coordinates = [self.space.project(clips[index]) for index in range(len(clips))]
+        self._unwhitening = torch.linalg.inv(self.space.whitening)
+        self._unit = 1.0
+        points = torch.cat([self.from_coordinates(clip) for clip in self.real_coordinates])
+        self._unit = float((2 * points.var(dim=0).sum()).sqrt())
+        self.real = [self.from_coordinates(clip) for clip in self.real_coordinates]
+
+    def from_coordinates(self, coordinates: torch.Tensor) -> torch.Tensor:
+        """Coordinates [..., C + 1] of `space` -> points [..., C + 1] float64."""
+        coordinates = coordinates.double()
+        components = coordinates[..., :-1] @ self._unwhitening.to(coordinates.device)
+        return torch.cat([components, coordinates[..., -1:] * self.space.tail_unit], dim=-1) / self._unit
+
+    def project(self, codes: Any) -> torch.Tensor:
+        """Codes [T, num_ws, w_dim] -> points [T, C + 1] float64."""
+        return self.from_coordinates(self.space.project(codes))
+
+
+def small_pictures(frames: np.ndarray) -> torch.Tensor:
+    """Frames uint8 [T, H, W, 3] -> points [T, 3 * 32 * 32] float32; see the head of this file."""
+    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
+        raise ValueError(f'need frames uint8 [T, H, W, 3], not {frames.dtype} {list(frames.shape)}')
+    images = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float()
+    small = torch.nn.functional.adaptive_avg_pool2d(images, GRID)
+    return small.flatten(1) / (3 * GRID * GRID) ** 0.5
+
+
+def stream_points(video_set: Any, index: int, num_frames: int) -> torch.Tensor:
+    """Points [T, 3 * 32 * 32] of the first `num_frames` frames of one video, or of as many as it has.
+
+    Args:
+        video_set: A set of videos (docs/metrics.md): `stream(index)` yields frames uint8 [H, W, 3].
+        index: Which video.
+        num_frames: T at most.
+    """
+    parts = [small_pictures(np.stack(batch)) for batch in _batches(video_set.stream(index), num_frames)]
+    if not parts:
+        raise InputError(f'{video_set.names[index]} has no frames')
+    return torch.cat(parts)
+
+
+def _batches(frames: Iterator[np.ndarray], num_frames: int) -> Iterator[list[np.ndarray]]:
+    batch: list[np.ndarray] = []
+    for position, frame in enumerate(frames):
+        if position >= num_frames:
+            break
+        batch.append(frame)
+        if len(batch) == FRAMES_AT_ONCE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def colour_statistics(points: torch.Tensor) -> torch.Tensor:
+    """Points of pictures [T, 3 * 32 * 32] -> mean and standard deviation of each colour over the picture, grey levels [T, 6]."""
+    channels = points.unflatten(1, (3, GRID * GRID)).double() * (3 * GRID * GRID) ** 0.5
+    return torch.cat([channels.mean(dim=2), channels.std(dim=2, unbiased=False)], dim=1)
