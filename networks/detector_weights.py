@@ -134,18 +134,14 @@ def find_units(tensors: Mapping[str, torch.Tensor], num_dims: int) -> dict[str, 
     vectors = [name for name, tensor in tensors.items() if tensor.ndim == 1]
     units: dict[str, Unit] = {}
     for kernel in kernels:
-        own = parent = kernel.rpartition('.')[0]
-        name, members = own, [vector for vector in vectors if vector.rpartition('.')[0] == own]
-        found = members
-        while parent and not any(_role(vector) == 'mean' for vector in found):
-            parent = parent.rpartition('.')[0]
-            below = f'{parent}.' if parent else ''
-            found = [vector for vector in vectors if vector.startswith(below)]
-            if sum(other.startswith(below) for other in kernels) > 1:
+        # The largest module around the kernel that holds no other one, or a smaller one where the normalisation is.
+        name = own = kernel.rpartition('.')[0]
+        members = [vector for vector in vectors if vector.rpartition('.')[0] == own]
+        while not any(_role(vector) == 'mean' for vector in members):
+            parent = name.rpartition('.')[0]
+            if not parent or sum(other.startswith(f'{parent}.') for other in kernels) > 1:
                 break
-        else:
-            if any(_role(vector) == 'mean' for vector in found):
-                name, members = parent, found
+            name, members = parent, [vector for vector in vectors if vector.startswith(f'{parent}.')]
         unit = Unit(name, as_array(tensors[kernel], kernel))
         for vector in members:
             role = _role(vector)
