@@ -148,7 +148,7 @@ def clear_errors(function: Function | None = None, *, interrupted: str = INTERRU
     return wrapper
 
 
-class ClearCommand(click.Command):
+class _ClearMain(click.Command):
     """A click command whose own errors are one sentence as well: no usage block, always exit code 2."""
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None,  # type: ignore[override]
@@ -173,6 +173,16 @@ class ClearCommand(click.Command):
         sys.exit(result if isinstance(result, int) else 0)
 
 
+class ClearCommand(_ClearMain):
+    """One command, see `command`."""
+
+
+class ClearGroup(_ClearMain, click.Group):
+    """Several commands under one name, see `command_group`."""
+
+    command_class = ClearCommand
+
+
 CONTEXT_SETTINGS: dict[str, Any] = {
     'max_content_width': 120,
     'help_option_names': ['-h', '--help'],
@@ -183,6 +193,11 @@ CONTEXT_SETTINGS: dict[str, Any] = {
 def command(**kwargs: Any) -> Callable[[Callable[..., Any]], click.Command]:
     """`click.command` with this project's help settings and one-sentence errors."""
     return click.command(cls=ClearCommand, context_settings=CONTEXT_SETTINGS, **kwargs)
+
+
+def command_group(**kwargs: Any) -> Callable[[Callable[..., Any]], ClearGroup]:
+    """`click.group` likewise; its `.command()` makes the commands in it."""
+    return click.group(cls=ClearGroup, context_settings=CONTEXT_SETTINGS, **kwargs)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -166,7 +166,7 @@ def save_frames(even: Sequence[ShownFrame], worst: Sequence[ShownFrame], path: s
         for column, frame in enumerate(shown):
             left = column * (side + 4)
             numbers = ' '.join(f'{frame.row[key]:.{MEASURES[key][2]}f}' for key in ('psnr', 'lpips') if key in frame.row)
-            draw.text((left + 2, top), f'{label}{frame.index}  {numbers}', fill='black')
+            draw.text((left + 2, top), f'{label}frame {frame.index}  {numbers}', fill='black')
             for part, pixels in enumerate(image for image in (frame.original, frame.embedded) if image is not None):
                 image = PIL.Image.fromarray(pixels)
                 smooth = PIL.Image.Resampling.LANCZOS if image.width >= side else PIL.Image.Resampling.BICUBIC

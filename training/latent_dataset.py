@@ -4,6 +4,7 @@ Layout, the same in a zip and in a folder::
 
     dataset.json                 what the codes are, see below
     clips/00000-NAME.npy         float32 [num_frames, num_ws, w_dim], one file a clip
+    clips/00000-NAME.KEY.npy     float32 [num_frames, ...], further values of its frames, if any ("arrays" of the clip)
 
 ``dataset.json`` holds ``format``, ``format_version``, ``image_generator`` (``sha256``, ``path``, ``class_name``,
 ``init_kwargs`` of the network that renders the codes), ``num_ws``, ``w_dim``, ``fps``, ``embedding`` (how the codes
@@ -60,6 +61,7 @@ class LatentDataset:
         fps: Frames per second of the clips; where clips differ, the rate that most frames have.
         clips: List of :class:`ClipInfo`.
         embedding: How the codes were made.
+        quality: Averages of the clips' measures over all frames (``psnr``, ``lpips``, ...), as far as they are known.
 
     Raises:
         InputError: It is not such a data set, it is empty, or its arrays disagree with ``dataset.json``.
@@ -75,6 +77,7 @@ class LatentDataset:
             self.num_ws: int = description['num_ws']
             self.w_dim: int = description['w_dim']
             self.embedding: dict[str, Any] = description.get('embedding') or {}
+            self.quality: dict[str, Any] = description.get('quality') or {}
             self.clips: list[ClipInfo] = []
             self._files: list[str] = []
             for index, entry in enumerate(description['clips']):
@@ -130,6 +133,25 @@ class LatentDataset:
                     f'{frame}; embed this clip again.'
                 )
         return codes
+
+    def frame_arrays(self, index: int) -> dict[str, np.ndarray]:
+        """Returns further values of the frames of a clip by name, float32 ``[num_frames, ...]`` each.
+
+        ``quads`` ``[num_frames, 4, 2]`` are the corners of the aligned face in the recording (upper left, lower left, lower
+        right, upper right; pixels), where the footage was aligned.
+
+        Raises:
+            InputError: Such a file is missing or damaged.
+        """
+        clip, arrays = self.clips[index], {}
+        for key, file in clip.extra.get('arrays', {}).items():
+            if not self._container.has(file):
+                raise self._fail(f'{file}, the {key} of clip {clip.name!r}, is missing.')
+            values = self._map_file(clip.name, file)
+            if len(values) != clip.num_frames:
+                raise self._fail(f'{file} has {len(values)} frames, but clip {clip.name!r} has {clip.num_frames}.')
+            arrays[key] = values
+        return arrays
 
     def close(self) -> None:
         """Closes the files; arrays that were returned stay valid."""
@@ -201,6 +223,9 @@ class LatentDataset:
                 '[frames, num_ws, w_dim] for it.'
             )
         extra = {key: value for key, value in entry.items() if key not in (*known, 'source')}
+        arrays = extra.get('arrays', {})
+        if not isinstance(arrays, dict) or not all(isinstance(member, str) for member in arrays.values()):
+            raise self._fail(f'clip {name!r} has arrays = {arrays!r}, which cannot be.')
         self.clips.append(ClipInfo(name, num_frames, fps, str(entry.get('source', '')), extra))
         self._files.append(file)
 
@@ -211,8 +236,10 @@ class LatentDataset:
             raise self._fail(f'{file}, the codes of clip {name!r}, cannot be read: {error}.') from error
 
     def _map_clip(self, index: int) -> np.ndarray:
-        file = self._files[index]
-        array = self._open_array(self.clips[index].name, file)
+        return self._map_file(self.clips[index].name, self._files[index])
+
+    def _map_file(self, name: str, file: str) -> np.ndarray:
+        array = self._open_array(name, file)
         if array.mappable:
             return array.map()
         try:

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -163,9 +163,9 @@ class LatentDatasetWriter:
                     f'({_difference(key, old, new)}); '
                     'remove this folder to begin anew, or give the settings of that run to finish it.'
                 )
-        for clip in before['clips']:
-            if not os.path.isfile(self._file(clip['file'])):
-                raise InputError(f'{self.partial_folder}: {clip["file"]} is missing; remove this folder to begin anew.')
+        for file in clip_files(before['clips']):
+            if not os.path.isfile(self._file(*file.split('/'))):
+                raise InputError(f'{self.partial_folder}: {file} is missing; remove this folder to begin anew.')
         self._description['clips'] = before['clips']
 
     def _save_description(self) -> None:
@@ -193,7 +193,7 @@ class LatentDatasetWriter:
 
     def _write_zip(self) -> None:
         temporary = self.path + '.tmp'
-        members = ['dataset.json'] + [clip['file'] for clip in self._description['clips']]
+        members = ['dataset.json', *clip_files(self._description['clips'])]
         try:
             with zipfile.ZipFile(temporary, 'w', zipfile.ZIP_STORED) as archive:
                 for name in members:
@@ -211,7 +211,7 @@ class LatentDatasetWriter:
         shutil.rmtree(self.partial_folder)
 
     def _move_folder(self) -> None:
-        kept = {clip['file'] for clip in self._description['clips']}
+        kept = set(clip_files(self._description['clips']))
         for name in os.listdir(self._file('clips')):
             if f'clips/{name}' not in kept:
                 os.remove(self._file('clips', name))
@@ -307,8 +307,15 @@ class ClipWriter:
         """Returns the average of every measure over the frames so far."""
         return self._measures.averages()
 
-    def close(self, *, fps: float, source: str, **extra: Any) -> None:
+    def close(self, *, fps: float, source: str, arrays: Mapping[str, np.ndarray] | None = None, **extra: Any) -> None:
         """Makes the clip a part of the data set.
+
+        Args:
+            fps: Frames per second.
+            source: Where the recording was.
+            arrays: Further values of its frames, ``[num_frames, ...]`` each, stored as float32 beside the codes under these
+                names (for example ``quads``); :meth:`LatentDataset.frame_arrays` returns them.
+            extra: Further JSON values to keep with the clip.
 
         Raises:
             InputError: It has no frames, or ``fps`` is not a positive number.
@@ -321,6 +328,17 @@ class ClipWriter:
             file.write(_npy_header((self.num_frames, *self._shape)))
             file.flush()
             os.fsync(file.fileno())
+        members = {}
+        for key, values in (arrays or {}).items():
+            if len(values) != self.num_frames:
+                raise ValueError(f'{key} of {len(values)} frames for a clip of {self.num_frames}')
+            members[key] = f'{os.path.splitext(self._member)[0]}.{key}.npy'
+            with open(self._writer._file(*members[key].split('/')), 'wb') as file:
+                np.lib.format.write_array(file, np.ascontiguousarray(values, dtype='<f4'))
+                file.flush()
+                os.fsync(file.fileno())
+        if members:
+            extra = {'arrays': members, **extra}
         os.replace(self._part, self._path)
         extra = {**{key: round(value, 6) for key, value in self.averages().items()}, **extra}
         self._writer._register(json.loads(json.dumps(dict(
@@ -357,6 +375,10 @@ def _store_aligned(archive: zipfile.ZipFile, path: str, name: str) -> None:
     info.extra = b'\x35\xd9' + padding.to_bytes(2, 'little') + bytes(padding)
     with open(path, 'rb') as source, archive.open(info, 'w', force_zip64=large) as target:
         shutil.copyfileobj(source, target, 1 << 20)
+
+def clip_files(clips: Iterable[dict[str, Any]]) -> list[str]:
+    """Returns the members of a data set that belong to these clips: codes, and further arrays of their frames."""
+    return [file for clip in clips for file in (clip['file'], *clip.get('arrays', {}).values())]
 
 def total_quality(clips: Iterable[dict[str, Any]]) -> dict[str, float]:
     """Returns the measures of a data set: averages over its clips that have them, weighted by their frames."""

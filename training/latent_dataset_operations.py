@@ -1,0 +1,266 @@
+"""Data sets of latents out of others: joined, divided, converted. Codes are copied piece by piece, never held as a whole."""
+
+import dataclasses
+import fnmatch
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from networks.errors import InputError
+from training.codes_output import CodesWriter
+from training.command_line import progress, report
+from training.latent_dataset import ClipInfo, LatentDataset
+from training.latent_dataset_writer import QUALITY_MEASURES, LatentDatasetWriter
+
+FRAMES_AT_ONCE = 1024
+
+#----------------------------------------------------------------------------
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Frames ``start`` to ``stop - 1`` of one clip, and what they will be called."""
+
+    dataset: LatentDataset
+    index: int
+    name: str
+    start: int
+    stop: int
+
+    @property
+    def info(self) -> ClipInfo:
+        """The whole clip."""
+        return self.dataset.clips[self.index]
+
+def whole_clips(dataset: LatentDataset, indices: Iterable[int] | None = None) -> list[Selection]:
+    """Selects clips from their first to their last frame; None: all."""
+    chosen = range(len(dataset.clips)) if indices is None else indices
+    return [Selection(dataset, index, dataset.clips[index].name, 0, dataset.clips[index].num_frames) for index in chosen]
+
+def match_clips(dataset: LatentDataset, patterns: Sequence[str]) -> list[int]:
+    """Returns the indices of the clips whose name fits one of the patterns (``*`` and ``?``); all for no pattern.
+
+    Raises:
+        InputError: A pattern fits no clip.
+    """
+    if not patterns:
+        return list(range(len(dataset.clips)))
+    names = [clip.name for clip in dataset.clips]
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+            shown = ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')
+            raise InputError(f'{dataset.path}: no clip is called {pattern!r}; its clips are {shown}.')
+    return [index for index, name in enumerate(names) if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+
+def write_selections(
+    selections: Sequence[Selection], dest: str, *, image_generator: dict[str, Any], embedding: dict[str, Any],
+    overwrite: bool = False,
+) -> None:
+    """Writes a data set from parts of others.
+
+    Measures of a whole clip (PSNR, jitter, ...) are not those of a part, and are left out there; whatever else
+    ``dataset.json`` says of a clip comes along, arrays that belong to its frames included.
+
+    Args:
+        selections: What it shall hold, with unique names.
+        dest: A .zip, or a folder.
+        image_generator, embedding: For ``dataset.json``.
+        overwrite: Whether ``dest`` may be replaced.
+    """
+    first = selections[0].dataset
+    total = sum(part.stop - part.start for part in selections)
+    with LatentDatasetWriter(
+        dest, image_generator=image_generator, num_ws=first.num_ws, w_dim=first.w_dim, embedding=embedding,
+        overwrite=overwrite,
+    ) as writer, progress(total=total, description=os.path.basename(dest)) as bar:
+        for part in selections:
+            if not writer.has_clip(part.name):
+                _copy(part, writer)
+            bar.update(part.stop - part.start)
+
+def _copy(part: Selection, writer: LatentDatasetWriter) -> None:
+    codes = part.dataset.load_clip(part.index)
+    clip = writer.open_clip(part.name, restart=True)
+    for start in range(part.start, part.stop, FRAMES_AT_ONCE):
+        clip.append(codes[start : min(start + FRAMES_AT_ONCE, part.stop)])
+    whole = part.stop - part.start == part.info.num_frames
+    arrays = part.dataset.frame_arrays(part.index)
+    extra = {key: value for key, value in part.info.extra.items()
+             if key != 'arrays' and (whole or key not in QUALITY_MEASURES)}
+    clip.close(fps=part.info.fps, source=part.info.source,
+               arrays={key: values[part.start : part.stop] for key, values in arrays.items()}, **extra)
+
+#----------------------------------------------------------------------------
+# Joining.
+
+def merge(datasets: Sequence[LatentDataset], dest: str, *, force: bool = False, overwrite: bool = False) -> None:
+    """Joins data sets; clips of equal names get numbers.
+
+    Args:
+        datasets: At least one.
+        dest: A .zip, or a folder.
+        force: Allow different image generators (their spaces must be the same) and frame rates.
+        overwrite: Whether ``dest`` may be replaced.
+
+    Raises:
+        InputError: The data sets do not go together.
+    """
+    first = datasets[0]
+    for other in datasets[1:]:
+        if (other.num_ws, other.w_dim) != (first.num_ws, first.w_dim):
+            raise InputError(
+                f'{other.path} has codes [{other.num_ws}, {other.w_dim}], {first.path} has '
+                f'[{first.num_ws}, {first.w_dim}]; they belong to different image generators and cannot be joined.')
+        if not force and other.image_generator.get('sha256') != first.image_generator.get('sha256'):
+            raise InputError(
+                f'{other.path} was made with another image generator ({_generator(other)}) than {first.path} '
+                f'({_generator(first)}); if both have the same W+ space, join them by --force.')
+    rates = sorted({clip.fps for dataset in datasets for clip in dataset.clips})
+    if len(rates) > 1 and not force:
+        raise InputError(
+            f'The clips have different rates ({", ".join(f"{rate:g}" for rate in rates)} frames per second), and a temporal '
+            'model wants one; embed them with one --fps, or join them all the same by --force.')
+    selections: list[Selection] = []
+    taken: set[str] = set()
+    for dataset in datasets:
+        for part in whole_clips(dataset):
+            name, number = part.name, 2
+            while name in taken:
+                name, number = f'{part.name}-{number}', number + 1
+            taken.add(name)
+            selections.append(dataclasses.replace(part, name=name))
+    embeddings = [dataset.embedding for dataset in datasets]
+    embedding = embeddings[0] if all(entry == embeddings[0] for entry in embeddings) else {
+        'method': 'merged', 'parts': [{'data': dataset.path, **dataset.embedding} for dataset in datasets]}
+    write_selections(selections, dest, image_generator=first.image_generator, embedding=embedding, overwrite=overwrite)
+
+def _generator(dataset: LatentDataset) -> str:
+    reference = dataset.image_generator
+    return f'{reference.get("path") or "unknown"}, sha256 {str(reference.get("sha256"))[:12]}...'
+
+#----------------------------------------------------------------------------
+# Dividing.
+
+def split_by_group(
+    dataset: LatentDataset, group_of: Callable[[ClipInfo], str], test_fraction: float, seed: int,
+) -> tuple[list[Selection], list[Selection]]:
+    """Divides clips so that no group is in both parts.
+
+    Groups go to the test part in random order, each if that brings its length nearer to ``test_fraction`` of the frames.
+
+    Args:
+        dataset: What is divided.
+        group_of: Group of a clip, for example its recording or its speaker.
+        test_fraction: Part of the frames for the second data set.
+        seed: Of the order.
+
+    Returns:
+        The selections of the two parts.
+
+    Raises:
+        InputError: There is but one group.
+    """
+    groups: dict[str, list[int]] = {}
+    for index, clip in enumerate(dataset.clips):
+        groups.setdefault(group_of(clip), []).append(index)
+    if len(groups) < 2:
+        only, = groups
+        raise InputError(f'{dataset.path}: all clips belong together ({only!r}), so nothing can be divided; divide by time.')
+    lengths = {name: sum(dataset.clips[index].num_frames for index in indices) for name, indices in groups.items()}
+    order = sorted(groups)
+    np.random.RandomState(seed).shuffle(order)
+    wanted, chosen, length = test_fraction * dataset.num_frames, set(), 0
+    for name in order:
+        if len(chosen) < len(groups) - 1 and abs(length + lengths[name] - wanted) < abs(length - wanted):
+            chosen.add(name)
+            length += lengths[name]
+    if not chosen:  # every group is more than twice as long as wanted: the shortest is nearest
+        chosen.add(min(order, key=lambda name: lengths[name]))
+    test = [index for index, clip in enumerate(dataset.clips) if group_of(clip) in chosen]
+    train = [index for index in range(len(dataset.clips)) if index not in set(test)]
+    return whole_clips(dataset, train), whole_clips(dataset, test)
+
+def speaker_of(pattern: str) -> Callable[[ClipInfo], str]:
+    """Returns a function that finds the speaker in the name of a clip.
+
+    Args:
+        pattern: Regular expression; its first group, or what it matches, is the speaker.
+
+    Raises:
+        InputError: Not a regular expression. The function: it does not match.
+    """
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f'{pattern!r} is not a regular expression: {error}.') from error
+
+    def find(clip: ClipInfo) -> str:
+        match = expression.search(clip.name)
+        if match is None:
+            raise InputError(f'The expression {pattern!r} finds no speaker in the name {clip.name!r}.')
+        return (match.group(1) or '') if expression.groups else match.group()
+
+    return find
+
+def split_by_time(dataset: LatentDataset, test_fraction: float, gap: int) -> tuple[list[Selection], list[Selection]]:
+    """Gives the last part of every clip to the second data set.
+
+    Args:
+        dataset: What is divided.
+        test_fraction: Part of each clip's frames for the second data set.
+        gap: Frames between the two parts that neither gets, because neighbours resemble each other.
+
+    Raises:
+        InputError: Every clip is too short.
+    """
+    train, test = [], []
+    for part in whole_clips(dataset):
+        length = round((part.stop - gap) * test_fraction)
+        end = part.stop - length - gap
+        if length < 1 or end < 1:
+            report(f'{part.name}: {part.stop} frames are too few to be divided; all are in the first part.')
+            train.append(part)
+            continue
+        train.append(dataclasses.replace(part, stop=end))
+        test.append(dataclasses.replace(part, start=part.stop - length))
+    if not test:
+        raise InputError(f'{dataset.path}: every clip is too short to be divided by time.')
+    return train, test
+
+#----------------------------------------------------------------------------
+# Other tools' files.
+
+def export_codes(dataset: LatentDataset, index: int, path: str) -> None:
+    """Writes the codes of one clip for other tools, by the ending of the name.
+
+    ``.npz``: ``w`` float32 ``[T, num_ws, w_dim]`` (the key of NVIDIA's projector) and ``fps``; ``.npy``: the array;
+    ``.pt``: a tensor, as e4e writes it.
+
+    Raises:
+        InputError: Another ending.
+    """
+    codes, ending = dataset.load_clip(index), os.path.splitext(path)[1].lower()
+    if ending == '.npz':
+        with CodesWriter(path, codes.shape, fps=dataset.clips[index].fps) as writer:
+            for code in codes:
+                writer.write(code)
+        return
+    if ending not in ('.npy', '.pt'):
+        raise InputError(f'{path}: codes are written to .npz, .npy or .pt.')
+    temporary = path + '.tmp'
+    try:
+        if ending == '.npy':
+            with open(temporary, 'wb') as file:
+                np.lib.format.write_array(file, codes)
+        else:
+            torch.save(torch.from_numpy(codes), temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+        raise
+
+#----------------------------------------------------------------------------
