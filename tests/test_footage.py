@@ -130,6 +130,48 @@ def test_a_reader_that_stops_leaves_no_process(tmp_path: pathlib.Path) -> None:
     assert not psutil.Process().children()
 
 
+@pytest.mark.parametrize(('name', 'options'), [
+    ('b-frames.mp4', ('-c:v', 'libx264', '-bf', '3', '-g', '50', '-pix_fmt', 'yuv420p')),
+    ('late.mp4', ('-itsoffset', '0.3', '-c:v', 'libx264', '-pix_fmt', 'yuv420p')),  # the picture begins after the sound
+    ('varying.mkv', ('-vf', r'setpts=if(lt(N\,60)\,N\,2*N-60)/(25*TB)', '-fps_mode', 'vfr', '-c:v', 'libx264')),
+    ('raw.h264', ('-c:v', 'libx264', '-f', 'h264', '-pix_fmt', 'yuv420p')),        # cannot be entered in the middle
+])
+def test_entering_a_video_in_the_middle_gives_the_same_frames(
+    tmp_path: pathlib.Path, name: str, options: tuple[str, ...],
+) -> None:
+    walk = np.cumsum(np.random.RandomState(0).randn(120, 24, 32, 3) * 8, axis=0) + 128
+    write_video(tmp_path / 'source.mkv', walk.clip(0, 255).astype(np.uint8), 25, *LOSSLESS)
+    late = ('-f', 'lavfi', '-i', 'sine=duration=4', '-map', '0:v', '-map', '1:a') if name == 'late.mp4' else ()
+    shift = options[:2] if late else ()
+    ffmpeg(*shift, '-i', tmp_path / 'source.mkv', *late, *options[len(shift):], tmp_path / name)
+    for fps in (None, 29.97):
+        clip, = open_footage(tmp_path / name, fps=fps)
+        frames = list(clip.frames())
+        for first in (1, 70, len(frames) - 2):
+            np.testing.assert_array_equal(list(clip.frames(first)), frames[first:])
+        assert list(clip.frames(len(frames) + 100)) == []
+
+
+def test_parts_of_recordings(tmp_path: pathlib.Path) -> None:
+    write_video(tmp_path / 'talk.mkv', numbered_frames(50), 25, *LOSSLESS)
+    (tmp_path / 'images').mkdir()
+    for index, frame in enumerate(numbered_frames(50)):
+        PIL.Image.fromarray(frame).save(tmp_path / 'images' / f'{index}.png')
+    for source in (tmp_path / 'talk.mkv', tmp_path / 'images'):
+        for start, end, numbers in ((0.4, 1, range(10, 25)), (None, 0.2, range(5)), (1.8, None, range(45, 50)),
+                                    (1.6, 99, range(40, 50)), (0.41, 0.45, range(11, 12))):
+            clip, = open_footage(source, start=start, end=end)
+            assert read_numbers(list(clip.frames())) == list(numbers)
+            assert read_numbers(list(clip.frames(2))) == list(numbers)[2:]
+            assert (clip.first_frame, clip.expected_frames) == (numbers[0], len(numbers))
+        for start, end in ((3, None), (1, 1), (2.5, 9), (0.401, 0.402)):
+            with pytest.raises(InputError, match='no frame lies between'):
+                open_footage(source, start=start, end=end)
+    # The part before the damage can be used.
+    cut(write_video(tmp_path / 'cut.mkv', random_frames(40), 25, *LOSSLESS), 0.5)
+    assert len(list(open_footage(tmp_path / 'cut.mkv', end=0.4)[0].frames())) == 10
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Images
 

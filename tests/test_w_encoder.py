@@ -85,7 +85,7 @@ def test_random_codes_are_reproducible_and_reach_beyond_w(tiny_generator: pathli
 
 def test_frames_of_long_footage_are_thinned_out_evenly() -> None:
     frames = [np.full((4, 4, 3), index, np.uint8) for index in range(100)]
-    clip = FootageClip('clip', 25.0, None, 'source', None, lambda: iter(frames))
+    clip = FootageClip('clip', 25.0, None, 'source', None, lambda first: iter(frames[first:]))
     bank = FrameBank([clip, clip], 4, max_bytes=30 * 4 * 4 * 3)
     assert (bank.stride, bank.num_read, len(bank)) == (8, 200, 25)
     assert bank.frames[:, 0, 0, 0].tolist() == [index % 100 for index in range(0, 200, 8)]

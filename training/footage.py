@@ -10,7 +10,10 @@ Sound is ignored. Frames come one at a time, so hours of footage need no more me
 """
 
 import dataclasses
+import hashlib
 import io
+import itertools
+import math
 import os
 import re
 import zipfile
@@ -40,16 +43,24 @@ class FootageClip:
     num_frames: int | None        # exact for images, None for videos
     source: str                   # the file or folder
     expected_frames: int | None   # for progress: exact for images, duration times rate for videos, None if unknown
-    open_frames: Callable[[], Iterator[np.ndarray]] = dataclasses.field(repr=False)
+    open_frames: Callable[[int], Iterator[np.ndarray]] = dataclasses.field(repr=False)  # from a frame number on
+    first_frame: int = 0          # where the clip begins in its source, in frames of this rate
+    identity: str = ''            # changes when the files do
+    # What training.clip_preparation adds: corners of what was cut out, float32 [T, 4, 2], or [1, 4, 2] for all frames,
+    # in pixels of the upright frame, whose (width, height) is source_size.
+    quads: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
+    source_size: tuple[int, int] | None = None
 
-    def frames(self) -> Iterator[np.ndarray]:
-        """Yields the frames, uint8 ``[H, W, 3]`` RGB, all of one size.
+    def frames(self, first: int = 0) -> Iterator[np.ndarray]:
+        """Yields the frames from number ``first`` on, uint8 ``[H, W, 3]`` RGB, all of one size.
+
+        Every call gives the same frames.
 
         Raises:
             InputError: A frame cannot be decoded, or has another size than the first one.
         """
         size = None
-        for index, frame in enumerate(self.open_frames()):
+        for index, frame in enumerate(self.open_frames(first), start=first):
             if size is not None and frame.shape != size:
                 raise InputError(
                     f'{self.source}: frame {index} has {frame.shape[1]}x{frame.shape[0]} pixels, the first one '
@@ -58,9 +69,45 @@ class FootageClip:
             size = frame.shape
             yield frame
 
+    def between(self, start: float | None, end: float | None) -> 'FootageClip':
+        """Returns the part from ``start`` to ``end``, seconds from the beginning; None: its own beginning or end.
+
+        Raises:
+            InputError: The part is empty as far as the length is known; otherwise :meth:`frames` says so.
+        """
+        first = 0 if start is None else max(math.ceil(start * self.fps - 1e-6), 0)
+        stop = None if end is None else math.ceil(end * self.fps - 1e-6)
+        length = self.num_frames if self.num_frames is not None else self.expected_frames
+        # A video can have a few frames more than its header promises.
+        known_end = None if length is None else length if self.num_frames is not None else length + 2
+        if (stop is not None and stop <= first) or (known_end is not None and first >= known_end):
+            raise InputError(
+                f'{self.source}: no frame lies between {_seconds(start or 0)} and {"its end" if end is None else _seconds(end)}'
+                f'{"" if length is None else f"; it is {_seconds(length / self.fps)} long"}.'
+            )
+        count = None if stop is None else stop - first
+        if self.num_frames is not None:
+            count = min(self.num_frames - first, count if count is not None else self.num_frames)
+        expected = None if length is None else max(length - first, 1)
+        if count is not None:
+            expected = count if expected is None else min(count, expected)
+        whole = self.open_frames
+
+        def open_part(begin: int) -> Iterator[np.ndarray]:
+            remaining = None if count is None else max(count - begin, 0)
+            frame = None
+            for frame in itertools.islice(whole(first + begin), remaining):
+                yield frame
+            if frame is None and begin == 0:
+                raise InputError(f'{self.source} ends before {_seconds(first / self.fps)}, so there is no frame to take.')
+
+        return dataclasses.replace(
+            self, num_frames=count if self.num_frames is not None else None, expected_frames=expected, open_frames=open_part,
+            first_frame=self.first_frame + first, identity=f'{self.identity} {first} {count}')
+
 def open_footage(
     source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *,
-    fps: float | None = None, keep_damaged: bool = False,
+    fps: float | None = None, keep_damaged: bool = False, start: float | None = None, end: float | None = None,
 ) -> list[FootageClip]:
     """Finds the clips of one or several sources.
 
@@ -69,6 +116,7 @@ def open_footage(
         fps: Videos: frames per second to resample to (None: their own rate, made constant where it varies).
             Images: the rate that they have (None: 25).
         keep_damaged: Take the frames before the damage of a video that cannot be decoded to its end.
+        start, end: Take this part of every clip, seconds; None: from its beginning, to its end.
 
     Returns:
         Clips sorted by name within each source, with unique names. Videos are described, not yet decoded.
@@ -82,6 +130,8 @@ def open_footage(
     clips: list[FootageClip] = []
     for path in sources:
         clips += _open_source(os.fspath(path), fps, keep_damaged)
+    if start is not None or end is not None:
+        clips = [clip.between(start, end) for clip in clips]
     return _with_unique_names(clips)
 
 def fit(frame: np.ndarray, resolution: int) -> np.ndarray:
@@ -168,13 +218,15 @@ def _open_zip(path: str, fps: float | None) -> list[FootageClip]:
         clips.append(FootageClip(
             name=folder or _stem(path), fps=fps or DEFAULT_FPS, num_frames=len(members), expected_frames=len(members),
             source=f'{path}/{folder}' if folder else path, open_frames=_ZipFrames(path, members),
+            identity=f'{_file_identity([path])} {fps or DEFAULT_FPS}',
         ))
     return clips
 
 def _image_clip(name: str, source: str, files: Sequence[str], fps: float | None) -> FootageClip:
     return FootageClip(
         name=name, fps=fps or DEFAULT_FPS, num_frames=len(files), source=source, expected_frames=len(files),
-        open_frames=lambda: map(_read_image_file, files),
+        open_frames=lambda first: map(_read_image_file, files[first:]),
+        identity=f'{_file_identity(files)} {fps or DEFAULT_FPS}',
     )
 
 def _video_clip(name: str, path: str, fps: float | None, keep_damaged: bool) -> FootageClip:
@@ -186,7 +238,9 @@ def _video_clip(name: str, path: str, fps: float | None, keep_damaged: bool) -> 
     return FootageClip(
         name=name, fps=rate, num_frames=None, source=path,
         expected_frames=expected,
-        open_frames=lambda: decode_video(path, fps=rate, expected_frames=expected, keep_damaged=keep_damaged),
+        open_frames=lambda first: decode_video(
+            path, fps=rate, first_frame=first, expected_frames=expected, keep_damaged=keep_damaged),
+        identity=f'{_file_identity([path])} {rate}',
     )
 
 class _ZipFrames:
@@ -195,9 +249,9 @@ class _ZipFrames:
     def __init__(self, path: str, members: Sequence[str]) -> None:
         self.path, self.members = path, members
 
-    def __call__(self) -> Iterator[np.ndarray]:
+    def __call__(self, first: int) -> Iterator[np.ndarray]:
         with zipfile.ZipFile(self.path) as archive:
-            for name in self.members:
+            for name in self.members[first:]:
                 where = f'{self.path}/{name}'
                 try:
                     data = archive.read(name)
@@ -231,6 +285,16 @@ def _natural_key(name: str) -> list[tuple[int, int, str]]:
 def natural_sort(names: Iterable[str]) -> list[str]:
     """Sorts names so that numbers in them count as numbers."""
     return sorted(names, key=lambda name: (_natural_key(name), name))
+
+def _file_identity(files: Sequence[str]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        status = os.stat(path)
+        digest.update(f'{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns}\n'.encode())
+    return digest.hexdigest()
+
+def _seconds(time: float) -> str:
+    return f'{time:g} s' if time < 60 else f'{int(time // 3600)}:{int(time // 60 % 60):02d}:{time % 60:06.3f}'
 
 def _stem(path: str) -> str:
     return os.path.splitext(os.path.basename(path))[0]

@@ -7,6 +7,7 @@ video.
 
 import contextlib
 import dataclasses
+import functools
 import os
 import re
 import subprocess
@@ -19,6 +20,8 @@ import imageio_ffmpeg
 import numpy as np
 
 from networks.errors import InputError
+
+SEEK_MARGIN = 2.0  # seconds decoded before the frame that is wanted
 
 #----------------------------------------------------------------------------
 
@@ -61,14 +64,16 @@ def describe_video(path: str) -> VideoDescription:
     return VideoDescription(fps, max(round(seconds * fps), 1) if seconds > 0 else None)
 
 def decode_video(
-    path: str, *, fps: float, expected_frames: int | None = None, keep_damaged: bool = False,
+    path: str, *, fps: float, first_frame: int = 0, expected_frames: int | None = None, keep_damaged: bool = False,
 ) -> Iterator[np.ndarray]:
     """Decodes a video at a constant rate.
 
     Args:
         path: The file.
         fps: Frames per second to return; frames are repeated or left out where the video has another rate.
-        expected_frames: How many frames there should be. ffmpeg also complains about blemishes that it decodes well,
+        first_frame: Leave out as many frames; they are skipped, not decoded. Files whose index or time stamps are wrong may
+            give other frames then than a reader from the beginning gets.
+        expected_frames: How many frames the whole video should have. ffmpeg also complains about blemishes that it decodes well,
             for example of streams that were cut without being encoded again; nothing is missing then.
         keep_damaged: Where the video cannot be decoded any further, stop there without an error.
 
@@ -79,13 +84,38 @@ def decode_video(
         InputError: Nothing can be decoded, or (not with ``keep_damaged``) ffmpeg reports damage and frames are missing.
     """
     rate = exact_rate(fps)
+    if first_frame:
+        # Where a file cannot be entered in the middle (raw streams), all of it is decoded up to the frame.
+        time = float((first_frame + _first_on_grid(path, rate)) / rate)
+        entries = [max(time - SEEK_MARGIN, 0), 0.0] if time > SEEK_MARGIN else [0.0]
+    else:
+        entries = [0.0]
+    for entry in entries:
+        number = first_frame
+        for frame in _decode_from(path, rate, entry, first_frame, expected_frames, keep_damaged):
+            number += 1
+            yield frame
+        if number > first_frame:
+            return
+
+def _decode_from(
+    path: str, rate: Fraction, entry: float, first_frame: int, expected_frames: int | None, keep_damaged: bool,
+) -> Iterator[np.ndarray]:
+    """Decodes the frames from ``first_frame`` on, entering the file ``entry`` seconds after its beginning."""
+    # The fps filter counts its grid from time 0 of the file wherever reading begins, and so gives the frames of a reader
+    # from the beginning. The last filter makes time stamps regular, or ffmpeg would fill gaps at the beginning.
+    grid, seek = f'fps={rate.numerator}/{rate.denominator}', list[str]()
+    if entry:
+        seek = ['-ss', f'{entry:.6f}', '-copyts', '-start_at_zero']
+        grid += f':start_time=0,trim=start_pts={first_frame + _first_on_grid(path, rate)}'
+    elif first_frame:
+        grid += f',trim=start_frame={first_frame}'
     command = [
-        _ffmpeg(), '-nostdin', '-hide_banner', '-loglevel', 'error', *_input_options(path), '-map', '0:V:0', '-an',
-        '-vf', f'fps={rate.numerator}/{rate.denominator},'
-               'scale=round(iw*sar):ih:flags=bicubic+accurate_rnd+full_chroma_int',
+        _ffmpeg(), '-nostdin', '-hide_banner', '-loglevel', 'error', *seek, *_input_options(path), '-map', '0:V:0', '-an',
+        '-vf', f'{grid},setpts=N,scale=round(iw*sar):ih:flags=bicubic+accurate_rnd+full_chroma_int',
         '-pix_fmt', 'rgb24', '-c:v', 'ppm', '-f', 'image2pipe', 'pipe:1',
     ]
-    count = 0
+    count = first_frame
     with tempfile.TemporaryFile() as messages, _started(command, messages) as process:
         assert process.stdout is not None
         while (frame := _read_ppm(process.stdout)) is not None:
@@ -96,6 +126,8 @@ def decode_video(
         text = messages.read().decode('utf-8', 'replace').strip()
     if count == 0:
         raise InputError(f'{path}: no frame of this video can be decoded: {_reason(text, path)}.')
+    if count == first_frame:
+        return
     # The duration in a header is rounded, and the last frame may be a little longer or shorter than the others.
     complete = status == 0 and expected_frames is not None and count >= min(expected_frames - 2, expected_frames * 0.99)
     if (status != 0 or text) and not complete and not keep_damaged:
@@ -112,6 +144,20 @@ def exact_rate(fps: float) -> Fraction:
     return Fraction(fps).limit_denominator(1001)
 
 #----------------------------------------------------------------------------
+
+@functools.lru_cache(maxsize=256)
+def _first_on_grid(path: str, rate: Fraction) -> int:
+    """Returns the number of the first frame when frames are counted from the beginning of the file.
+
+    A picture that begins after the sound has another number than 0; readers from the beginning start with it all the same.
+    """
+    done = subprocess.run(
+        [_ffmpeg(), '-nostdin', '-hide_banner', '-copyts', '-start_at_zero', *_input_options(path), '-map', '0:V:0',
+         '-frames:v', '1', '-vf', 'showinfo', '-f', 'null', '-'],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False,
+    )
+    time = re.search(r'\bpts_time:(-?[\d.]+)', done.stderr.decode('utf-8', 'replace'))
+    return round(Fraction(time[1]) * rate) if time else 0
 
 def _ffmpeg() -> str:
     try:
