@@ -1,0 +1,270 @@
+"""InceptionV3 as the Frechet inception distance needs it: the network of TensorFlow's archive `inception-2015-12-05`.
+
+Szegedy et al., "Rethinking the Inception Architecture" (CVPR 2016); the distance is from Heusel et al. (NIPS 2017), which takes
+the 2048 averages of the last layer as features. This network differs from torchvision's: averages leave the padding out, the
+last module has a maximum where the others have an average, pixels are (x - 128) / 128, and frames come to 299x299 as TensorFlow
+1 resizes. Weights come from `inception-2015-12-05.pt` (TorchScript, the files of NVIDIA's repositories) or from a state dict
+(pytorch-fid, torch-fidelity); no program in such a file is run.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from networks.detector_weights import PUBLISHED_FILES, Container, Unit, cache_folder, find_in_cache, find_units, fingerprint
+from networks.errors import InputError
+from networks.i3d import resize_frames
+
+CACHED_NAMES = ('inception-2015-12-05.pt', 'pt_inception-2015-12-05-6726825d.pth', 'weights-inception-2015-12-05-6726825d.pth')
+INPUT_SIZE = 299
+NUM_FEATURES = 2048
+BATCH_NORM_EPSILON = 1e-3
+
+# A branch is a list of steps: (name, outputs, kernel (height, width), stride, padding), 'average' or 'maximum' (3x3, stride 1),
+# 'pool' (maximum 3x3, stride 2), or a tuple of branches side by side.
+Step = Any
+
+
+def _conv(name: str, outputs: int, height: int, width: int | None = None, stride: int = 1, pad: bool = True) -> Step:
+    width = height if width is None else width
+    padding = ((height - 1) // 2, (width - 1) // 2) if pad else (0, 0)
+    return name, outputs, (height, width), stride, padding
+
+
+def _module_a(pooled: int) -> list[list[Step]]:
+    return [
+        [_conv('branch1x1', 64, 1)],
+        [_conv('branch5x5_1', 48, 1), _conv('branch5x5_2', 64, 5)],
+        [_conv('branch3x3dbl_1', 64, 1), _conv('branch3x3dbl_2', 96, 3), _conv('branch3x3dbl_3', 96, 3)],
+        ['average', _conv('branch_pool', pooled, 1)],
+    ]
+
+
+def _module_b() -> list[list[Step]]:
+    return [
+        [_conv('branch3x3', 384, 3, stride=2, pad=False)],
+        [_conv('branch3x3dbl_1', 64, 1), _conv('branch3x3dbl_2', 96, 3), _conv('branch3x3dbl_3', 96, 3, stride=2, pad=False)],
+        ['pool'],
+    ]
+
+
+def _module_c(width: int) -> list[list[Step]]:
+    return [
+        [_conv('branch1x1', 192, 1)],
+        [_conv('branch7x7_1', width, 1), _conv('branch7x7_2', width, 1, 7), _conv('branch7x7_3', 192, 7, 1)],
+        [_conv('branch7x7dbl_1', width, 1), _conv('branch7x7dbl_2', width, 7, 1), _conv('branch7x7dbl_3', width, 1, 7),
+         _conv('branch7x7dbl_4', width, 7, 1), _conv('branch7x7dbl_5', 192, 1, 7)],
+        ['average', _conv('branch_pool', 192, 1)],
+    ]
+
+
+def _module_d() -> list[list[Step]]:
+    return [
+        [_conv('branch3x3_1', 192, 1), _conv('branch3x3_2', 320, 3, stride=2, pad=False)],
+        [_conv('branch7x7x3_1', 192, 1), _conv('branch7x7x3_2', 192, 1, 7), _conv('branch7x7x3_3', 192, 7, 1),
+         _conv('branch7x7x3_4', 192, 3, stride=2, pad=False)],
+        ['pool'],
+    ]
+
+
+def _module_e(pooling: str) -> list[list[Step]]:
+    return [
+        [_conv('branch1x1', 320, 1)],
+        [_conv('branch3x3_1', 384, 1), ([_conv('branch3x3_2a', 384, 1, 3)], [_conv('branch3x3_2b', 384, 3, 1)])],
+        [_conv('branch3x3dbl_1', 448, 1), _conv('branch3x3dbl_2', 384, 3),
+         ([_conv('branch3x3dbl_3a', 384, 1, 3)], [_conv('branch3x3dbl_3b', 384, 3, 1)])],
+        [pooling, _conv('branch_pool', 192, 1)],
+    ]
+
+
+STEM: list[Step] = [
+    _conv('Conv2d_1a_3x3', 32, 3, stride=2, pad=False), _conv('Conv2d_2a_3x3', 32, 3, pad=False), _conv('Conv2d_2b_3x3', 64, 3),
+    'pool', _conv('Conv2d_3b_1x1', 80, 1), _conv('Conv2d_4a_3x3', 192, 3, pad=False), 'pool',
+]
+MODULES: tuple[tuple[str, list[list[Step]]], ...] = (
+    ('Mixed_5b', _module_a(32)), ('Mixed_5c', _module_a(64)), ('Mixed_5d', _module_a(64)), ('Mixed_6a', _module_b()),
+    ('Mixed_6b', _module_c(128)), ('Mixed_6c', _module_c(160)), ('Mixed_6d', _module_c(160)), ('Mixed_6e', _module_c(192)),
+    ('Mixed_7a', _module_d()), ('Mixed_7b', _module_e('average')), ('Mixed_7c', _module_e('maximum')),
+)
+
+#----------------------------------------------------------------------------
+# The network.
+
+class InceptionV3(torch.nn.Module):
+    """Images to the 2048 features of the Frechet inception distance.
+
+    Args:
+        weights: A file of them; None: one in the cache folder.
+
+    Attributes:
+        num_features: 2048.
+        description: As of networks.i3d.I3D.
+
+    Raises:
+        InputError: There are no weights, or the file holds something else.
+    """
+
+    def __init__(self, weights: str | os.PathLike[str] | None = None) -> None:
+        super().__init__()
+        path = _find_weights(weights)
+        self.num_features = NUM_FEATURES
+        try:
+            container = Container(path)
+            self._units = _read_units(container)
+            self._folded: list[tuple[np.ndarray, np.ndarray]] = []
+            stem, channels = self._branch('', STEM, 3)
+            blocks: list[torch.nn.Module] = [stem]
+            for name, branches in MODULES:
+                block, channels = self._parallel(f'{name}.', branches, channels)
+                blocks.append(block)
+            self.blocks = torch.nn.Sequential(*blocks)
+        except InputError as error:
+            raise InputError(f'{path} does not hold the weights of InceptionV3: {error}') from error
+        weights_sha256 = fingerprint(self._folded)
+        del self._units, self._folded
+        self.description = {
+            'name': 'InceptionV3', 'file': path, 'container': container.kind, 'weights_sha256': weights_sha256,
+            'file_sha256': container.sha256, 'published': container.sha256 in PUBLISHED_FILES,
+            'file_known_as': PUBLISHED_FILES.get(container.sha256),
+        }
+        self.eval().requires_grad_(False)
+
+    def _branch(self, prefix: str, steps: list[Step], channels: int) -> tuple[torch.nn.Module, int]:
+        layers: list[torch.nn.Module] = []
+        for step in steps:
+            if isinstance(step, str):
+                layers.append(Pooling(step))
+            elif isinstance(step[0], list):
+                layer, channels = self._parallel(prefix, list(step), channels)
+                layers.append(layer)
+            else:
+                layers.append(self._convolution(prefix, step, channels))
+                channels = step[1]
+        return torch.nn.Sequential(*layers), channels
+
+    def _parallel(self, prefix: str, branches: list[list[Step]], channels: int) -> tuple[torch.nn.Module, int]:
+        made = [self._branch(prefix, branch, channels) for branch in branches]
+        return Parallel([module for module, _ in made]), sum(outputs for _, outputs in made)
+
+    def _convolution(self, prefix: str, step: Step, channels: int) -> torch.nn.Module:
+        name, outputs, kernel, stride, padding = step
+        unit = self._units.get(prefix + name)
+        if unit is None:
+            raise InputError(f'there is no array {prefix}{name}.conv.weight in it')
+        if unit.kernel.shape != (outputs, channels, *kernel):
+            raise InputError(f'the weights of {prefix}{name} have shape {list(unit.kernel.shape)}, and InceptionV3 needs '
+                             f'{[outputs, channels, *kernel]}')
+        weight, bias = unit.fold(BATCH_NORM_EPSILON)
+        self._folded.append((weight, bias))
+        return Convolution(weight, bias, stride, padding)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Features float32 [N, 2048] of images [N, 3, H, W] with values 0 to 255, of any type and size.
+
+        Raises:
+            ValueError: Another shape.
+        """
+        if x.ndim != 4 or x.shape[1] != 3:
+            raise ValueError(f'InceptionV3 needs images [N, 3, H, W], got {list(x.shape)}')
+        x = (resize_frames(x.to(torch.float32), INPUT_SIZE) - 128) / 128
+        return self.blocks(x).mean(dim=(2, 3))
+
+
+class Convolution(torch.nn.Module):
+    """Convolution and ReLU."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def __init__(self, weight: np.ndarray, bias: np.ndarray, stride: int, padding: tuple[int, int]) -> None:
+        super().__init__()
+        self.stride, self.padding = stride, padding
+        self.register_buffer('weight', torch.from_numpy(weight).float())
+        self.register_buffer('bias', torch.from_numpy(bias).float())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu_(F.conv2d(x, self.weight, self.bias, self.stride, self.padding))
+
+
+class Pooling(torch.nn.Module):
+    """3x3: 'average' of what is inside of the picture, 'maximum', or 'pool' (maximum, stride 2, no padding)."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.kind == 'average':
+            return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+        return F.max_pool2d(x, 3, 1, 1) if self.kind == 'maximum' else F.max_pool2d(x, 3, 2)
+
+
+class Parallel(torch.nn.Module):
+    """Branches of one input, side by side."""
+
+    def __init__(self, branches: list[torch.nn.Module]) -> None:
+        super().__init__()
+        self.branches = torch.nn.ModuleList(branches)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([branch(x) for branch in self.branches], dim=1)
+
+#----------------------------------------------------------------------------
+# Weights.
+
+def _find_weights(path: str | os.PathLike[str] | None) -> str:
+    found = find_in_cache(CACHED_NAMES) if path is None else os.fspath(path)
+    if found is None:
+        raise InputError(f'the InceptionV3 weights of the FID are not there, and no Python package brings them; put '
+                         f'{" or ".join(CACHED_NAMES[:2])} into {cache_folder()}, or name such a file with --detector')
+    return found
+
+
+def _read_units(container: Container) -> Mapping[str, Unit]:
+    """Convolutions by the names of torchvision and pytorch-fid."""
+    units = find_units(container.state_dict(), 4)
+    if not units:
+        raise InputError('it is neither a state dict nor a TorchScript archive with convolutions of images')
+    if any(name.startswith('layers.') for name in units):
+        units = {_from_graph_name(name): unit for name, unit in units.items()}
+    return units
+
+
+# Names of TensorFlow's graph, which the TorchScript archive keeps: conv, conv_1, ..., mixed, mixed_1, ..., and in a module
+# tower, tower_1, tower_2 from branch to branch.
+GRAPH_STEM = {'conv': 'Conv2d_1a_3x3', 'conv_1': 'Conv2d_2a_3x3', 'conv_2': 'Conv2d_2b_3x3', 'conv_3': 'Conv2d_3b_1x1',
+              'conv_4': 'Conv2d_4a_3x3'}
+GRAPH_BRANCHES = {
+    'a': {'conv': 'branch1x1', 'tower_conv': 'branch5x5_1', 'tower_conv_1': 'branch5x5_2', 'tower_1_conv': 'branch3x3dbl_1',
+          'tower_1_conv_1': 'branch3x3dbl_2', 'tower_1_conv_2': 'branch3x3dbl_3', 'tower_2_conv': 'branch_pool'},
+    'b': {'conv': 'branch3x3', 'tower_conv': 'branch3x3dbl_1', 'tower_conv_1': 'branch3x3dbl_2',
+          'tower_conv_2': 'branch3x3dbl_3'},
+    'c': {'conv': 'branch1x1', 'tower_conv': 'branch7x7_1', 'tower_conv_1': 'branch7x7_2', 'tower_conv_2': 'branch7x7_3',
+          'tower_1_conv': 'branch7x7dbl_1', 'tower_1_conv_1': 'branch7x7dbl_2', 'tower_1_conv_2': 'branch7x7dbl_3',
+          'tower_1_conv_3': 'branch7x7dbl_4', 'tower_1_conv_4': 'branch7x7dbl_5', 'tower_2_conv': 'branch_pool'},
+    'd': {'tower_conv': 'branch3x3_1', 'tower_conv_1': 'branch3x3_2', 'tower_1_conv': 'branch7x7x3_1',
+          'tower_1_conv_1': 'branch7x7x3_2', 'tower_1_conv_2': 'branch7x7x3_3', 'tower_1_conv_3': 'branch7x7x3_4'},
+    'e': {'conv': 'branch1x1', 'tower_conv': 'branch3x3_1', 'tower_mixed_conv': 'branch3x3_2a',
+          'tower_mixed_conv_1': 'branch3x3_2b', 'tower_1_conv': 'branch3x3dbl_1', 'tower_1_conv_1': 'branch3x3dbl_2',
+          'tower_1_mixed_conv': 'branch3x3dbl_3a', 'tower_1_mixed_conv_1': 'branch3x3dbl_3b', 'tower_2_conv': 'branch_pool'},
+}
+GRAPH_MODULES = 'aaabccccdee'
+
+
+def _from_graph_name(name: str) -> str:
+    """layers.mixed_4.tower_1.conv_2 -> Mixed_6b.branch7x7dbl_3; other names stay."""
+    match = re.fullmatch(r'layers\.mixed(?:_(\d+))?\.(.+?)(?:\.conv)?', name)
+    if match is None:
+        return GRAPH_STEM.get(name.removeprefix('layers.'), name)
+    number = int(match[1] or 0)
+    if number >= len(MODULES):
+        return name
+    branches = GRAPH_BRANCHES[GRAPH_MODULES[number]]
+    full = name.split('.', 2)[2].replace('.', '_')
+    branch = branches.get(full) or branches.get(match[2].replace('.', '_'))
+    return f'{MODULES[number][0]}.{branch}' if branch else name
