@@ -19,7 +19,8 @@ import torch
 from metrics.bootstrap_interval import bootstrap_interval
 from networks.errors import InputError
 
-MIN_WINDOWS = 8
+MIN_WINDOWS = 8             # of real footage
+MIN_VIDEOS = 4
 MAX_GROUP = 32
 BANDWIDTH = 0.5             # of the median distance of real windows
 
@@ -49,15 +50,15 @@ class Diversity:
         window: Frames of a window, n.
 
     Raises:
-        InputError: fewer than MIN_WINDOWS real windows side by side or videos, or real footage that stands still.
+        InputError: fewer than MIN_WINDOWS real windows side by side or MIN_VIDEOS videos, or real footage that stands still.
     """
 
     def __init__(self, real: Sequence[torch.Tensor], num_videos: int, window: int = 25) -> None:
         windows = [sequence[begin:begin + window] for sequence in real
                    for begin in range(0, len(sequence) - window + 1, window)]
-        if min(len(windows), num_videos) < MIN_WINDOWS:
+        if len(windows) < MIN_WINDOWS or num_videos < MIN_VIDEOS:
             raise InputError(f'diversity compares {num_videos} videos with {len(windows)} real windows of {window} frames side '
-                             f'by side, and needs {MIN_WINDOWS} of each at least; give more')
+                             f'by side, and needs {MIN_VIDEOS} videos and {MIN_WINDOWS} windows at least; give more')
         self.window, self.num_videos = window, num_videos
         self.group = min(MAX_GROUP, len(windows) // 2, num_videos // 2)
         squares = square_distances(torch.stack(windows))

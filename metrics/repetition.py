@@ -78,6 +78,18 @@ def window_distances(sequence: torch.Tensor, window: int, rows: range,
     return sums.flip(1) if backwards else sums
 
 
+def window_deviations(sequence: torch.Tensor, window: int) -> torch.Tensor:
+    """How much every window [T - n + 1] moves: root mean square distance of its frames from their mean; `sequence` is [T, C]."""
+    centred = sequence.double() - sequence.double().mean(dim=0)
+
+    def means(values: torch.Tensor) -> torch.Tensor:
+        sums = torch.nn.functional.pad(values.cumsum(dim=0), (0, 0, 1, 0))
+        return (sums[window:] - sums[:-window]) / window
+
+    squares = means(centred.square().sum(dim=1, keepdim=True)).squeeze(1)
+    return (squares - means(centred).square().sum(dim=1)).clamp(min=0).sqrt()
+
+
 @dataclasses.dataclass(frozen=True)
 class Returns:
     """The closest returns of the N = T - n + 1 windows of one video; infinite where a window has no candidate.
@@ -212,7 +224,7 @@ class Repetition:
         returns = find_returns(sequence, self.window, self.tolerance)
         share = float((returns.closest <= self.tolerance).mean())
         lag, lag_share = returns.most_common_lag(self.window)
-        still = sequence.double().unfold(0, self.window, 1).var(dim=2, unbiased=False).sum(dim=1).sqrt()
+        still = window_deviations(sequence, self.window)
         return {
             'repetition': (share - self.real_share) / (1 - self.real_share),
             'share': share,
