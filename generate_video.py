@@ -132,7 +132,8 @@ def truncation_center(generator: Any, G: Any, kind: str, psi: float) -> Any:
 
 @command_line.command()
 # Main options.
-@click.option('--network',       help='Snapshot of train_video.py', metavar='PKL|URL', required=True)
+@click.option('--network',       help='Snapshot of train_video.py; of a run folder, its best snapshot by the first metric',
+              metavar='PKL|URL|DIR', required=True)
 @click.option('--outdir',        help='Where to save the results', metavar='DIR', required=True)
 @click.option('--seeds',         help='Seeds, for example 0,1,4-6; one is one video', metavar='LIST',
               type=command_line.SEEDS, default='0-3')
@@ -204,11 +205,13 @@ def generate(options: types.SimpleNamespace) -> None:
     outdir = command_line.require_folder(options.outdir)
     device = command_line.choose_device(options.device)
 
+    from training.best_snapshot import find_snapshot
     from training.temporal_snapshot import versions
 
-    command_line.report(f'Loading {options.network}')
+    network, reason = find_snapshot(options.network)
+    command_line.report(f'Loading {network}' + (f' ({reason})' if reason else ''))
     snapshot, G, network_sha256, image_sha256 = load_networks(
-        options.network, options.image_network, force=options.force_image_network, trust_pickle=options.trust_pickle,
+        network, options.image_network, force=options.force_image_network, trust_pickle=options.trust_pickle,
         device=device)
     generator = snapshot['G_ema']
     center = truncation_center(generator, G, options.trunc_center, options.trunc)
@@ -228,7 +231,7 @@ def generate(options: types.SimpleNamespace) -> None:
         for output in outputs:
             started = time.time()
             write_output(output, settings, generator, G, center, outdir=outdir, save_codes=options.save_codes, bar=bar)
-            records.add(output, settings, network=options.network, seconds=round(time.time() - started, 3),
+            records.add(output, settings, network=network, seconds=round(time.time() - started, 3),
                         versions=versions(), timestamp=time.time())
             command_line.report(f'Wrote {os.path.join(outdir, output.name)}')
     if not outputs:

@@ -8,6 +8,7 @@ arguments for dnnlib.util.construct_class_by_name), which are made points by met
 import collections
 import copy
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 
 import dnnlib
 from metrics import metric_main
+from metrics.best_value import set_best
 from metrics.frame_points import LatentPoints, stream_points
 from metrics.latent_windows import generate_coordinates
 from networks.errors import InputError
@@ -29,6 +31,8 @@ REAL_FRAMES = 32768             # of a real set of videos, all together; 384 MiB
 CACHE_BYTES = 1 << 30
 RATE_TOLERANCE = 0.01
 
+Metric = Callable[[Any], dict[str, float]]
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Names
 
@@ -37,22 +41,37 @@ def add_lengths(place: dict[str, Any], name: str, lengths: Sequence[int],
                 measure: Callable[[Any, str, int], dict[str, float]], best: str | float) -> None:
     """Register the metrics NAME_LENGTHf, one a length, as functions of the module whose `globals()` are `place`.
 
+    The module also gets the function `metric_of_name` (metrics.discovery), which makes those of all other lengths.
+
     Args:
         place: Where the functions go.
         name: Part of the names before the length.
         lengths: In frames.
         measure: Called with MetricOptions, the name of the metric, and the length.
-        best: Which value is best: 'lower', 'higher', or the number that is.
+        best: Which value is best, as metrics.best_value.set_best takes it.
     """
-    for length in lengths:
-        def metric(opts: Any, length: int = length) -> dict[str, float]:
-            return measure(opts, f'{name}_{length}f', length)
+    def of_length(length: int) -> Metric:
+        def metric(opts: Any) -> dict[str, float]:
+            return measure(opts, metric.__name__, length)
 
         metric.__name__ = metric.__qualname__ = f'{name}_{length}f'
         metric.__module__ = place['__name__']
         metric.__doc__ = f'{(measure.__doc__ or name).rstrip(".")}, in videos of {length} frames.'
-        metric.best = best  # type: ignore[attr-defined]
+        set_best(metric.__name__, best)
         place[metric.__name__] = metric_main.register_metric(metric)
+        return metric
+
+    others = place.get('metric_of_name')    # of another group of names of the same module
+
+    def metric_of_name(wanted: str) -> Metric | None:
+        match = re.fullmatch(rf'{re.escape(name)}_([1-9]\d{{0,6}})f', wanted)
+        if match is not None:
+            return of_length(int(match[1]))
+        return others(wanted) if others is not None else None
+
+    for length in lengths:
+        of_length(length)
+    place['metric_of_name'] = metric_of_name
 
 
 def named(metric: str, results: dict[str, float]) -> dict[str, float]:
@@ -209,7 +228,11 @@ class PictureInputs:
         return [mine[position] for position in range(len(indices))]
 
     def results(self, results: dict[str, float]) -> dict[str, float]:
-        """Named results, with what all of these metrics say of their inputs."""
+        """Named results, with what all of these metrics say of their inputs; the sets themselves go into the protocol."""
+        protocol = self.opts.G_kwargs.get('protocol')
+        if isinstance(protocol, dict):
+            for side, videos in (('real', self.real_set), ('fake', self.fake_set)):
+                protocol[side] = {**getattr(videos, 'description', {}), 'sha256': videos.sha256, 'fps': videos.fps}
         return named(self.metric, {**results, 'videos_too_short': self.too_short, 'real_videos': len(self.real_set)})
 
 

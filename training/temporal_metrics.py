@@ -1,4 +1,4 @@
-"""Metrics at the snapshots of a training, through the same interface as calc_metrics_video.py."""
+"""Metrics at the snapshots of a training, through the same interface as calc_metrics_video.py, and the best snapshot so far."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import dnnlib
-from metrics import metric_main
+from metrics import metric_main, metric_utils
 from metrics.discovery import discover_metrics, load_metric_file
+from networks import checkpoints
 from networks.errors import InputError
+from training.best_snapshot import mark_best
+from training.temporal_snapshot import versions
+from training.video_sets import EmbeddedVideos, GeneratedVideos
 
 
 def prepare_metrics(names: Sequence[str], plugins: Sequence[str], data: str) -> Callable[..., dict[str, float]] | None:
@@ -23,8 +27,9 @@ def prepare_metrics(names: Sequence[str], plugins: Sequence[str], data: str) -> 
         data: Path of the latent data set that they compare with.
 
     Returns:
-        A function that measures one snapshot with one metric, appends the result to metric-NAME.jsonl of the run, and returns
-        the values; None where no metric is asked for.
+        A function that measures one snapshot with one metric, appends the result with its protocol to metric-NAME.jsonl of the
+        run, marks the best snapshot in best-NAME.json, and returns the values; None where no metric is asked for. A metric
+        that cannot be had of this data says so in one sentence, and the training goes on without it.
 
     Raises:
         InputError: There is no such metric.
@@ -32,20 +37,44 @@ def prepare_metrics(names: Sequence[str], plugins: Sequence[str], data: str) -> 
     if not names:
         return None
     known, broken = discover_metrics()
-    available = {*known, *(name for path in plugins for name in load_metric_file(path))}
+    available = {**known, **{name: path for path in plugins for name in load_metric_file(path)}}
     unknown = [name for name in names if name not in available]
     if unknown:
         hint = ''.join(f'; {path} could not be imported: {error}' for path, error in broken.items())
         raise InputError(f'--metrics: there is no {", ".join(unknown)}; there are {", ".join(sorted(available))}{hint}')
 
-    def calculate(*, metric: str, G: Any, run_dir: str, snapshot: str, rank: int, num_ranks: int,
-                  device: Any) -> dict[str, float]:
-        with contextlib.redirect_stdout(sys.stderr):
-            result = metric_main.calc_metric(
-                metric=metric, G=G, num_gpus=num_ranks, rank=rank, device=device,
-                dataset_kwargs=dnnlib.EasyDict(class_name='training.latent_dataset.LatentDataset', path=data))
+    def calculate(*, metric: str, G: Any, image_generator: Any, description: dict[str, Any], run_dir: str, snapshot: str,
+                  rank: int, num_ranks: int, device: Any) -> dict[str, float]:
+        # Rendered codes are the reference: what a model of these codes can reach, and always at hand.
+        measured: dict[str, Any] = {}
+        real_videos = EmbeddedVideos(data, image_generator)
+        videos = {'real_videos': real_videos, 'fake_videos': GeneratedVideos(G, image_generator, fps=description['fps']),
+                  'video_options': {'reference': 'embedding'}, 'protocol': measured}
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                result = metric_main.calc_metric(
+                    metric=metric, G=G, G_kwargs=dnnlib.EasyDict(videos), num_gpus=num_ranks, rank=rank, device=device,
+                    progress=metric_utils.ProgressMonitor(verbose=rank == 0),
+                    dataset_kwargs=dnnlib.EasyDict(class_name='training.latent_dataset.LatentDataset', path=data))
+        except InputError as error:
+            if rank == 0:
+                print(f'{metric} has no value, and the training goes on: {error}')
+            return {}
+        finally:
+            real_videos.close()
         if rank == 0:
-            metric_main.report_metric(result, run_dir=run_dir, snapshot_pkl=os.path.join(run_dir, snapshot))
+            path = os.path.join(run_dir, snapshot)
+            protocol = {
+                'data': data, 'data_sha256': description['sha256'], 'data_clips': description['num_clips'],
+                'data_frames': description['num_frames'], 'fps': description['fps'],
+                'network_sha256': checkpoints.file_sha256(path), 'metric_file': available[metric],
+                'metric_file_sha256': checkpoints.file_sha256(available[metric]), 'device': str(device), 'num_ranks': num_ranks,
+                'versions': versions(), **measured,
+            }
+            metric_main.report_metric(dnnlib.EasyDict(result, protocol=protocol), run_dir=run_dir, snapshot_pkl=path)
+            best = mark_best(run_dir, metric)
+            if best is not None:
+                print(f'Best {metric} so far: {best["value"]:.4g}, {best["snapshot_pkl"]}')
         return dict(result['results'])
 
     return calculate

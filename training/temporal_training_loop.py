@@ -322,9 +322,10 @@ class TemporalTraining:
         self.say('Evaluating metrics...')
         results: dict[str, float] = {}
         for metric in self.options['metrics']:
-            result = self.calc_metric(metric=metric, G=self.trainer.G_ema, run_dir=self.run_dir,
-                                      snapshot=f'network-snapshot-{shown // 1000:06d}.pkl', rank=self.rank,
-                                      num_ranks=self.num_ranks, device=self.device)
+            result = self.calc_metric(
+                metric=metric, G=self.trainer.G_ema, image_generator=self.image_generator, description=self.data,
+                run_dir=self.run_dir, snapshot=f'network-snapshot-{shown // 1000:06d}.pkl', rank=self.rank,
+                num_ranks=self.num_ranks, device=self.device)
             results.update(result)
         return results
 
