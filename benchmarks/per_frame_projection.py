@@ -6,10 +6,10 @@ Adam (betas 0.9 and 0.999) minimise
 
     LPIPS(G(w + N(0, (0.05 sigma_w t^2)^2), n), x) + 1e5 sum over maps and scales of L_reg(n)
 
-where sigma_w^2 = E |f(z) - w_avg|^2 over 10000 samples, t falls from 1 to 0 over the first 750 steps, and L_reg is the squared mean of the
-product of a noise map with itself shifted by one pixel, in x and in y, at every scale down to 8x8 (averages of 2x2 pixels, times 2).
-The step size rises to 0.1 over the first 50 steps and falls along a cosine over the last 250. After every step noise maps
-are brought back to mean 0 and variance 1. Images of more than 256 pixels are compared at 256.
+where sigma_w^2 = E |f(z) - w_avg|^2 over 10000 samples, t falls from 1 to 0 over the first 750 steps, and L_reg is the
+squared mean of the product of a noise map with itself shifted by one pixel, in x and in y, at every scale down to 8x8
+(averages of 2x2 pixels, times 2). The step size rises to 0.1 over the first 50 steps and falls along a cosine over the last
+250. After every step noise maps are brought back to mean 0 and variance 1. Images above 256 pixels are compared at 256.
 
 The paper searches in W. A code of its own for every layer (W+) is the variant that others made of it, and far better on footage.
 """
@@ -38,7 +38,7 @@ class Projection:
     """Result of one image, and the way to it."""
 
     code: torch.Tensor                     # [num_ws, w_dim]
-    curve: list[dict[str, float]]          # step, seconds, and the measures then, with and without its own noise maps
+    curve: list[dict[str, float]]          # step, processor seconds, and the measures then, with and without its own noise maps
 
 def project(
     G: Any, lpips: LPIPS, target: torch.Tensor, *, space: str, seed: int = 0, looks: tuple[int, ...] = (), steps: int = STEPS,
@@ -87,7 +87,7 @@ def project(
 
     try:
         for step in range(steps):
-            start = time.perf_counter()
+            start = time.process_time()
             t = step / steps
             optimizer.param_groups[0]['lr'] = STEP_SIZE * step_size(t)
             strength = NOISE_STRENGTH * deviation * max(0.0, 1 - t / 0.75) ** 2
@@ -100,7 +100,7 @@ def project(
                 for values in maps:
                     values -= values.mean()
                     values *= values.square().mean().rsqrt()
-            seconds += time.perf_counter() - start
+            seconds += time.process_time() - start
             if step + 1 in looks or step + 1 == steps:
                 look(step + 1)
     finally:

@@ -57,18 +57,19 @@ def match_clips(dataset: LatentDataset, patterns: Sequence[str]) -> list[int]:
 
 def write_selections(
     selections: Sequence[Selection], dest: str, *, image_generator: dict[str, Any], embedding: dict[str, Any],
-    overwrite: bool = False,
+    overwrite: bool = False, sigma: float | None = None,
 ) -> None:
     """Writes a data set from parts of others.
 
-    Measures of a whole clip (PSNR, jitter, ...) are not those of a part, and are left out there; whatever else
-    ``dataset.json`` says of a clip comes along, arrays that belong to its frames included.
+    Measures of a whole clip (PSNR, jitter, ...) are not those of a part or of filtered codes, and are left out there; whatever
+    else ``dataset.json`` says of a clip comes along, arrays that belong to its frames included.
 
     Args:
         selections: What it shall hold, with unique names.
         dest: A .zip, or a folder.
         image_generator, embedding: For ``dataset.json``.
         overwrite: Whether ``dest`` may be replaced.
+        sigma: Of a filter over time, frames (:func:`gaussian_filter`); None: codes stay as they are.
     """
     first = selections[0].dataset
     total = sum(part.stop - part.start for part in selections)
@@ -78,15 +79,17 @@ def write_selections(
     ) as writer, progress(total=total, description=os.path.basename(dest)) as bar:
         for part in selections:
             if not writer.has_clip(part.name):
-                _copy(part, writer)
+                _copy(part, writer, sigma)
             bar.update(part.stop - part.start)
 
-def _copy(part: Selection, writer: LatentDatasetWriter) -> None:
+def _copy(part: Selection, writer: LatentDatasetWriter, sigma: float | None = None) -> None:
     codes = part.dataset.load_clip(part.index)
+    if sigma is not None:
+        codes = gaussian_filter(codes, sigma)
     clip = writer.open_clip(part.name, restart=True)
     for start in range(part.start, part.stop, FRAMES_AT_ONCE):
         clip.append(codes[start : min(start + FRAMES_AT_ONCE, part.stop)])
-    whole = part.stop - part.start == part.info.num_frames
+    whole = part.stop - part.start == part.info.num_frames and sigma is None
     arrays = part.dataset.frame_arrays(part.index)
     extra = {key: value for key, value in part.info.extra.items()
              if key != 'arrays' and (whole or key not in QUALITY_MEASURES)}
@@ -229,6 +232,29 @@ def split_by_time(dataset: LatentDataset, test_fraction: float, gap: int) -> tup
     if not test:
         raise InputError(f'{dataset.path}: every clip is too short to be divided by time.')
     return train, test
+
+#----------------------------------------------------------------------------
+# Smoothing.
+
+def gaussian_filter(codes: np.ndarray, sigma: float) -> np.ndarray:
+    """Low-pass filters codes over time.
+
+    Args:
+        codes: ``[T, ...]``; before its beginning and after its end the first and the last code go on.
+        sigma: Standard deviation of the Gaussian kernel, frames; it is cut off at four of them.
+
+    Returns:
+        float32 array of the same shape.
+    """
+    radius = max(int(4 * sigma + 0.5), 1)
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    kernel /= kernel.sum()
+    result = np.empty(codes.shape, np.float32)
+    for start in range(0, len(codes), FRAMES_AT_ONCE):
+        stop = min(start + FRAMES_AT_ONCE, len(codes))
+        part = codes[np.arange(start - radius, stop + radius).clip(0, len(codes) - 1)].astype(np.float64)
+        result[start:stop] = sum(weight * part[shift : shift + stop - start] for shift, weight in enumerate(kernel))
+    return result
 
 #----------------------------------------------------------------------------
 # Other tools' files.

@@ -1,0 +1,295 @@
+"""Measures the ways of embedding against each other, and against projection of one frame at a time.
+
+    python benchmarks/embedding_methods.py --network=G.pkl --encoder=E.pkl --data=recordings/ --results=embedding.jsonl
+    python benchmarks/embedding_methods.py --network=G.pkl --encoder=E.pkl --data=recordings/ --results=embedding.jsonl --compare
+    python benchmarks/embedding_methods.py --results=embedding.jsonl --table
+
+The first command embeds the beginning of every clip (--frames; the encoder alone all of it) in every way. The second takes the
+last frame of each such beginning, and puts what refinement and optimisation of whole chunks reach after some time beside
+what the projection of benchmarks/per_frame_projection.py has reached by then, with the same image generator and the
+same perceptual distance. Every measurement adds one line to --results, and what is there is not measured again, so that an
+interrupted run goes on. Times are processor seconds of one thread, which other work on the machine disturbs less than the clock.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import sys
+import time
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+from training import command_line
+
+CHUNK = 16
+SIGMA = 1.0  # frames, of the filter that smooths the codes of the encoder
+
+# Method: (encoder, optimisation, weight of smoothness or filter). The names stand in the table.
+METHODS: dict[str, tuple[bool, bool, bool]] = {
+    'encoder': (True, False, False),
+    'encoder, filtered over time': (True, False, True),
+    'optimisation': (False, True, False),
+    'optimisation, smooth': (False, True, True),
+    'encoder and refinement': (True, True, False),
+    'encoder and refinement, smooth': (True, True, True),
+}
+EVALUATIONS = (5, 10, 20, 40, 80)                        # after which refinement is looked at
+LOOKS = (10, 20, 50, 100, 150, 200, 300, 400, 600, 800)  # steps after which the projection is looked at
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Results.
+
+
+class Results:
+    """One line of JSON for each measurement; a key finds the line again."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        if os.path.exists(path):
+            with open(path, encoding='utf-8') as file:
+                self.rows = [json.loads(line) for line in file if line.endswith('\n')]
+
+    def has(self, **key: Any) -> bool:
+        """Whether a line has all these values."""
+        return any(all(row.get(name) == value for name, value in key.items()) for row in self.rows)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Adds a line."""
+        self.rows.append(row)
+        with open(self.path, 'a', encoding='utf-8') as file:
+            file.write(json.dumps(row) + '\n')
+        shown = {key: round(value, 5) if isinstance(value, float) else value for key, value in row.items()}
+        command_line.report(json.dumps(shown))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Measuring.
+
+
+class Bench:
+    """The networks, the clips, and the measures of codes."""
+
+    def __init__(self, opts: types.SimpleNamespace) -> None:
+        import torch
+
+        from networks.checkpoints import load_encoder, load_generator
+        from networks.lpips import LPIPS
+        from training.footage import open_footage
+        from training.inversion import Inversion, InversionOptions
+
+        torch.set_num_threads(1)
+        self.G: Any = load_generator(opts.network)
+        self.encoder: Any = load_encoder(opts.encoder)
+        self.lpips = LPIPS(opts.perceptual)
+        self.clips = open_footage(opts.data)
+        self.inversion = Inversion(self.G, self.lpips, InversionOptions(stop=0))
+        started = time.process_time()
+        _ = self.inversion.inverse_curvature
+        self.preparation = time.process_time() - started
+
+    def frames(self, clip: Any, count: int | None) -> Iterator[Any]:
+        """Yields chunks of images ``[<= CHUNK, C, r, r]``."""
+        from training.embedding import read_chunks
+        from training.footage import fit
+        from training.frame_bank import frames_to_images
+
+        left = count
+        for raw in read_chunks(clip, CHUNK, 0):
+            raw = raw[:left]
+            yield frames_to_images(np.stack([fit(frame, int(self.G.img_resolution)) for frame in raw]), int(self.G.img_channels))
+            if left is not None:
+                left -= len(raw)
+                if left <= 0:
+                    return
+
+    def encode(self, images: Any) -> Any:
+        """Codes of the encoder."""
+        import torch
+
+        with torch.no_grad():
+            return self.encoder(images)
+
+    def embed(self, chunks: list[Any], *, encoder: bool, optimise: bool, **settings: Any) -> tuple[Any, float]:
+        """Codes ``[T, num_ws, w_dim]`` of a clip, and the processor time of finding them."""
+        import torch
+
+        from training.encoder_loss import shrink
+
+        self.inversion.options = dataclasses.replace(self.inversion.options, **settings)
+        parts: list[Any] = []
+        before_start = None
+        started = time.process_time()
+        for images in chunks:
+            start = self.encode(images) if encoder else None
+            if optimise:
+                before = parts[-1][-1] if parts else None
+                parts.append(self.inversion.fit_chunk(shrink(images, self.inversion.resolution), start, before, before_start))
+            else:
+                parts.append(start)
+            before_start = None if start is None else start[-1]
+        return torch.cat(parts), time.process_time() - started
+
+    def measure(self, codes: Any, chunks: list[Any]) -> dict[str, float]:
+        """Averages over the frames; jitter of codes, and of pixels as parts of the original's."""
+        import torch
+
+        from training.clip_review import ClipReview, second_differences
+        from training.encoder_loss import shrink
+
+        review = ClipReview(self.inversion, fps=25, measure_every=1, video=None, identity=None)
+        rows: list[dict[str, float]] = []
+        pixels: dict[str, list[Any]] = {'own': [], 'original': []}
+        last: dict[str, Any] = {}
+        for images, part in zip(chunks, codes.split(CHUNK), strict=True):
+            targets = shrink(images, self.inversion.resolution)
+            rows += review.add(None, targets, part)
+            with torch.no_grad():
+                rendered = self.inversion.synthesize(part).clamp(-1, 1)
+            for name, batch in (('own', rendered), ('original', targets)):
+                series = torch.cat([last[name], batch]) if name in last else batch
+                pixels[name].append(second_differences(series))
+                last[name] = series[-2:]
+        result = {key: float(np.mean([row[key] for row in rows if key in row])) for key in ('psnr', 'lpips', 'jitter')}
+        own, original = (float(torch.cat(pixels[name]).mean()) for name in ('own', 'original'))
+        return {**result, 'pixel_jitter': own / original}
+
+
+def measure_methods(bench: Bench, results: Results, opts: types.SimpleNamespace) -> None:
+    """Fills the table of methods."""
+    from training.latent_dataset_operations import gaussian_filter
+
+    for clip in bench.clips:
+        encoded: tuple[Any, float] | None = None
+        for name, (encoder, optimise, smooth) in METHODS.items():
+            key = {'kind': 'method', 'world': opts.world, 'perceptual': opts.perceptual, 'clip': clip.name, 'method': name}
+            if results.has(**key):
+                continue
+            chunks = list(bench.frames(clip, opts.frames if optimise else None))
+            if optimise:
+                codes, seconds = bench.embed(chunks, encoder=encoder, optimise=True, steps=20, first_steps=100, stop=0.01,
+                                             lambda_smooth=0.1 if smooth else 0.0)
+            else:
+                encoded = encoded or bench.embed(chunks, encoder=True, optimise=False)
+                codes, seconds = encoded
+                if smooth:
+                    codes = codes.new_tensor(gaussian_filter(codes.numpy(), SIGMA))
+            results.add({**key, 'frames': len(codes), 'seconds': seconds, **bench.measure(codes, chunks)})
+
+
+def compare(bench: Bench, results: Results, opts: types.SimpleNamespace) -> None:
+    """Our chunks against projection of one frame, for the last frame of the second chunk of clips."""
+    import torch
+
+    from benchmarks.per_frame_projection import project
+    from training.encoder_loss import shrink
+
+    key: dict[str, Any] = {'kind': 'compare', 'world': opts.world, 'perceptual': opts.perceptual}
+    inversion = bench.inversion
+    for clip in bench.clips[:: opts.every]:
+        images = list(bench.frames(clip, 2 * CHUNK))
+        targets = shrink(images[1], inversion.resolution)
+        for encoder in (True, False):
+            own = {**key, 'clip': clip.name, 'method': 'encoder and refinement' if encoder else 'optimisation'}
+            missing = [steps for steps in EVALUATIONS if not results.has(**own, steps=steps)]
+            if not missing:
+                continue
+            first, _ = bench.embed(images[:1], encoder=encoder, optimise=True, steps=20, first_steps=100, stop=0)
+            for steps in missing:
+                inversion.options = dataclasses.replace(inversion.options, steps=steps)
+                started = time.process_time()
+                start = bench.encode(torch.cat([images[0][-1:], images[1]])) if encoder else None
+                codes = inversion.fit_chunk(targets, *((None, first[-1]) if start is None else (start[1:], first[-1], start[0])))
+                seconds = (time.process_time() - started) / len(codes)
+                results.add({**own, 'steps': steps, 'seconds': seconds, **inversion.measure(codes[-1:], targets[-1:])[0]})
+        for space in opts.spaces:
+            own = {**key, 'clip': clip.name, 'method': f'one frame at a time, {space.upper()}'}
+            if not results.has(**own, done=True):
+                for row in project(bench.G, bench.lpips, targets[-1], space=space, looks=LOOKS, seed=0).curve:
+                    steps = int(row.pop('step'))
+                    results.add({**own, 'steps': steps, **row, 'done': steps == 1000})
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Tables.
+
+
+def method_table(rows: list[dict[str, Any]]) -> str:
+    """Markdown; averages over all frames."""
+    lines = ['| way | frames | PSNR (dB) | LPIPS | jitter of codes | jitter of pixels / original | frames a second |',
+             '|---|---|---|---|---|---|---|']
+    for name in METHODS:
+        mine = [row for row in rows if row['method'] == name]
+        if mine:
+            frames = sum(row['frames'] for row in mine)
+            mean = {key: sum(row[key] * row['frames'] for row in mine) / frames
+                    for key in ('psnr', 'lpips', 'jitter', 'pixel_jitter')}
+            rate = frames / sum(row['seconds'] for row in mine)
+            lines.append(f'| {name} | {frames} | {mean["psnr"]:.2f} | {mean["lpips"]:.4f} | {mean["jitter"]:.3f} '
+                         f'| {mean["pixel_jitter"]:.2f} | {rate:.1f} |')
+    return '\n'.join(lines)
+
+
+def compare_table(rows: list[dict[str, Any]]) -> str:
+    """Markdown; averages over the clips that every method has."""
+    methods = list(dict.fromkeys(row['method'] for row in rows))
+    done = [{row['clip'] for row in rows if row['method'] == name and row.get('done', True)} for name in methods]
+    common = set.intersection(*done)
+    lines = [f'{len(common)} frames of as many clips.\n',
+             '| way | steps | seconds a frame | PSNR (dB) | LPIPS | LPIPS with own noise maps |', '|---|---|---|---|---|---|']
+    for name in methods:
+        for steps in sorted({row['steps'] for row in rows if row['method'] == name}):
+            mine = [row for row in rows if row['method'] == name and row['steps'] == steps and row['clip'] in common]
+            if not mine:
+                continue
+            mean = {key: float(np.mean([row[key] for row in mine])) for key in ('seconds', 'psnr', 'lpips')}
+            own = f'{np.mean([row["lpips_own_noise"] for row in mine]):.5f}' if 'lpips_own_noise' in mine[0] else ''
+            lines.append(f'| {name} | {steps} | {mean["seconds"]:.2f} | {mean["psnr"]:.2f} | {mean["lpips"]:.5f} | {own} |')
+    return '\n'.join(lines)
+
+
+def print_tables(results: Results) -> None:
+    """Prints a table for each world and perceptual distance."""
+    for kind, write in (('method', method_table), ('compare', compare_table)):
+        rows = [row for row in results.rows if row['kind'] == kind]
+        for world, perceptual in dict.fromkeys((row['world'], row['perceptual']) for row in rows):
+            part = [row for row in rows if (row['world'], row['perceptual']) == (world, perceptual)]
+            print(f'{world}, {perceptual}, {len({row["clip"] for row in part})} clips\n\n{write(part)}\n')
+
+
+@command_line.command()
+@click.option('--network',    help='Image generator', metavar='FILE')
+@click.option('--encoder',    help='Its encoder', metavar='FILE')
+@click.option('--data',       help='Footage', metavar='FOOTAGE')
+@click.option('--world',      help='Name of generator and footage in the results', metavar='NAME', default='faces64')
+@click.option('--perceptual', help='Perceptual distance of all sides', type=click.Choice(['alex', 'vgg']), default='alex')
+@click.option('--frames',     help='Frames of a clip to optimise', metavar='INT', type=command_line.POSITIVE_INT, default=32)
+@click.option('--every',      help='--compare: only every n-th clip', metavar='INT', type=command_line.POSITIVE_INT, default=1)
+@click.option('--spaces',     help='--compare: w, w+ or both', metavar='A,B', type=command_line.NAMES, default='w+,w')
+@click.option('--results',    help='Lines of JSON', metavar='FILE', required=True)
+@click.option('--compare', 'comparing', help='Compare with projection of one frame at a time', is_flag=True)
+@click.option('--table',      help='Print the tables of what is there', is_flag=True)
+@command_line.clear_errors
+def main(**options: Any) -> None:
+    """Measure the ways of embedding."""
+    opts = types.SimpleNamespace(**options)
+    results = Results(opts.results)
+    if opts.table:
+        print_tables(results)
+        return
+    if not (opts.network and opts.encoder and opts.data):
+        raise command_line.UserMistake('give --network, --encoder and --data, or --table')
+    bench = Bench(opts)
+    command_line.report(f'Curvature of the loss: {bench.preparation:.1f} s')
+    (compare if opts.comparing else measure_methods)(bench, results, opts)
+
+
+if __name__ == '__main__':
+    main()

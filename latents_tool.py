@@ -1,0 +1,304 @@
+"""Looks into latent data sets, joins and divides them, measures and shows what is in them, and converts them."""
+
+import json
+import os
+import sys
+import types
+from typing import Any
+
+import click
+
+from networks.errors import InputError
+from training.command_line import (
+    NAMES,
+    NON_NEGATIVE_INT,
+    POSITIVE_INT,
+    FloatRange,
+    UserMistake,
+    choose_device,
+    clear_errors,
+    command_group,
+    report,
+    require_folder,
+)
+
+CODE_FORMATS = ('npz', 'npy', 'pt')
+
+#----------------------------------------------------------------------------
+
+@command_group()
+def main() -> None:
+    """Latent data sets: what embed_video.py makes and train_video.py learns from.
+
+    Examples:
+
+    \b
+    python latents_tool.py info latents.zip
+    python latents_tool.py merge --data=monday.zip --data=tuesday.zip --dest=all.zip
+    python latents_tool.py split --data=all.zip --train=train.zip --test=test.zip
+    python latents_tool.py stats latents.zip
+    python latents_tool.py preview --data=latents.zip --outdir=videos
+    python latents_tool.py convert --source=latents.zip --dest=codes --format=npz
+    """
+
+#----------------------------------------------------------------------------
+
+@main.command()
+@click.argument('paths',           metavar='DATA...', nargs=-1, required=True)
+@click.option('--sha256',          help='Also the digest of all codes, which reads them', is_flag=True)
+@click.option('--json', 'as_json', help='One line of JSON for each data set instead of text', is_flag=True)
+@clear_errors
+def info(paths: tuple[str, ...], sha256: bool, as_json: bool) -> None:
+    """Tell what data sets hold: image generator, clips, rates, quality."""
+    from training.latent_dataset import LatentDataset
+    from training.latent_statistics import describe, description_text
+
+    for path in paths:
+        with LatentDataset(path) as dataset:
+            content = describe(dataset, digest=sha256)
+        print(json.dumps(content) if as_json else description_text(content))
+
+#----------------------------------------------------------------------------
+
+@main.command()
+@click.option('--data',      help='Data set to join; at least two', metavar='ZIP|DIR', type=str, required=True, multiple=True)
+@click.option('--dest',      help='Data set to write: a .zip or a folder', metavar='PATH', type=str, required=True)
+@click.option('--force',     help='Join them although image generators or frame rates differ', is_flag=True)
+@click.option('--overwrite', help='Replace DEST if it exists', is_flag=True)
+@clear_errors
+def merge(data: tuple[str, ...], dest: str, force: bool, overwrite: bool) -> None:
+    """Join data sets of one image generator; clips of equal names get numbers."""
+    import contextlib
+
+    from training.latent_dataset import LatentDataset
+    from training.latent_dataset_operations import merge as merge_datasets
+
+    if len(data) < 2:
+        raise UserMistake('--data: give at least two data sets to join')
+    _check_dest(dest, overwrite, data)
+    with contextlib.ExitStack() as stack:
+        datasets = [stack.enter_context(LatentDataset(path)) for path in data]
+        merge_datasets(datasets, dest, force=force, overwrite=overwrite)
+    _report_result(dest)
+
+#----------------------------------------------------------------------------
+
+@main.command()
+@click.option('--data',      help='Data set to divide', metavar='ZIP|DIR', type=str, required=True)
+@click.option('--train',     help='Data set to write, the larger part', metavar='PATH', type=str, required=True)
+@click.option('--test',      help='Data set to write, the other part', metavar='PATH', type=str, required=True)
+@click.option('--by',        help='What must not be in both parts: recordings, clips, speakers (see --speaker); or the time within clips', type=click.Choice(['recording', 'clip', 'speaker', 'time']), default='recording')  # noqa: E501
+@click.option('--fraction',  help='Part of the frames for --test', metavar='FLOAT', type=FloatRange(0, 1, min_open=True, max_open=True), default=0.2)  # noqa: E501
+@click.option('--test-clips', help='Names of the clips for --test instead, * and ? allowed', metavar='A,B,...', type=NAMES)
+@click.option('--speaker',   help='Regular expression that finds the speaker in the name of a clip', metavar='REGEX', type=str, default=r'^[^_-]+')  # noqa: E501
+@click.option('--gap',       help='--by=time: frames between the parts that neither gets', metavar='INT', type=NON_NEGATIVE_INT, default=25)  # noqa: E501
+@click.option('--seed',      help='Random seed of the choice', metavar='INT', type=NON_NEGATIVE_INT, default=0)
+@click.option('--overwrite', help='Replace what exists', is_flag=True)
+@clear_errors
+def split(**options: Any) -> None:
+    """Divide a data set into one for training and one for testing."""
+    from training.latent_dataset import LatentDataset
+    from training.latent_dataset_operations import write_selections
+
+    opts = types.SimpleNamespace(**options)
+    if os.path.abspath(opts.train) == os.path.abspath(opts.test):
+        raise UserMistake('--train and --test are the same file')
+    for path in (opts.train, opts.test):
+        _check_dest(path, opts.overwrite, [opts.data])
+    with LatentDataset(opts.data) as dataset:
+        for path, part in zip((opts.train, opts.test), _divide(dataset, opts), strict=True):
+            write_selections(part, path, image_generator=dataset.image_generator, embedding=dataset.embedding,
+                             overwrite=opts.overwrite)
+            _report_result(path)
+
+def _divide(dataset: Any, opts: types.SimpleNamespace) -> tuple[list[Any], list[Any]]:
+    from training.latent_dataset_operations import match_clips, speaker_of, split_by_group, split_by_time, whole_clips
+
+    if opts.test_clips:
+        test = match_clips(dataset, opts.test_clips)
+        train = [index for index in range(len(dataset.clips)) if index not in test]
+        if not train:
+            raise UserMistake('--test-clips names every clip, so nothing is left for --train')
+        return whole_clips(dataset, train), whole_clips(dataset, test)
+    if opts.by == 'time':
+        return split_by_time(dataset, opts.fraction, opts.gap)
+    group_of = {
+        'recording': lambda clip: clip.source or clip.name,
+        'clip': lambda clip: clip.name,
+        'speaker': speaker_of(opts.speaker),
+    }[opts.by]
+    return split_by_group(dataset, group_of, opts.fraction, opts.seed)
+
+#----------------------------------------------------------------------------
+
+@main.command()
+@click.option('--data',      help='Data set to filter', metavar='ZIP|DIR', type=str, required=True)
+@click.option('--dest',      help='Data set to write: a .zip or a folder', metavar='PATH', type=str, required=True)
+@click.option('--sigma',     help='Standard deviation of the Gaussian filter, frames', metavar='FLOAT', type=FloatRange(0.1, 1000), default=1)  # noqa: E501
+@click.option('--overwrite', help='Replace DEST if it exists', is_flag=True)
+@clear_errors
+def smooth(data: str, dest: str, sigma: float, overwrite: bool) -> None:
+    """Low-pass filter codes over time, for those of encoders that judge every frame by itself."""
+    from training.latent_dataset import LatentDataset
+    from training.latent_dataset_operations import whole_clips, write_selections
+
+    _check_dest(dest, overwrite, [data])
+    with LatentDataset(data) as dataset:
+        write_selections(whole_clips(dataset), dest, image_generator=dataset.image_generator,
+                         embedding={**dataset.embedding, 'filter_sigma': sigma}, overwrite=overwrite, sigma=sigma)
+    _report_result(dest)
+
+#----------------------------------------------------------------------------
+
+@main.command()
+@click.argument('path',            metavar='DATA')
+@click.option('--frames',          help='Most frames for variance and resemblance, evenly spread', metavar='INT', type=POSITIVE_INT, default=4096)  # noqa: E501
+@click.option('--json', 'as_json', help='One line of JSON instead of text', is_flag=True)
+@clear_errors
+def stats(path: str, frames: int, as_json: bool) -> None:
+    """Measure motion, jitter and variance, and find clips that resemble each other."""
+    from training.latent_dataset import LatentDataset
+    from training.latent_statistics import measure, measures_text
+
+    with LatentDataset(path) as dataset:
+        content = measure(dataset, max_frames=frames)
+    print(json.dumps(content) if as_json else measures_text(content))
+
+#----------------------------------------------------------------------------
+
+@main.command()
+@click.option('--data',          help='Data set to show', metavar='ZIP|DIR', type=str, required=True)
+@click.option('--outdir',        help='Folder for the videos, NAME.mp4', metavar='DIR', type=str, required=True)
+@click.option('--clips',         help='Only these clips, * and ? allowed', metavar='A,B,...', type=NAMES)
+@click.option('--network',       help='Image generator  [default: where the data set found it]', metavar='FILE', type=str)
+@click.option('--force-network', help='Take --network although the codes were embedded with another file', is_flag=True)
+@click.option('--skip-existing', help='Leave videos alone that are there already', is_flag=True)
+@click.option('--batch',         help='Frames rendered at a time', metavar='INT', type=POSITIVE_INT, default=8)
+@click.option('--device',        help='cpu, cuda, cuda:1, ...; auto: the first GPU if there is one', metavar='NAME', type=str, default='auto')  # noqa: E501
+@click.option('--trust-pickle',  help='Allow source text inside the pickle of the image generator to run', is_flag=True)
+@clear_errors(interrupted='interrupted; finished videos are kept, the same command with --skip-existing makes the others')
+def preview(**options: Any) -> None:
+    """Render the codes to video."""
+    from networks.checkpoints import load_generator
+    from training.image_generator_lookup import find_image_generator
+    from training.latent_dataset import LatentDataset
+    from training.latent_dataset_operations import match_clips
+    from training.latent_preview import render_clip, video_path
+
+    opts = types.SimpleNamespace(**options)
+    device = choose_device(opts.device)
+    with LatentDataset(opts.data) as dataset:
+        indices = match_clips(dataset, opts.clips or [])
+        try:
+            network = find_image_generator(
+                dataset.image_generator, snapshot=opts.data, image_network=opts.network, force=opts.force_network)
+        except InputError as error:
+            words = str(error).replace('--image-network', '--network').replace('--force-image-network', '--force-network')
+            raise InputError(words) from error
+        G: Any = load_generator(network, device=str(device), trust_pickle=opts.trust_pickle)
+        if (int(G.num_ws), int(G.w_dim)) != (dataset.num_ws, dataset.w_dim):
+            raise InputError(f'{network} takes codes [{int(G.num_ws)}, {int(G.w_dim)}], but {opts.data} has '
+                             f'[{dataset.num_ws}, {dataset.w_dim}]; it is another image generator.')
+        require_folder(opts.outdir)
+        for index in indices:
+            path = video_path(dataset, index, opts.outdir)
+            if opts.skip_existing and os.path.exists(path):
+                continue
+            render_clip(G, dataset, index, path, batch=opts.batch)
+            report(f'{dataset.clips[index].name}: {path}')
+
+#----------------------------------------------------------------------------
+
+@main.command()
+@click.option('--source',       help='Data set, or codes of other tools (.npz .npy .pt, or a folder of them)', metavar='PATH', type=str, required=True)  # noqa: E501
+@click.option('--dest',         help='Data set (.zip or folder), one file of codes, or with --format a folder of such', metavar='PATH', type=str, required=True)  # noqa: E501
+@click.option('--format', 'code_format', help='A file of this kind for each clip', type=click.Choice(CODE_FORMATS))
+@click.option('--clips',        help='Only these clips, * and ? allowed', metavar='A,B,...', type=NAMES)
+@click.option('--network',      help='Codes of other tools: the image generator that they belong to', metavar='FILE', type=str)
+@click.option('--fps',          help='Codes of other tools: the rate that they have', metavar='FPS', type=FloatRange(0, 1000, min_open=True))  # noqa: E501
+@click.option('--overwrite',    help='Replace what exists', is_flag=True)
+@click.option('--trust-pickle', help='Allow source text inside the pickle of the image generator to run', is_flag=True)
+@clear_errors
+def convert(**options: Any) -> None:
+    """Turn a data set into files for other tools, a zip into a folder or back, or codes of other tools into a data set.
+
+    .npz holds `w` [T, num_ws, w_dim] and `fps`, .npy the array, .pt a tensor.
+    """
+    from training.code_files import holds_codes
+
+    opts = types.SimpleNamespace(**options)
+    if not os.path.exists(opts.source):
+        raise UserMistake(f'--source: there is no file or folder {opts.source!r}')
+    is_dataset = not holds_codes(opts.source) or os.path.isfile(os.path.join(opts.source, 'dataset.json'))
+    if is_dataset:
+        _convert_dataset(opts)
+    else:
+        _import_codes(opts)
+
+def _convert_dataset(opts: types.SimpleNamespace) -> None:
+    from training.latent_dataset import LatentDataset
+    from training.latent_dataset_operations import export_codes, match_clips, whole_clips, write_selections
+    from training.latent_preview import clip_files
+
+    if opts.network or opts.fps:
+        raise UserMistake('--network and --fps are for codes of other tools, but --source is a data set')
+    to_files = opts.code_format or opts.dest.lower().endswith(tuple(f'.{name}' for name in CODE_FORMATS))
+    _check_dest(opts.dest, opts.overwrite or bool(opts.code_format), [opts.source])
+    with LatentDataset(opts.source) as dataset:
+        indices = match_clips(dataset, opts.clips or [])
+        if not to_files:
+            write_selections(whole_clips(dataset, indices), opts.dest, image_generator=dataset.image_generator,
+                             embedding=dataset.embedding, overwrite=opts.overwrite)
+            _report_result(opts.dest)
+            return
+        if not opts.code_format and len(indices) > 1:
+            raise UserMistake(f'{opts.source} has {len(indices)} clips, and {opts.dest} is one file; choose a clip by --clips, '
+                              'or give --format and a folder')
+        paths = [opts.dest] if not opts.code_format else clip_files(dataset, indices, opts.dest, f'.{opts.code_format}')
+        for index, path in zip(indices, paths, strict=True):
+            require_folder(os.path.dirname(os.path.abspath(path)))
+            if os.path.exists(path) and not opts.overwrite:
+                raise UserMistake(f'{path} already exists; choose another name, or replace it by --overwrite')
+            export_codes(dataset, index, path)
+            report(f'{dataset.clips[index].name}: {path}')
+
+def _import_codes(opts: types.SimpleNamespace) -> None:
+    from networks.checkpoints import image_generator_reference, load_generator
+    from training.code_files import open_codes
+    from training.latent_dataset_writer import LatentDatasetWriter
+
+    if not opts.network:
+        raise UserMistake('--network: codes of other tools need the image generator that they belong to')
+    if opts.code_format or opts.clips:
+        raise UserMistake('--format and --clips are for data sets, but --source holds codes of other tools')
+    if not os.path.isfile(opts.network):
+        raise UserMistake(f'--network: there is no file {opts.network!r}')
+    _check_dest(opts.dest, opts.overwrite, [opts.source])
+    G: Any = load_generator(opts.network, trust_pickle=opts.trust_pickle)
+    num_ws, w_dim = int(G.num_ws), int(G.w_dim)
+    clips = open_codes(opts.source, num_ws=num_ws, w_dim=w_dim, fps=opts.fps)
+    embedding = {'method': 'codes taken over', 'sources': [os.path.abspath(opts.source)]}
+    with LatentDatasetWriter(opts.dest, image_generator=image_generator_reference(opts.network, G), num_ws=num_ws,
+                             w_dim=w_dim, embedding=embedding, overwrite=opts.overwrite) as writer:
+        for clip in clips:
+            if not writer.has_clip(clip.name):
+                writer.add_clip(clip.name, clip.load(), fps=clip.fps, source=clip.source)
+    _report_result(opts.dest)
+
+#----------------------------------------------------------------------------
+
+def _check_dest(dest: str, overwrite: bool, sources: Any) -> None:
+    if any(os.path.abspath(dest) == os.path.abspath(path) for path in sources):
+        raise UserMistake(f'{dest} is read, so it cannot be written at the same time; choose another name')
+    if os.path.exists(dest) and not overwrite:
+        raise UserMistake(f'{dest} already exists; choose another name, or replace it by --overwrite')
+    require_folder(os.path.dirname(os.path.abspath(dest)))
+
+def _report_result(path: str) -> None:
+    from training.latent_dataset import LatentDataset
+
+    with LatentDataset(path) as dataset:
+        report(f'{len(dataset.clips)} clips, {dataset.num_frames} frames at {dataset.fps:g} frames per second are in {path}')
+
+if __name__ == '__main__':
+    sys.exit(main())

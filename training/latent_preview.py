@@ -1,0 +1,38 @@
+"""Clips of a latent data set as files: names, and videos of what the codes render to."""
+
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from training.command_line import progress
+from training.latent_dataset import LatentDataset
+from training.video_output import VideoWriter
+from training.video_synthesis import render_codes
+
+
+def clip_files(dataset: LatentDataset, indices: Sequence[int], folder: str, ending: str) -> list[str]:
+    """Returns a path in ``folder`` for each of these clips: its name, with its index where names would be the same."""
+    stems = [re.sub(r'[^\w.-]+', '_', clip.name) for clip in dataset.clips]
+    return [os.path.join(folder, (stems[index] if stems.count(stems[index]) == 1 else f'{stems[index]}-{index}') + ending)
+            for index in indices]
+
+def video_path(dataset: LatentDataset, index: int, folder: str) -> str:
+    """Returns where the video of a clip goes."""
+    return clip_files(dataset, [index], folder, '.mp4')[0]
+
+def render_clip(G: Any, dataset: LatentDataset, index: int, path: str, *, batch: int = 8) -> None:
+    """Renders one clip.
+
+    Args:
+        G: Image generator.
+        dataset: Latent data set.
+        index: Of the clip.
+        path: The video.
+        batch: Frames rendered at a time.
+    """
+    clip = dataset.clips[index]
+    with VideoWriter(path, fps=clip.fps) as video, progress(total=clip.num_frames, description=clip.name) as bar:
+        for image in render_codes(G, dataset.load_clip(index), batch=batch):
+            video.write(image)
+            bar.update(1)
