@@ -1,9 +1,10 @@
-"""Measures snapshots: every metric prints one JSON line on standard output, everything else goes to standard error."""
+"""Measures snapshots and videos: every metric prints one JSON line on standard output, all else goes to standard error."""
 
 import contextlib
 import os
 import sys
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -12,6 +13,8 @@ from networks.errors import InputError
 from training import command_line
 
 INTERRUPTED = 'interrupted; results that were printed are complete, the others have to be started again'
+DEFAULT_OF_SNAPSHOTS = ['lfd2048_25f', 'lfd2048_25f_at225']
+DEFAULT_OF_VIDEOS = ['fvd2048_16f']
 
 # ----------------------------------------------------------------------------------------------------------------------
 
@@ -72,30 +75,75 @@ def list_metrics(metrics: dict[str, str]) -> None:
 
 
 @command_line.command()
+# What is measured.
 @click.option('--network',      help='Snapshot of train_video.py', metavar='PKL|URL')
-@click.option('--metrics',      help='Which metrics; --list-metrics names them', metavar='A,B,...|none',
-              type=command_line.NAMES, default='lfd2048_25f,lfd2048_25f_at225')
-@click.option('--data',         help='Latent data set to compare with  [default: the one of the training]',
+@click.option('--fake',         help='Videos to measure: a folder or zip of videos, frame folders or arrays, or a latent data '
+                                     'set, which is rendered', metavar='DIR|ZIP|FILE')
+@click.option('--real',         help='Videos to compare with, likewise', metavar='DIR|ZIP|FILE')
+@click.option('--data',         help='Latent data set to compare the codes with  [default: the one of the training]',
               metavar='ZIP|DIR')
+@click.option('--reference',    help='Compare videos with --real, or with what the data set renders to  [default: footage if '
+                                     '--real is given]', type=click.Choice(['footage', 'embedding']))
+@click.option('--image-network', help='The image generator, where the reference in the snapshot or data set does not find it',
+              metavar='PKL|URL')
+# Metrics.
+@click.option('--metrics',      help='Which metrics; --list-metrics names them  [default: lfd2048_25f,lfd2048_25f_at225 of a '
+                                     'snapshot, fvd2048_16f of videos]', metavar='A,B,...|none', type=command_line.NAMES)
 @click.option('--plugin',       'plugins', help='Add the metrics of this file; may be repeated', metavar='FILE',
               multiple=True)
 @click.option('--list-metrics', help='Print the names of all metrics and leave', is_flag=True)
+@click.option('--detector',     'detectors', help='Weights of I3D or InceptionV3; may be repeated', metavar='FILE|URL',
+              multiple=True)
+# How videos are compared.
+@click.option('--first-seed',   help='Generated videos are those of this seed and the following ones', metavar='INT',
+              type=click.IntRange(0, command_line.MAX_SEED), default=0)
+@click.option('--trunc',        help='Truncation psi of generated videos, towards the mean code of the subject', metavar='PSI',
+              type=command_line.FloatRange(-10, 10), default=1)
+@click.option('--fps',          help='Bring video files to this rate, and say that images and arrays have it', metavar='FLOAT',
+              type=command_line.FPS)
+@click.option('--resolution',   help='Bring all frames to this size: central square, then reduced', metavar='INT',
+              type=command_line.POSITIVE_INT)
+@click.option('--real-clips',   help='Which clips of the real videos: one a video at random, evenly spread ones, or auto: random '
+                                     'if there are enough videos', type=click.Choice(['auto', 'first', 'random', 'spread']),
+              default='auto')
+@click.option('--fake-clips',   help='Which clips of fake videos on the disk; first: at the frame that the metric names',
+              type=click.Choice(['auto', 'first', 'random', 'spread']), default='first')
+@click.option('--seed',         help='What clips and intervals are drawn by', metavar='INT',
+              type=click.IntRange(0, command_line.MAX_SEED), default=0)
+@click.option('--damaged',      help='At a video that cannot be read: stop, or skip it and say so',
+              type=click.Choice(['stop', 'skip']), default='stop')
+@click.option('--bootstrap',    help='Resamples behind the interval of a Frechet distance; 0 for none', metavar='INT',
+              type=command_line.NON_NEGATIVE_INT, default=50)
+# Performance.
+@click.option('--batch',        help='Clips per call of the detector  [default: 1 on a CPU, 8 on a GPU]', metavar='INT',
+              type=command_line.POSITIVE_INT)
+@click.option('--cache/--no-cache', help='Keep features of videos on the disk, and use kept ones', default=True)
 @click.option('--trust-pickle', help='Run the program code that the pickle carries; only for files that you trust',
               is_flag=True)
 @click.option('--device',       help='cpu, cuda, cuda:1, ...; auto takes a GPU if there is one', metavar='NAME',
               default='auto')
 @command_line.clear_errors(interrupted=INTERRUPTED)
 def main(**options: Any) -> None:
-    """Measure the videos of a snapshot.
+    """Measure a snapshot, or compare any two sets of videos, whoever made them.
 
     Each result is one line of JSON on standard output, in the form of NVIDIA's calc_metrics.py with the protocol
-    beside it. A snapshot in a training run also gets it appended to metric-NAME.jsonl there.
+    beside it. A snapshot in a training run also gets it appended to metric-NAME.jsonl there. torchrun shares the work
+    among processes and GPUs, with the same numbers.
 
     Examples:
 
     \b
-    # What the snapshot was trained on is found by itself.
+    # The codes of a snapshot; what it was trained on is found by itself.
     python calc_metrics_video.py --network=training-runs/00000-alice/network-snapshot-000500.pkl
+
+    \b
+    # Its videos against the original footage, and against what that footage's codes render to.
+    python calc_metrics_video.py --network=network-snapshot-000500.pkl --metrics=fvd2048_25f --real=alice.mp4
+    python calc_metrics_video.py --network=network-snapshot-000500.pkl --metrics=fvd2048_25f
+
+    \b
+    # Two sets of videos of anybody's.
+    python calc_metrics_video.py --metrics=fvd2048_16f --real=footage/ --fake=samples.zip
 
     \b
     # A metric of your own.
@@ -110,55 +158,176 @@ def calculate(options: types.SimpleNamespace) -> None:
     if options.list_metrics:
         list_metrics(known)
         return
-    unknown = [name for name in options.metrics if name not in known]
+    if options.metrics is None:
+        options.metrics = DEFAULT_OF_SNAPSHOTS if options.network else DEFAULT_OF_VIDEOS
+    add_named_metrics(options.metrics, known)
+    check_options(options)
+    with ranks(options.device) as (rank, num_ranks, device):
+        measure(options, known, rank, num_ranks, device)
+
+
+def add_named_metrics(names: list[str], known: dict[str, str]) -> None:
+    """Make the metrics that follow a pattern, such as fvd500_16f; `known` gets their files."""
+    from metrics.discovery import find_metric
+
+    for name in names:
+        path = known.get(name) or find_metric(name)
+        if path is not None:
+            known[name] = path
+    unknown = [name for name in names if name not in known]
     if unknown:
         raise command_line.UserMistake(f'--metrics: there is no {", ".join(unknown)}; known are '
                                        f'{", ".join(known) or "none"}, and --plugin adds more')
-    if not options.network:
-        raise click.UsageError("Missing option '--network'.")
-    device = command_line.choose_device(options.device)
 
+
+def check_options(options: types.SimpleNamespace) -> None:
+    """What does not go together."""
+    if not options.network and not options.fake:
+        raise click.UsageError("Missing option '--network' (a snapshot) or '--fake' (videos).")
+    if options.network and options.fake:
+        raise click.UsageError('--network and --fake are two things to measure; give one of them.')
+    if options.reference is None:
+        options.reference = 'footage' if options.real else 'embedding'
+    if options.reference == 'footage' and not options.real:
+        raise click.UsageError('--reference=footage needs the footage: give it with --real.')
+    if options.reference == 'embedding' and options.real:
+        raise click.UsageError('--reference=embedding compares with what the data set renders to; leave --real out, or give a '
+                               'latent data set with --data.')
+    if options.fake and options.reference == 'embedding' and not options.data:
+        raise click.UsageError("Missing option '--real' (videos to compare with) or '--data' (a latent data set).")
+    for option in ('real', 'fake'):
+        path = getattr(options, option)
+        if path is not None and not os.path.exists(path):
+            raise command_line.UserMistake(f'--{option}: there is no file or folder {path!r}')
+
+
+@contextlib.contextmanager
+def ranks(device: str) -> Iterator[tuple[int, int, Any]]:
+    """Rank, number of ranks and device of this process; torchrun sets the first two in the environment."""
+    num_ranks = int(os.environ.get('WORLD_SIZE', '1'))
+    if num_ranks == 1:
+        yield 0, 1, command_line.choose_device(device)
+        return
+    import datetime
+
+    import torch
+
+    if device in ('auto', 'cuda'):
+        device = f'cuda:{os.environ.get("LOCAL_RANK", "0")}' if torch.cuda.is_available() else 'cpu'
+    chosen = command_line.choose_device(device)
+    if chosen.type == 'cuda':
+        torch.cuda.set_device(chosen)
+    # A rank can wait for hours while another one computes.
+    torch.distributed.init_process_group('nccl' if chosen.type == 'cuda' else 'gloo', timeout=datetime.timedelta(days=7))
+    try:
+        yield torch.distributed.get_rank(), num_ranks, chosen
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def measure(options: types.SimpleNamespace, known: dict[str, str], rank: int, num_ranks: int, device: Any) -> None:
+    """Compute the metrics one after the other, and print each result as soon as it is there."""
     import dnnlib
     from metrics import metric_main
     from networks import checkpoints
+
+    def say(sentence: str) -> None:
+        if rank == 0:
+            command_line.report(sentence)
+
+    protocol, generator, dataset_kwargs = describe_network(options, device, say) if options.network else ({}, None, {})
+    protocol |= {'device': str(device), 'num_ranks': num_ranks, 'versions': versions()}
+    videos = video_kwargs(options, dataset_kwargs.get('path'), device)
+    for name in options.metrics:
+        say(f'Calculating {name}')
+        video_protocol: dict[str, Any] = {}
+        with contextlib.redirect_stdout(sys.stderr):  # a host's progress would otherwise stand between the results
+            result = metric_main.calc_metric(
+                metric=name, G=generator, num_gpus=num_ranks, rank=rank, device=device, progress=progress_monitor(),
+                cache=options.cache, G_kwargs={**videos, 'protocol': video_protocol}, dataset_kwargs=dataset_kwargs)
+        definition = {'metric_file': known[name], 'metric_file_sha256': checkpoints.file_sha256(known[name])}
+        result = dnnlib.EasyDict(result, protocol={**protocol, **video_protocol, **definition})
+        if rank == 0:
+            folder = run_folder(options.network) if options.network else None
+            metric_main.report_metric(result, run_dir=folder, snapshot_pkl=options.network)
+
+
+def describe_network(options: types.SimpleNamespace, device: Any, say: Any) -> tuple[dict[str, Any], Any, Any]:
+    """Protocol of a snapshot and its data, its latent generator, and the arguments of the data set."""
+    import dnnlib
+    from networks import checkpoints
     from training.image_generator_lookup import is_address
     from training.latent_dataset import LatentDataset
-    from training.temporal_snapshot import versions
 
-    command_line.report(f'Loading {options.network}')
     network = options.network
+    say(f'Loading {network}')
     snapshot = checkpoints.load_snapshot(network, device=device, trust_pickle=options.trust_pickle)
     generator = snapshot.get('G_ema')
     if generator is None:
         raise InputError(f'{network!r} is no snapshot of train_video.py: it has no latent generator (G_ema)')
-    if not options.metrics:
-        return
-    data = find_data(snapshot.get('data') or {}, network, options.data)
-    dataset = LatentDataset(data)
     protocol = {
-        'data': data,
-        'data_sha256': dataset.sha256,
-        'data_clips': len(dataset.clips),
-        'data_frames': sum(clip.num_frames for clip in dataset.clips),
-        'fps': dataset.fps,
         'network': network,
         'network_sha256': checkpoints.file_sha256(
             dnnlib.util.open_url(network, return_filename=True) if is_address(network) else network),
-        'device': str(device),
-        'versions': versions(),
     }
-    dataset.close()
-    command_line.report(f'Data set: {data}, {protocol["data_clips"]} clips, {protocol["data_frames"]} frames')
+    if not options.metrics:
+        return protocol, generator, dnnlib.EasyDict()
+    try:
+        data = find_data(snapshot.get('data') or {}, network, options.data)
+    except InputError as error:
+        if not options.real or options.data:
+            raise
+        say(f'Only videos can be compared: {error}')
+        return protocol, generator, dnnlib.EasyDict()
+    with LatentDataset(data) as dataset:
+        frames = sum(clip.num_frames for clip in dataset.clips)
+        protocol |= {'data': data, 'data_sha256': dataset.sha256, 'data_clips': len(dataset.clips), 'data_frames': frames,
+                     'fps': dataset.fps}
+        say(f'Data set: {data}, {len(dataset.clips)} clips, {frames} frames')
+    return protocol, generator, dnnlib.EasyDict(class_name='training.latent_dataset.LatentDataset', path=data)
 
-    for name in options.metrics:
-        command_line.report(f'Calculating {name}')
-        with contextlib.redirect_stdout(sys.stderr):  # a host's progress would otherwise stand between the results
-            result = metric_main.calc_metric(
-                metric=name, G=generator, num_gpus=1, rank=0, device=device, progress=progress_monitor(),
-                dataset_kwargs=dnnlib.EasyDict(class_name='training.latent_dataset.LatentDataset', path=data))
-        definition = {'metric_file': known[name], 'metric_file_sha256': checkpoints.file_sha256(known[name])}
-        result = dnnlib.EasyDict(result, protocol={**protocol, **definition})
-        metric_main.report_metric(result, run_dir=run_folder(network), snapshot_pkl=network)
+
+def video_kwargs(options: types.SimpleNamespace, data: str | None, device: Any) -> dict[str, Any]:
+    """Both sets of videos as arguments of their classes, which the metrics that need them construct, and how to compare."""
+    from training.image_generator_lookup import is_address
+    from training.video_sets import source_kwargs
+
+    rendered = {'image_generator': options.image_network, 'resolution': options.resolution, 'device': str(device),
+                'trust_pickle': options.trust_pickle}
+    recorded = {'fps': options.fps, 'resolution': options.resolution, 'damaged': options.damaged, 'cache': options.cache}
+    sets = {}
+    if options.network:
+        sets['fake_videos'] = {'kind': 'GeneratedVideos', 'network': options.network, 'first_seed': options.first_seed,
+                               'trunc': options.trunc, **rendered}
+    else:
+        sets['fake_videos'] = source_kwargs(options.fake, recorded=recorded, rendered=rendered)
+    reference = options.real or options.data or data
+    if reference is not None:
+        sets['real_videos'] = source_kwargs(reference, recorded=recorded, rendered=rendered)
+    detectors = []
+    for file in options.detectors:
+        import dnnlib
+        detectors.append(dnnlib.util.open_url(file, return_filename=True) if is_address(file) else file)
+    return {
+        **{name: {'class_name': 'training.video_sets.open_shared', **kwargs} for name, kwargs in sets.items()},
+        'video_options': {
+            'detectors': tuple(detectors), 'seed': options.seed, 'real_clips': options.real_clips,
+            'fake_clips': options.fake_clips, 'damaged': options.damaged, 'batch': options.batch,
+            'bootstrap': options.bootstrap, 'reference': options.reference,
+        },
+    }
+
+
+def versions() -> dict[str, str]:
+    """What a result was made with: packages, and the ffmpeg that decodes."""
+    import imageio_ffmpeg
+
+    from training.temporal_snapshot import versions as common
+
+    found = dict(common())
+    with contextlib.suppress(RuntimeError, OSError):
+        found['ffmpeg'] = imageio_ffmpeg.get_ffmpeg_version()
+    return found
 
 
 def progress_monitor() -> Any:

@@ -58,6 +58,23 @@ def discover_metrics() -> tuple[dict[str, str], dict[str, str]]:
     return dict(sorted(found.items())), broken
 
 
+def find_metric(name: str) -> str | None:
+    """File of the metric of this name; those that follow a pattern (fvd500_16f) are made here. None if there is none.
+
+    A file of metrics can have a function `metric_of_name(name)`, which registers the metric that a name stands for and
+    returns it, or returns None.
+    """
+    known, _ = discover_metrics()
+    if name in known:
+        return known[name]
+    for path in dict.fromkeys(known.values()):
+        module = sys.modules.get(f'plugins.{os.path.basename(path)[:-3]}')
+        make = getattr(module, 'metric_of_name', None)
+        if make is not None and make(name) is not None:
+            return path
+    return None
+
+
 def load_metric_file(path: str) -> list[str]:
     """Import a user's own file.
 

@@ -104,6 +104,13 @@ class I3D(torch.nn.Module):
         self.blocks = torch.nn.Sequential(*blocks)
         self.logits = Convolution([LOGITS], channels, [NUM_CLASSES], (1, 1), (1, 1), folded, rectified=False)
 
+    resize_rule = f'each frame to {INPUT_SIZE}x{INPUT_SIZE} as TensorFlow 1 does, bilinear, without regard to its shape'
+    smallest_num_frames = SMALLEST_NUM_FRAMES
+
+    def features(self, frames: torch.Tensor) -> torch.Tensor:
+        """Clips uint8 ``[N, T, H, W, 3]`` of any size to features float32 ``[N, 1, 400]``, as metrics need them."""
+        return self(frames.permute(0, 4, 1, 2, 3), rescale=True, resize=True)[:, None]
+
     def forward(
         self, x: torch.Tensor, rescale: bool = False, resize: bool = False, return_features: bool = True
     ) -> torch.Tensor:

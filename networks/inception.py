@@ -23,6 +23,7 @@ from networks.i3d import resize_frames
 CACHED_NAMES = ('inception-2015-12-05.pt', 'pt_inception-2015-12-05-6726825d.pth', 'weights-inception-2015-12-05-6726825d.pth')
 INPUT_SIZE = 299
 NUM_FEATURES = 2048
+FRAMES_AT_ONCE = 32
 BATCH_NORM_EPSILON = 1e-3
 
 # A branch is a list of steps: (name, outputs, kernel (height, width), stride, padding), 'average' or 'maximum' (3x3, stride 1),
@@ -162,6 +163,14 @@ class InceptionV3(torch.nn.Module):
         weight, bias = unit.fold(BATCH_NORM_EPSILON)
         self._folded.append((weight, bias))
         return Convolution(weight, bias, stride, padding)
+
+    resize_rule = f'each frame to {INPUT_SIZE}x{INPUT_SIZE} as TensorFlow 1 does, bilinear, without regard to its shape'
+    smallest_num_frames = 1
+
+    def features(self, frames: torch.Tensor) -> torch.Tensor:
+        """Clips uint8 [N, T, H, W, 3] of any size to features float32 [N, T, 2048], one a frame."""
+        pieces = frames.flatten(0, 1).permute(0, 3, 1, 2).split(FRAMES_AT_ONCE)
+        return torch.cat([self(piece) for piece in pieces]).unflatten(0, frames.shape[:2])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Features float32 [N, 2048] of images [N, 3, H, W] with values 0 to 255, of any type and size.

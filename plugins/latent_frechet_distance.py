@@ -210,6 +210,9 @@ class _Clips(Sequence):
 
 def _measure(opts: Any, name: str, start: int) -> dict[str, float]:
     """Results of one metric; `name` holds the distance, `name`_... what belongs to it."""
+    if opts.G is None or not opts.dataset_kwargs:
+        raise InputError(f'{name} compares the codes of a snapshot with those that it was trained on, and here are none; give '
+                         'them with --network and --data, or take a metric that compares videos, such as fvd2048_25f')
     dataset = dnnlib.util.construct_class_by_name(**opts.dataset_kwargs)
     try:
         if (dataset.num_ws, dataset.w_dim) != (opts.G.num_ws, opts.G.w_dim):

@@ -18,10 +18,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 import PIL.Image
 
-from networks.errors import InputError
+from networks.errors import DamagedVideo, InputError
 from training.footage import IMAGE_ENDINGS, VIDEO_ENDINGS, natural_sort
 from training.video_input import decode_video, describe_video
-from training.video_set_interface import DamagedVideo
 
 ARRAY_ENDINGS = ('.npy', '.npz')
 

@@ -14,13 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from networks.errors import InputError
+from networks.errors import DamagedVideo
 
 #----------------------------------------------------------------------------
-
-class DamagedVideo(InputError):
-    """One video of a set cannot be read; the others can."""
-
 
 class VideoSet(abc.ABC):
     """Videos of one size and rate, by index.

