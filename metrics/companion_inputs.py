@@ -126,15 +126,18 @@ class CodeInputs:
 
     def coordinates(self, num_frames: int) -> Iterator[torch.Tensor]:
         """Whitened coordinates [T, C + 1] of videos of the first seeds."""
-        count = GENERATED_CODES if num_frames <= LONG else GENERATED_CODES_LONG
-        self._progress.num_items = count
-        for index, video in enumerate(generate_coordinates(self._generator, self.points.space, range(count), 0, num_frames)):
-            yield video
-            self._progress.update(index + 1)
+        return self._generate(self.points.space, num_frames)
 
     def videos(self, num_frames: int) -> Iterator[torch.Tensor]:
-        """Points [T, C + 1] of videos of the first seeds."""
-        return (self.points.from_coordinates(video) for video in self.coordinates(num_frames))
+        """Points [T, C + 32] of videos of the first seeds."""
+        return self._generate(self.points, num_frames)
+
+    def _generate(self, space: Any, num_frames: int) -> Iterator[torch.Tensor]:
+        count = GENERATED_CODES if num_frames <= LONG else GENERATED_CODES_LONG
+        self._progress.num_items = count
+        for index, video in enumerate(generate_coordinates(self._generator, space, range(count), 0, num_frames)):
+            yield video
+            self._progress.update(index + 1)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """A point for every frame, so that a video becomes a sequence y_0 .. y_{T-1} [T, C] in which distances mean something.
 
-Codes: the principal components of the real codes that hold 99 % of their variance, not whitened, and the distance from these
-components (the tail) as one more coordinate. Distances are those of the codes, to 1 %.
+Codes: a linear map of w - mean to a few dozen coordinates, in which distances are those of the codes: the principal components of
+the real codes that hold 99 % of their variance, not whitened, and for all that lies outside of them 32 random directions (Johnson
+and Lindenstrauss 1984), always the same ones, in which distances are kept to about an eighth.
 
 Pictures: the frame averaged over a grid of 32 x 32 cells, so that |y - y'| is the root mean square difference of two such small
 pictures, in grey levels of 0 to 255. That is fixed, needs no network and no download, and is the same for everybody. It sees
@@ -15,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from metrics.latent_windows import CodeSpace
+from metrics.latent_windows import CODES_AT_ONCE, CodeSpace
 from networks.errors import InputError
 
 GRID = 32                   # cells a side
+OUTSIDE = 32                # random directions for what the components do not hold
 FRAMES_AT_ONCE = 64
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -30,31 +32,46 @@ class LatentPoints:
     The unit is the root mean square distance of two random real frames.
 
     Attributes:
-        real: The real clips as points, each [T, C + 1] float64.
-        real_coordinates: The same in the whitened coordinates of `space`, float32.
+        space: metrics.latent_windows.CodeSpace, the whitened coordinates.
+        real: The real clips as points, each [T, C + 32] float64.
+        real_coordinates: The same in the whitened coordinates of `space`, float32 [T, C + 1].
 
     Raises:
-        InputError: As metrics.latent_windows.CodeSpace.
+        InputError: As CodeSpace.
     """
 
     def __init__(self, clips: Sequence[np.ndarray]) -> None:
         self.space = CodeSpace(clips)
         self.real_coordinates = [self.space.project(clips[index]) for index in range(len(clips))]
-        self._unwhitening = torch.linalg.inv(self.space.whitening)
-        self._unit = 1.0
-        points = torch.cat([self.from_coordinates(clip) for clip in self.real_coordinates])
-        self._unit = float((2 * points.var(dim=0).sum()).sqrt())
-        self.real = [self.from_coordinates(clip) for clip in self.real_coordinates]
-
-    def from_coordinates(self, coordinates: torch.Tensor) -> torch.Tensor:
-        """Coordinates [..., C + 1] of `space` -> points [..., C + 1] float64."""
-        coordinates = coordinates.double()
-        components = coordinates[..., :-1] @ self._unwhitening.to(coordinates.device)
-        return torch.cat([components, coordinates[..., -1:] * self.space.tail_unit], dim=-1) / self._unit
+        inside = self.space.directions.double()                                                 # [F, C]
+        random = torch.from_numpy(np.random.RandomState(0).standard_normal((len(inside), OUTSIDE)))
+        outside = (random - inside @ (inside.t() @ random)) / OUTSIDE ** 0.5
+        self._map = torch.cat([inside, outside], dim=1)                                         # [F, C + 32]
+        points = torch.cat([self.project(clips[index]) for index in range(len(clips))])
+        self._map /= (2 * points.var(dim=0).sum()).sqrt()
+        self.real = [self.project(clips[index]) for index in range(len(clips))]
 
     def project(self, codes: Any) -> torch.Tensor:
-        """Codes [T, num_ws, w_dim] -> points [T, C + 1] float64."""
-        return self.from_coordinates(self.space.project(codes))
+        """Codes [T, num_ws, w_dim], an array or a tensor -> points [T, C + 32] float64 on the codes' device."""
+        codes = torch.as_tensor(codes)
+        parts = [(part.flatten(1).double() - self.space.mean.to(codes.device).double()) @ self._map.to(codes.device)
+                 for part in codes.split(CODES_AT_ONCE)]
+        return torch.cat(parts)
+
+    def projection_of(self, generator: Any) -> Any:
+        """A function l [N, latent_dim] -> points [N, C + 32] of the codes that a latent generator makes of l.
+
+        As CodeSpace.projection_of: codes that are affine in few coordinates are never written out.
+        """
+        size = getattr(generator, 'num_components', 0)
+        if not size or not hasattr(generator, 'decode'):
+            return lambda l: torch.cat([self.project(generator.codes(part)) for part in l.split(CODES_AT_ONCE)])
+        device = next(generator.parameters()).device
+        origin = generator.decode(torch.zeros(1, size, device=device)).flatten(1).double()      # [1, F]
+        axes = generator.decode(torch.eye(size, device=device)).flatten(1).double() - origin    # [K, F]
+        linear = self._map.to(device)
+        matrix, offset = axes @ linear, (origin - self.space.mean.to(device).double()) @ linear
+        return lambda l: generator.coordinates(l).double() @ matrix + offset
 
 
 def small_pictures(frames: np.ndarray) -> torch.Tensor:

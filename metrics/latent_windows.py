@@ -125,9 +125,11 @@ class CodeSpace:
 
 
 @torch.no_grad()
-def generate_coordinates(generator: Any, space: CodeSpace, seeds: Sequence[int], start: int,
-                         window: int) -> torch.Tensor:
-    """Coordinates [N, window, C + 1] of frames start ... start + window - 1 of the videos of N seeds."""
+def generate_coordinates(generator: Any, space: Any, seeds: Sequence[int], start: int, window: int) -> torch.Tensor:
+    """Coordinates [N, window, C + 1] of frames start ... start + window - 1 of the videos of N seeds.
+
+    `space` is a CodeSpace, or anything else with a `projection_of`.
+    """
     noise = SeededNoise(seeds, generator.latent_dim, generator.noise_dim, next(generator.parameters()).device)
     l = noise.first()
     state = generator.initial_state(l)

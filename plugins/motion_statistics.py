@@ -17,8 +17,8 @@ LENGTHS = (200, 1000)
 def _latent(opts: Any, metric: str, num_frames: int) -> dict[str, float]:
     """Log-spectral distance of the motion of codes, in decibels."""
     inputs = CodeInputs(opts, metric)
-    real = MotionStatistics(inputs.points.real, inputs.fps, scaled=True)
-    return named(metric, real.compare(inputs.videos(num_frames)))
+    real = MotionStatistics(inputs.points.real_coordinates, inputs.fps, scaled=True)
+    return named(metric, real.compare(inputs.coordinates(num_frames)))
 
 
 def _pictures(opts: Any, metric: str, num_frames: int) -> dict[str, float]:

@@ -240,13 +240,24 @@ def test_points_of_pictures() -> None:
 
 
 def test_points_of_codes_keep_distances() -> None:
-    codes = (motion(600, 0) @ torch.randn(6, 60, dtype=torch.float64)).float().unflatten(1, (5, 12)).numpy()
-    points = LatentPoints([codes[:400], codes[400:]])
+    random = np.random.RandomState(0)
+    inside = (motion(600, 0).numpy() @ random.randn(6, 60)).reshape(600, 5, 12).astype(np.float32)
+    points = LatentPoints([inside[:400], inside[400:]])
     y = torch.cat(points.real)
     assert float((y[:, None] - y).square().sum(dim=2).sum() / (600 * 599)) == pytest.approx(1, rel=1e-6)
-    flat = torch.from_numpy(codes).flatten(1)
-    ratio = torch.cdist(flat[::20], flat[7::20]) / torch.cdist(y[::20], y[7::20])
-    assert float(ratio.max() / ratio.min()) < 1.15      # six components hold all; those kept hold 99 %
+    unit = float(torch.pdist(torch.from_numpy(inside).flatten(1)).square().mean().sqrt())
+    for codes, tolerance in ((inside, 0.05), (inside + random.randn(600, 5, 12).astype(np.float32), 0.3)):  # also outside
+        flat = torch.from_numpy(codes).flatten(1) / unit
+        ratio = torch.pdist(points.project(codes)[::20]) / torch.pdist(flat[::20].double())
+        assert float(ratio.min()) > 1 - tolerance
+        assert float(ratio.max()) < 1 + tolerance
+    for num_components in (0, 8):
+        torch.manual_seed(0)
+        generator = LatentGenerator(5, 12, num_components=num_components)
+        generator.set_data_basis(torch.randn(60), torch.randn(8, 60) if num_components else None)
+        l = torch.randn(50, generator.latent_dim)
+        with torch.no_grad():
+            assert torch.allclose(points.projection_of(generator)(l), points.project(generator.codes(l)), atol=1e-5)
 
 
 def test_interval_covers_the_mean_and_repeats_itself() -> None:

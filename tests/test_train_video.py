@@ -110,7 +110,7 @@ def test_only_scripted(opts):
     with open({str(tmp_path / "calls")!r}, 'a+') as file:
         file.write('x')
         file.seek(0)
-        value = [5.0, 2.0, float('nan'), 3.0, 1.5, 9.0][len(file.read()) - 1]
+        value = [5.0, 2.0, float('nan'), 3.0, None, 9.0][len(file.read()) - 1]
     frame = opts.G_kwargs['fake_videos'].clip(0, 0, 1)
     return {{'test_only_scripted': value, 'test_only_scripted_height': frame.shape[1]}}
 

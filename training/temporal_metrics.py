@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -75,6 +76,8 @@ def prepare_metrics(names: Sequence[str], plugins: Sequence[str], data: str) -> 
             best = mark_best(run_dir, metric)
             if best is not None:
                 print(f'Best {metric} so far: {best["value"]:.4g}, {best["snapshot_pkl"]}')
-        return dict(result['results'])
+        # A metric may have no number, such as a Frechet distance of too few clips; curves have none there either.
+        return {name: float(value) for name, value in result['results'].items()
+                if isinstance(value, (int, float)) and math.isfinite(value)}
 
     return calculate
