@@ -12,7 +12,6 @@ from training.command_line import (
     FPS,
     NON_NEGATIVE_FLOAT,
     NON_NEGATIVE_INT,
-    POSITIVE_FLOAT,
     POSITIVE_INT,
     FloatRange,
     UserMistake,
@@ -22,6 +21,7 @@ from training.command_line import (
     report,
     require_folder,
 )
+from training.preparation_options import parts_of_sources, preparation_options, preparation_settings
 
 #----------------------------------------------------------------------------
 
@@ -36,8 +36,12 @@ from training.command_line import (
 @click.option('--fps',            help='Videos: resample to this rate; images and codes: the rate that they have', metavar='FPS', type=FPS)  # noqa: E501
 @click.option('--damaged',        help='Clips that cannot be decoded to their end: stop, keep the frames before, or skip them', type=click.Choice(['stop', 'keep', 'skip']), default='stop')  # noqa: E501
 @click.option('--report/--no-report', 'quality_report', help='Write the quality report into DEST-report; by default for footage, not for codes', default=None)  # noqa: E501
+@click.option('--identity',       help='Measure in the report how much faces change; auto: if dlib is installed', type=click.Choice(['auto', 'yes', 'no']), default='auto')  # noqa: E501
 @click.option('--preview',        help='Also write videos original | embedded into DEST-preview', is_flag=True)
 @click.option('--overwrite',      help='Replace DEST if it exists', is_flag=True)
+
+# Footage: which part, split where, aligned how.
+@preparation_options
 
 # Optimisation.
 @click.option('--steps',          help='Most evaluations of the loss for a frame', metavar='INT', type=POSITIVE_INT, default=20)
@@ -62,8 +66,8 @@ def main(**options: Any) -> None:
     """Embed footage into the W+ space of an image generator.
 
     With --encoder codes come from one pass, with --encoder --refine they are optimised from there, and without
-    an encoder they are optimised from the frame before. Frames are cut to the centre square and resized to the
-    generator's resolution. An interrupted run goes on when the same command is given again.
+    an encoder they are optimised from the frame before. Recordings are split at scene cuts, and frames are cut to
+    their centre square, or faces are aligned (--align=ffhq). An interrupted run goes on when the same command is given again.
 
     Examples:
 
@@ -74,6 +78,9 @@ def main(**options: Any) -> None:
     # Every video of a folder by optimisation, with videos to look at.
     python embed_video.py --network=faces.pkl --source=recordings/ --dest=latents.zip --preview
     \b
+    # Faces of a long recording, aligned as FFHQ's; where the face is lost the footage is split.
+    python embed_video.py --network=ffhq.pkl --source=interview.mp4 --start=1:30 --end=0:20:00 --align=ffhq --dest=latents.zip
+    \b
     # Codes that e4e or NVIDIA's projector has made.
     python embed_video.py --network=ffhq.pkl --source=latents.pt --fps=25 --dest=latents.zip
     """
@@ -83,37 +90,44 @@ def main(**options: Any) -> None:
                           'without an encoder codes are optimised anyway')
     if not os.path.isfile(opts.network):
         raise UserMistake(f'--network: there is no file {opts.network!r}')
+    parts = parts_of_sources(opts)
     device = choose_device(opts.device)
     require_folder(os.path.dirname(os.path.abspath(opts.dest)))
-    _run(opts, device)
+    _run(opts, parts, device)
 
-def _run(opts: types.SimpleNamespace, device: Any) -> None:
+def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | None]], device: Any) -> None:
     from networks.checkpoints import file_sha256, image_generator_reference, load_generator
     from training.code_files import CodeClip
-    from training.embedding import embed_all, open_sources, write_previews
+    from training.embedding import embed_all, open_sources, prepare_sources, write_previews
     from training.embedding_report import EmbeddingReport
+    from training.face_identity import FaceIdentity, is_installed
     from training.latent_dataset import LatentDataset, LatentDatasetWriter
 
     if os.path.exists(opts.dest) and not opts.overwrite:
         raise UserMistake(f'--dest: {opts.dest} already exists; choose another name, or replace it by --overwrite')
     G: Any = load_generator(opts.network, device=str(device), trust_pickle=opts.trust_pickle)
     clips = open_sources(
-        opts.source, num_ws=int(G.num_ws), w_dim=int(G.w_dim), fps=opts.fps, keep_damaged=opts.damaged == 'keep')
+        opts.source, num_ws=int(G.num_ws), w_dim=int(G.w_dim), fps=opts.fps, keep_damaged=opts.damaged == 'keep', parts=parts)
+    preparation = preparation_settings(opts)
     footage = any(not isinstance(clip, CodeClip) for clip in clips)
     encoder = _load_encoder(opts, G, device) if footage and opts.encoder else None
     embedding: dict[str, Any] = {
         'sources': [os.path.abspath(path) for path in opts.source], 'fps': opts.fps, 'damaged': opts.damaged,
         'method': _method(opts) if footage else 'codes taken over',
     }
+    with_report = footage if opts.quality_report is None else opts.quality_report
     if footage:
+        identity = opts.identity == 'yes' or (opts.identity == 'auto' and is_installed())
+        embedding.update(identity=with_report and opts.measure_every > 0 and identity,
+                         parts=parts, preparation=preparation.description())
         embedding.update(encoder_sha256=file_sha256(opts.encoder) if opts.encoder else None,
                          perceptual=opts.perceptual, chunk=opts.chunk, measure_every=opts.measure_every)
-    with_report = footage if opts.quality_report is None else opts.quality_report
     embedder = _make_embedder(opts, G, encoder, embedding if footage else {}) if footage or with_report else None
     if embedder is not None and with_report:
         embedder.report = EmbeddingReport(os.path.splitext(opts.dest)[0] + '-report', {
             'dataset': os.path.basename(opts.dest), 'image_generator': image_generator_reference(opts.network, G)['path'],
             'encoder': os.path.basename(opts.encoder) if opts.encoder else None, **embedding})
+        embedder.identity = FaceIdentity() if embedding.get('identity') else None
     rates = sorted({clip.fps for clip in clips})
     if len(rates) > 1:
         report(f'Note: the clips have different rates ({", ".join(f"{rate:g}" for rate in rates)} frames per second); '
@@ -124,6 +138,10 @@ def _run(opts: types.SimpleNamespace, device: Any) -> None:
     ) as writer:
         if writer.resumed:
             report(f'Going on with the interrupted run in {writer.partial_folder}.')
+        if footage:
+            # An encoder that sees more than the generator draws gets it.
+            size = max(int(G.img_resolution), int(getattr(encoder, 'img_resolution', 0) or 0))
+            clips = prepare_sources(clips, writer, preparation, size=size, skip_damaged=opts.damaged == 'skip')
         embed_all(clips, writer, embedder, skip_damaged=opts.damaged == 'skip')
     with LatentDataset(opts.dest) as dataset:
         report(f'{len(dataset.clips)} clips, {dataset.num_frames} frames at {dataset.fps:g} frames per second '

@@ -18,6 +18,7 @@ import torch
 
 from networks.errors import InputError
 from networks.psp_encoders import ImageEncoder
+from training.clip_preparation import PreparationSettings, describe_preparation, prepare_footage
 from training.clip_review import ClipReview, IdentityMeasure
 from training.code_files import CodeClip, holds_codes, open_codes
 from training.command_line import progress, report
@@ -26,7 +27,7 @@ from training.encoder_loss import shrink
 from training.footage import FootageClip, fit, open_footage
 from training.frame_bank import frames_to_images
 from training.inversion import Inversion
-from training.latent_dataset_writer import ClipWriter, LatentDatasetWriter
+from training.latent_dataset_writer import PREPARATION_FOLDER, ClipWriter, LatentDatasetWriter
 from training.video_output import VideoWriter
 from training.video_synthesis import render_codes
 
@@ -35,18 +36,27 @@ from training.video_synthesis import render_codes
 
 def open_sources(
     sources: Sequence[str], *, num_ws: int, w_dim: int, fps: float | None, keep_damaged: bool,
+    parts: Sequence[tuple[float | None, float | None]] | None = None,
 ) -> list[FootageClip | CodeClip]:
     """Finds the clips of all sources, footage and codes, with unique names.
+
+    Args:
+        sources: Paths.
+        num_ws, w_dim: What the image generator takes, for codes.
+        fps, keep_damaged: As of :func:`training.footage.open_footage`.
+        parts: Start and end of what shall be taken of each source, seconds; None: all.
 
     Raises:
         InputError: A source cannot be used.
     """
     clips: list[FootageClip | CodeClip] = []
-    for source in sources:
+    for source, (start, end) in zip(sources, parts or [(None, None)] * len(sources), strict=True):
         if holds_codes(source):
+            if start is not None or end is not None:
+                raise InputError(f'{source} holds codes; --start and --end are for footage (latents_tool.py cuts codes).')
             clips += open_codes(source, num_ws=num_ws, w_dim=w_dim, fps=fps)
         else:
-            clips += open_footage(source, fps=fps, keep_damaged=keep_damaged)
+            clips += open_footage(source, fps=fps, keep_damaged=keep_damaged, start=start, end=end)
     taken: set[str] = set()
     for index, clip in enumerate(clips):
         name, number = clip.name, 2
@@ -56,9 +66,35 @@ def open_sources(
         clips[index] = dataclasses.replace(clip, name=name)
     return clips
 
+def prepare_sources(
+    clips: Sequence[FootageClip | CodeClip], writer: LatentDatasetWriter, settings: PreparationSettings, *, size: int,
+    skip_damaged: bool,
+) -> list[FootageClip | CodeClip]:
+    """Splits and aligns the footage among the clips, says what is left out, and keeps that with the data set.
+
+    Args:
+        clips: As of :func:`open_sources`.
+        writer: Of the data set; the first look at the frames is kept in its partial folder.
+        settings, size, skip_damaged: As of :func:`training.clip_preparation.prepare_footage`.
+
+    Raises:
+        InputError: No clip is left, or one cannot be used.
+    """
+    footage = [clip for clip in clips if isinstance(clip, FootageClip)]
+    folder = os.path.join(writer.partial_folder, PREPARATION_FOLDER)
+    try:
+        prepared, entries = prepare_footage(footage, settings, size=size, folder=folder, skip_damaged=skip_damaged)
+    except InputError:
+        writer.forget_settings()  # nothing is embedded yet, so that other settings may be tried
+        raise
+    for line in describe_preparation(entries):
+        report(line)
+    writer.set_preparation(entries)
+    return [*prepared, *(clip for clip in clips if isinstance(clip, CodeClip))]
+
 def read_chunks(clip: FootageClip, chunk: int, start: int) -> Iterator[list[np.ndarray]]:
     """Yields the frames uint8 ``[H, W, 3]`` of a clip from frame ``start`` on, up to ``chunk`` at a time."""
-    frames = itertools.islice(clip.frames(), start, None)
+    frames = clip.frames(start)
     while part := list(itertools.islice(frames, chunk)):
         yield part
 
@@ -244,7 +280,11 @@ def _embed_footage(
         return False
     averages = part.averages()
     rate = (part.num_frames - first) / (time.perf_counter() - start_time)
-    part.close(fps=clip.fps, source=clip.source)
+    extra: dict[str, Any] = {}
+    if clip.quads is not None and clip.source_size is not None:
+        extra = {'first_frame': clip.first_frame, 'source_size': list(clip.source_size),
+                 'arrays': {'quads': np.broadcast_to(clip.quads, (part.num_frames, 4, 2))}}
+    part.close(fps=clip.fps, source=clip.source, **extra)
     quality = ''.join(f', {label} {averages[key]:{form}}' for key, label, form in (
         ('psnr', 'PSNR', '.2f'), ('lpips', 'LPIPS', '.4f'), ('identity', 'identity', '.3f'), ('jitter', 'jitter', '.3f'),
     ) if key in averages)

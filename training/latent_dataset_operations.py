@@ -93,6 +93,8 @@ def _copy(part: Selection, writer: LatentDatasetWriter, sigma: float | None = No
     arrays = part.dataset.frame_arrays(part.index)
     extra = {key: value for key, value in part.info.extra.items()
              if key != 'arrays' and (whole or key not in QUALITY_MEASURES)}
+    if isinstance(extra.get('first_frame'), int):
+        extra['first_frame'] += part.start
     clip.close(fps=part.info.fps, source=part.info.source,
                arrays={key: values[part.start : part.stop] for key, values in arrays.items()}, **extra)
 

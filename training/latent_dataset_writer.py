@@ -22,6 +22,7 @@ from training.frame_measures import FrameMeasures
 
 FORMAT_NAME = 'stylevideogan-latents'
 FORMAT_VERSION = 1
+PREPARATION_FOLDER = 'preparation'  # in DEST.partial: what the first look at the footage has found
 HEADER_SIZE = 128  # of our .npy files: fixed, so that the number of frames can be filled in at the end
 # Measures of clips whose averages, weighted by frames, stand for the whole data set ("quality" in dataset.json).
 QUALITY_MEASURES = ('psnr', 'lpips', 'identity', 'jitter', 'pixel_jitter', 'pixel_jitter_original')
@@ -120,6 +121,19 @@ class LatentDatasetWriter:
             raise InputError(f'{self.path}: two clips are called {name!r}.')
         return ClipWriter(self, name, restart=restart, chunk=chunk)
 
+    def set_preparation(self, entries: list[dict[str, Any]]) -> None:
+        """Keeps in ``dataset.json`` which pieces of the footage are clips, and which were left out and why."""
+        self._description['preparation'] = json.loads(json.dumps(entries))
+        self._save_description()
+
+    def forget_settings(self) -> None:
+        """Lets the next run have other settings, as long as no frame is embedded."""
+        if not os.listdir(self._file('clips')):
+            os.rmdir(self._file('clips'))
+            os.remove(self._file('dataset.json'))
+            if not os.listdir(self.partial_folder):
+                os.rmdir(self.partial_folder)
+
     def finish(self) -> None:
         """Writes the data set in one step and removes ``DEST.partial``.
 
@@ -215,6 +229,7 @@ class LatentDatasetWriter:
         for name in os.listdir(self._file('clips')):
             if f'clips/{name}' not in kept:
                 os.remove(self._file('clips', name))
+        shutil.rmtree(self._file(PREPARATION_FOLDER), ignore_errors=True)
         old = None
         if os.path.exists(self.path):
             old = self.path + '.old'

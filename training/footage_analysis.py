@@ -1,0 +1,171 @@
+"""One look at every frame of a recording before it is cut into clips: changes of the picture, faces, a checksum.
+
+What is found takes 212 bytes a frame, and lies on the disk a little later: a run that was killed goes on where it
+stopped. What one frame gives does not depend on where reading began, so the result is that of a run without interruption.
+"""
+
+import dataclasses
+import itertools
+import json
+import os
+import re
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from networks.errors import InputError
+from training.command_line import progress
+from training.face_landmarks import MAX_FACES, FaceDetector
+from training.footage import FootageClip
+from training.scene_cuts import REACH, ChangeMeter
+
+ROW = np.dtype([
+    ('checksum', '<u4'),
+    ('changes', '<f4', (REACH,)),           # of training.scene_cuts.ChangeMeter
+    ('num_faces', '<u4'),
+    ('points', '<f4', (MAX_FACES, 4, 2)),   # of training.face_landmarks.Face, the largest first
+    ('boxes', '<f4', (MAX_FACES, 4)),
+])
+VERSION = 1
+SECONDS_BETWEEN_WRITES = 2.0
+
+#----------------------------------------------------------------------------
+
+@dataclasses.dataclass(frozen=True)
+class Analysis:
+    """What was found in a recording.
+
+    Attributes:
+        rows: One a frame, of type ``ROW``.
+        size: (width, height) of the frames, pixels.
+    """
+
+    rows: np.ndarray
+    size: tuple[int, int]
+
+def analyse(
+    clip: FootageClip, index: int, folder: str, *, detector: Callable[[], FaceDetector] | None, model: str | None,
+) -> Analysis:
+    """Looks at all frames of a recording, or goes on with what an interrupted run has left.
+
+    Args:
+        clip: As :func:`training.footage.open_footage` gives it.
+        index: Of the recording among the sources.
+        folder: Where the result is kept.
+        detector: Gives the detector of faces when it is needed; None: no faces are looked for.
+        model: Identity of the detector, None without one.
+
+    Raises:
+        InputError: A frame cannot be decoded.
+    """
+    os.makedirs(folder, exist_ok=True)
+    stem = os.path.join(folder, f'{index:05d}-{re.sub(r"[^A-Za-z0-9_.-]+", "_", clip.name)[:80]}')
+    store = _Store(stem, {'version': VERSION, 'source': clip.identity, 'detector': model})
+    while not store.complete:
+        try:
+            _look_at_frames(clip, store, detector)
+        except _OtherFramesError:
+            store.restart()  # the recording cannot be entered in the middle, or is not what it was
+    assert store.size is not None
+    return Analysis(store.read(), store.size)
+
+def checksum(frame: np.ndarray) -> int:
+    """Returns a number that two different frames hardly share; large frames are looked at in part."""
+    step = max(min(frame.shape[:2]) // 256, 1)
+    return zlib.crc32(frame[::step, ::step].tobytes())
+
+#----------------------------------------------------------------------------
+
+class _OtherFramesError(Exception):
+    """Frames that were read again are not those of the interrupted run."""
+
+class _Store:
+    """Rows of one recording on the disk: ``STEM.rows`` holds them, ``STEM.json`` tells whose they are and if all are there."""
+
+    def __init__(self, stem: str, identity: dict[str, Any]) -> None:
+        self._rows, self._about, self._identity = stem + '.rows', stem + '.json', identity
+        self.size: tuple[int, int] | None = None
+        self.complete = False
+        about = self._read_about()
+        if about is None or about.get('identity') != identity or not os.path.isfile(self._rows):
+            self.restart()
+        else:
+            self.size = tuple(about['size']) if about.get('size') else None
+            self.complete = about.get('num_frames') is not None
+            # A kill may have left a part of a row.
+            self.num_rows = os.path.getsize(self._rows) // ROW.itemsize
+            os.truncate(self._rows, self.num_rows * ROW.itemsize)
+            if self.complete and about['num_frames'] != self.num_rows:
+                self.restart()
+
+    def restart(self) -> None:
+        self.complete, self.num_rows = False, 0
+        with open(self._rows, 'wb'):
+            pass
+        self._write_about(None)
+
+    def read(self) -> np.ndarray:
+        return np.fromfile(self._rows, dtype=ROW)
+
+    def append(self, rows: np.ndarray) -> None:
+        with open(self._rows, 'rb+') as file:
+            file.seek(self.num_rows * ROW.itemsize)
+            file.write(rows.tobytes())
+        if self.num_rows == 0:
+            self._write_about(None)
+        self.num_rows += len(rows)
+
+    def finish(self) -> None:
+        with open(self._rows, 'rb+') as file:
+            os.fsync(file.fileno())
+        self._write_about(self.num_rows)
+        self.complete = True
+
+    def _read_about(self) -> dict[str, Any] | None:
+        try:
+            with open(self._about, encoding='utf-8') as file:
+                about = json.load(file)
+        except (FileNotFoundError, ValueError):
+            return None
+        return about if isinstance(about, dict) else None
+
+    def _write_about(self, num_frames: int | None) -> None:
+        temporary = self._about + '.tmp'
+        with open(temporary, 'w', encoding='utf-8') as file:
+            json.dump({'identity': self._identity, 'size': self.size, 'num_frames': num_frames}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self._about)
+
+def _look_at_frames(clip: FootageClip, store: _Store, detector: Callable[[], FaceDetector] | None) -> None:
+    before = store.read()
+    begin = max(store.num_rows - REACH, 0)
+    meter, pending, written = ChangeMeter(), [], time.monotonic()
+    with progress(total=clip.expected_frames, initial=store.num_rows, description=f'looking at {clip.name}') as bar:
+        for number, frame in zip(itertools.count(begin), clip.frames(begin), strict=False):
+            changes = meter.update(frame)
+            if number < len(before):
+                if before[number]['checksum'] != checksum(frame):
+                    raise _OtherFramesError
+                continue
+            row = np.zeros((), ROW)
+            row['checksum'], row['changes'] = checksum(frame), changes
+            for place, face in enumerate(detector().detect(frame) if detector else []):
+                row['num_faces'] = place + 1
+                row['points'][place], row['boxes'][place] = face.points, face.box
+            store.size = (frame.shape[1], frame.shape[0])
+            pending.append(row)
+            if time.monotonic() - written > SECONDS_BETWEEN_WRITES:
+                store.append(np.stack(pending))
+                pending, written = [], time.monotonic()
+            bar.update(1)
+    if pending:
+        store.append(np.stack(pending))
+    if store.num_rows == 0:
+        raise InputError(f'{clip.source} has no frames.')
+    store.finish()
+
+#----------------------------------------------------------------------------
