@@ -118,10 +118,10 @@ def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | No
     with_report = footage if opts.quality_report is None else opts.quality_report
     if footage:
         identity = opts.identity == 'yes' or (opts.identity == 'auto' and is_installed())
-        embedding.update(identity=with_report and opts.measure_every > 0 and identity,
-                         parts=parts, preparation=preparation.description())
+        embedding.update(parts=parts, preparation=preparation.description())
         embedding.update(encoder_sha256=file_sha256(opts.encoder) if opts.encoder else None,
-                         perceptual=opts.perceptual, chunk=opts.chunk, measure_every=opts.measure_every)
+                         perceptual=opts.perceptual, chunk=opts.chunk, measure_every=opts.measure_every,
+                         identity=with_report and opts.measure_every > 0 and identity)
     embedder = _make_embedder(opts, G, encoder, embedding if footage else {}) if footage or with_report else None
     if embedder is not None and with_report:
         embedder.report = EmbeddingReport(os.path.splitext(opts.dest)[0] + '-report', {
