@@ -138,7 +138,7 @@ def test_disk_full_at_frame_ten_thousand(
     with VideoWriter(tmp_path / 'long.mp4', fps=50, preset='ultrafast', crf=40) as video:
         for t in range(10_240):
             video.write(shades[t // 40 % 8])
-    options = (f'--encoder={encoder}', '--chunk=512', '--measure-every=0', '--no-report')
+    options = (f'--encoder={encoder}', '--chunk=512', '--measure-every=0', '--no-report', '--scene-cuts=ignore')
     dest, limit = tmp_path / 'data.zip', 128 + 10_000 * 4 * NUM_WS * W_DIM
 
     class SmallDisk(io.FileIO):
