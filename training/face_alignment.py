@@ -122,9 +122,9 @@ def cut_out(frame: np.ndarray, quad: np.ndarray, size: int) -> np.ndarray:
     missing_after = np.maximum(highest - first + border - np.array(image.size), 0)
     corners -= first
     if max(missing_before.max(), missing_after.max()) > border - 4:
-        least = round(0.3 * side)
+        least = max(round(0.3 * side), 1)
         before, after = np.maximum(missing_before, least), np.maximum(missing_after, least)
-        image = PIL.Image.fromarray(_continued(np.asarray(image), before, after, blur=0.02 * side))
+        image = PIL.Image.fromarray(_continued(np.asarray(image), before, after, blur=max(0.02 * side, 0.01)))
         corners += before
     drawn = size * SUPERSAMPLING
     # Pillow counts from the corner of the first pixel, not from its centre.

@@ -71,7 +71,7 @@ def find_cuts(changes: np.ndarray) -> list[int]:
     for frame in np.flatnonzero(steps[1:] > THRESHOLD) + 1:
         around = np.concatenate([steps[max(frame - NEIGHBOURS, 1) : frame], steps[frame + 1 : frame + 1 + NEIGHBOURS]])
         around = around[around > DUPLICATE]
-        usual = float(around.mean()) if len(around) else 0.0
+        usual = float(np.median(around)) if len(around) else 0.0
         if steps[frame] > RATIO * usual:
             candidates.append(int(frame))
     flashes = set()
