@@ -90,14 +90,17 @@ def test_options_in_the_documentation_exist(root: pathlib.Path) -> None:
     """Every command line in an indented or fenced block uses options that the command has."""
     wrong = []
     for page in documents(root):
-        text = page.read_text().replace('\\\n', ' ')
-        for command, arguments in re.findall(r'python (?:\S*/)?(\w+\.py)([^\n`|>]*)', text):
+        page_text = page.read_text().replace('\\\n', ' ')
+        for command, arguments in re.findall(r'python (?:\S*/)?(\w+\.py)([^\n`|>]*)', page_text):
             folders = (root, root / 'benchmarks', root / 'tests' / 'fuzz')
             source = next((folder / command for folder in folders if (folder / command).exists()), None)
             if source is None:
                 wrong.append(f'{page.relative_to(root)}: {command}')
                 continue
-            known = set(re.findall(r"'(--[a-z-]+)'", source.read_text())) | {'--help'}
+            text = source.read_text()
+            if 'preparation_options' in text:  # options that several commands share
+                text += (root / 'training' / 'preparation_options.py').read_text()
+            known = set(re.findall(r"'(--[a-z-]+)'", text)) | {'--help'}
             wrong += [f'{page.relative_to(root)}: {command} {option}'
                       for option in re.findall(r'(?<!\S)(--[a-z-]+)', arguments) if option not in known]
     assert wrong == []

@@ -132,7 +132,7 @@ def open_footage(
         clips += _open_source(os.fspath(path), fps, keep_damaged)
     if start is not None or end is not None:
         clips = [clip.between(start, end) for clip in clips]
-    return _with_unique_names(clips)
+    return with_unique_names(clips)
 
 def fit(frame: np.ndarray, resolution: int) -> np.ndarray:
     """Makes a frame square: cuts out the centre, then resizes.
@@ -299,7 +299,8 @@ def _seconds(time: float) -> str:
 def _stem(path: str) -> str:
     return os.path.splitext(os.path.basename(path))[0]
 
-def _with_unique_names(clips: list[FootageClip]) -> list[FootageClip]:
+def with_unique_names(clips: Iterable[FootageClip]) -> list[FootageClip]:
+    """Numbers names that occur more than once."""
     taken: set[str] = set()
     result = []
     for clip in clips:

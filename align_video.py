@@ -1,0 +1,122 @@
+"""Prepare recordings: split them at scene cuts and lost faces, align the faces, and write the result as video or images."""
+
+import json
+import os
+import re
+import shutil
+import types
+from typing import Any
+
+import click
+import numpy as np
+
+from training.command_line import FPS, POSITIVE_INT, UserMistake, clear_errors, command, progress, report, require_folder
+from training.preparation_options import parts_of_sources, preparation_options, preparation_settings
+
+#----------------------------------------------------------------------------
+
+@command()
+
+# What to prepare.
+@click.option('--source',    help='Video, folder or zip of frames, folder of videos; may be repeated', metavar='FOOTAGE', type=str, required=True, multiple=True)  # noqa: E501
+@click.option('--dest',      help='Folder to write: a video, or a folder of images, for each clip', metavar='DIR', type=str, required=True)  # noqa: E501
+@click.option('--size',      help='Side of the frames, pixels', metavar='INT', type=POSITIVE_INT, default=256)
+@click.option('--format',    help='H.264 video, or images without loss', type=click.Choice(['mp4', 'png']), default='mp4')
+@click.option('--fps',       help='Videos: resample to this rate; images: the rate that they have', metavar='FPS', type=FPS)
+@click.option('--damaged',   help='Recordings that cannot be decoded to their end: stop, keep the frames before, or skip them', type=click.Choice(['stop', 'keep', 'skip']), default='stop')  # noqa: E501
+
+# Footage: which part, split where, aligned how.
+@preparation_options
+@clear_errors
+def main(**options: Any) -> None:
+    """Split and align recordings as embed_video.py does, and write the clips.
+
+    For training an encoder on aligned frames (train_encoder.py --data=DIR), for other tools, and for looking at what
+    embedding will see (embed_video.py --source=DIR --align=none embeds it). Each clip has its quads.npy beside or inside,
+    the corners of what was cut out of each frame; preparation.json tells what was left out and why. An interrupted run
+    goes on when the same command is given again.
+
+    Examples:
+
+    \b
+    # Faces of a folder of recordings, aligned as FFHQ's, for an encoder of a 256x256 generator.
+    python align_video.py --source=recordings/ --align=ffhq --size=256 --dest=aligned
+    \b
+    # A part of one recording as images.
+    python align_video.py --source=talk.mp4 --start=1:30 --end=2:00 --align=ffhq --size=1024 --format=png --dest=aligned
+    """
+    opts = types.SimpleNamespace(**options)
+    if os.path.exists(opts.dest):
+        raise UserMistake(f'--dest: {opts.dest} already exists; choose another name, or remove it')
+    parts, settings = parts_of_sources(opts), preparation_settings(opts)
+    require_folder(os.path.dirname(os.path.abspath(opts.dest)))
+    _run(opts, parts, settings)
+
+def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | None]], settings: Any) -> None:
+    from training.clip_preparation import describe_preparation, prepare_footage
+    from training.footage import open_footage, with_unique_names
+
+    sources = [clip for source, (start, end) in zip(opts.source, parts, strict=True)
+               for clip in open_footage(source, fps=opts.fps, keep_damaged=opts.damaged == 'keep', start=start, end=end)]
+    about = json.loads(json.dumps({
+        'sources': [os.path.abspath(path) for path in opts.source], 'parts': parts, 'fps': opts.fps, 'size': opts.size,
+        'format': opts.format, 'damaged': opts.damaged, 'preparation': settings.description()}))
+    partial = opts.dest.rstrip('/') + '.partial'
+    clips, pieces = prepare_footage(
+        with_unique_names(sources), settings, size=opts.size, folder=os.path.join(partial, 'preparation'),
+        skip_damaged=opts.damaged == 'skip')
+    for line in describe_preparation(pieces):
+        report(line)
+    _continue(partial, about)
+    for clip in clips:
+        _write_clip(clip, os.path.join(partial, *_parts_of_name(clip.name)), opts)
+    with open(os.path.join(partial, 'preparation.json'), 'w', encoding='utf-8') as file:
+        json.dump({**about, 'pieces': pieces}, file, indent=2)
+    os.remove(os.path.join(partial, 'settings.json'))
+    shutil.rmtree(os.path.join(partial, 'preparation'))
+    os.rename(partial, opts.dest)
+    report(f'{len(clips)} clips with {sum(clip.num_frames or 0 for clip in clips)} frames are in {opts.dest}')
+
+def _continue(partial: str, about: dict[str, Any]) -> None:
+    """Makes sure that what an interrupted run has left was made with the same settings."""
+    path = os.path.join(partial, 'settings.json')
+    os.makedirs(partial, exist_ok=True)
+    try:
+        with open(path, encoding='utf-8') as file:
+            before = json.load(file)
+    except (FileNotFoundError, ValueError):
+        before = None
+    if before not in (None, about):
+        raise UserMistake(f'{partial} holds an interrupted run with other settings; remove this folder to begin anew, or give '
+                          'the settings of that run to finish it')
+    with open(path, 'w', encoding='utf-8') as file:
+        json.dump(about, file)
+
+def _parts_of_name(name: str) -> list[str]:
+    return [re.sub(r'[^\w.-]+', '_', part) for part in name.split('/')]
+
+def _write_clip(clip: Any, path: str, opts: types.SimpleNamespace) -> None:
+    """Writes one clip; ``quads.npy``, which comes last, says that it is whole."""
+    from training.footage import fit
+    from training.video_output import PngWriter, VideoWriter
+
+    quads = os.path.join(path, 'quads.npy') if opts.format == 'png' else path + '.quads.npy'
+    if os.path.isfile(quads):
+        return
+    os.makedirs(os.path.dirname(quads), exist_ok=True)
+    writer: Any = VideoWriter(path + '.mp4', fps=clip.fps) if opts.format == 'mp4' else PngWriter(path)
+    count = 0
+    with writer, progress(total=clip.expected_frames, description=clip.name) as bar:
+        for frame in clip.frames():
+            writer.write(fit(frame, opts.size))
+            count += 1
+            bar.update(1)
+    temporary = path + '.quads.tmp'  # not in the folder: a writer replaces nothing but frames
+    with open(temporary, 'wb') as file:
+        np.save(file, np.broadcast_to(clip.quads, (count, 4, 2)))
+    os.replace(temporary, quads)
+
+#----------------------------------------------------------------------------
+
+if __name__ == '__main__':
+    main()
