@@ -40,7 +40,7 @@ METHODS: dict[str, tuple[bool, bool, bool]] = {
     'encoder and refinement': (True, True, False),
     'encoder and refinement, smooth': (True, True, True),
 }
-EVALUATIONS = (5, 10, 20, 40, 80)                        # after which refinement is looked at
+EVALUATIONS = (5, 10, 20, 40, 80, 160)                   # after which refinement is looked at
 LOOKS = (10, 20, 50, 100, 150, 200, 300, 400, 600, 800)  # steps after which the projection is looked at
 
 # ----------------------------------------------------------------------------------------------------------------------
