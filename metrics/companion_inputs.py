@@ -121,6 +121,7 @@ class CodeInputs:
             self.fps = float(getattr(dataset, 'fps', 25))
         finally:
             dataset.close()
+        self.metric = metric
         self._generator = copy.deepcopy(opts.G).eval().requires_grad_(False).to(opts.device)
         self._progress = opts.progress.sub(tag=f'{metric} videos')
 
@@ -131,6 +132,10 @@ class CodeInputs:
     def videos(self, num_frames: int) -> Iterator[torch.Tensor]:
         """Points [T, C + 32] of videos of the first seeds."""
         return self._generate(self.points, num_frames)
+
+    def results(self, results: dict[str, float]) -> dict[str, float]:
+        """Named results, with what all of these metrics say of their inputs."""
+        return named(self.metric, {**results, 'first_seed': 0, 'real_clips': len(self.points.real)})
 
     def _generate(self, space: Any, num_frames: int) -> Iterator[torch.Tensor]:
         count = GENERATED_CODES if num_frames <= LONG else GENERATED_CODES_LONG
@@ -183,7 +188,8 @@ class PictureInputs:
         self.opts, self.metric = opts, metric
         self.real_set, self.fake_set = (_open(opts.G_kwargs[f'{name}_videos']) for name in ('real', 'fake'))
         self.fps = float(self.real_set.fps)
-        if abs(self.fake_set.fps / self.fps - 1) > RATE_TOLERANCE:
+        known = all(getattr(videos, 'fps_is_known', True) for videos in (self.real_set, self.fake_set))
+        if known and abs(self.fake_set.fps / self.fps - 1) > RATE_TOLERANCE:
             raise InputError(f'the real videos have {self.fps:g} frames per second and the others {self.fake_set.fps:g}, so the '
                              'same motion has two speeds; bring both to one rate with --fps')
 

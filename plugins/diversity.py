@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from metrics.companion_inputs import CodeInputs, PictureInputs, add_lengths, named
+from metrics.companion_inputs import CodeInputs, PictureInputs, add_lengths
 from metrics.diversity import Diversity
 
 LENGTHS = (200, 1000)
@@ -30,7 +30,7 @@ def _latent(opts: Any, metric: str, num_frames: int) -> dict[str, float]:
     inputs = CodeInputs(opts, metric)
     videos = list(inputs.videos(num_frames))
     real = Diversity(inputs.points.real, len(videos), WINDOW)
-    return named(metric, real.compare(_windows(videos, num_frames)))
+    return inputs.results(real.compare(_windows(videos, num_frames)))
 
 
 def _pictures(opts: Any, metric: str, num_frames: int) -> dict[str, float]:

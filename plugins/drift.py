@@ -9,7 +9,7 @@ to read it. Also for 200 and 4000 frames.
 
 from typing import Any
 
-from metrics.companion_inputs import CodeInputs, PictureInputs, add_lengths, named
+from metrics.companion_inputs import CodeInputs, PictureInputs, add_lengths
 from metrics.drift import Drift
 from metrics.frame_points import colour_statistics
 
@@ -20,7 +20,7 @@ def _latent(opts: Any, metric: str, num_frames: int) -> dict[str, float]:
     """Drift of codes, 1 as real footage."""
     inputs = CodeInputs(opts, metric)
     real = Drift(inputs.points.real_coordinates, num_frames)
-    return named(metric, real.compare(inputs.coordinates(num_frames)))
+    return inputs.results(real.compare(inputs.coordinates(num_frames)))
 
 
 def _pictures(opts: Any, metric: str, num_frames: int) -> dict[str, float]:

@@ -8,7 +8,7 @@ motion_200f          pictures, of any two sets of videos
 
 from typing import Any
 
-from metrics.companion_inputs import CodeInputs, PictureInputs, add_lengths, named
+from metrics.companion_inputs import CodeInputs, PictureInputs, add_lengths
 from metrics.motion_statistics import MotionStatistics
 
 LENGTHS = (200, 1000)
@@ -18,7 +18,7 @@ def _latent(opts: Any, metric: str, num_frames: int) -> dict[str, float]:
     """Log-spectral distance of the motion of codes, in decibels."""
     inputs = CodeInputs(opts, metric)
     real = MotionStatistics(inputs.points.real_coordinates, inputs.fps, scaled=True)
-    return named(metric, real.compare(inputs.coordinates(num_frames)))
+    return inputs.results(real.compare(inputs.coordinates(num_frames)))
 
 
 def _pictures(opts: Any, metric: str, num_frames: int) -> dict[str, float]:

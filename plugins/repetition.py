@@ -9,7 +9,7 @@ says how to read it. Also for 200 and 4000 frames.
 
 from typing import Any
 
-from metrics.companion_inputs import CodeInputs, PictureInputs, add_lengths, named
+from metrics.companion_inputs import CodeInputs, PictureInputs, add_lengths
 from metrics.repetition import Repetition
 
 LENGTHS = (200, 1000, 4000)
@@ -19,7 +19,7 @@ def _latent(opts: Any, metric: str, num_frames: int) -> dict[str, float]:
     """Repetition of codes, 0 as real footage to 1."""
     inputs = CodeInputs(opts, metric)
     real = Repetition(inputs.points.real, num_frames)
-    return named(metric, real.compare(inputs.videos(num_frames)))
+    return inputs.results(real.compare(inputs.videos(num_frames)))
 
 
 def _pictures(opts: Any, metric: str, num_frames: int) -> dict[str, float]:

@@ -10,8 +10,9 @@ import torch
 
 import dnnlib
 from metrics import companion_inputs, metric_main, repetition
+from metrics.best_value import best_of
 from metrics.bootstrap_interval import bootstrap_interval
-from metrics.discovery import discover_metrics
+from metrics.discovery import discover_metrics, find_metric
 from metrics.diversity import Diversity, vendi_score
 from metrics.drift import Drift
 from metrics.frame_points import LatentPoints, colour_statistics, small_pictures
@@ -327,6 +328,11 @@ def test_latent_metrics_through_the_host_interface() -> None:
         assert results[f'{metric}_videos'] == 64
         assert all(isinstance(value, (int, float)) and math.isfinite(value) for value in results.values())
         assert results == calculate(metric, **options)
+    for metric in ('repetition_latent_120f', 'drift_latent_120f'):   # made when asked for
+        assert pathlib.Path(find_metric(metric)).stem == metric.split('_')[0]
+        assert math.isfinite(calculate(metric, **options)[metric])
+        assert best_of(metric) == (1 if metric.startswith('drift') else 'lower')
+    assert find_metric('repetition_latent_f') is None
     with pytest.raises(InputError, match='repetition_200f, which compares any two sets'):
         calculate('repetition_latent_200f')
     with pytest.raises(InputError, match='6 windows'):

@@ -165,9 +165,10 @@ def test_best_of_values():
 def test_two_ranks(tmp_path, root, tiny_latents):
     process = subprocess.run(
         [sys.executable, str(root / 'train_video.py'), f'--outdir={tmp_path / "runs"}', f'--data={tiny_latents}', *SMALL,
-         '--kimg=2', '--tick=1', '--preview-frames=0', '--gpus=2'],
+         '--kimg=2', '--tick=1', '--preview-frames=0', '--gpus=2', '--metrics=drift_latent_100f'],
         capture_output=True, text=True, timeout=120, env={**os.environ, 'OMP_NUM_THREADS': '1'})
     assert process.returncode == 0, process.stderr
+    assert process.stdout.count('drift_latent_100f has no value, and the training goes on: no real clip has 100 frames') == 1
     (path,) = only_run(tmp_path).glob('network-snapshot-*.pkl')
     snapshot = checkpoints.load_snapshot(str(path))
     assert snapshot['training_options']['num_gpus'] == 2

@@ -11,7 +11,7 @@ from typing import Any
 
 import dnnlib
 from metrics import metric_main, metric_utils
-from metrics.discovery import discover_metrics, load_metric_file
+from metrics.discovery import discover_metrics, find_metric, load_metric_file
 from networks import checkpoints
 from networks.errors import InputError
 from training.best_snapshot import mark_best
@@ -39,6 +39,7 @@ def prepare_metrics(names: Sequence[str], plugins: Sequence[str], data: str) -> 
         return None
     known, broken = discover_metrics()
     available = {**known, **{name: path for path in plugins for name in load_metric_file(path)}}
+    available |= {name: path for name in names if name not in available and (path := find_metric(name)) is not None}
     unknown = [name for name in names if name not in available]
     if unknown:
         hint = ''.join(f'; {path} could not be imported: {error}' for path, error in broken.items())
