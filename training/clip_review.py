@@ -114,9 +114,9 @@ class ClipReview:
 
     def shown_frames(self) -> tuple[list[ShownFrame], list[ShownFrame]]:
         """Returns frames at equal distances, and those with the largest error, worst first."""
-        chosen = np.unique(np.linspace(0, len(self._even) - 1, NUM_EVEN).round().astype(int)) if self._even else []
+        chosen = np.unique(np.linspace(0, max(len(self._even) - 1, 0), NUM_EVEN).round().astype(int))
         worst = [item[2] for item in sorted(self._worst, key=lambda item: (-item[0], item[1]))]
-        return [self._even[index] for index in chosen], worst
+        return [self._even[index] for index in chosen if self._even], worst
 
     def close(self) -> None:
         """Puts the video in its place."""

@@ -177,7 +177,8 @@ def split_by_group(
     lengths = {name: sum(dataset.clips[index].num_frames for index in indices) for name, indices in groups.items()}
     order = sorted(groups)
     np.random.RandomState(seed).shuffle(order)
-    wanted, chosen, length = test_fraction * dataset.num_frames, set(), 0
+    wanted, length = test_fraction * dataset.num_frames, 0
+    chosen: set[str] = set()
     for name in order:
         if len(chosen) < len(groups) - 1 and abs(length + lengths[name] - wanted) < abs(length - wanted):
             chosen.add(name)

@@ -177,9 +177,9 @@ class LatentDatasetWriter:
                     f'({_difference(key, old, new)}); '
                     'remove this folder to begin anew, or give the settings of that run to finish it.'
                 )
-        for file in clip_files(before['clips']):
-            if not os.path.isfile(self._file(*file.split('/'))):
-                raise InputError(f'{self.partial_folder}: {file} is missing; remove this folder to begin anew.')
+        for member in clip_files(before['clips']):
+            if not os.path.isfile(self._file(*member.split('/'))):
+                raise InputError(f'{self.partial_folder}: {member} is missing; remove this folder to begin anew.')
         self._description['clips'] = before['clips']
 
     def _save_description(self) -> None:
