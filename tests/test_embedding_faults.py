@@ -114,6 +114,30 @@ def test_killed_again_and_again_ends_with_the_same_bytes(
     assert names[0] == names[1]  # nothing half-made is left
 
 
+@pytest.mark.parametrize('stop_after', [1, 6])
+def test_without_a_report_an_interruption_changes_nothing_either(
+    tiny_generator: pathlib.Path, encoder: pathlib.Path, recordings: pathlib.Path, tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch, stop_after: int,
+) -> None:
+    options = ['--chunk=4', '--steps=6', '--first-steps=6', '--stop=0', '--refine', f'--encoder={encoder}', '--no-report',
+               '--measure-every=2']
+    assert run(tiny_generator, recordings, tmp_path / 'whole.zip', *options).exit_code == 0
+    append, calls = latent_dataset_writer.ClipWriter.append, []
+
+    def interrupted(*arguments: Any) -> None:
+        if len(calls) == stop_after:
+            raise KeyboardInterrupt
+        calls.append(append(*arguments))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(latent_dataset_writer.ClipWriter, 'append', interrupted)
+        result = run(tiny_generator, recordings, tmp_path / 'parts.zip', *options)
+    assert result.exit_code == 130
+    assert 'run the same command again' in result.output
+    assert run(tiny_generator, recordings, tmp_path / 'parts.zip', *options).exit_code == 0
+    assert (tmp_path / 'parts.zip').read_bytes() == (tmp_path / 'whole.zip').read_bytes()
+
+
 def test_a_kill_between_the_last_frame_and_the_entry_costs_nothing(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
