@@ -67,7 +67,10 @@ def info(paths: tuple[str, ...], sha256: bool, as_json: bool) -> None:
 @click.option('--overwrite', help='Replace DEST if it exists', is_flag=True)
 @clear_errors
 def merge(data: tuple[str, ...], dest: str, force: bool, overwrite: bool) -> None:
-    """Join data sets of one image generator; clips of equal names get numbers."""
+    """Join data sets of one image generator.
+
+    Clips of equal names get numbers.
+    """
     import contextlib
 
     from training.latent_dataset import LatentDataset
@@ -138,7 +141,10 @@ def _divide(dataset: Any, opts: types.SimpleNamespace) -> tuple[list[Any], list[
 @click.option('--overwrite', help='Replace DEST if it exists', is_flag=True)
 @clear_errors
 def smooth(data: str, dest: str, sigma: float, overwrite: bool) -> None:
-    """Low-pass filter codes over time, for those of encoders that judge every frame by itself."""
+    """Low-pass filter codes over time.
+
+    For those of encoders, which judge every frame by itself.
+    """
     from training.latent_dataset import LatentDataset
     from training.latent_dataset_operations import whole_clips, write_selections
 
@@ -156,7 +162,10 @@ def smooth(data: str, dest: str, sigma: float, overwrite: bool) -> None:
 @click.option('--json', 'as_json', help='One line of JSON instead of text', is_flag=True)
 @clear_errors
 def stats(path: str, frames: int, as_json: bool) -> None:
-    """Measure motion, jitter and variance, and find clips that resemble each other."""
+    """Measure motion, jitter, variance; find clips that resemble.
+
+    The numbers are explained in docs/latents.md.
+    """
     from training.latent_dataset import LatentDataset
     from training.latent_statistics import measure, measures_text
 
@@ -220,7 +229,7 @@ def preview(**options: Any) -> None:
 @click.option('--trust-pickle', help='Allow source text inside the pickle of the image generator to run', is_flag=True)
 @clear_errors
 def convert(**options: Any) -> None:
-    """Turn a data set into files for other tools, a zip into a folder or back, or codes of other tools into a data set.
+    """Convert to and from files of other tools, or a zip to a folder.
 
     .npz holds `w` [T, num_ws, w_dim] and `fps`, .npy the array, .pt a tensor.
     """

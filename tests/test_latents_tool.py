@@ -63,6 +63,11 @@ def clips_of(path: pathlib.Path) -> dict[str, np.ndarray]:
 # Looking
 
 
+def test_mistakes_in_the_command_itself_are_one_sentence() -> None:
+    for arguments, words in ((['bogus'], 'No such command'), ([], 'Missing command'), (['merge', '--dest=x.zip'], "'--data'")):
+        assert words in sentence_of(run(*arguments))
+
+
 def test_info_and_stats_tell_what_is_there(data: pathlib.Path, tmp_path: pathlib.Path) -> None:
     result = run('info', data)
     assert result.exit_code == 0, result.output

@@ -197,7 +197,7 @@ def command(**kwargs: Any) -> Callable[[Callable[..., Any]], click.Command]:
 
 def command_group(**kwargs: Any) -> Callable[[Callable[..., Any]], ClearGroup]:
     """`click.group` likewise; its `.command()` makes the commands in it."""
-    return click.group(cls=ClearGroup, context_settings=CONTEXT_SETTINGS, **kwargs)
+    return click.group(cls=ClearGroup, context_settings=CONTEXT_SETTINGS, no_args_is_help=False, **kwargs)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
