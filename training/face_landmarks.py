@@ -5,12 +5,14 @@ mouth. The detector is MediaPipe's Face Landmarker, which gives 478 points; file
 dlib and most other detectors number them.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.util
 import itertools
 import os
 import zipfile
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -68,10 +70,11 @@ class FaceDetector:
         self._image = lambda frame: mediapipe.Image(
             image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(frame))
         try:
-            self._landmarker: Any = vision.FaceLandmarker.create_from_options(vision.FaceLandmarkerOptions(
-                base_options=BaseOptions(model_asset_buffer=content), num_faces=MAX_FACES,
-                running_mode=vision.RunningMode.IMAGE,
-            ))
+            with _silent_standard_error():
+                self._landmarker: Any = vision.FaceLandmarker.create_from_options(vision.FaceLandmarkerOptions(
+                    base_options=BaseOptions(model_asset_buffer=content), num_faces=MAX_FACES,
+                    running_mode=vision.RunningMode.IMAGE,
+                ))
         except (RuntimeError, ValueError) as error:
             raise InputError(f'{path} is not a model of MediaPipe\'s Face Landmarker: {" ".join(str(error).split())}.') from error
 
@@ -113,6 +116,23 @@ class FaceDetector:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None,
     ) -> None:
         self.close()
+
+@contextlib.contextmanager
+def _silent_standard_error() -> Iterator[None]:
+    """Keeps a library's own log lines away, which go to the file descriptor and have no switch."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # a program without standard error
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 def _steps(length: int, side: int) -> list[int]:
     """Returns where pieces of ``side`` pixels begin that overlap by at least half of it and cover ``length``."""
