@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from metrics.bootstrap_interval import bootstrap_interval
+from metrics.frame_points import stretches
 from networks.errors import InputError
 
 
@@ -59,8 +60,7 @@ class Drift:
         if num_frames < 4 * block:
             raise InputError(f'drift in {num_frames} frames cannot be measured with blocks of {block}: a video needs at least '
                              f'{4 * block} frames')
-        usable = [sequence[begin:begin + num_frames] for sequence in real for begin in range(0, len(sequence), num_frames)]
-        usable = [stretch for stretch in usable if len(stretch) >= 4 * block]
+        usable = [stretch for sequence in real if len(sequence) >= 4 * block for stretch in stretches(sequence, num_frames)]
         if not usable:
             raise InputError(f'no real clip has {4 * block} frames, so there is no telling how far real footage goes from its '
                              'beginning; give longer clips')

@@ -114,3 +114,10 @@ def colour_statistics(points: torch.Tensor) -> torch.Tensor:
     """Points of pictures [T, 3 * 32 * 32] -> mean and standard deviation of each colour over the picture, grey levels [T, 6]."""
     channels = points.unflatten(1, (3, GRID * GRID)).double() * (3 * GRID * GRID) ** 0.5
     return torch.cat([channels.mean(dim=2), channels.std(dim=2, unbiased=False)], dim=1)
+
+
+def stretches(sequence: torch.Tensor, num_frames: int) -> list[torch.Tensor]:
+    """Cut a sequence [T, C] into as few stretches of `num_frames` frames as cover it, evenly; a shorter one stays whole."""
+    count = -(-len(sequence) // num_frames)
+    starts = np.linspace(0, max(len(sequence) - num_frames, 0), count).round().astype(int)
+    return [sequence[start:start + num_frames] for start in starts]

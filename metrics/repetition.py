@@ -30,6 +30,7 @@ import numpy as np
 import torch
 
 from metrics.bootstrap_interval import bootstrap_interval
+from metrics.frame_points import stretches
 from networks.errors import InputError
 
 ROWS_AT_ONCE = 1024         # windows compared with all others at a time: memory grows with T, not with T^2
@@ -163,12 +164,6 @@ def find_returns(sequence: torch.Tensor, window: int, tolerance: float = 0.0) ->
 # The share
 
 
-def stretches(sequences: Iterable[torch.Tensor], num_frames: int, shortest: int) -> list[torch.Tensor]:
-    """Cut sequences into stretches of at most `num_frames` frames; what is left over counts if it has `shortest` frames."""
-    return [sequence[begin:begin + num_frames] for sequence in sequences for begin in range(0, len(sequence), num_frames)
-            if len(sequence[begin:begin + num_frames]) >= shortest]
-
-
 class Repetition:
     """The real side of the repetition: tolerance and share of returns of real footage; then any number of videos.
 
@@ -190,8 +185,9 @@ class Repetition:
         if num_frames < 4 * window:
             raise InputError(f'repetition in {num_frames} frames cannot be measured with windows of {window}: a video needs at '
                              f'least {4 * window} frames')
-        usable = stretches(real, num_frames, 3 * window)
-        separate = sum(len(stretch) // window for stretch in usable)
+        long_enough = [sequence for sequence in real if len(sequence) >= 3 * window]
+        usable = [stretch for sequence in long_enough for stretch in stretches(sequence, num_frames)]
+        separate = sum(len(sequence) // window for sequence in long_enough)
         if separate < MIN_SEPARATE_WINDOWS:
             raise InputError(f'the real footage has {separate} windows of {window} frames side by side in clips of at least '
                              f'{3 * window} frames, and repetition is measured against {MIN_SEPARATE_WINDOWS} at least; give '

@@ -15,7 +15,7 @@ from metrics.bootstrap_interval import bootstrap_interval
 from metrics.discovery import discover_metrics, find_metric
 from metrics.diversity import Diversity, vendi_score
 from metrics.drift import Drift
-from metrics.frame_points import LatentPoints, colour_statistics, small_pictures
+from metrics.frame_points import LatentPoints, colour_statistics, small_pictures, stretches
 from metrics.motion_statistics import MotionStatistics, log_spectral_distance, velocity_spectrum
 from metrics.repetition import Repetition, find_returns, window_deviations, window_distances
 from networks.errors import InputError
@@ -259,6 +259,13 @@ def test_points_of_codes_keep_distances() -> None:
         l = torch.randn(50, generator.latent_dim)
         with torch.no_grad():
             assert torch.allclose(points.projection_of(generator)(l), points.project(generator.codes(l)), atol=1e-5)
+
+
+def test_stretches_cover_everything() -> None:
+    time = torch.arange(10)
+    assert [list(stretch) for stretch in stretches(time, 4)] == [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7, 8, 9]]
+    assert [len(stretch) for stretch in stretches(time, 5)] == [5, 5]
+    assert [list(stretch) for stretch in stretches(time, 12)] == [list(time)]
 
 
 def test_interval_covers_the_mean_and_repeats_itself() -> None:
