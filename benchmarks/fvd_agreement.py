@@ -11,6 +11,7 @@ and white videos, which are published for the original TensorFlow network. Needs
 import pathlib
 import sys
 import warnings
+from typing import Any
 
 import click
 import numpy as np
@@ -41,12 +42,12 @@ def prepare_ours(clips: torch.Tensor) -> torch.Tensor:
     return i3d.resize_frames(clips.permute(0, 4, 1, 2, 3).float()) / 127.5 - 1
 
 
-def prepare_theirs(clips: torch.Tensor, functions) -> torch.Tensor:
+def prepare_theirs(clips: torch.Tensor, functions: Any) -> torch.Tensor:
     """The same by the other program, from floating point in [0, 1]."""
     return functions.preprocess(clips.permute(0, 4, 1, 2, 3).float() / 255)
 
 
-def features(network, frames: torch.Tensor) -> np.ndarray:
+def features(network: Any, frames: torch.Tensor) -> np.ndarray:
     """[N, 400], one clip at a time."""
     return torch.cat([network(clip[None]) for clip in frames]).numpy()
 

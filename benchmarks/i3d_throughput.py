@@ -16,6 +16,8 @@ import resource
 import statistics
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import click
 import numpy as np
@@ -31,7 +33,7 @@ from networks import i3d, i3d_weights  # noqa: E402
 from networks.detector_weights import Container  # noqa: E402
 
 
-def load_foreign(folder: str, epsilon: float | None = None):
+def load_foreign(folder: str, epsilon: float | None = None) -> tuple[torch.nn.Module, Any]:
     """The network of the checkout with our weights, and its module of functions.
 
     Args:
@@ -80,23 +82,24 @@ def as_state_dict(container: Container) -> dict[str, torch.Tensor]:
 class RandomClips:
     """A set of videos of random pictures, made when asked for."""
 
-    endless, names, left_out, num_frames = True, (), {}, ()
+    endless = True
+    names: tuple[str, ...] = ()
 
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def clips(self, index, starts, num_frames, stride=1):
+    def clips(self, index: int, starts: Sequence[int], num_frames: int, stride: int = 1) -> Iterator[np.ndarray]:
         """One clip of one video."""
         yield np.random.RandomState(index).randint(0, 256, [num_frames, self.size, self.size, 3], dtype=np.uint8)
 
 
-def our_features(detector, count: int, num_frames: int, size: int) -> np.ndarray:
+def our_features(detector: Any, count: int, num_frames: int, size: int) -> np.ndarray:
     """Features [N, 400] by the way that the metrics take."""
     choice = ClipChoice([(index, 0) for index in range(count)], num_frames, 1, 'first', count, [])
     return clip_features(RandomClips(size), choice, detector, MetricOptions(device='cpu'), tag='').values[:, 0]
 
 
-def their_features(network, functions, count: int, num_frames: int, size: int) -> np.ndarray:
+def their_features(network: torch.nn.Module, functions: Any, count: int, num_frames: int, size: int) -> np.ndarray:
     """Features [N, 400] as calculate_fvd.py makes them: clips float32 [N, 3, T, H, W] in [0, 1], 10 at a time."""
     videos = np.stack([next(RandomClips(size).clips(index, [0], num_frames)) for index in range(count)])
     x = torch.from_numpy(videos).permute(0, 4, 1, 2, 3).float() / 255
