@@ -139,6 +139,17 @@ def test_cuts_are_found_and_motion_is_none() -> None:
         Piece(0, 20, 'beginning', True), Piece(20, 30, 'scene cut', True), Piece(30, 50, 'scene cut', True)]
 
 
+def test_cuts_between_real_recordings(shared: pathlib.Path) -> None:
+    recordings = open_footage(shared / 'footage' / 'raw') if (shared / 'footage' / 'raw').is_dir() else []
+    if len(recordings) < 5:
+        pytest.skip('no footage')
+    pieces = [[fit(frame, 128) for frame in itertools.islice(clip.frames(), 5, 35)] for clip in recordings]
+    for piece in pieces[::2]:
+        piece[17] = np.clip(piece[17].astype(int) * 2 + 60, 0, 255).astype(np.uint8)  # a flash
+    edges = np.cumsum([len(piece) for piece in pieces])[:-1].tolist()
+    assert cuts_of([frame for piece in pieces for frame in piece]) == edges
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Following a face
 
