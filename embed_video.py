@@ -33,6 +33,7 @@ from training.preparation_options import parts_of_sources, preparation_options, 
 @click.option('--dest',           help='Latent data set to write: a .zip or a folder', metavar='PATH', type=str, required=True)
 @click.option('--encoder',        help='Encoder of train_encoder.py, or a pSp or e4e checkpoint', metavar='FILE', type=str)
 @click.option('--refine',         help='Optimise the codes of the encoder as well', is_flag=True)
+@click.option('--force-encoder',  help='Take --encoder although it was trained for another file than --network', is_flag=True)
 @click.option('--fps',            help='Videos: resample to this rate; images and codes: the rate that they have', metavar='FPS', type=FPS)  # noqa: E501
 @click.option('--damaged',        help='Clips that cannot be decoded to their end: stop, keep the frames before, or skip them', type=click.Choice(['stop', 'keep', 'skip']), default='stop')  # noqa: E501
 @click.option('--report/--no-report', 'quality_report', help='Write the quality report into DEST-report; by default for footage, not for codes', default=None)  # noqa: E501
@@ -159,12 +160,17 @@ def _method(opts: types.SimpleNamespace) -> str:
     return 'optimisation'
 
 def _load_encoder(opts: types.SimpleNamespace, G: Any, device: Any) -> Any:
-    from networks.checkpoints import load_encoder
+    from networks.checkpoints import file_sha256, load_encoder
     from networks.psp_encoders import ImageEncoder
 
     encoder: Any = load_encoder(opts.encoder, device=str(device), trust_pickle=opts.trust_pickle)
     import torch  # loaded by now
 
+    made_for = getattr(encoder, 'generator_sha256', None)
+    if made_for is not None and not opts.force_encoder and made_for != file_sha256(opts.network):
+        raise InputError(
+            f'{opts.encoder} was trained for another image generator than {opts.network} (sha256 {made_for[:12]}...); give the '
+            'right one, or add --force-encoder if both have the same W+ space.')
     channels = int(encoder.img_channels)
     if isinstance(encoder, ImageEncoder) and channels not in (1, 3):
         raise InputError(f'{opts.encoder} reads pictures of {channels} channels (labels or sketches), but footage has 3.')

@@ -88,15 +88,20 @@ def load_encoder(
     """The encoder of a checkpoint of train_encoder.py, pSp, or e4e, in evaluation mode. Arguments as load_generator().
 
     Returns:
-        A module that maps images [N, C, H, W] in [-1, 1] to codes [N, num_ws, w_dim], the average code included.
+        A module that maps images [N, C, H, W] in [-1, 1] to codes [N, num_ws, w_dim], the average code included. Its
+        attribute generator_sha256 tells the file of the image generator it was trained for, None where that is not known.
 
     Raises:
         InputError: The file cannot be had, is damaged, asks for code, or holds no encoder.
     """
     def find(contents: Any) -> torch.nn.Module:
-        return _build(contents, ENCODER_FORMATS, 'build_encoder', 'encoder (train_encoder.py, pSp, or e4e)')
+        encoder: Any = _build(contents, ENCODER_FORMATS, 'build_encoder', 'encoder (train_encoder.py, pSp, or e4e)')
+        reference = contents.raw('image_generator') if ours.matches(contents) and 'image_generator' in contents else None
+        digest = reference.get('sha256') if isinstance(reference, dict) else None
+        encoder.generator_sha256 = digest if isinstance(digest, str) else None
+        return encoder
 
-    module = _load(source, find, lambda value: _find_live(value, (ours.ENCODER_KEY,)), trust_pickle, sha256)
+    module: Any = _load(source, find, lambda value: _find_live(value, (ours.ENCODER_KEY,)), trust_pickle, sha256)
     return module.eval().requires_grad_(False).to(device)
 
 

@@ -262,6 +262,23 @@ def test_encoders_that_do_not_fit(wide_generator: pathlib.Path, recordings: path
     assert not dest.exists()
 
 
+def test_an_encoder_of_another_file_is_taken_only_by_force(
+    tiny_generator: pathlib.Path, encoder: pathlib.Path, recordings: pathlib.Path, tmp_path: pathlib.Path,
+) -> None:
+    module = checkpoints.load_encoder(str(encoder))
+    for name, sha256 in (('right', checkpoints.file_sha256(str(tiny_generator))), ('wrong', 'b' * 64)):
+        contents = {'encoder': module, 'image_generator': {'path': 'elsewhere.pkl', 'sha256': sha256}}
+        checkpoints.save_module_pickle(str(tmp_path / f'{name}.pkl'), contents)
+    options = ('--no-report', '--measure-every=0')
+    assert run(tiny_generator, recordings, tmp_path / 'a.zip', f'--encoder={tmp_path / "right.pkl"}', *options).exit_code == 0
+    sentence = sentence_of(run(tiny_generator, recordings, tmp_path / 'b.zip', f'--encoder={tmp_path / "wrong.pkl"}', *options))
+    assert 'another image generator' in sentence
+    assert '--force-encoder' in sentence
+    assert not (tmp_path / 'b.zip').exists()
+    options = (*options, f'--encoder={tmp_path / "wrong.pkl"}', '--force-encoder')
+    assert run(tiny_generator, recordings, tmp_path / 'b.zip', *options).exit_code == 0
+
+
 def test_lpips_weights_that_do_not_fit(tiny_generator: pathlib.Path, recordings: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (tmp_path / 'text.ckpt').write_text('hello')
     (tmp_path / 'other.ckpt').write_bytes(pickle.dumps({'AlexNet_0': {}}))
