@@ -9,6 +9,7 @@ import pathlib
 import subprocess
 import sys
 import textwrap
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -168,6 +169,49 @@ def test_distance_interval_and_protocol(tmp_path: pathlib.Path, detector) -> Non
     assert same['fvd30_8f'] == pytest.approx(0, abs=1e-6)
     apart = calculate('fvd30_8f_subsample2f_at3', options(tmp_path, detector))
     assert (apart['fvd30_8f_subsample2f_at3_frames'], apart['fvd30_8f_subsample2f_at3_stride']) == (4, 2)
+
+
+class TinyFrames(torch.nn.Module):
+    """Mean colour of every frame: 3 features a frame."""
+
+    detector_name, num_features, resize_rule, smallest_num_frames = 'inception', 3, 'none', 1
+    description: ClassVar[dict] = {'name': 'Frames', 'weights_sha256': 'e' * 64}
+
+    def features(self, frames: torch.Tensor) -> torch.Tensor:
+        return frames.double().mean(dim=(2, 3)).float()
+
+
+def test_frame_distance_is_that_of_all_frames(tmp_path: pathlib.Path) -> None:
+    videos = [random_videos(20, 12, seed) for seed in (0, 1)]
+    for name, frames in zip(('real', 'fake'), videos, strict=True):
+        np.save(tmp_path / f'{name}.npy', frames)
+    results = calculate('frame_fid20_5f_at7', options(tmp_path, TinyFrames(), real_clips='first'))
+    colours = [frames.astype(np.float64).mean(axis=(2, 3)) for frames in (videos[0][:, :5], videos[1][:, 7:])]
+    expected = frechet_distance(*(part for colour in colours for part in mean_and_covariance(colour.reshape(-1, 3))))
+    assert results['frame_fid20_5f_at7'] == pytest.approx(expected, rel=1e-6)
+    assert results['frame_fid20_5f_at7_kernel_distance'] == pytest.approx(
+        kernel_distance(*(colour.mean(axis=1) for colour in colours)), rel=1e-5)
+
+
+def test_the_number_does_not_depend_on_threads(tmp_path: pathlib.Path, detector, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seed in (('real', 0), ('fake', 1)):
+        np.save(tmp_path / f'{name}.npy', random_videos(20, 12, seed))
+    used = []
+    plain = detector.features
+    detector.features = lambda frames: used.append(torch.get_num_threads()) or plain(frames)
+    found = []
+    for threads in (1, 3):
+        opts = options(tmp_path, detector)
+        opts.cache = False
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            found.append(calculate('fvd20_8f', opts))
+            assert torch.get_num_threads() == threads  # given back
+        finally:
+            torch.set_num_threads(before)
+    assert found[0] == found[1]
+    assert set(used) == {1}
 
 
 def test_too_few_clips_give_no_bare_number(tmp_path: pathlib.Path, detector, capsys) -> None:
