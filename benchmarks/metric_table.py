@@ -206,6 +206,11 @@ COLUMNS = {
 }
 
 
+def cell(value: float) -> str:
+    """Three digits at most; what is below a thousandth is 0."""
+    return f'{round(value, 3) + 0.0:.3g}' if abs(value) < 100 else f'{value:.0f}'
+
+
 def print_tables(path: str) -> None:
     """Markdown tables of what is in the results."""
     with open(path, encoding='utf-8') as file:
@@ -220,7 +225,7 @@ def print_tables(path: str) -> None:
         print(f'\n| {part} | ' + ' | '.join(title for title, _ in columns) + ' |')
         print('|---' * (len(columns) + 1) + '|')
         for row, results in rows.items():
-            cells = [f'{results[key] + 0.0:.3g}' if results.get(key) is not None else '' for _, key in columns]
+            cells = ['' if results.get(key) is None else cell(results[key]) for _, key in columns]
             print(f'| {row} | ' + ' | '.join(cells) + ' |')
 
 

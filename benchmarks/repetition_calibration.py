@@ -73,7 +73,8 @@ def main(data: str) -> None:
     print('|---' * (len(keys) + 1) + '|')
     for name, video in constructed(points.project(clip[-NUM_FRAMES - 1:])):
         found = real.measure(video)
-        print(f'| {name} | ' + ' | '.join(f'{found[key] + 0.0:.3g}' for key in keys) + ' |', flush=True)
+        cells = (f'{found[key]:.0f}' if key.endswith('frames') else f'{found[key]:.2f}' for key in keys)
+        print(f'| {name} | ' + ' | '.join(cells) + ' |', flush=True)
 
     print('\n| real footage for the tolerance | real videos of 1000 frames: mean | lowest to highest |\n|---|---|---|')
     for length in (200, 400, 800, 1600):
