@@ -85,6 +85,12 @@ def test_recordings_are_split_at_cuts_and_stay_readable(recording: pathlib.Path,
     clips, _ = prepare(recording, tmp_path / 'part', start=0.8, min_frames=5)
     assert [(clip.name, clip.num_frames) for clip in clips] == [('talk-000020', 10), ('talk-000030', 10), ('talk-000040', 40)]
     np.testing.assert_array_equal(list(clips[1].frames()), whole[30:40])
+    # A recording that is called as the piece of another.
+    (tmp_path / 'talk-000040.mkv').write_bytes(recording.read_bytes())
+    both = open_footage([recording, tmp_path / 'talk-000040.mkv'])
+    clips, entries = prepare_footage(both, PreparationSettings(), size=SIZE, folder=str(tmp_path / 'both'))
+    assert [clip.name for clip in clips] == [entry['clip'] for entry in entries if entry['clip']]
+    assert len({clip.name for clip in clips}) == 4
     clip, = prepare(recording, tmp_path / 'ignored', scene_cuts=False)[0]
     assert (clip.name, len(list(clip.frames()))) == ('talk', 80)
 
@@ -173,6 +179,7 @@ class WhiteSquares:
 def white_squares(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clip_preparation, 'FaceDetector', WhiteSquares)
     monkeypatch.setattr(clip_preparation, 'model_sha256', lambda model: 'squares')
+    monkeypatch.setattr(clip_preparation, 'require_detector', lambda: None)
 
 
 def write_squares(folder: pathlib.Path, frames: list[list[tuple[int, int]]]) -> pathlib.Path:

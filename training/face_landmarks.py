@@ -59,8 +59,7 @@ class FaceDetector:
             import mediapipe
             from mediapipe.tasks.python import BaseOptions, vision
         except (ImportError, OSError) as error:  # OSError: a system library that it links to is absent
-            if importlib.util.find_spec('mediapipe') is None:
-                raise InputError(f'no face detector is installed; {INSTALL}, or give landmarks by --landmarks.') from error
+            require_detector()
             raise InputError(
                 f'MediaPipe is installed, but cannot be loaded ({" ".join(str(error).split())}); on a server it may lack '
                 'libEGL and libGLESv2 (Debian: apt install libegl1 libgles2), or give landmarks by --landmarks.'
@@ -138,6 +137,11 @@ def _steps(length: int, side: int) -> list[int]:
     """Returns where pieces of ``side`` pixels begin that overlap by at least half of it and cover ``length``."""
     count = -(-(length - side) // (side // 2)) + 1
     return [(length - side) * index // max(count - 1, 1) for index in range(count)]
+
+def require_detector() -> None:
+    """Raises InputError where MediaPipe is not installed."""
+    if importlib.util.find_spec('mediapipe') is None:
+        raise InputError(f'no face detector is installed; {INSTALL}, or give landmarks by --landmarks.')
 
 def model_sha256(model: str | None = None) -> str:
     """Returns the identity of the detector's model; None: of the one that is installed.

@@ -8,7 +8,8 @@ Layout, the same in a zip and in a folder::
 
 ``dataset.json`` holds ``format``, ``format_version``, ``image_generator`` (``sha256``, ``path``, ``class_name``,
 ``init_kwargs`` of the network that renders the codes), ``num_ws``, ``w_dim``, ``fps``, ``embedding`` (how the codes
-were made) and ``clips``, a list of ``{name, file, num_frames, fps, source, ...}``; further keys are kept as they are.
+were made), ``preparation`` (which pieces of the footage are clips) and ``clips``, a list of
+``{name, file, num_frames, fps, source, ...}``; further keys are kept as they are.
 
 Clips are mapped into memory, not read: opening a data set costs its headers, whatever the length of the footage.
 The writer is in :mod:`training.latent_dataset_writer`.
