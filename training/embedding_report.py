@@ -187,7 +187,7 @@ dt { font-weight: 600; } dd { margin: 0 0 0.4em 1.5em; } h2 { margin-top: 2em; }
 def _page(content: Mapping[str, Any]) -> str:
     keys = [key for key in MEASURES if any(key in clip for clip in content['clips'])]
     head = ''.join(f'<dt>{html.escape(key.replace("_", " "))}</dt><dd>{html.escape(_words(value))}</dd>'
-                   for key, value in content.items() if key not in ('clips', 'quality'))
+                   for key, value in content.items() if key not in ('clips', 'quality') and _words(value))
     titles = ''.join(f'<th title="{html.escape(MEASURES[key][3])}">{_title(key)}</th>' for key in keys)
     lines = [
         f'<tr><td><a href="#clip{index}">{html.escape(clip["name"])}</a></td><td>{clip["num_frames"]}</td>'
@@ -210,10 +210,10 @@ def _cells(values: Mapping[str, Any], keys: Sequence[str]) -> str:
 
 def _words(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ', '.join(f'{key.replace("_", " ")} {_words(entry)}' for key, entry in value.items() if entry is not None)
+        return ', '.join(f'{key.replace("_", " ")} {_words(entry)}' for key, entry in value.items() if _words(entry))
     if isinstance(value, list | tuple):
-        return ', '.join(map(_words, value))
-    return str(value)
+        return ', '.join(filter(None, map(_words, value)))
+    return '' if value is None else str(value)
 
 def _section(index: int, clip: Mapping[str, Any]) -> str:
     text = f'<h2 id="clip{index}">{html.escape(clip["name"])}</h2>\n'
