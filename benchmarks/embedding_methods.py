@@ -43,6 +43,9 @@ METHODS: dict[str, tuple[bool, bool, bool]] = {
 EVALUATIONS = (5, 10, 20, 40, 80, 160)                   # after which refinement is looked at
 LOOKS = (10, 20, 50, 100, 150, 200, 300, 400, 600, 800)  # steps after which the projection is looked at
 
+# Where the projection searches; "fixed": with the noise maps of the image generator, all that codes can have.
+SPACES = {'w': 'W', 'w+': 'W+', 'w+-fixed': 'W+, noise maps of the generator'}
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Results.
 
@@ -190,18 +193,23 @@ def compare(bench: Bench, results: Results, opts: types.SimpleNamespace) -> None
 
     from benchmarks.per_frame_projection import project
     from training.encoder_loss import shrink
+    from training.inversion import Inversion, InversionOptions
 
     key: dict[str, Any] = {'kind': 'compare', 'world': opts.world, 'perceptual': opts.perceptual}
-    inversion = bench.inversion
+    usual = bench.inversion
+    alone = Inversion(bench.G, bench.lpips, InversionOptions(stop=0, lambda_pixel=0, lambda_smooth=0))
     for clip in bench.clips[:: opts.every]:
         images = list(bench.frames(clip, 2 * CHUNK))
-        targets = shrink(images[1], inversion.resolution)
-        for encoder in (True, False):
-            own = {**key, 'clip': clip.name, 'method': 'encoder and refinement' if encoder else 'optimisation'}
+        targets = shrink(images[1], usual.resolution)
+        for name, encoder, inversion in (('encoder and refinement', True, usual), ('optimisation', False, usual),
+                                         ('encoder and refinement, LPIPS alone', True, alone)):
+            own = {**key, 'clip': clip.name, 'method': name}
             missing = [steps for steps in EVALUATIONS if not results.has(**own, steps=steps)]
             if not missing:
                 continue
+            bench.inversion = inversion
             first, _ = bench.embed(images[:1], encoder=encoder, optimise=True, steps=20, first_steps=100, stop=0)
+            bench.inversion = usual
             for steps in missing:
                 inversion.options = dataclasses.replace(inversion.options, steps=steps)
                 started = time.process_time()
@@ -210,9 +218,11 @@ def compare(bench: Bench, results: Results, opts: types.SimpleNamespace) -> None
                 seconds = (time.process_time() - started) / len(codes)
                 results.add({**own, 'steps': steps, 'seconds': seconds, **inversion.measure(codes[-1:], targets[-1:])[0]})
         for space in opts.spaces:
-            own = {**key, 'clip': clip.name, 'method': f'one frame at a time, {space.upper()}'}
+            own = {**key, 'clip': clip.name, 'method': f'one frame at a time, {SPACES[space]}'}
             if not results.has(**own, done=True):
-                for row in project(bench.G, bench.lpips, targets[-1], space=space, looks=LOOKS, seed=0).curve:
+                projection = project(bench.G, bench.lpips, targets[-1], space=space.removesuffix('-fixed'),
+                                     own_noise=not space.endswith('-fixed'), looks=LOOKS, seed=0)
+                for row in projection.curve:
                     steps = int(row.pop('step'))
                     results.add({**own, 'steps': steps, **row, 'done': steps == 1000})
 
@@ -250,7 +260,8 @@ def compare_table(rows: list[dict[str, Any]]) -> str:
             if not mine:
                 continue
             mean = {key: float(np.mean([row[key] for row in mine])) for key in ('seconds', 'psnr', 'lpips')}
-            own = f'{np.mean([row["lpips_own_noise"] for row in mine]):.5f}' if 'lpips_own_noise' in mine[0] else ''
+            with_own = [row['lpips_own_noise'] for row in mine if row.get('lpips_own_noise', row['lpips']) != row['lpips']]
+            own = f'{np.mean(with_own):.5f}' if with_own else ''
             lines.append(f'| {name} | {steps} | {mean["seconds"]:.2f} | {mean["psnr"]:.2f} | {mean["lpips"]:.5f} | {own} |')
     return '\n'.join(lines)
 
@@ -272,7 +283,7 @@ def print_tables(results: Results) -> None:
 @click.option('--perceptual', help='Perceptual distance of all sides', type=click.Choice(['alex', 'vgg']), default='alex')
 @click.option('--frames',     help='Frames of a clip to optimise', metavar='INT', type=command_line.POSITIVE_INT, default=32)
 @click.option('--every',      help='--compare: only every n-th clip', metavar='INT', type=command_line.POSITIVE_INT, default=1)
-@click.option('--spaces',     help='--compare: w, w+ or both', metavar='A,B', type=command_line.NAMES, default='w+,w')
+@click.option('--spaces',     help='Any of w, w+, w+-fixed', metavar='A,B', type=command_line.NAMES, default='w+-fixed,w+,w')
 @click.option('--results',    help='Lines of JSON', metavar='FILE', required=True)
 @click.option('--compare', 'comparing', help='Compare with projection of one frame at a time', is_flag=True)
 @click.option('--table',      help='Print the tables of what is there', is_flag=True)
@@ -284,6 +295,9 @@ def main(**options: Any) -> None:
     if opts.table:
         print_tables(results)
         return
+    unknown = [space for space in opts.spaces if space not in SPACES]
+    if unknown:
+        raise command_line.UserMistake(f'--spaces: {unknown[0]!r} is none of {", ".join(SPACES)}')
     if not (opts.network and opts.encoder and opts.data):
         raise command_line.UserMistake('give --network, --encoder and --data, or --table')
     bench = Bench(opts)

@@ -41,7 +41,8 @@ class Projection:
     curve: list[dict[str, float]]          # step, processor seconds, and the measures then, with and without its own noise maps
 
 def project(
-    G: Any, lpips: LPIPS, target: torch.Tensor, *, space: str, seed: int = 0, looks: tuple[int, ...] = (), steps: int = STEPS,
+    G: Any, lpips: LPIPS, target: torch.Tensor, *, space: str, own_noise: bool = True, seed: int = 0,
+    looks: tuple[int, ...] = (), steps: int = STEPS,
 ) -> Projection:
     """Projects one image.
 
@@ -50,6 +51,7 @@ def project(
         lpips: Perceptual distance.
         target: Image ``[C, H, W]`` in [-1, 1], at the resolution of comparison (256 at most).
         space: ``'w'`` or ``'w+'``.
+        own_noise: Whether noise maps are optimised, as in the paper, or those of the generator stay.
         seed: Of the noise.
         looks: Steps after which the result so far is measured; the time of that does not count.
         steps: 1000 in the paper.
@@ -66,8 +68,8 @@ def project(
     stored = [layer.noise_const for layer in layers]
     codes = int(G.num_ws) if space == 'w+' else 1
     w = average.repeat(1, codes, 1).requires_grad_()                          # [1, 1 or num_ws, w_dim]
-    maps = [torch.randn(noise.shape, generator=random).to(device).requires_grad_() for noise in stored]
-    optimizer = torch.optim.Adam([w, *maps], betas=(0.9, 0.999), lr=0)
+    maps = [torch.randn(noise.shape, generator=random).to(device).requires_grad_() for noise in stored] if own_noise else stored
+    optimizer = torch.optim.Adam([w, *maps] if own_noise else [w], betas=(0.9, 0.999), lr=0)
     curve, seconds = [], 0.0
 
     def render(code: torch.Tensor, noise: list[torch.Tensor]) -> torch.Tensor:
@@ -92,12 +94,14 @@ def project(
             optimizer.param_groups[0]['lr'] = STEP_SIZE * step_size(t)
             strength = NOISE_STRENGTH * deviation * max(0.0, 1 - t / 0.75) ** 2
             noisy = w + strength * torch.randn(w.shape, generator=random).to(device)
-            loss = (lpips.embed(render(noisy, maps)) - wanted).square().sum() + NOISE_WEIGHT * noise_structure(maps)
+            loss = (lpips.embed(render(noisy, maps)) - wanted).square().sum()
+            if own_noise:
+                loss = loss + NOISE_WEIGHT * noise_structure(maps)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             with torch.no_grad():
-                for values in maps:
+                for values in maps if own_noise else ():
                     values -= values.mean()
                     values *= values.square().mean().rsqrt()
             seconds += time.process_time() - start
