@@ -131,7 +131,7 @@ class I3D(torch.nn.Module):
         """
         if x.ndim != 5 or x.shape[1] != 3 or x.shape[2] < SMALLEST_NUM_FRAMES:
             raise ValueError(f'I3D needs videos [N, 3, T >= {SMALLEST_NUM_FRAMES}, H, W], got {list(x.shape)}')
-        x = x.to(torch.float32)
+        x = x.to(self.logits.weight.dtype)  # float64 after .double(): slower, without the rounding
         if resize:
             x = resize_frames(x)
         if x.shape[3:] != (INPUT_SIZE, INPUT_SIZE):

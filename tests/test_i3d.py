@@ -15,7 +15,7 @@ from networks.errors import InputError
 # FVD between videos of all 0 and of all 255: the squared distance of two features. In float64 this network gives
 # 569.77074 and 151.39247 for 10 and 30 frames; the original TensorFlow network in float32 printed 151.39244
 # for 30. Rounding to float32 changes the seventh digit, in ways that depend on the batch and the processor.
-PUBLISHED_DISTANCES = {10: 569.771, 16: 152.902, 30: 151.3925}  # benchmarks/fvd_agreement.py has more of them
+PUBLISHED_DISTANCES = {10: 569.771, 16: 152.902, 30: 151.3925}  # docs/fvd.md has all of them
 ROUNDING = 4e-6
 
 
@@ -38,6 +38,15 @@ def test_distance_of_black_and_white_is_the_published_one(detector, num_frames):
     features = detector(videos, rescale=True, resize=True).double()
     distance = (features[0] - features[1]).square().sum().item()
     assert distance == pytest.approx(PUBLISHED_DISTANCES[num_frames], rel=ROUNDING)
+
+
+def test_float64_reproduces_every_printed_digit():
+    if importlib.util.find_spec(i3d_weights.PACKAGE) is None:
+        pytest.skip(f'the weights are not installed: {i3d_weights.INSTALL_COMMAND}')
+    detector = i3d.I3D().double()
+    black, white = (detector(torch.full([1, 3, 10, 224, 224], value, dtype=torch.float64)) for value in (-1, 1))
+    assert white.dtype == torch.float64
+    assert f'{(black - white).square().sum().item():.3f}' == '569.771'
 
 
 def test_calls_agree(detector):

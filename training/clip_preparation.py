@@ -66,8 +66,10 @@ class PreparationSettings:
             values['face_model'] = None
             values['landmarks'] = {os.path.basename(path): _sha256(path) for path in _landmark_files(self.landmarks)}
         else:
-            require_detector()
+            if self.face_model is None:
+                require_detector()  # first: of two that are missing, it is the one to name
             values['face_model'] = model_sha256(self.face_model)
+            require_detector()
         return values
 
 def prepare_footage(
