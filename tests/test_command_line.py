@@ -178,3 +178,15 @@ def test_an_absent_device_is_a_mistake() -> None:
     for name in ('cuda:97', 'nonsense'):
         with pytest.raises(command_line.UserMistake, match='--device=cpu'):
             command_line.choose_device(name)
+
+
+@pytest.mark.parametrize(('own', 'wanted'), [({}, '1000'), ({'GOMP_SPINCOUNT': '7'}, '7'), ({'OMP_NUM_THREADS': '1'}, None)])
+def test_waiting_threads_leave_the_cores_unless_the_user_decided(own: dict[str, str], wanted: str | None,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in command_line.THREAD_SETTINGS:
+        monkeypatch.setenv(name, '')  # so that it is put back afterwards
+        monkeypatch.delenv(name)
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    assert CliRunner().invoke(_sample, []).exit_code == 0
+    assert os.environ.get('GOMP_SPINCOUNT') == wanted

@@ -35,6 +35,11 @@ OUR_PACKAGES = {'dnnlib', 'torch_utils', 'metrics', 'networks', 'plugins', 'trai
 
 INTERRUPTED = 'interrupted; run the same command again to go on'
 
+# GNU OpenMP, which torch uses on Linux, lets a thread that waits for the others turn 300,000 times before it sleeps. When a
+# core is busy with something else that is all that happens: one step of a training was seen to take a hundred times as long.
+SPIN_COUNT = 1000
+THREAD_SETTINGS = ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY', 'OMP_NUM_THREADS')
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Errors
 
@@ -86,6 +91,16 @@ def describe_torch_write_error(error: BaseException) -> str | None:
     if isinstance(error, RuntimeError) and 'PytorchStreamWriter failed writing' in str(error):
         return 'a file could not be written to its end, the disk is probably full; free some space and run again'
     return None
+
+
+def share_cores() -> None:
+    """Let threads of torch that wait for each other sleep soon, so that other work beside slows this one down in proportion only.
+
+    Has an effect before the first import of torch, and on the processes started from here; does nothing when one of
+    `THREAD_SETTINGS` is set in the environment: then the user has decided. `benchmarks/busy_cores.py` measures it.
+    """
+    if not any(name in os.environ for name in THREAD_SETTINGS):
+        os.environ['GOMP_SPINCOUNT'] = str(SPIN_COUNT)
 
 
 @contextlib.contextmanager
@@ -153,6 +168,7 @@ class _ClearMain(click.Command):
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None,  # type: ignore[override]
              complete_var: str | None = None, standalone_mode: bool = True, **extra: Any) -> Any:
+        share_cores()
         try:
             result = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
             if not standalone_mode:
