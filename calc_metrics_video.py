@@ -76,7 +76,8 @@ def list_metrics(metrics: dict[str, str]) -> None:
 
 @command_line.command()
 # What is measured.
-@click.option('--network',      help='Snapshot of train_video.py', metavar='PKL|URL')
+@click.option('--network',      help='Snapshot of train_video.py; of a run folder, its best snapshot by the first metric, or '
+                                     'the last', metavar='PKL|DIR|URL')
 @click.option('--fake',         help='Videos to measure: a folder or zip of videos, frame folders or arrays, or a latent data '
                                      'set, which is rendered', metavar='DIR|ZIP|FILE')
 @click.option('--real',         help='Videos to compare with, likewise', metavar='DIR|ZIP|FILE')
@@ -162,6 +163,7 @@ def calculate(options: types.SimpleNamespace) -> None:
         options.metrics = DEFAULT_OF_SNAPSHOTS if options.network else DEFAULT_OF_VIDEOS
     add_named_metrics(options.metrics, known)
     check_options(options)
+    find_network(options)
     with ranks(options.device) as (rank, num_ranks, device):
         measure(options, known, rank, num_ranks, device)
 
@@ -199,6 +201,15 @@ def check_options(options: types.SimpleNamespace) -> None:
         path = getattr(options, option)
         if path is not None and not os.path.exists(path):
             raise command_line.UserMistake(f'--{option}: there is no file or folder {path!r}')
+
+
+def find_network(options: types.SimpleNamespace) -> None:
+    """Replace a run folder by the snapshot that is meant."""
+    if options.network and os.path.isdir(options.network):
+        from training.best_snapshot import find_snapshot
+
+        options.network, reason = find_snapshot(options.network)
+        command_line.report(f'Of this run, {os.path.basename(options.network)}: {reason}')
 
 
 @contextlib.contextmanager

@@ -77,7 +77,12 @@ SHARE = command_line.FloatRange(0, 1)
               type=command_line.NON_NEGATIVE_FLOAT, default=10)
 @click.option('--lambda-gap',    help='Weight of the gradient angle penalty', metavar='FLOAT',
               type=command_line.NON_NEGATIVE_FLOAT, default=3)
-@click.option('--gap-interval',  help='Take the gradient angle penalty every so many steps', metavar='INT',
+@click.option('--lambda-diversity', help='Weight of the diversity penalty; 0 is the paper', metavar='FLOAT',
+              type=command_line.NON_NEGATIVE_FLOAT, default=3)
+@click.option('--diversity',     help='How far two futures of one moment have to part, as a share of what the footage allows',
+              metavar='FLOAT', type=SHARE, default=0.33)
+@click.option('--diversity-windows', help='... after how many windows', metavar='INT', type=command_line.POSITIVE_INT, default=1)
+@click.option('--gap-interval',  help='Take these two penalties every so many steps', metavar='INT',
               type=command_line.POSITIVE_INT, default=4)
 @click.option('--carry',         help='Share of generated windows that continue earlier ones; 0 is the paper',
               metavar='FLOAT', type=SHARE, default=0.5)
@@ -98,6 +103,8 @@ SHARE = command_line.FloatRange(0, 1)
 @click.option('--metrics',       help='Metrics to compute at every snapshot, or none', metavar='NAME,..|none',
               type=command_line.NAMES, default='none')
 @click.option('--plugin',        help='File with metrics of your own; can be repeated', metavar='FILE', multiple=True)
+@click.option('--detector',      'detectors', help='Weights of I3D or InceptionV3 for the metrics; can be repeated',
+              metavar='FILE|URL', multiple=True)
 @click.option('--tick',          help='Print progress every so many kimg', metavar='KIMG',
               type=command_line.POSITIVE_FLOAT, default=200)
 @click.option('--snap',          help='Snapshot and pictures every so many ticks; 0 at the end only', metavar='TICKS',
@@ -151,13 +158,25 @@ def construction_arguments(o: types.SimpleNamespace, network: str) -> dict[str, 
         'latent_space': {'variance': o.variance, 'max_components': o.max_components, 'whitening': o.whitening,
                          'full': o.full_codes},
         'settings': {'batch': o.batch, 'critic_steps': o.critic_steps, 'lambda_gp': o.lambda_gp, 'lambda_gap': o.lambda_gap,
+                     'lambda_diversity': o.lambda_diversity, 'diversity': o.diversity,
+                     'diversity_windows': o.diversity_windows,
                      'gap_interval': o.gap_interval, 'carry': o.carry, 'motion_weight': o.motion_weight, 'reversal': o.reversal,
                      'generator_lr': o.glr, 'critic_lr': o.clr,
                      'decay': o.decay, 'ema_kimg': o.ema},
         'preview': {'num_frames': o.preview_frames, 'grid': o.preview_grid} if o.preview_frames else None,
         'metrics': o.metrics, 'plugins': [os.path.abspath(path) for path in o.plugin],
+        'detectors': detector_files(o.detectors),
         'trust_pickle': o.trust_pickle, 'force_network': o.force_network,
     }
+
+
+def detector_files(sources: tuple[str, ...]) -> list[str]:
+    """Paths of the files of weights; addresses are downloaded, once."""
+    import dnnlib
+    from training.image_generator_lookup import is_address
+
+    return [os.path.abspath(dnnlib.util.open_url(source, return_filename=True) if is_address(source) else source)
+            for source in sources]
 
 
 def check_options(o: types.SimpleNamespace) -> None:
@@ -334,7 +353,7 @@ def run(o: types.SimpleNamespace, c: dict[str, Any], name: str, resumed: tuple[s
     from training.temporal_metrics import prepare_metrics
     from training.temporal_training_loop import TemporalTraining
 
-    calc_metric = prepare_metrics(c['metrics'], c['plugins'], c['data'])
+    calc_metric = prepare_metrics(c['metrics'], c['plugins'], c['data'], c['detectors'])
     with distributed(o) as (rank, device), contextlib.ExitStack() as stack:
         if device.type == 'cuda':
             torch.backends.cudnn.benchmark = False  # the fastest algorithm of the moment is not always the same

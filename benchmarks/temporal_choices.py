@@ -4,8 +4,9 @@
     python benchmarks/temporal_choices.py --results=choices.jsonl --table
 
 Every training adds one line to --results; what is there already is not trained again, so that an interrupted search goes on.
-Distances: plugins/latent_frechet_distance.py, codes and motion, at the beginning and from frame 225 on. Times are processor
-seconds of one thread, which other work on the machine disturbs less than the clock.
+Distances: plugins/latent_frechet_distance.py, codes and motion, at the beginning and from frame 225 on. Repetition:
+metrics/repetition.py, of 16 videos of 1000 frames. Times are processor seconds of one thread, which other work on the machine
+disturbs less than the clock.
 """
 
 import json
@@ -26,6 +27,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     'default': {},
     'no motion view (paper)': {'settings.motion_weight': 0.0},
     'no angle penalty': {'settings.lambda_gap': 0.0},
+    'no diversity penalty (paper)': {'settings.lambda_diversity': 0.0},
+    'neither penalty': {'settings.lambda_gap': 0.0, 'settings.lambda_diversity': 0.0},
+    'futures of 2 windows': {'settings.diversity_windows': 2},
     'no carried windows (paper)': {'settings.carry': 0.0},
     'never backwards (paper)': {'settings.reversal': 0.0},
     'angle penalty 10': {'settings.lambda_gap': 10.0},
@@ -48,9 +52,12 @@ def train_and_measure(data: str, overrides: dict[str, Any], seed: int, steps: in
     """Train one variant for `steps` steps; returns its distances and its cost."""
     import torch
 
+    from metrics.frame_points import LatentPoints
+    from metrics.repetition import Repetition
     from plugins.latent_frechet_distance import LatentFrechetDistance
     from training.latent_dataset import LatentDataset
     from training.latent_space import Windows, default_reversal, fit_latent_space
+    from training.temporal_pictures import generate_codes
     from training.temporal_trainer import Settings, TemporalTrainer
 
     torch.set_num_threads(1)
@@ -82,6 +89,10 @@ def train_and_measure(data: str, overrides: dict[str, Any], seed: int, steps: in
         for key in ('distance', 'motion_distance', 'floor', 'motion_floor', 'constant', 'motion_constant'):
             result[f'{key}@{start_frame}'] = round(measured[key], 4)
     result['recurrence'] = round(recurrence(trainer.G_ema, space), 4)
+    points = LatentPoints(clips)
+    videos = (points.project(generate_codes(trainer.G_ema, [seed], 1000, torch.device('cpu'))[0]) for seed in range(16))
+    repeated = Repetition(points.real, 1000).compare(videos)
+    result.update(repetition=round(repeated['repetition'], 4), new_frames=round(repeated['new_frames'], 1))
     return result
 
 
@@ -111,7 +122,9 @@ def print_table(path: str) -> None:
 
     with open(path, encoding='utf-8') as file:
         lines = [json.loads(line) for line in file]
-    columns = ['distance@0', 'distance@225', 'motion_distance@0', 'motion_distance@225', 'recurrence', 'milliseconds_per_step']
+    names = ['distance@0', 'distance@225', 'motion_distance@0', 'motion_distance@225', 'recurrence', 'repetition',
+             'milliseconds_per_step']
+    columns = [name for name in names if all(name in line['result'] for line in lines)]
     for data, steps in dict.fromkeys((line['data'], line['steps']) for line in lines):
         group = [line for line in lines if (line['data'], line['steps']) == (data, steps)]
         reference = group[0]['result']
@@ -129,17 +142,23 @@ def print_table(path: str) -> None:
             print(f'| {variant} | {len(results)} | ' + ' | '.join(cells) + ' |')
 
 
+def read_changes(text: str) -> dict[str, Any]:
+    """'settings.batch=32;G_kwargs.hidden_dim=64' as a dict; values are JSON."""
+    return {key: json.loads(value) for key, _, value in (part.partition('=') for part in text.split(';')) if key}
+
+
 @command_line.command()
 @click.option('--data',     help='Latent data set', metavar='ZIP|DIR')
 @click.option('--variants', help='Names, or all', metavar='NAME,..|all', type=command_line.NAMES, default='all')
-@click.option('--set',      'extra', help='One more variant: group.key=value,... (JSON values)', metavar='TEXT', multiple=True)
+@click.option('--set',      'extra', help='One more variant: group.key=value;... (JSON values)', metavar='TEXT', multiple=True)
+@click.option('--base',     help='What all variants have in common, as with --set', metavar='TEXT', default='')
 @click.option('--seeds',    help='Seeds of the trainings', metavar='LIST', type=command_line.SEEDS, default='0-2')
 @click.option('--steps',    help='Generator updates', metavar='INT', type=command_line.POSITIVE_INT, default=4000)
 @click.option('--results',  help='Where results are kept, one JSON line each', metavar='FILE', required=True)
 @click.option('--table',    help='Print the table of what is there and leave', is_flag=True)
 @command_line.clear_errors
-def main(data: str | None, variants: list[str], extra: tuple[str, ...], seeds: list[int], steps: int, results: str,
-         table: bool) -> None:
+def main(data: str | None, variants: list[str], extra: tuple[str, ...], base: str, seeds: list[int], steps: int,
+         results: str, table: bool) -> None:
     """Compare choices of the temporal model."""
     if table:
         print_table(results)
@@ -148,7 +167,7 @@ def main(data: str | None, variants: list[str], extra: tuple[str, ...], seeds: l
         raise command_line.UserMistake('--data: which latent data set?')
     chosen = {} if extra else dict(VARIANTS) if variants == ['all'] else {name: VARIANTS[name] for name in variants}
     for text in extra:
-        chosen[text] = {key: json.loads(value) for key, _, value in (part.partition('=') for part in text.split(';'))}
+        chosen[text] = read_changes(text)
     done = set()
     if os.path.exists(results):
         with open(results, encoding='utf-8') as file:
@@ -159,7 +178,7 @@ def main(data: str | None, variants: list[str], extra: tuple[str, ...], seeds: l
             if (name, variant, seed, steps) in done:
                 continue
             command_line.report(f'{variant}, seed {seed}')
-            result = train_and_measure(data, overrides, seed, steps)
+            result = train_and_measure(data, {**read_changes(base), **overrides}, seed, steps)
             with open(results, 'a', encoding='utf-8') as file:
                 file.write(json.dumps({'data': name, 'variant': variant, 'seed': seed, 'steps': steps, 'overrides': overrides,
                                        'result': result}) + '\n')

@@ -73,6 +73,10 @@ def test_every_result_is_one_json_line(run_dir: pathlib.Path, root: pathlib.Path
         kept = (run_dir / f'metric-{name}.jsonl').read_text().splitlines()
         assert [json.loads(text) for text in kept] == [line]
     assert 'Calculating' in process.stderr
+    # The folder of the run means its snapshot.
+    process = subprocess.run([*command[:3], f'--network={run_dir}', '--metrics=lfd2048_25f'], capture_output=True, text=True)
+    assert json.loads(process.stdout)['results'] == lines[0]['results'], process.stderr
+    assert 'Of this run, network-snapshot-000007.pkl: ' in process.stderr
 
 
 def test_data_is_that_of_the_training_or_what_is_said(run_dir: pathlib.Path, tmp_path: pathlib.Path,

@@ -11,7 +11,7 @@ from networks.latent_generator import GatedRecurrentCell, LatentGenerator
 from networks.temporal_critic import TemporalCritic
 from training.latent_dataset import LatentDataset
 from training.latent_space import Windows, fit_latent_space
-from training.temporal_loss import gradient_angle, gradient_angle_penalty, gradient_penalty
+from training.temporal_loss import divergence, diversity_penalty, gradient_angle, gradient_angle_penalty, gradient_penalty
 from training.temporal_trainer import Settings, TemporalTrainer
 
 
@@ -167,6 +167,37 @@ def test_gradient_penalty_of_linear_critic():
     torch.testing.assert_close(penalty, ((weight.norm() - 1) ** 2).expand(5))
 
 
+def test_diversity_penalty_of_known_futures():
+    y = torch.randn(3, 30, 4)
+    other = y.clone()
+    other[1, 20:] += math.sqrt(0.5)  # e^2 = 0.5 / 2, what is wanted
+    other[2, :20] += 100             # the first two thirds do not count
+    other[2, 20:] += math.sqrt(0.125)
+    other.requires_grad_(True)
+    penalty, apart = diversity_penalty(y, other, 0.25)
+    torch.testing.assert_close(apart, torch.tensor([0, 0.25, 0.0625]))
+    torch.testing.assert_close(penalty, torch.tensor([1, 0, 0.25]), rtol=0, atol=3e-3)
+    penalty.sum().backward()
+    assert torch.isfinite(other.grad).all()
+
+
+def test_futures_of_a_random_walk_with_memory_part_as_the_footage_says():
+    """AR(1): E||y_{k+n} - y_k||^2 is seen in footage, and tells how far two futures of one present are apart."""
+    random = np.random.RandomState(0)
+    phi, frames = 0.95, 30
+    start = random.standard_normal((20000, 1))
+    ends = []
+    for _ in range(2):
+        y = start
+        for _ in range(frames):
+            y = phi * y + math.sqrt(1 - phi ** 2) * random.standard_normal(start.shape)
+        ends.append(y)
+    step = np.square(ends[0] - start).mean() / 2
+    assert divergence(step) == pytest.approx(np.square(ends[0] - ends[1]).mean() / 2, rel=0.03)
+    assert divergence(0) == 0
+    assert divergence(1.3) == 1  # a swing to the other side is no less than unrelated
+
+
 def test_critic_does_not_couple_samples():
     """A sample's score and penalty are the same whatever stands beside it in the batch."""
     torch.manual_seed(0)
@@ -204,6 +235,9 @@ def test_windows_refuse_short_footage(tiny_latents):
         assert sample.shape == (50, 70, space.num_coordinates)
         backwards = left_out.sample(50, torch.Generator().manual_seed(0), reversal=1.0)
         torch.testing.assert_close(backwards.flip(1), sample)
+        clips = [clip.double().numpy() for clip in left_out.clips]  # 'first' alone
+        assert left_out.squared_step(3) == pytest.approx(np.square(clips[0][3:] - clips[0][:-3]).mean() / 2, rel=1e-5)
+        assert left_out.squared_step(500) == left_out.squared_step(89)
         with pytest.raises(InputError, match=r"'first', has 90 frames, fewer than the window of 91"):
             Windows(dataset, space, 91)
 
@@ -260,10 +294,26 @@ def test_carried_windows_go_on_where_earlier_ones_were(tiny_latents):
     assert carried == [False] * 4 + [True] * 4
 
 
+def test_two_futures_of_one_moment_part(tiny_latents):
+    """A generator that hardly hears its noise, as one in a limit cycle, learns to listen."""
+    def apart(weight: float) -> float:
+        torch.manual_seed(0)
+        trainer = make_trainer(tiny_latents, lambda_diversity=weight, diversity=1.0, gap_interval=1)
+        with torch.no_grad():
+            trainer.G.cells[0].weight_ih.mul_(0.05)
+        for _ in range(30):
+            trainer.step()
+        state = tuple(torch.cat([h, h]) for h in trainer.pool)
+        y, other = trainer.G.coordinates(trainer.G.rollout(torch.randn(len(state[0]), 8, 8), state)[0]).chunk(2)
+        return float(diversity_penalty(y, other, 1.0)[1].mean())
+
+    assert apart(30.0) > 3 * apart(0.0)
+
+
 def test_training_learns_the_spread_of_the_data(tiny_latents):
     """The critic's gradient moves the generator: its windows come nearer to the real ones in mean and variance."""
-    trainer = make_trainer(tiny_latents, batch=32, lambda_gap=0.0, motion_weight=0.0, carry=0.0, generator_lr=5e-3,
-                           critic_lr=5e-3, decay=0.0)
+    trainer = make_trainer(tiny_latents, batch=32, lambda_gap=0.0, lambda_diversity=0.0, motion_weight=0.0, carry=0.0,
+                           generator_lr=5e-3, critic_lr=5e-3, decay=0.0)
     real = trainer.windows.coordinates
 
     def spread_error() -> float:

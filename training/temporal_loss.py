@@ -1,12 +1,21 @@
 """The losses of the temporal GAN.
 
-    L = L_WGAN + lambda_GP * L_GP + lambda_GAP * L_GAP
+    L = L_WGAN + lambda_GP * L_GP + lambda_GAP * L_GAP + lambda_DIV * L_DIV
 
     L_WGAN:  the critic minimises  E[C(fake)] - E[C(real)],  the generator  -E[C(fake)]
     L_GP   := E[(||dC(x)/dx|| - 1)^2],  x on straight lines between real and fake windows     (Gulrajani et al. 2017, eq. 3)
     L_GAP  := (max(0, pi/4 - phi))^2,   phi := arctan(||[dd/ds_0, .., dd/ds_{t-2}]|| / ||dd/di||),   d = ||l_{t-1} - l_0||
 
 A video that loops hardly depends on its noise s, so phi is near 0 and L_GAP grows. phi is taken for each sample.
+
+Ours, not the paper's (docs/choices.md): a diversity penalty in the sense of Yang et al. ("Diversity-Sensitive Conditional
+Generative Adversarial Networks", ICLR 2019), for which the condition is the past. Two rollouts y, y' begin with the same memories
+and get different noise. At their ends they have to be apart,
+
+    L_DIV := (max(0, 1 - e / e*))^2,      e^2 := mean_k ||y_k - y'_k||^2 / E||unrelated frames||^2,   k in their last third
+
+phi is a gradient, and a limit cycle can shiver with every s_k and still be one; e is a difference, and there it is 0. How far
+two futures may be apart is asked of the footage, see `divergence`.
 """
 
 from __future__ import annotations
@@ -60,6 +69,30 @@ def gradient_angle_penalty(l: torch.Tensor, first: Sequence[torch.Tensor], s: to
     """
     phi = gradient_angle(distance(l), first, s)
     return (math.pi / 4 - phi).clamp(min=0).square(), phi.detach()
+
+
+def divergence(step: float) -> float:
+    """How far two futures of one present come apart, 0 to 1, in squared distances of which 1 is that of unrelated frames.
+
+    `step` is E||y_{k+n} - y_k||^2 after n frames in the same unit, so rho := 1 - step is the correlation that is left. Two
+    frames that keep rho of one and the same past, and are independent in the rest, are 1 - rho^2 apart.
+    """
+    rho = min(max(1 - step, 0.0), 1.0)
+    return 1 - rho**2
+
+
+def diversity_penalty(y: torch.Tensor, other: torch.Tensor, wanted: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (L_DIV [N] before the mean, e^2 [N]) of pairs of futures.
+
+    Args:
+        y, other: rollouts [N, frames, K] that begin alike, in coordinates whose mean square is 1 (`LatentSpace`), so that
+            unrelated frames are 2 K apart.
+        wanted: e*^2, above 0.
+    """
+    ends = slice(2 * y.shape[1] // 3, None)
+    apart = (y[:, ends] - other[:, ends]).square().mean(dim=(1, 2)) / 2
+    # The small number keeps the gradient of the root finite where both are the same.
+    return (1 - (apart / wanted + 1e-6).sqrt()).clamp(min=0).square(), apart.detach()
 
 
 def gradient_penalty(critic: Callable[[torch.Tensor], torch.Tensor], real: torch.Tensor, fake: torch.Tensor,

@@ -11,6 +11,7 @@ from typing import Any
 
 import dnnlib
 from metrics import metric_main, metric_utils
+from metrics.detectors import detector_of
 from metrics.discovery import discover_metrics, find_metric, load_metric_file
 from networks import checkpoints
 from networks.errors import InputError
@@ -19,13 +20,15 @@ from training.temporal_snapshot import versions
 from training.video_sets import EmbeddedVideos, GeneratedVideos
 
 
-def prepare_metrics(names: Sequence[str], plugins: Sequence[str], data: str) -> Callable[..., dict[str, float]] | None:
+def prepare_metrics(names: Sequence[str], plugins: Sequence[str], data: str,
+                    detectors: Sequence[str] = ()) -> Callable[..., dict[str, float]] | None:
     """Find the metrics before the training begins.
 
     Args:
         names: Metrics to compute.
         plugins: Files with metrics of the user's own.
         data: Path of the latent data set that they compare with.
+        detectors: Files of weights of I3D or InceptionV3, tried before the usual places.
 
     Returns:
         A function that measures one snapshot with one metric, appends the result with its protocol to metric-NAME.jsonl of the
@@ -33,7 +36,7 @@ def prepare_metrics(names: Sequence[str], plugins: Sequence[str], data: str) -> 
         that cannot be had of this data says so in one sentence, and the training goes on without it.
 
     Raises:
-        InputError: There is no such metric.
+        InputError: There is no such metric, or a file holds no such weights.
     """
     if not names:
         return None
@@ -45,13 +48,16 @@ def prepare_metrics(names: Sequence[str], plugins: Sequence[str], data: str) -> 
         hint = ''.join(f'; {path} could not be imported: {error}' for path, error in broken.items())
         raise InputError(f'--metrics: there is no {", ".join(unknown)}; there are {", ".join(sorted(available))}{hint}')
 
+    for path in detectors:
+        detector_of(path)
+
     def calculate(*, metric: str, G: Any, image_generator: Any, description: dict[str, Any], run_dir: str, snapshot: str,
                   rank: int, num_ranks: int, device: Any) -> dict[str, float]:
         # Rendered codes are the reference: what a model of these codes can reach, and always at hand.
         measured: dict[str, Any] = {}
         real_videos = EmbeddedVideos(data, image_generator)
         videos = {'real_videos': real_videos, 'fake_videos': GeneratedVideos(G, image_generator, fps=description['fps']),
-                  'video_options': {'reference': 'embedding'}, 'protocol': measured}
+                  'video_options': {'reference': 'embedding', 'detectors': tuple(detectors)}, 'protocol': measured}
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 result = metric_main.calc_metric(

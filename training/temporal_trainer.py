@@ -1,10 +1,11 @@
 """One step of the temporal GAN, with all the state that it needs to go on.
 
-A step is `critic_steps` updates of the critic, one of the generator, one of its moving average. Two things go beyond the paper
+A step is `critic_steps` updates of the critic, one of the generator, one of its moving average. Three things go beyond the paper
 (docs/choices.md). The critic sees the motion between frames on its own (`motion_weight`, Windows.critic_view). And some of the
 generated windows may continue earlier ones (`carry`): they begin at a memory that the generator reached at some frame of
 an earlier window instead of at a fresh i. The critic then also judges what comes long after the first t frames, which the
-paper's training never sees. Gradients stay inside of a window.
+paper's training never sees. Gradients stay inside of a window. And two windows that continue the same one have to part
+(`lambda_diversity`, temporal_loss.diversity_penalty).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from networks.latent_generator import LatentGenerator, State
 from networks.temporal_critic import TemporalCritic
 from torch_utils import training_stats
 from training.latent_space import LatentSpace, Windows
-from training.temporal_loss import gradient_angle_penalty, gradient_penalty
+from training.temporal_loss import divergence, diversity_penalty, gradient_angle_penalty, gradient_penalty
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,10 @@ class Settings:
         critic_steps: Critic updates for one generator update.
         lambda_gp: Weight of the gradient penalty.
         lambda_gap: Weight of the gradient angle penalty; 0 leaves it out.
-        gap_interval: The gradient angle penalty is taken every so many steps, with this many times its weight.
+        lambda_diversity: Weight of the diversity penalty; 0 (the paper's) leaves it out.
+        diversity: How far two futures of one moment have to be apart, as a share of what the footage allows,
+        diversity_windows: ... and after how many windows.
+        gap_interval: These two penalties are taken every so many steps, with this many times their weight,
         gap_batch_shrink: ... on a batch smaller by this factor.
         carry: Share of the generated windows that continue earlier ones, 0 (the paper's) to 1.
         pool: Memories that are kept for that, in batches.
@@ -47,6 +51,9 @@ class Settings:
     critic_steps: int = 2
     lambda_gp: float = 10.0
     lambda_gap: float = 3.0
+    lambda_diversity: float = 3.0
+    diversity: float = 0.33
+    diversity_windows: int = 1
     gap_interval: int = 4
     gap_batch_shrink: int = 4
     carry: float = 0.5
@@ -101,6 +108,9 @@ class TemporalTrainer:
         self.G_optimizer = torch.optim.Adam(self.G.parameters(), lr=settings.generator_lr, betas=betas)
         self.C_optimizer = torch.optim.Adam(self.C.parameters(), lr=settings.critic_lr, betas=betas)
         self.random = torch.Generator(self.device).manual_seed(seed * num_ranks + rank)
+        self._future_frames = settings.diversity_windows * windows.num_frames
+        # How far two futures of one moment have to be apart, squared; 0: the footage never changes so much.
+        self._parting = settings.diversity * divergence(windows.squared_step(self._future_frames - 1))
         self.num_steps = 0
         self.pool: State | None = None  # memories [pool * batch, size] for each cell
 
@@ -131,8 +141,13 @@ class TemporalTrainer:
         state = self.G.initial_state(self._randn(count - num_carried, self.G.latent_dim))
         if num_carried == 0 or self.pool is None:
             return state
-        chosen = torch.randint(len(self.pool[0]), (num_carried,), generator=self.random, device=self.device)
-        return tuple(torch.cat([fresh, kept[chosen]]) for fresh, kept in zip(state, self.pool, strict=True))
+        carried = self._carried_states(self.pool, num_carried)
+        return tuple(torch.cat([fresh, kept]) for fresh, kept in zip(state, carried, strict=True))
+
+    def _carried_states(self, pool: State, count: int) -> State:
+        """Memories of `count` random moments of the pool."""
+        chosen = torch.randint(len(pool[0]), (count,), generator=self.random, device=self.device)
+        return tuple(kept[chosen] for kept in pool)
 
     def _keep_states(self, states: list[State]) -> None:
         """Put the memories at one random time of the second half of these windows into the pool.
@@ -195,9 +210,12 @@ class TemporalTrainer:
         l, _ = self.G.rollout(self._noise(self.batch), self._first_states(self.batch))
         loss = -self.C(self._view(self.G.coordinates(l))).mean()
         training_stats.report('Loss/G/loss', loss)
-        if settings.lambda_gap > 0 and self.num_steps % settings.gap_interval == 0:
-            penalty = self._angle_penalty(max(1, self.batch // settings.gap_batch_shrink))
-            loss = loss + settings.lambda_gap * settings.gap_interval * penalty
+        if self.num_steps % settings.gap_interval == 0:
+            count = max(1, self.batch // settings.gap_batch_shrink)
+            if settings.lambda_gap > 0:
+                loss = loss + settings.lambda_gap * settings.gap_interval * self._angle_penalty(count)
+            if settings.lambda_diversity > 0 and self._parting > 0:
+                loss = loss + settings.lambda_diversity * settings.gap_interval * self._diversity_penalty(count)
         self.G_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._step_optimizer(self.G_optimizer, self.G)
@@ -214,12 +232,24 @@ class TemporalTrainer:
 
         i = self._randn(count, self.G.latent_dim).requires_grad_(True)
         fresh = measure('gradient_angle', (i,), self.G.initial_state(i))
-        if self.pool is None or self.settings.carry == 0:
+        if self.pool is None:
             return fresh
-        chosen = torch.randint(len(self.pool[0]), (count,), generator=self.random, device=self.device)
-        memories = tuple(kept[chosen].requires_grad_(True) for kept in self.pool)
+        memories = tuple(h.requires_grad_(True) for h in self._carried_states(self.pool, count))
         carried = measure('gradient_angle_carried', memories, memories)
         return torch.lerp(fresh, carried, self.settings.carry)  # the shares that the critic sees
+
+    def _diversity_penalty(self, count: int) -> torch.Tensor:
+        """L_DIV of `count` moments, of which each goes on in two ways."""
+        if self.pool is None:
+            state = self.G.initial_state(self._randn(count, self.G.latent_dim))
+        else:
+            state = self._carried_states(self.pool, count)
+        s = self._randn(2 * count, self._future_frames - 1, self.G.noise_dim)
+        y, other = self.G.coordinates(self.G.rollout(s, tuple(torch.cat([h, h]) for h in state))[0]).split(count)
+        penalty, apart = diversity_penalty(y, other, self._parting)
+        training_stats.report('Loss/G/diversity_penalty', penalty)
+        training_stats.report('Loss/G/diversity', apart)
+        return penalty.mean()
 
     def _step_optimizer(self, optimizer: torch.optim.Optimizer, module: torch.nn.Module) -> None:
         """Average the gradients over the ranks in one message, then step."""
