@@ -267,7 +267,7 @@ def describe_network(options: types.SimpleNamespace, device: Any, say: Any) -> t
     """Protocol of a snapshot and its data, its latent generator, and the arguments of the data set."""
     import dnnlib
     from networks import checkpoints
-    from training.image_generator_lookup import is_address
+    from training.image_generator_lookup import local_file
     from training.latent_dataset import LatentDataset
 
     network = options.network
@@ -278,8 +278,7 @@ def describe_network(options: types.SimpleNamespace, device: Any, say: Any) -> t
         raise InputError(f'{network!r} is no snapshot of train_video.py: it has no latent generator (G_ema)')
     protocol = {
         'network': network,
-        'network_sha256': checkpoints.file_sha256(
-            dnnlib.util.open_url(network, return_filename=True) if is_address(network) else network),
+        'network_sha256': checkpoints.file_sha256(local_file(network)),
     }
     if not options.metrics:
         return protocol, generator, dnnlib.EasyDict()
@@ -300,7 +299,7 @@ def describe_network(options: types.SimpleNamespace, device: Any, say: Any) -> t
 
 def video_kwargs(options: types.SimpleNamespace, data: str | None, device: Any) -> dict[str, Any]:
     """Both sets of videos as arguments of their classes, which the metrics that need them construct, and how to compare."""
-    from training.image_generator_lookup import is_address
+    from training.image_generator_lookup import local_file
     from training.video_sets import source_kwargs
 
     rendered = {'image_generator': options.image_network, 'resolution': options.resolution, 'device': str(device),
@@ -315,14 +314,10 @@ def video_kwargs(options: types.SimpleNamespace, data: str | None, device: Any) 
     reference = options.real or options.data or data
     if reference is not None:
         sets['real_videos'] = source_kwargs(reference, recorded=recorded, rendered=rendered)
-    detectors = []
-    for file in options.detectors:
-        import dnnlib
-        detectors.append(dnnlib.util.open_url(file, return_filename=True) if is_address(file) else file)
     return {
         **{name: {'class_name': 'training.video_sets.open_shared', **kwargs} for name, kwargs in sets.items()},
         'video_options': {
-            'detectors': tuple(detectors), 'seed': options.seed, 'real_clips': options.real_clips,
+            'detectors': tuple(map(local_file, options.detectors)), 'seed': options.seed, 'real_clips': options.real_clips,
             'fake_clips': options.fake_clips, 'damaged': options.damaged, 'batch': options.batch,
             'bootstrap': options.bootstrap, 'reference': options.reference,
         },

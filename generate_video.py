@@ -88,9 +88,8 @@ class Records:
 def load_networks(network: str, image_network: str | None, *, force: bool, trust_pickle: bool,
                   device: Any) -> tuple[Any, Any, str, str]:
     """The snapshot, its image generator, the snapshot's sha256 and the image generator's."""
-    import dnnlib
     from networks import checkpoints
-    from training.image_generator_lookup import find_image_generator, is_address
+    from training.image_generator_lookup import find_image_generator, local_file
 
     snapshot = checkpoints.load_snapshot(network, device=device, trust_pickle=trust_pickle)
     generator, reference = snapshot.get('G_ema'), snapshot.get('image_generator')
@@ -105,11 +104,7 @@ def load_networks(network: str, image_network: str | None, *, force: bool, trust
         raise InputError(f'the image generator {path!r} takes codes of {G.num_ws} x {G.w_dim}, and the snapshot makes '
                          f'{generator.num_ws} x {generator.w_dim}; give the one that the snapshot was trained for')
 
-    def sha256(source: str) -> str:
-        path = dnnlib.util.open_url(source, return_filename=True) if is_address(source) else source
-        return checkpoints.file_sha256(path)
-
-    return snapshot, G, sha256(network), sha256(path)
+    return snapshot, G, checkpoints.file_sha256(local_file(network)), checkpoints.file_sha256(local_file(path))
 
 
 def truncation_center(generator: Any, G: Any, kind: str, psi: float) -> Any:

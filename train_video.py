@@ -149,6 +149,8 @@ def main(**options: Any) -> None:
 
 def construction_arguments(o: types.SimpleNamespace, network: str) -> dict[str, Any]:
     """The options as one nested dict: what training_options.json and every snapshot hold."""
+    from training.image_generator_lookup import local_file
+
     return {
         'data': os.path.abspath(o.data), 'network': network, 'num_gpus': o.gpus, 'seed': o.seed, 'window': o.window,
         'total_kimg': o.kimg, 'kimg_per_tick': o.tick, 'snapshot_ticks': o.snap,
@@ -165,18 +167,9 @@ def construction_arguments(o: types.SimpleNamespace, network: str) -> dict[str, 
                      'decay': o.decay, 'ema_kimg': o.ema},
         'preview': {'num_frames': o.preview_frames, 'grid': o.preview_grid} if o.preview_frames else None,
         'metrics': o.metrics, 'plugins': [os.path.abspath(path) for path in o.plugin],
-        'detectors': detector_files(o.detectors),
+        'detectors': [os.path.abspath(local_file(source)) for source in o.detectors],
         'trust_pickle': o.trust_pickle, 'force_network': o.force_network,
     }
-
-
-def detector_files(sources: tuple[str, ...]) -> list[str]:
-    """Paths of the files of weights; addresses are downloaded, once."""
-    import dnnlib
-    from training.image_generator_lookup import is_address
-
-    return [os.path.abspath(dnnlib.util.open_url(source, return_filename=True) if is_address(source) else source)
-            for source in sources]
 
 
 def check_options(o: types.SimpleNamespace) -> None:
