@@ -1,0 +1,122 @@
+"""The critic's scores, penalties and gradients without autograd, against autograd in float64."""
+
+import pytest
+import torch
+
+from networks.temporal_critic import TemporalCritic
+from training.critic_gradients import critic_gradients, critic_scores, critic_scores_and_input_gradient
+from training.temporal_loss import gradient_penalty
+
+CRITICS = [
+    {'num_features': 32},
+    {'num_features': 7, 'num_frames': 24},
+    {'num_features': 5, 'num_frames': 1},
+    {'num_features': 5, 'num_frames': 2, 'narrowing_widths': []},
+    {'num_features': 5, 'num_frames': 10, 'temporal_channels': []},
+    {'num_features': 9, 'num_frames': 33, 'narrowing_widths': [11], 'temporal_channels': [3, 5], 'slope': 0.0},
+    {'num_features': 9, 'num_frames': 6, 'narrowing_widths': [], 'temporal_channels': []},
+]
+
+
+def make_critic(kind: type = TemporalCritic, **kwargs) -> TemporalCritic:
+    torch.manual_seed(5)
+    C = kind(**kwargs).double()
+    for parameter in C.parameters():  # biases begin at zero, where a wrong one would not show
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    return C
+
+
+def windows(C: TemporalCritic, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    shape = (count, C.num_frames, C.num_features)
+    return torch.randn(shape).double(), torch.randn(shape).double(), torch.rand(count).double()
+
+
+def by_definition(C, real, fake, mix, lambda_gp):
+    """Scores, penalty and parameters' gradients of the loss as temporal_loss defines it."""
+    scores_real, scores_fake = C(real), C(fake)
+    penalty = gradient_penalty(C, real, fake, mix)
+    loss = scores_fake.mean() - scores_real.mean() + lambda_gp * penalty.mean()
+    gradients = torch.autograd.grad(loss, list(C.parameters()), allow_unused=True)
+    return (scores_real, scores_fake, penalty), gradients
+
+
+@pytest.mark.parametrize('kwargs', CRITICS)
+@pytest.mark.parametrize('count', [1, 6])
+def test_update_equals_autograd(kwargs, count):
+    C = make_critic(**kwargs)
+    for lambda_gp in (10.0, 0.5):  # twice: the second finds buffers and gradients of the first
+        real, fake, mix = windows(C, count)
+        expected, gradients = by_definition(C, real, fake, mix, lambda_gp)
+        found = critic_gradients(C, real, fake, mix, lambda_gp)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close([p.grad for p in C.parameters()], list(gradients))
+
+
+@pytest.mark.parametrize('kwargs', CRITICS)
+def test_input_gradient_equals_autograd(kwargs):
+    C = make_critic(**kwargs)
+    x = windows(C, 3)[0].requires_grad_(True)
+    weight = torch.tensor([1.0, -2.0, 0.5]).double()
+    (gradient,) = torch.autograd.grad(C(x).sum(), x)
+    scores, found = critic_scores_and_input_gradient(C, x)
+    torch.testing.assert_close((scores, found), (C(x), gradient))
+    (weighted,) = torch.autograd.grad((weight * critic_scores(C, x)).sum(), x)
+    torch.testing.assert_close(weighted, gradient * weight.view(-1, 1, 1))
+
+
+def test_gradient_that_vanishes_has_a_penalty_and_no_direction():
+    C = make_critic(num_features=4, num_frames=6)
+    torch.nn.init.zeros_(C.TConv[-1].weight)
+    real, fake, mix = windows(C, 2)
+    _, _, penalty = critic_gradients(C, real, fake, mix, 10.0)
+    assert penalty.tolist() == [1, 1]
+    assert all(torch.isfinite(p.grad).all() for p in C.parameters())
+
+
+class Doubled(TemporalCritic):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
+def hooked() -> TemporalCritic:
+    C = make_critic(num_features=4, num_frames=6)
+    C.E[0].register_forward_hook(lambda module, arguments, output: output * 2)
+    return C
+
+
+def other_activation() -> TemporalCritic:
+    C = make_critic(num_features=4, num_frames=6)
+    C.E[1] = torch.nn.Softplus()
+    return C
+
+
+def other_convolution() -> TemporalCritic:
+    C = make_critic(num_features=4, num_frames=6)
+    C.TConv[0] = torch.nn.Conv1d(32, 64, 5, stride=2, padding=2, padding_mode='circular').double()
+    return C
+
+
+@pytest.mark.parametrize('make', [lambda: make_critic(Doubled, num_features=4, num_frames=6), hooked, other_activation,
+                                  other_convolution])
+def test_altered_critics_go_through_autograd(make):
+    C = make()
+    real, fake, mix = windows(C, 3)
+    expected, gradients = by_definition(C, real, fake, mix, 10.0)
+    torch.testing.assert_close(critic_gradients(C, real, fake, mix, 10.0), expected)
+    found = [torch.zeros_like(p) if p.grad is None else p.grad for p in C.parameters()]
+    torch.testing.assert_close(found, [torch.zeros_like(p) if g is None else g
+                                       for p, g in zip(C.parameters(), gradients, strict=True)])
+    x = real.clone().requires_grad_(True)
+    torch.testing.assert_close(critic_scores_and_input_gradient(C, real)[1], torch.autograd.grad(C(x).sum(), x)[0])
+
+
+def test_new_parameters_are_taken_over():
+    """Buffers belong to a critic's layers; a layer that is exchanged later must not be forgotten."""
+    C = make_critic(num_features=4, num_frames=6)
+    real, fake, mix = windows(C, 3)
+    critic_gradients(C, real, fake, mix, 10.0)
+    C.E[0] = torch.nn.Linear(4, 64).double()
+    C.TConv[0].weight.data = torch.randn_like(C.TConv[0].weight)
+    expected, gradients = by_definition(C, real, fake, mix, 10.0)
+    torch.testing.assert_close(critic_gradients(C, real, fake, mix, 10.0), expected)
+    torch.testing.assert_close([p.grad for p in C.parameters()], list(gradients))

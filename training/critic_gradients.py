@@ -1,0 +1,361 @@
+"""Scores and gradients of the temporal critic without autograd: one forward pass, one backward pass, one linearised one.
+
+The critic is piecewise linear. With a_l = m_l * (W_l a_{l-1} + b_l), m_l the slope of the leaky ReLU at each number (1 or
+`slope`), everything that a critic update needs follows from the masks m_l of one forward pass:
+
+    backward    r_{l-1} = W_l^T (m_l * r_l)                          r_0 = dC/dx
+    penalty     P = (||r_0|| - 1)^2,    v = dP/dr_0 = 2 (1 - 1 / ||r_0||) r_0
+    linearised  u_0 = v,    u_l = m_l * (W_l u_{l-1})                the same r_l again give  dP/dW_l = (m_l * r_l) u_{l-1}^T
+
+The masks do not change with the weights but on a set of measure zero, so this is the derivative that double backward through
+autograd finds, to rounding. The biases have no part in r, so that P has no gradient for them. Real, fake and interpolated windows
+share one forward and one backward pass, and one product a layer gives the weights' gradients of scores and penalty together.
+
+A convolution of kernel 5, stride 2 and padding 2 is a product on pairs of frames: with activations as [N, frames, channels],
+output t sees 5 neighbouring frames (one run of memory), and a pair of input frames is seen by 3 neighbouring outputs.
+
+Anything but a plain `TemporalCritic` goes through autograd, with the same results.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+from typing import Any
+
+import torch
+
+from networks.temporal_critic import TemporalCritic
+from training.temporal_loss import gradient_penalty
+
+_KERNEL, _STRIDE, _PADDING = 5, 2, 2
+
+
+def critic_gradients(C: torch.nn.Module, real: torch.Tensor, fake: torch.Tensor, mix: torch.Tensor,
+                     lambda_gp: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Put the gradients of  E[C(fake)] - E[C(real)] + lambda_gp E[L_GP]  into `.grad` of C's parameters, in the place of others.
+
+    Args:
+        C: Critic.
+        real, fake: Windows [N, frames, num_features] each; no gradient goes to them.
+        mix: Place of each sample on the line from real to fake, [N] in [0, 1].
+        lambda_gp: Weight of the gradient penalty.
+
+    Returns:
+        Scores of real and of fake windows and L_GP before the mean, [N] each, without graph.
+    """
+    layers = _layers(C)
+    if layers is None or not all(p.requires_grad for p in C.parameters()):
+        return _by_autograd(C, real, fake, mix, lambda_gp)
+    with torch.no_grad():
+        return _workspace(C, layers, 3 * len(real), real).update(real, fake, mix, lambda_gp)
+
+
+def critic_scores_and_input_gradient(C: torch.nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """x [N, frames, num_features] -> (scores [N], gradient of each sample's score [N, frames, num_features]), without graph."""
+    layers = _layers(C)
+    if layers is None:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_(True)
+            scores = C(x)
+            (gradient,) = torch.autograd.grad(scores.sum(), x)
+        return scores.detach(), gradient
+    with torch.no_grad():
+        space = _workspace(C, layers, len(x), x)
+        scores = space.forward(x)
+        return scores, space.backward_to_input(1.0)
+
+
+class _Scores(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, C: torch.nn.Module) -> torch.Tensor:  # type: ignore[override, no-untyped-def]
+        scores, gradient = critic_scores_and_input_gradient(C, x)
+        ctx.save_for_backward(gradient)
+        return scores
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, weight: torch.Tensor):  # type: ignore[override, no-untyped-def]
+        (gradient,) = ctx.saved_tensors
+        return gradient * weight.view(-1, 1, 1), None
+
+
+def critic_scores(C: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """C(x) with a first derivative for x only: what the generator's update needs. x [N, frames, num_features] -> [N]."""
+    return _Scores.apply(x, C)
+
+
+def _by_autograd(C: torch.nn.Module, real: torch.Tensor, fake: torch.Tensor, mix: torch.Tensor,
+                 lambda_gp: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    with torch.enable_grad():
+        real, fake = real.detach(), fake.detach()
+        scores_real, scores_fake = C(torch.cat([real, fake])).split(len(real))
+        penalty = gradient_penalty(C, real, fake, mix)
+        loss = scores_fake.mean() - scores_real.mean() + lambda_gp * penalty.mean()
+        for parameter in C.parameters():
+            parameter.grad = None
+        loss.backward()
+    return scores_real.detach(), scores_fake.detach(), penalty.detach()
+
+
+# What a critic is made of.
+
+
+@dataclasses.dataclass(frozen=True)
+class _Layers:
+    embedding: list[tuple[torch.nn.Linear, float]]     # with the slopes of what follows
+    convolutions: list[tuple[torch.nn.Conv1d, float]]
+    last: torch.nn.Linear
+
+    @property
+    def identity(self) -> tuple[int, ...]:
+        return (*(id(layer) for layer, _ in [*self.embedding, *self.convolutions]), id(self.last))
+
+
+def _layers(C: torch.nn.Module) -> _Layers | None:
+    """The layers of a plain TemporalCritic; None for everything else."""
+    if type(C) is not TemporalCritic or 'forward' in vars(C):
+        return None
+    modules = [C, C.E, C.TConv, *C.E, *C.TConv]
+    if len(modules) != sum(1 for _ in C.modules()) or any(_has_hooks(module) for module in modules):
+        return None
+    *convolutions, flatten, last = C.TConv
+    embedding, temporal = _pairs(list(C.E)), _pairs(convolutions)
+    if embedding is None or temporal is None or not embedding + temporal:
+        return None
+    if type(flatten) is not torch.nn.Flatten or type(last) is not torch.nn.Linear or last.out_features != 1:
+        return None
+    if any(type(layer) is not torch.nn.Linear for layer, _ in embedding) or not all(_is_ours(layer) for layer, _ in temporal):
+        return None
+    if any(parameter is None for layer in [*(layer for layer, _ in embedding + temporal), last]
+           for parameter in (layer.weight, layer.bias)):
+        return None
+    return _Layers(embedding, temporal, last)
+
+
+def _pairs(modules: list[torch.nn.Module]) -> list[tuple[Any, float]] | None:
+    """[(layer, slope), ..] of a list layer, leaky ReLU, layer, ..; None where it is not one."""
+    layers, activations = modules[::2], modules[1::2]
+    if len(layers) != len(activations):
+        return None
+    slopes = [each.negative_slope for each in activations if type(each) is torch.nn.LeakyReLU and each.negative_slope >= 0]
+    return list(zip(layers, slopes, strict=True)) if len(slopes) == len(layers) else None
+
+
+def _is_ours(layer: torch.nn.Module) -> bool:
+    return type(layer) is torch.nn.Conv1d and layer.padding_mode == 'zeros' and layer.groups == 1 and \
+        (layer.kernel_size, layer.stride, layer.padding, layer.dilation) == ((_KERNEL,), (_STRIDE,), (_PADDING,), (1,))
+
+
+def _has_hooks(module: torch.nn.Module) -> bool:
+    return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
+
+
+# The passes.
+
+_workspaces: weakref.WeakKeyDictionary[torch.nn.Module, dict[tuple, _Workspace]] = weakref.WeakKeyDictionary()
+
+
+def _workspace(C: torch.nn.Module, layers: _Layers, count: int, x: torch.Tensor) -> _Workspace:
+    """Buffers for `count` windows, kept as long as the critic lives; two sizes at most."""
+    known = _workspaces.setdefault(C, {})
+    key = (count, x.shape[1], x.dtype, x.device, layers.identity)
+    if key not in known:
+        while len(known) >= 2:
+            del known[next(iter(known))]
+        known[key] = _Workspace(layers, count, x.shape[1], x)
+    return known[key]
+
+
+class _Frames:
+    """Buffers of one layer that works on every frame for itself."""
+
+    def __init__(self, layer: torch.nn.Linear, slope: float, count: int, length: int, like: torch.Tensor) -> None:
+        self.layer, self.slope, self.count, self.length = layer, slope, count, length
+        self.inputs, self.outputs = layer.in_features, layer.out_features
+        self.z = like.new_empty(count * length, self.outputs)
+        self.delta = like.new_empty(count, length, self.outputs)  # m_l * r_l
+        self.back = like.new_empty(count * length, self.inputs)   # r_{l-1}
+
+    def weight(self) -> torch.Tensor:
+        return self.layer.weight
+
+    def product(self, x: torch.Tensor, samples: slice, bias: bool) -> torch.Tensor:
+        """W x (+ b) of these samples, [samples, length, outputs]."""
+        rows = slice(samples.start * self.length, samples.stop * self.length)
+        z, flat = self.z[rows], x[samples].view(-1, self.inputs)
+        if bias:
+            torch.addmm(self.layer.bias, flat, self.layer.weight.t(), out=z)
+        else:
+            torch.mm(flat, self.layer.weight.t(), out=z)
+        return z.view(-1, self.length, self.outputs)
+
+    def transposed(self, samples: slice) -> torch.Tensor:
+        """W^T delta of these samples, [samples, length, inputs]."""
+        back = self.back[samples.start * self.length:samples.stop * self.length]
+        torch.mm(self.delta[samples].view(-1, self.outputs), self.layer.weight, out=back)
+        return back.view(-1, self.length, self.inputs)
+
+    def input_buffer(self) -> torch.Tensor:
+        return self.z.new_empty(self.count, self.length, self.inputs)
+
+    def input_view(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def weight_gradient(self, x: torch.Tensor, out: torch.Tensor) -> None:
+        torch.mm(self.delta.view(-1, self.outputs).t(), x.view(-1, self.inputs), out=out)
+
+
+class _Convolution:
+    """Buffers of one temporal convolution: `length` frames in, half of them (rounded up) out."""
+
+    def __init__(self, layer: torch.nn.Conv1d, slope: float, count: int, length: int, like: torch.Tensor) -> None:
+        self.layer, self.slope, self.count, self.input_length = layer, slope, count, length
+        self.length = (length - 1) // _STRIDE + 1
+        self.inputs, self.outputs = layer.in_channels, layer.out_channels
+        self.columns = like.new_empty(count, self.length, _KERNEL * self.inputs)
+        self.z = like.new_empty(count * self.length, self.outputs)
+        self.padded_delta = like.new_zeros(count, self.length + 2, self.outputs)  # one output that is not there at each end
+        self.delta = self.padded_delta[:, 1:-1]
+        self.rows = like.new_empty(count, self.length, 3 * self.outputs)
+        self.back = like.new_empty(count * self.length, 2 * self.inputs)
+        self.forward_weight = like.new_empty(_KERNEL * self.inputs, self.outputs)
+        self.backward_weight = like.new_zeros(3, self.outputs, 2, self.inputs)
+
+    def prepare(self) -> None:
+        """Take over the weight [outputs, inputs, 5] in the orders of the two products."""
+        weight = self.layer.weight
+        self.forward_weight.view(_KERNEL, self.inputs, self.outputs).copy_(weight.permute(2, 1, 0))
+        # Frames 2 p and 2 p + 1 are taps 4, - of output p - 1, taps 2, 3 of output p, taps 0, 1 of output p + 1.
+        taps = weight.permute(0, 2, 1)
+        self.backward_weight[0, :, 0].copy_(taps[:, 4])
+        self.backward_weight[1].copy_(taps[:, 2:4])
+        self.backward_weight[2].copy_(taps[:, 0:2])
+
+    def product(self, x: torch.Tensor, samples: slice, bias: bool) -> torch.Tensor:
+        """W x (+ b) of these samples [samples, length, outputs]; x is padded, `input_buffer`."""
+        padded = x[samples]
+        columns = self.columns[samples]
+        columns.copy_(padded.as_strided(columns.shape, (padded.stride(0), _STRIDE * self.inputs, 1), padded.storage_offset()))
+        z, flat = self.z[samples.start * self.length:samples.stop * self.length], columns.view(-1, _KERNEL * self.inputs)
+        if bias:
+            torch.addmm(_there(self.layer.bias), flat, self.forward_weight, out=z)
+        else:
+            torch.mm(flat, self.forward_weight, out=z)
+        return z.view(-1, self.length, self.outputs)
+
+    def transposed(self, samples: slice) -> torch.Tensor:
+        """W^T delta of these samples, [samples, input_length, inputs]."""
+        delta, rows = self.padded_delta[samples], self.rows[samples]
+        rows.copy_(delta.as_strided(rows.shape, (delta.stride(0), self.outputs, 1), delta.storage_offset()))
+        back = self.back[samples.start * self.length:samples.stop * self.length]
+        torch.mm(rows.view(-1, 3 * self.outputs), self.backward_weight.view(3 * self.outputs, -1), out=back)
+        return back.view(-1, 2 * self.length, self.inputs)[:, :self.input_length]
+
+    def input_buffer(self) -> torch.Tensor:
+        return self.z.new_zeros(self.count, 2 * self.length + 3, self.inputs)
+
+    def input_view(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, _PADDING:_PADDING + self.input_length]
+
+    def weight_gradient(self, x: torch.Tensor, out: torch.Tensor) -> None:
+        columns = self.columns.view(-1, _KERNEL * self.inputs)
+        gradient = torch.mm(self.delta.reshape(-1, self.outputs).t(), columns)
+        out.copy_(gradient.view(self.outputs, _KERNEL, self.inputs).permute(0, 2, 1))
+
+
+class _Workspace:
+    """All buffers for `count` windows of `length` frames, and the passes that fill them."""
+
+    def __init__(self, layers: _Layers, count: int, length: int, like: torch.Tensor) -> None:
+        self.count = count
+        self.last = layers.last
+        self.layers: list[_Frames | _Convolution] = []
+        for linear, slope in layers.embedding:
+            self.layers.append(_Frames(linear, slope, count, length, like))
+        for convolution, slope in layers.convolutions:
+            self.layers.append(_Convolution(convolution, slope, count, length, like))
+            length = self.layers[-1].length
+        self.inputs = [layer.input_buffer() for layer in self.layers]  # a_{l-1}, padded where a convolution follows
+        self.length = length
+        self.channels = layers.last.in_features // length
+        self.top = like.new_empty(count, length, self.channels)  # a of the last but one layer
+        views = [layer.input_view(x) for layer, x in zip(self.layers, self.inputs, strict=True)]
+        self.input = views[0]
+        self.views = [*views[1:], self.top]  # a_l without padding, for each layer
+        self.top_weight = like.new_empty(length, self.channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Windows [count, length, features] -> scores [count]; the activations stay in the buffers."""
+        if x is not self.input:
+            self.input.copy_(x)
+        for layer in self.layers:
+            if isinstance(layer, _Convolution):
+                layer.prepare()
+        self.top_weight.copy_(self.last.weight.view(self.channels, self.length).t())  # Flatten has the channels first
+        everything = slice(0, self.count)
+        for layer, a, view in zip(self.layers, self.inputs, self.views, strict=True):
+            torch._C._nn.leaky_relu(layer.product(a, everything, bias=True), layer.slope, out=view)
+        return torch.addmv(self.last.bias, self.top.view(self.count, -1), self.top_weight.view(-1))
+
+    def _backward(self, weights: torch.Tensor) -> None:
+        """delta_l of all layers for the loss sum_n weights_n C(x_n)."""
+        back = weights.view(-1, 1, 1) * self.top_weight
+        everything = slice(0, self.count)
+        for layer, view in zip(reversed(self.layers), reversed(self.views), strict=True):
+            torch.ops.aten.leaky_relu_backward(back, view, layer.slope, True, grad_input=layer.delta)
+            if layer is not self.layers[0]:
+                back = layer.transposed(everything)
+
+    def backward_to_input(self, weight: float) -> torch.Tensor:
+        """Gradient of weight * C(x_n) for each x_n [count, length, features], after forward()."""
+        self._backward(self.top.new_full((self.count,), weight))
+        return self.layers[0].transposed(slice(0, self.count)).clone()
+
+    def update(self, real: torch.Tensor, fake: torch.Tensor, mix: torch.Tensor,
+               lambda_gp: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """See critic_gradients()."""
+        batch = len(real)
+        mixed = slice(2 * batch, 3 * batch)
+        self.input[:batch].copy_(real)
+        self.input[batch:2 * batch].copy_(fake)
+        torch.lerp(real, fake, mix.view(-1, 1, 1), out=self.input[mixed])
+        scores = self.forward(self.input)
+        weights = self.top.new_empty(3 * batch)
+        weights[:batch] = -1 / batch
+        weights[batch:2 * batch] = 1 / batch
+        weights[mixed] = 1  # r_l itself
+        self._backward(weights)
+        gradient = self.layers[0].transposed(mixed)
+        norm = torch.linalg.vector_norm(gradient, dim=(1, 2))
+        penalty = (norm - 1).square()
+        # v / N, lambda included; a gradient that vanishes has none of its own.
+        factor = torch.where(norm > 0, (2 * lambda_gp / batch) * (1 - 1 / norm), 0)
+        # u_l takes the place of a_l: the rows of interpolates are of no other use.
+        torch.mul(gradient, factor.view(-1, 1, 1), out=self.input[mixed])
+        for layer, a, view in zip(self.layers, self.inputs, self.views, strict=True):
+            u = layer.product(a, mixed, bias=False)
+            torch.ops.aten.leaky_relu_backward(u, view[mixed], layer.slope, True, grad_input=view[mixed])
+        self._fill_gradients(weights, 2 * batch)
+        return scores[:batch], scores[batch:2 * batch], penalty
+
+    def _fill_gradients(self, weights: torch.Tensor, biased: int) -> None:
+        """Weight gradients out of delta and the activations; the first `biased` samples have a part in those of the biases."""
+        for layer, a in zip(self.layers, self.inputs, strict=True):
+            layer.weight_gradient(a, _gradient(layer.layer.weight))
+            torch.sum(layer.delta[:biased], dim=(0, 1), out=_gradient(_there(layer.layer.bias)))
+        top = torch.mv(self.top.view(self.count, -1).t(), weights)
+        _gradient(self.last.weight).view(self.channels, self.length).copy_(top.view(self.length, self.channels).t())
+        _gradient(self.last.bias).copy_(weights[:biased].sum())
+
+
+def _there(bias: torch.Tensor | None) -> torch.Tensor:
+    assert bias is not None  # _layers() has looked
+    return bias
+
+
+def _gradient(parameter: torch.Tensor) -> torch.Tensor:
+    """The parameter's gradient, to be written over."""
+    if parameter.grad is None or not parameter.grad.is_contiguous():
+        parameter.grad = torch.empty_like(parameter, memory_format=torch.contiguous_format)
+    return parameter.grad
