@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 from training.command_line import FPS, POSITIVE_INT, UserMistake, clear_errors, command, progress, report, require_folder
-from training.preparation_options import parts_of_sources, preparation_options, preparation_settings
+from training.footage.preparation_options import parts_of_sources, preparation_options, preparation_settings
 
 #----------------------------------------------------------------------------
 
@@ -53,8 +53,8 @@ def main(**options: Any) -> None:
     _run(opts, parts, settings)
 
 def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | None]], settings: Any) -> None:
-    from training.clip_preparation import describe_preparation, prepare_footage
-    from training.footage import open_footage, with_unique_names
+    from training.footage.clips import open_footage, with_unique_names
+    from training.footage.preparation import describe_preparation, prepare_footage
 
     sources = [clip for source, (start, end) in zip(opts.source, parts, strict=True)
                for clip in open_footage(source, fps=opts.fps, keep_damaged=opts.damaged == 'keep', start=start, end=end)]
@@ -97,7 +97,7 @@ def _parts_of_name(name: str) -> list[str]:
 
 def _write_clip(clip: Any, path: str, opts: types.SimpleNamespace) -> None:
     """Writes one clip; ``quads.npy``, which comes last, says that it is whole."""
-    from training.footage import fit
+    from training.footage.clips import fit
     from training.video_output import PngWriter, VideoWriter
 
     quads = os.path.join(path, 'quads.npy') if opts.format == 'png' else path + '.quads.npy'

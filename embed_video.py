@@ -21,7 +21,7 @@ from training.command_line import (
     report,
     require_folder,
 )
-from training.preparation_options import parts_of_sources, preparation_options, preparation_settings
+from training.footage.preparation_options import parts_of_sources, preparation_options, preparation_settings
 
 #----------------------------------------------------------------------------
 

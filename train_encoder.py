@@ -126,7 +126,7 @@ def _check_inputs(c: dict[str, Any]) -> None:
     """Finds what is wrong with the files before anything is written."""
     from networks.checkpoints import load_encoder
     from networks.lpips import read_weights
-    from training.footage import open_footage
+    from training.footage.clips import open_footage
 
     if c['perceptual'] != 'none':
         read_weights(c['perceptual'], c['lpips_weights'])

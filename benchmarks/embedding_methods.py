@@ -85,7 +85,7 @@ class Bench:
 
         from networks.checkpoints import load_encoder, load_generator
         from networks.lpips import LPIPS
-        from training.footage import open_footage
+        from training.footage.clips import open_footage
         from training.inversion import Inversion, InversionOptions
 
         torch.set_num_threads(1)
@@ -101,8 +101,8 @@ class Bench:
     def frames(self, clip: Any, count: int | None) -> Iterator[Any]:
         """Yields chunks of images ``[<= CHUNK, C, r, r]``."""
         from training.embedding import read_chunks
-        from training.footage import fit
-        from training.frame_bank import frames_to_images
+        from training.footage.clips import fit
+        from training.footage.frame_bank import frames_to_images
 
         left = count
         for raw in read_chunks(clip, CHUNK, 0):

@@ -20,9 +20,9 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from training import command_line
-from training.face_alignment import FaceAxes, cut_out
-from training.face_landmarks import FaceDetector, load_landmarks, points_of_68
-from training.footage import open_footage
+from training.footage.clips import open_footage
+from training.footage.face_alignment import FaceAxes, cut_out
+from training.footage.face_landmarks import FaceDetector, load_landmarks, points_of_68
 
 #----------------------------------------------------------------------------
 

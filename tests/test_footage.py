@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from networks.errors import InputError
-from training.footage import fit, open_footage
-from training.video_input import decode_video, exact_rate
+from training.footage.clips import fit, open_footage
+from training.footage.ffmpeg_input import decode_video, exact_rate
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -106,7 +106,7 @@ def test_memory_does_not_grow_with_the_video(tmp_path: pathlib.Path, root: pathl
     ffmpeg('-f', 'lavfi', '-i', 'testsrc=size=384x384:rate=25', '-frames:v', '1500', '-c:v', 'libx264', '-preset', 'ultrafast',
            tmp_path / 'long.mp4')
     program = (
-        'import os, re, resource, sys\nfrom training.footage import open_footage\n'
+        'import os, re, resource, sys\nfrom training.footage.clips import open_footage\n'
         'count = sum(1 for _ in open_footage(sys.argv[1])[0].frames())\n'
         # On Linux ru_maxrss goes on from what the process that started this one had; the high-water mark does not.
         'status = open("/proc/self/status").read() if os.path.exists("/proc/self/status") else ""\n'

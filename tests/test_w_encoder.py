@@ -16,8 +16,8 @@ from networks.errors import InputError
 from networks.w_encoder import WEncoder
 from training import encoder_training
 from training.code_sampler import CodeSampler
-from training.footage import FootageClip
-from training.frame_bank import FrameBank, frames_to_images
+from training.footage.clips import FootageClip
+from training.footage.frame_bank import FrameBank, frames_to_images
 
 
 def run(*arguments: str) -> click.testing.Result:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from networks.errors import InputError
-from training.footage import DEFAULT_FPS, IMAGE_ENDINGS, VIDEO_ENDINGS, natural_sort
+from training.footage.clips import DEFAULT_FPS, IMAGE_ENDINGS, VIDEO_ENDINGS, natural_sort
 
 CODE_ENDINGS = ('.npz', '.npy', '.pt', '.pth')
 

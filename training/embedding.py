@@ -18,14 +18,14 @@ import torch
 
 from networks.errors import InputError
 from networks.psp_encoders import ImageEncoder
-from training.clip_preparation import PreparationSettings, describe_preparation, prepare_footage
 from training.clip_review import ClipReview, IdentityMeasure
 from training.code_files import CodeClip, holds_codes, open_codes
 from training.command_line import progress, report
 from training.embedding_report import EmbeddingReport
 from training.encoder_loss import shrink
-from training.footage import FootageClip, fit, open_footage
-from training.frame_bank import frames_to_images
+from training.footage.clips import FootageClip, fit, open_footage
+from training.footage.frame_bank import frames_to_images
+from training.footage.preparation import PreparationSettings, describe_preparation, prepare_footage
 from training.inversion import Inversion
 from training.latent_dataset_writer import PREPARATION_FOLDER, ClipWriter, LatentDatasetWriter
 from training.video_output import VideoWriter
@@ -43,7 +43,7 @@ def open_sources(
     Args:
         sources: Paths.
         num_ws, w_dim: What the image generator takes, for codes.
-        fps, keep_damaged: As of :func:`training.footage.open_footage`.
+        fps, keep_damaged: As of :func:`training.footage.clips.open_footage`.
         parts: Start and end of what shall be taken of each source, seconds; None: all.
 
     Raises:
@@ -75,7 +75,7 @@ def prepare_sources(
     Args:
         clips: As of :func:`open_sources`.
         writer: Of the data set; the first look at the frames is kept in its partial folder.
-        settings, size, skip_damaged: As of :func:`training.clip_preparation.prepare_footage`.
+        settings, size, skip_damaged: As of :func:`training.footage.preparation.prepare_footage`.
 
     Raises:
         InputError: No clip is left, or one cannot be used.

@@ -24,8 +24,8 @@ from torch_utils import training_stats
 from training.code_sampler import CodeSampler
 from training.command_line import progress, report
 from training.encoder_loss import EncoderLoss
-from training.footage import open_footage
-from training.frame_bank import FrameBank
+from training.footage.clips import open_footage
+from training.footage.frame_bank import FrameBank
 from training.video_output import image_grid
 from training.video_synthesis import images_to_uint8
 

@@ -63,7 +63,7 @@ class LatentDataset:
         clips: List of :class:`ClipInfo`.
         embedding: How the codes were made.
         preparation: Which pieces of the footage are clips, and which were left out and why
-            (:func:`training.clip_preparation.prepare_footage`); empty where nothing is known.
+            (:func:`training.footage.preparation.prepare_footage`); empty where nothing is known.
         quality: Averages of the clips' measures over all frames (``psnr``, ``lpips``, ...), as far as they are known.
 
     Raises:

@@ -13,7 +13,7 @@ import torch
 
 from networks import checkpoints
 from networks.errors import InputError
-from training.footage import fit
+from training.footage.clips import fit
 from training.image_generator_lookup import find_image_generator
 from training.latent_dataset import LatentDataset
 from training.video_output import as_rgb

@@ -22,10 +22,10 @@ import numpy as np
 import dnnlib
 from networks.errors import DamagedVideo, InputError
 from training import command_line
-from training.footage import DEFAULT_FPS, fit
+from training.footage.clips import DEFAULT_FPS, fit
+from training.footage.recordings import Recording, VideoFile, find_recordings, listing
 from training.latent_dataset_writer import FORMAT_NAME
 from training.rendered_videos import EmbeddedVideos, GeneratedVideos
-from training.video_files import Recording, VideoFile, find_recordings, listing
 from training.video_set_interface import VideoSet
 
 __all__ = [
@@ -88,7 +88,7 @@ def is_latent_dataset(path: str) -> bool:
 
 
 class RecordedVideos(VideoSet):
-    """Videos on the disk: files, folders and zips of frames, arrays; see training.video_files.find_recordings.
+    """Videos on the disk: files, folders and zips of frames, arrays; see training.footage.recordings.find_recordings.
 
     Opening looks through everything once: lengths are counted by decoding, and the digest is taken. What was found is
     kept in the cache folder, under the names, sizes and times of the files, so that the next opening is quick.
@@ -97,7 +97,7 @@ class RecordedVideos(VideoSet):
         path: File, folder or zip.
         fps: Rate in frames per second. Video files are resampled to it, and images and arrays are said to have it.
             None: what the files have, 25 for images and arrays.
-        resolution: Every frame is cut to its central square and brought to this size (training.footage.fit).
+        resolution: Every frame is cut to its central square and brought to this size (training.footage.clips.fit).
             None: frames stay as they are.
         damaged: 'stop' at a video that cannot be read, or 'skip' it.
         cache: Keep what was found, and use what was kept.

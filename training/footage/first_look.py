@@ -18,15 +18,15 @@ import numpy as np
 
 from networks.errors import InputError
 from training.command_line import progress
-from training.face_landmarks import MAX_FACES, FaceDetector
-from training.footage import FootageClip
-from training.scene_cuts import REACH, ChangeMeter
+from training.footage.clips import FootageClip
+from training.footage.face_landmarks import MAX_FACES, FaceDetector
+from training.footage.scene_cuts import REACH, ChangeMeter
 
 ROW = np.dtype([
     ('checksum', '<u4'),
-    ('changes', '<f4', (REACH,)),           # of training.scene_cuts.ChangeMeter
+    ('changes', '<f4', (REACH,)),           # of training.footage.scene_cuts.ChangeMeter
     ('num_faces', '<u4'),
-    ('points', '<f4', (MAX_FACES, 4, 2)),   # of training.face_landmarks.Face, the largest first
+    ('points', '<f4', (MAX_FACES, 4, 2)),   # of training.footage.face_landmarks.Face, the largest first
     ('boxes', '<f4', (MAX_FACES, 4)),
 ])
 VERSION = 1
@@ -52,7 +52,7 @@ def analyse(
     """Looks at all frames of a recording, or goes on with what an interrupted run has left.
 
     Args:
-        clip: As :func:`training.footage.open_footage` gives it.
+        clip: As :func:`training.footage.clips.open_footage` gives it.
         index: Of the recording among the sources.
         folder: Where the result is kept.
         detector: Gives the detector of faces when it is needed; None: no faces are looked for.

@@ -19,8 +19,8 @@ import numpy as np
 import PIL.Image
 
 from networks.errors import DamagedVideo, InputError
-from training.footage import IMAGE_ENDINGS, VIDEO_ENDINGS, natural_sort
-from training.video_input import decode_video, describe_video
+from training.footage.clips import IMAGE_ENDINGS, VIDEO_ENDINGS, natural_sort
+from training.footage.ffmpeg_input import decode_video, describe_video
 
 ARRAY_ENDINGS = ('.npy', '.npz')
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from networks.errors import InputError
-from training.footage import FootageClip, fit
+from training.footage.clips import FootageClip, fit
 
 #----------------------------------------------------------------------------
 
@@ -25,7 +25,7 @@ class FrameBank:
 
     Args:
         clips: Footage.
-        resolution: Side of the stored frames (:func:`training.footage.fit`).
+        resolution: Side of the stored frames (:func:`training.footage.clips.fit`).
         max_bytes: Bound of the memory for frames.
         on_frame: Called after each frame that was read, for progress.
 

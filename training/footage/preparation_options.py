@@ -10,7 +10,7 @@ import click
 from training.command_line import NON_NEGATIVE_FLOAT, NON_NEGATIVE_INT, POSITIVE_INT, UserMistake
 
 if TYPE_CHECKING:
-    from training.clip_preparation import PreparationSettings
+    from training.footage.preparation import PreparationSettings
 
 Function = TypeVar('Function', bound=Callable[..., Any])
 
@@ -56,7 +56,7 @@ def preparation_settings(opts: types.SimpleNamespace) -> 'PreparationSettings':
     Raises:
         UserMistake: Options that have no effect together.
     """
-    from training.clip_preparation import PreparationSettings  # here, because arrays and images take time that --help need not
+    from training.footage.preparation import PreparationSettings  # here, because arrays and images take time that --help need not
 
     if opts.landmarks and opts.align != 'ffhq':
         raise UserMistake(f'--landmarks: --align={opts.align} does not use them; give --align=ffhq')

@@ -1,6 +1,6 @@
 """Faces in frames: a detector that runs on any CPU, and files of landmarks that other tools have made.
 
-Alignment needs four points of a face (:mod:`training.face_alignment`): the centres of the eyes and the corners of the
+Alignment needs four points of a face (:mod:`training.footage.face_alignment`): the centres of the eyes and the corners of the
 mouth. The detector is MediaPipe's Face Landmarker, which gives 478 points; files hold the 68 points of iBUG 300-W, as
 dlib and most other detectors number them.
 """

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from training.face_landmarks import area, overlap
+from training.footage.face_landmarks import area, overlap
 
 SAME_FACE = 0.3       # overlap (intersection over union) with the face of the frame before
 COMPARABLE = 0.7      # part of the area, or of the overlap, from which on a second face makes the choice unclear
@@ -46,7 +46,7 @@ def follow_face(
 
     Args:
         scene: Frames of one scene.
-        num_faces, points, boxes: Of all frames of the recording, as in ``training.footage_analysis.ROW``.
+        num_faces, points, boxes: Of all frames of the recording, as in ``training.footage.first_look.ROW``.
         face: ``largest``, ``left`` or ``right`` (as the picture shows them), or ``only``: frames with a second face are left out.
         bridge: Longest gap, frames.
 

@@ -23,7 +23,7 @@ import numpy as np
 import PIL.Image
 
 from networks.errors import InputError
-from training.video_input import decode_video, describe_video
+from training.footage.ffmpeg_input import decode_video, describe_video
 
 IMAGE_ENDINGS = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff', '.ppm')
 VIDEO_ENDINGS = (
@@ -46,7 +46,7 @@ class FootageClip:
     open_frames: Callable[[int], Iterator[np.ndarray]] = dataclasses.field(repr=False)  # from a frame number on
     first_frame: int = 0          # where the clip begins in its source, in frames of this rate
     identity: str = ''            # changes when the files do
-    # What training.clip_preparation adds: corners of what was cut out, float32 [T, 4, 2], or [1, 4, 2] for all frames,
+    # What training.footage.preparation adds: corners of what was cut out, float32 [T, 4, 2], or [1, 4, 2] for all frames,
     # in pixels of the upright frame, whose (width, height) is source_size.
     quads: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
     source_size: tuple[int, int] | None = None

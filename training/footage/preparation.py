@@ -1,6 +1,6 @@
 """Footage as it comes to clips that a generator can draw: split at cuts and lost faces, aligned, with a report.
 
-Every recording is looked at once (:mod:`training.footage_analysis`); what is kept of it is read again when it is asked for.
+Every recording is looked at once (:mod:`training.footage.first_look`); what is kept of it is read again when it is asked for.
 """
 
 import contextlib
@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from networks.errors import InputError
-from training.face_alignment import FaceAxes, cut_out, square_quad
-from training.face_landmarks import FaceDetector, load_landmarks, model_sha256, points_of_68, require_detector
-from training.face_tracks import Piece, drop_short, follow_face, split_at_cuts
-from training.footage import FootageClip
-from training.footage_analysis import Analysis, analyse, checksum
-from training.scene_cuts import find_cuts
+from training.footage.clips import FootageClip
+from training.footage.face_alignment import FaceAxes, cut_out, square_quad
+from training.footage.face_landmarks import FaceDetector, load_landmarks, model_sha256, points_of_68, require_detector
+from training.footage.face_tracks import Piece, drop_short, follow_face, split_at_cuts
+from training.footage.first_look import Analysis, analyse, checksum
+from training.footage.scene_cuts import find_cuts
 
 CHECKED_FRAMES = 8  # at the beginning of a clip that is entered in the middle of a recording
 
@@ -32,12 +32,12 @@ class PreparationSettings:
 
     Attributes:
         align: ``ffhq``: faces are aligned as FFHQ's; ``center``: the centre square; ``none``: frames are square already.
-        face: Which face of several, see :func:`training.face_tracks.follow_face`.
-        center_sigma, axes_sigma: Filters of the alignment over time, frames (:class:`training.face_alignment.FaceAxes`).
+        face: Which face of several, see :func:`training.footage.face_tracks.follow_face`.
+        center_sigma, axes_sigma: Filters of the alignment over time, frames (:class:`training.footage.face_alignment.FaceAxes`).
         bridge: So many frames without the face are bridged.
         scene_cuts: Whether recordings are split at scene cuts.
         min_frames: Shorter pieces of a recording that was split are left out.
-        landmarks: File of landmarks (:func:`training.face_landmarks.load_landmarks`), or a folder with one file a
+        landmarks: File of landmarks (:func:`training.footage.face_landmarks.load_landmarks`), or a folder with one file a
             recording, ``NAME.npy`` or ``NAME.npz``; None: a detector finds them.
         face_model: File of the detector's model; None: the one that is installed.
     """
@@ -78,7 +78,7 @@ def prepare_footage(
     """Splits and aligns recordings.
 
     Args:
-        clips: Recordings as :func:`training.footage.open_footage` gives them.
+        clips: Recordings as :func:`training.footage.clips.open_footage` gives them.
         settings: See there.
         size: Side of aligned faces, pixels; other frames keep their size.
         folder: Where results of the first look are kept, so that an interrupted run goes on from there.

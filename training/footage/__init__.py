@@ -1,0 +1,1 @@
+"""Recordings in: files, clips, the first look at them, cuts, faces, alignment."""
