@@ -22,7 +22,7 @@ DEFAULT_OF_VIDEOS = ['fvd2048_16f']
 def find_data(recorded: dict[str, Any], snapshot: str, asked: str | None) -> str:
     """Path of the latent data set: what the user says, or what the snapshot was trained on, checked by its sha256."""
     from training.image_generator_lookup import candidate_paths
-    from training.latent_dataset import LatentDataset
+    from training.latents.dataset import LatentDataset
 
     if asked is not None:
         if not os.path.exists(asked):
@@ -268,7 +268,7 @@ def describe_network(options: types.SimpleNamespace, device: Any, say: Any) -> t
     import dnnlib
     from networks import checkpoints
     from training.image_generator_lookup import local_file
-    from training.latent_dataset import LatentDataset
+    from training.latents.dataset import LatentDataset
 
     network = options.network
     say(f'Loading {network}')
@@ -294,7 +294,7 @@ def describe_network(options: types.SimpleNamespace, device: Any, say: Any) -> t
         protocol |= {'data': data, 'data_sha256': dataset.sha256, 'data_clips': len(dataset.clips), 'data_frames': frames,
                      'fps': dataset.fps}
         say(f'Data set: {data}, {len(dataset.clips)} clips, {frames} frames')
-    return protocol, generator, dnnlib.EasyDict(class_name='training.latent_dataset.LatentDataset', path=data)
+    return protocol, generator, dnnlib.EasyDict(class_name='training.latents.dataset.LatentDataset', path=data)
 
 
 def video_kwargs(options: types.SimpleNamespace, data: str | None, device: Any) -> dict[str, Any]:

@@ -98,11 +98,11 @@ def main(**options: Any) -> None:
 
 def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | None]], device: Any) -> None:
     from networks.checkpoints import file_sha256, image_generator_reference, load_generator
-    from training.code_files import CodeClip
     from training.embedding import embed_all, open_sources, prepare_sources, write_previews
     from training.embedding_report import EmbeddingReport
     from training.face_identity import FaceIdentity, is_installed
-    from training.latent_dataset import LatentDataset, LatentDatasetWriter
+    from training.latents.code_files import CodeClip
+    from training.latents.dataset import LatentDataset, LatentDatasetWriter
 
     if os.path.exists(opts.dest) and not opts.overwrite:
         raise UserMistake(f'--dest: {opts.dest} already exists; choose another name, or replace it by --overwrite')

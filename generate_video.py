@@ -251,7 +251,7 @@ def write_output(output: Output, settings: Settings, generator: Any, G: Any, cen
     """Render one file, frame by frame; an error leaves none."""
     import numpy as np
 
-    from training.codes_output import CodesWriter
+    from training.latents.codes_output import CodesWriter
     from training.video_output import PngWriter, VideoWriter, as_rgb, image_grid
     from training.video_synthesis import stream_video
 

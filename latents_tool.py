@@ -50,8 +50,8 @@ def main() -> None:
 @clear_errors
 def info(paths: tuple[str, ...], sha256: bool, as_json: bool) -> None:
     """Tell what data sets hold: image generator, clips, rates, quality."""
-    from training.latent_dataset import LatentDataset
-    from training.latent_statistics import describe, description_text
+    from training.latents.dataset import LatentDataset
+    from training.latents.statistics import describe, description_text
 
     for path in paths:
         with LatentDataset(path) as dataset:
@@ -73,8 +73,8 @@ def merge(data: tuple[str, ...], dest: str, force: bool, overwrite: bool) -> Non
     """
     import contextlib
 
-    from training.latent_dataset import LatentDataset
-    from training.latent_dataset_operations import merge as merge_datasets
+    from training.latents.dataset import LatentDataset
+    from training.latents.operations import merge as merge_datasets
 
     if len(data) < 2:
         raise UserMistake('--data: give at least two data sets to join')
@@ -100,8 +100,8 @@ def merge(data: tuple[str, ...], dest: str, force: bool, overwrite: bool) -> Non
 @clear_errors
 def split(**options: Any) -> None:
     """Divide a data set into one for training and one for testing."""
-    from training.latent_dataset import LatentDataset
-    from training.latent_dataset_operations import write_selections
+    from training.latents.dataset import LatentDataset
+    from training.latents.operations import write_selections
 
     opts = types.SimpleNamespace(**options)
     if os.path.abspath(opts.train) == os.path.abspath(opts.test):
@@ -115,7 +115,7 @@ def split(**options: Any) -> None:
             _report_result(path)
 
 def _divide(dataset: Any, opts: types.SimpleNamespace) -> tuple[list[Any], list[Any]]:
-    from training.latent_dataset_operations import match_clips, speaker_of, split_by_group, split_by_time, whole_clips
+    from training.latents.operations import match_clips, speaker_of, split_by_group, split_by_time, whole_clips
 
     if opts.test_clips:
         test = match_clips(dataset, opts.test_clips)
@@ -145,8 +145,8 @@ def smooth(data: str, dest: str, sigma: float, overwrite: bool) -> None:
 
     For those of encoders, which judge every frame by itself.
     """
-    from training.latent_dataset import LatentDataset
-    from training.latent_dataset_operations import whole_clips, write_selections
+    from training.latents.dataset import LatentDataset
+    from training.latents.operations import whole_clips, write_selections
 
     _check_dest(dest, overwrite, [data])
     with LatentDataset(data) as dataset:
@@ -166,8 +166,8 @@ def stats(path: str, frames: int, as_json: bool) -> None:
 
     The numbers are explained in docs/latents.md.
     """
-    from training.latent_dataset import LatentDataset
-    from training.latent_statistics import measure, measures_text
+    from training.latents.dataset import LatentDataset
+    from training.latents.statistics import measure, measures_text
 
     with LatentDataset(path) as dataset:
         content = measure(dataset, max_frames=frames)
@@ -190,9 +190,9 @@ def preview(**options: Any) -> None:
     """Render the codes to video."""
     from networks.checkpoints import load_generator
     from training.image_generator_lookup import find_image_generator
-    from training.latent_dataset import LatentDataset
-    from training.latent_dataset_operations import match_clips
     from training.latent_preview import render_clip, video_path
+    from training.latents.dataset import LatentDataset
+    from training.latents.operations import match_clips
 
     opts = types.SimpleNamespace(**options)
     device = choose_device(opts.device)
@@ -233,7 +233,7 @@ def convert(**options: Any) -> None:
 
     .npz holds `w` [T, num_ws, w_dim] and `fps`, .npy the array, .pt a tensor.
     """
-    from training.code_files import holds_codes
+    from training.latents.code_files import holds_codes
 
     opts = types.SimpleNamespace(**options)
     if not os.path.exists(opts.source):
@@ -245,9 +245,9 @@ def convert(**options: Any) -> None:
         _import_codes(opts)
 
 def _convert_dataset(opts: types.SimpleNamespace) -> None:
-    from training.latent_dataset import LatentDataset
-    from training.latent_dataset_operations import export_codes, match_clips, whole_clips, write_selections
     from training.latent_preview import clip_files
+    from training.latents.dataset import LatentDataset
+    from training.latents.operations import export_codes, match_clips, whole_clips, write_selections
 
     if opts.network or opts.fps:
         raise UserMistake('--network and --fps are for codes of other tools, but --source is a data set')
@@ -273,8 +273,8 @@ def _convert_dataset(opts: types.SimpleNamespace) -> None:
 
 def _import_codes(opts: types.SimpleNamespace) -> None:
     from networks.checkpoints import image_generator_reference, load_generator
-    from training.code_files import open_codes
-    from training.latent_dataset_writer import LatentDatasetWriter
+    from training.latents.code_files import open_codes
+    from training.latents.writer import LatentDatasetWriter
 
     if not opts.network:
         raise UserMistake('--network: codes of other tools need the image generator that they belong to')
@@ -304,7 +304,7 @@ def _check_dest(dest: str, overwrite: bool, sources: Any) -> None:
     require_folder(os.path.dirname(os.path.abspath(dest)))
 
 def _report_result(path: str) -> None:
-    from training.latent_dataset import LatentDataset
+    from training.latents.dataset import LatentDataset
 
     with LatentDataset(path) as dataset:
         report(f'{len(dataset.clips)} clips, {dataset.num_frames} frames at {dataset.fps:g} frames per second are in {path}')

@@ -188,8 +188,8 @@ def check_options(o: types.SimpleNamespace) -> None:
 def look_at_data(o: types.SimpleNamespace) -> str:
     """Settle what depends on the data set; returns --network, or where the data set found its image generator."""
     from training.image_generator_lookup import find_image_generator, is_address
-    from training.latent_dataset import LatentDataset
     from training.latent_space import default_reversal
+    from training.latents.dataset import LatentDataset
 
     with LatentDataset(o.data) as dataset:
         if o.reversal is None:

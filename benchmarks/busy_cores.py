@@ -33,8 +33,8 @@ TURN = 'while True: pass'
 
 def seconds_per_step(data: str, seconds: float) -> float:
     """Train on `data` with all defaults for `seconds` after a few steps to warm up; returns the seconds of one step."""
-    from training.latent_dataset import LatentDataset
     from training.latent_space import Windows, fit_latent_space
+    from training.latents.dataset import LatentDataset
     from training.temporal_trainer import Settings, TemporalTrainer
 
     with LatentDataset(data) as dataset:

@@ -24,8 +24,8 @@ def main(data: str, network: str, frames: int) -> None:
     import torch
 
     from networks.checkpoints import load_generator
-    from training.latent_dataset import LatentDataset
     from training.latent_space import fit_latent_space
+    from training.latents.dataset import LatentDataset
     from training.video_synthesis import render_codes
 
     G = load_generator(network)

@@ -167,7 +167,7 @@ class Bench:
 
 def measure_methods(bench: Bench, results: Results, opts: types.SimpleNamespace) -> None:
     """Fills the table of methods."""
-    from training.latent_dataset_operations import gaussian_filter
+    from training.latents.operations import gaussian_filter
 
     for clip in bench.clips:
         encoded: tuple[Any, float] | None = None

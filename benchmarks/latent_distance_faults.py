@@ -12,7 +12,7 @@ import numpy as np
 
 from plugins.latent_frechet_distance import LatentFrechetDistance
 from training import command_line
-from training.latent_dataset import LatentDataset
+from training.latents.dataset import LatentDataset
 
 WINDOW = 25
 

@@ -142,7 +142,7 @@ class CodesInMemory:
 
 def code_rows(data: str) -> Iterator[tuple[str, list[np.ndarray], list[np.ndarray]]]:
     """Name of the row, real clips, fake videos: the first half of the footage, and changed stretches of the second."""
-    from training.latent_dataset import LatentDataset
+    from training.latents.dataset import LatentDataset
 
     with LatentDataset(data) as dataset:
         clips = [np.asarray(dataset.load_clip(index)) for index in range(len(dataset.clips))]

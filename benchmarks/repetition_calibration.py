@@ -19,7 +19,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from metrics.frame_points import LatentPoints
 from metrics.repetition import Repetition
 from training import command_line
-from training.latent_dataset import LatentDataset
+from training.latents.dataset import LatentDataset
 
 NUM_FRAMES = 1000
 

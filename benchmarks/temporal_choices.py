@@ -55,8 +55,8 @@ def train_and_measure(data: str, overrides: dict[str, Any], seed: int, steps: in
     from metrics.frame_points import LatentPoints
     from metrics.repetition import Repetition
     from plugins.latent_frechet_distance import LatentFrechetDistance
-    from training.latent_dataset import LatentDataset
     from training.latent_space import Windows, default_reversal, fit_latent_space
+    from training.latents.dataset import LatentDataset
     from training.temporal_pictures import generate_codes
     from training.temporal_trainer import Settings, TemporalTrainer
 

@@ -21,7 +21,7 @@ from PIL import Image
 from networks.checkpoints import load_generator
 from training.command_line import FloatRange, UserMistake, clear_errors, command, progress, report
 from training.footage.clips import open_footage
-from training.latent_dataset import LatentDataset
+from training.latents.dataset import LatentDataset
 from training.video_output import VideoWriter, image_grid
 from training.video_synthesis import render_codes
 

@@ -53,7 +53,7 @@ def tiny_latents(tiny_generator: pathlib.Path, tmp_path_factory: pytest.TempPath
     import numpy as np
 
     from networks import checkpoints
-    from training.latent_dataset import LatentDatasetWriter
+    from training.latents.dataset import LatentDatasetWriter
 
     G = checkpoints.load_generator(str(tiny_generator))
     random = np.random.RandomState(1)

@@ -14,7 +14,7 @@ import torch
 import calc_metrics_video
 from networks.latent_generator import LatentGenerator
 from training import temporal_snapshot
-from training.latent_dataset import LatentDataset, LatentDatasetWriter
+from training.latents.dataset import LatentDataset, LatentDatasetWriter
 
 REFERENCE = {'path': 'G.pkl', 'sha256': 'a' * 64, 'class_name': 'Generator', 'init_kwargs': {}}
 

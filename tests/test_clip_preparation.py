@@ -27,7 +27,7 @@ from training.footage.clips import FootageClip, open_footage
 from training.footage.face_alignment import FaceAxes, cut_out, square_quad
 from training.footage.face_landmarks import Face, points_of_68
 from training.footage.preparation import PreparationSettings, describe_preparation, prepare_footage
-from training.latent_dataset import LatentDataset
+from training.latents.dataset import LatentDataset
 
 SIZE = 16  # of tiny_generator
 

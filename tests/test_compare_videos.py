@@ -15,7 +15,7 @@ from networks import checkpoints
 from networks.latent_generator import LatentGenerator
 from tests.test_frechet_of_clips import TinyDetector, random_videos
 from training import temporal_snapshot
-from training.latent_dataset import LatentDataset
+from training.latents.dataset import LatentDataset
 from training.video_sets import EmbeddedVideos, GeneratedVideos
 
 

@@ -18,10 +18,10 @@ import torch
 import embed_video
 from networks.checkpoints import load_generator, save_module_pickle
 from networks.w_encoder import WEncoder
-from training.code_files import holds_codes
 from training.encoder_loss import peak_signal_to_noise
 from training.inversion import Inversion, InversionOptions
-from training.latent_dataset import LatentDataset
+from training.latents.code_files import holds_codes
+from training.latents.dataset import LatentDataset
 from training.video_synthesis import render_codes
 
 NUM_WS, W_DIM = 6, 8  # of tiny_generator

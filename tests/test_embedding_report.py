@@ -19,9 +19,9 @@ from training import face_identity
 from training.clip_review import ClipReview, second_differences
 from training.embedding_report import MOST_POINTS, plot_measures
 from training.encoder_loss import peak_signal_to_noise
-from training.frame_measures import FrameMeasures, read_measures
 from training.inversion import Inversion, InversionOptions
-from training.latent_dataset import LatentDataset
+from training.latents.dataset import LatentDataset
+from training.latents.frame_measures import FrameMeasures, read_measures
 from training.video_synthesis import render_codes
 
 

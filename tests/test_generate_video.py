@@ -24,8 +24,8 @@ from networks.latent_generator import LatentGenerator
 from networks.seeded_noise import SeededNoise
 from networks.stylegan2 import Generator
 from training import temporal_snapshot
-from training.codes_output import CodesWriter
 from training.image_generator_lookup import find_image_generator
+from training.latents.codes_output import CodesWriter
 from training.video_synthesis import images_to_uint8, render_codes, stream_codes, stream_video, truncate_codes
 
 

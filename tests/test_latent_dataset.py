@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from networks.errors import InputError
-from training import latent_dataset_writer
-from training.latent_dataset import LatentDataset, LatentDatasetWriter
+from training.latents import writer as latent_dataset_writer
+from training.latents.dataset import LatentDataset, LatentDatasetWriter
 
 GENERATOR = {'sha256': 'a' * 64, 'path': 'G.pkl'}
 

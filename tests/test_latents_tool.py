@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import latents_tool
-from training.latent_dataset import LatentDataset, LatentDatasetWriter
-from training.latent_dataset_operations import gaussian_filter
-from training.latent_statistics import measure
+from training.latents.dataset import LatentDataset, LatentDatasetWriter
+from training.latents.operations import gaussian_filter
+from training.latents.statistics import measure
 
 NUM_WS, W_DIM = 6, 8  # of tiny_generator
 

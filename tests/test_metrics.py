@@ -226,7 +226,7 @@ def test_coordinates_are_white_and_the_tail_has_unit_length() -> None:
 
 
 class Recording:
-    """Stands for a latent data set: what the metrics use of training.latent_dataset.LatentDataset."""
+    """Stands for a latent data set: what the metrics use of training.latents.dataset.LatentDataset."""
 
     def __init__(self, path: str) -> None:
         self.clips = [moving_codes(600, int(path))]

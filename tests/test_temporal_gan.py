@@ -9,8 +9,8 @@ import torch
 from networks.errors import InputError
 from networks.latent_generator import GatedRecurrentCell, LatentGenerator
 from networks.temporal_critic import TemporalCritic
-from training.latent_dataset import LatentDataset
 from training.latent_space import Windows, fit_latent_space
+from training.latents.dataset import LatentDataset
 from training.temporal_loss import divergence, diversity_penalty, gradient_angle, gradient_angle_penalty, gradient_penalty
 from training.temporal_trainer import Settings, TemporalTrainer
 

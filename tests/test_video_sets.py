@@ -14,7 +14,7 @@ from networks import checkpoints
 from networks.errors import InputError
 from networks.latent_generator import LatentGenerator
 from training import temporal_snapshot, video_sets
-from training.latent_dataset import LatentDataset
+from training.latents.dataset import LatentDataset
 from training.video_output import VideoWriter
 from training.video_sets import DamagedVideo, EmbeddedVideos, GeneratedVideos, RecordedVideos
 from training.video_synthesis import stream_video

@@ -19,7 +19,6 @@ import torch
 from networks.errors import InputError
 from networks.psp_encoders import ImageEncoder
 from training.clip_review import ClipReview, IdentityMeasure
-from training.code_files import CodeClip, holds_codes, open_codes
 from training.command_line import progress, report
 from training.embedding_report import EmbeddingReport
 from training.encoder_loss import shrink
@@ -27,7 +26,8 @@ from training.footage.clips import FootageClip, fit, open_footage
 from training.footage.frame_bank import frames_to_images
 from training.footage.preparation import PreparationSettings, describe_preparation, prepare_footage
 from training.inversion import Inversion
-from training.latent_dataset_writer import PREPARATION_FOLDER, ClipWriter, LatentDatasetWriter
+from training.latents.code_files import CodeClip, holds_codes, open_codes
+from training.latents.writer import PREPARATION_FOLDER, ClipWriter, LatentDatasetWriter
 from training.video_output import VideoWriter
 from training.video_synthesis import render_codes
 

@@ -16,8 +16,8 @@ import numpy as np
 import PIL.Image
 
 from training.clip_review import ShownFrame, file_stem
-from training.frame_measures import read_measures
-from training.latent_dataset_writer import total_quality
+from training.latents.frame_measures import read_measures
+from training.latents.writer import total_quality
 
 # Measure: (name for people, unit, digits, what is good).
 MEASURES: dict[str, tuple[str, str, int, str]] = {
@@ -70,7 +70,7 @@ class EmbeddingReport:
 
         Args:
             index, name, fps: Of the clip.
-            measures: File with the measures of its frames (:class:`training.frame_measures.FrameMeasures`).
+            measures: File with the measures of its frames (:class:`training.latents.frame_measures.FrameMeasures`).
             even, worst: Frames to show, see :meth:`training.clip_review.ClipReview.shown_frames`.
         """
         with open(measures, 'rb') as source, open(self.path(index, name, '.jsonl'), 'wb') as target:

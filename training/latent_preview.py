@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from training.command_line import progress
-from training.latent_dataset import LatentDataset
+from training.latents.dataset import LatentDataset
 from training.video_output import VideoWriter
 from training.video_synthesis import render_codes
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from networks.errors import InputError
-from training.latent_dataset import LatentDataset
+from training.latents.dataset import LatentDataset
 
 SHORT_FOOTAGE = 60.0         # seconds
 MAX_FRAMES_FOR_BASIS = 4096  # evenly spread over the data set; their Gram matrix is what is decomposed

@@ -15,7 +15,7 @@ from networks import checkpoints
 from networks.errors import InputError
 from training.footage.clips import fit
 from training.image_generator_lookup import find_image_generator
-from training.latent_dataset import LatentDataset
+from training.latents.dataset import LatentDataset
 from training.video_output import as_rgb
 from training.video_set_interface import VideoSet
 from training.video_synthesis import render_codes, stream_codes, truncate_codes

@@ -63,7 +63,7 @@ def prepare_metrics(names: Sequence[str], plugins: Sequence[str], data: str,
                 result = metric_main.calc_metric(
                     metric=metric, G=G, G_kwargs=dnnlib.EasyDict(videos), num_gpus=num_ranks, rank=rank, device=device,
                     progress=metric_utils.ProgressMonitor(verbose=rank == 0),
-                    dataset_kwargs=dnnlib.EasyDict(class_name='training.latent_dataset.LatentDataset', path=data))
+                    dataset_kwargs=dnnlib.EasyDict(class_name='training.latents.dataset.LatentDataset', path=data))
         except InputError as error:
             if rank == 0:
                 print(f'{metric} has no value, and the training goes on: {error}')

@@ -10,8 +10,8 @@ import torch
 
 from networks.latent_generator import LatentGenerator
 from networks.seeded_noise import SeededNoise
-from training.latent_dataset import LatentDataset
 from training.latent_space import LatentSpace
+from training.latents.dataset import LatentDataset
 from training.video_output import VideoWriter, as_rgb, image_grid
 from training.video_synthesis import render_codes
 

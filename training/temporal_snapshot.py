@@ -17,7 +17,7 @@ import torch
 
 from networks import checkpoints
 from networks.errors import InputError
-from training.latent_dataset import LatentDataset
+from training.latents.dataset import LatentDataset
 
 SNAPSHOT_FORMAT = 'stylevideogan-snapshot'
 STATE_FORMAT = 'stylevideogan-training-state'

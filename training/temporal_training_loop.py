@@ -21,8 +21,8 @@ from networks import checkpoints
 from networks.errors import InputError
 from torch_utils import training_stats
 from training import temporal_snapshot
-from training.latent_dataset import LatentDataset
 from training.latent_space import LatentSpace, Windows, fit_latent_space
+from training.latents.dataset import LatentDataset
 from training.temporal_pictures import TRAJECTORY_FRAMES, Preview, generate_codes, plot_trajectories
 from training.temporal_trainer import Settings, TemporalTrainer
 

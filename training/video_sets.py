@@ -24,7 +24,7 @@ from networks.errors import DamagedVideo, InputError
 from training import command_line
 from training.footage.clips import DEFAULT_FPS, fit
 from training.footage.recordings import Recording, VideoFile, find_recordings, listing
-from training.latent_dataset_writer import FORMAT_NAME
+from training.latents.writer import FORMAT_NAME
 from training.rendered_videos import EmbeddedVideos, GeneratedVideos
 from training.video_set_interface import VideoSet
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from networks.errors import InputError
-from training.codes_output import CodesWriter
 from training.command_line import progress, report
-from training.latent_dataset import ClipInfo, LatentDataset
-from training.latent_dataset_writer import QUALITY_MEASURES, LatentDatasetWriter
+from training.latents.codes_output import CodesWriter
+from training.latents.dataset import ClipInfo, LatentDataset
+from training.latents.writer import QUALITY_MEASURES, LatentDatasetWriter
 
 FRAMES_AT_ONCE = 1024
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from networks.errors import InputError
 from training.image_generator_lookup import find_image_generator
-from training.latent_dataset import LatentDataset
+from training.latents.dataset import LatentDataset
 
 FRAMES_AT_ONCE = 256
 EXPLAINED = (0.5, 0.9, 0.95, 0.99)  # parts of the variance whose number of components is told

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from networks.errors import InputError
-from training.frame_measures import FrameMeasures
+from training.latents.frame_measures import FrameMeasures
 
 FORMAT_NAME = 'stylevideogan-latents'
 FORMAT_VERSION = 1
@@ -315,7 +315,7 @@ class ClipWriter:
 
     @property
     def measures_path(self) -> str:
-        """File with the measures of the frames so far, see :class:`training.frame_measures.FrameMeasures`."""
+        """File with the measures of the frames so far, see :class:`training.latents.frame_measures.FrameMeasures`."""
         return self._measures.path
 
     def averages(self) -> dict[str, float]:

@@ -12,7 +12,7 @@ were made), ``preparation`` (which pieces of the footage are clips) and ``clips`
 ``{name, file, num_frames, fps, source, ...}``; further keys are kept as they are.
 
 Clips are mapped into memory, not read: opening a data set costs its headers, whatever the length of the footage.
-The writer is in :mod:`training.latent_dataset_writer`.
+The writer is in :mod:`training.latents.writer`.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from networks.errors import InputError
-from training.latent_dataset_writer import FORMAT_NAME, FORMAT_VERSION, LatentDatasetWriter
+from training.latents.writer import FORMAT_NAME, FORMAT_VERSION, LatentDatasetWriter
 
 __all__ = ['ClipInfo', 'LatentDataset', 'LatentDatasetWriter']
 

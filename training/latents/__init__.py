@@ -1,0 +1,1 @@
+"""Codes on the disk: latent data sets, their operations and statistics, code files."""
