@@ -98,9 +98,9 @@ def main(**options: Any) -> None:
 
 def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | None]], device: Any) -> None:
     from networks.checkpoints import file_sha256, image_generator_reference, load_generator
-    from training.embedding import embed_all, open_sources, prepare_sources, write_previews
-    from training.embedding_report import EmbeddingReport
-    from training.face_identity import FaceIdentity, is_installed
+    from training.embedding.embedder import embed_all, open_sources, prepare_sources, write_previews
+    from training.embedding.face_identity import FaceIdentity, is_installed
+    from training.embedding.report import EmbeddingReport
     from training.latents.code_files import CodeClip
     from training.latents.dataset import LatentDataset, LatentDatasetWriter
 
@@ -189,8 +189,8 @@ def _load_encoder(opts: types.SimpleNamespace, G: Any, device: Any) -> Any:
 
 def _make_embedder(opts: types.SimpleNamespace, G: Any, encoder: Any, embedding: dict[str, Any]) -> Any:
     from networks.lpips import LPIPS
-    from training.embedding import Embedder
-    from training.inversion import Inversion, InversionOptions
+    from training.embedding.embedder import Embedder
+    from training.embedding.inversion import Inversion, InversionOptions
 
     optimised = encoder is None or opts.refine
     settings = InversionOptions(

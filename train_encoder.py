@@ -137,7 +137,7 @@ def _check_inputs(c: dict[str, Any]) -> None:
 
 def _launch(c: dict[str, Any], outdir: str, description: str, *, device: Any, dry_run: bool, fresh: bool) -> None:
     import dnnlib
-    from training.encoder_training import find_unfinished_run, new_run_dir, train_encoder
+    from training.embedding.encoder_training import find_unfinished_run, new_run_dir, train_encoder
 
     unfinished = None if fresh else find_unfinished_run(outdir, c)
     run_dir = unfinished or new_run_dir(outdir, description)

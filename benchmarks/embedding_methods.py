@@ -85,8 +85,8 @@ class Bench:
 
         from networks.checkpoints import load_encoder, load_generator
         from networks.lpips import LPIPS
+        from training.embedding.inversion import Inversion, InversionOptions
         from training.footage.clips import open_footage
-        from training.inversion import Inversion, InversionOptions
 
         torch.set_num_threads(1)
         self.G: Any = load_generator(opts.network)
@@ -100,7 +100,7 @@ class Bench:
 
     def frames(self, clip: Any, count: int | None) -> Iterator[Any]:
         """Yields chunks of images ``[<= CHUNK, C, r, r]``."""
-        from training.embedding import read_chunks
+        from training.embedding.embedder import read_chunks
         from training.footage.clips import fit
         from training.footage.frame_bank import frames_to_images
 
@@ -124,7 +124,7 @@ class Bench:
         """Codes ``[T, num_ws, w_dim]`` of a clip, and the processor time of finding them."""
         import torch
 
-        from training.encoder_loss import shrink
+        from training.embedding.encoder_loss import shrink
 
         self.inversion.options = dataclasses.replace(self.inversion.options, **settings)
         parts: list[Any] = []
@@ -144,8 +144,8 @@ class Bench:
         """Averages over the frames; jitter of codes, and of pixels as parts of the original's."""
         import torch
 
-        from training.clip_review import ClipReview, second_differences
-        from training.encoder_loss import shrink
+        from training.embedding.clip_review import ClipReview, second_differences
+        from training.embedding.encoder_loss import shrink
 
         review = ClipReview(self.inversion, fps=25, measure_every=1, video=None, identity=None)
         rows: list[dict[str, float]] = []
@@ -192,8 +192,8 @@ def compare(bench: Bench, results: Results, opts: types.SimpleNamespace) -> None
     import torch
 
     from benchmarks.per_frame_projection import project
-    from training.encoder_loss import shrink
-    from training.inversion import Inversion, InversionOptions
+    from training.embedding.encoder_loss import shrink
+    from training.embedding.inversion import Inversion, InversionOptions
 
     key: dict[str, Any] = {'kind': 'compare', 'world': opts.world, 'perceptual': opts.perceptual}
     usual = bench.inversion

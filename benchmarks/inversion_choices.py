@@ -20,9 +20,9 @@ import torch
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from training import command_line
-from training.batched_lbfgs import minimize
-from training.clip_review import second_differences
-from training.inversion import Inversion, InversionOptions, smoothness
+from training.embedding.batched_lbfgs import minimize
+from training.embedding.clip_review import second_differences
+from training.embedding.inversion import Inversion, InversionOptions, smoothness
 
 LOOKS = (5, 10, 20, 40)
 Function = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -115,7 +115,7 @@ def load_pieces(opts: types.SimpleNamespace, inversion: Inversion) -> list[Piece
     import itertools
 
     from networks.checkpoints import load_encoder
-    from training.encoder_loss import shrink
+    from training.embedding.encoder_loss import shrink
     from training.footage.clips import fit, open_footage
     from training.footage.frame_bank import frames_to_images
 

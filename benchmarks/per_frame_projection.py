@@ -23,7 +23,7 @@ import torch
 
 from networks.lpips import LPIPS
 from networks.stylegan2 import SynthesisLayer
-from training.encoder_loss import peak_signal_to_noise, shrink
+from training.embedding.encoder_loss import peak_signal_to_noise, shrink
 
 STEPS = 1000
 STEP_SIZE = 0.1

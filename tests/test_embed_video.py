@@ -18,8 +18,8 @@ import torch
 import embed_video
 from networks.checkpoints import load_generator, save_module_pickle
 from networks.w_encoder import WEncoder
-from training.encoder_loss import peak_signal_to_noise
-from training.inversion import Inversion, InversionOptions
+from training.embedding.encoder_loss import peak_signal_to_noise
+from training.embedding.inversion import Inversion, InversionOptions
 from training.latents.code_files import holds_codes
 from training.latents.dataset import LatentDataset
 from training.video_synthesis import render_codes

@@ -15,11 +15,11 @@ import torch
 import embed_video
 from networks.checkpoints import load_generator
 from networks.errors import InputError
-from training import face_identity
-from training.clip_review import ClipReview, second_differences
-from training.embedding_report import MOST_POINTS, plot_measures
-from training.encoder_loss import peak_signal_to_noise
-from training.inversion import Inversion, InversionOptions
+from training.embedding import face_identity
+from training.embedding.clip_review import ClipReview, second_differences
+from training.embedding.encoder_loss import peak_signal_to_noise
+from training.embedding.inversion import Inversion, InversionOptions
+from training.embedding.report import MOST_POINTS, plot_measures
 from training.latents.dataset import LatentDataset
 from training.latents.frame_measures import FrameMeasures, read_measures
 from training.video_synthesis import render_codes

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from networks.checkpoints import load_generator
-from training import code_curvature
-from training.batched_lbfgs import Coupling, minimize
-from training.inversion import Inversion, InversionOptions, smoothness
+from training.embedding import code_curvature
+from training.embedding.batched_lbfgs import Coupling, minimize
+from training.embedding.inversion import Inversion, InversionOptions, smoothness
 
 
 @pytest.fixture(scope='module')

@@ -14,8 +14,8 @@ import train_encoder
 from networks.checkpoints import load_encoder, load_generator, save_module_pickle
 from networks.errors import InputError
 from networks.w_encoder import WEncoder
-from training import encoder_training
-from training.code_sampler import CodeSampler
+from training.embedding import encoder_training
+from training.embedding.code_sampler import CodeSampler
 from training.footage.clips import FootageClip
 from training.footage.frame_bank import FrameBank, frames_to_images
 

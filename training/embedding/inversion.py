@@ -6,9 +6,9 @@ step means the same in every direction. For all frames t of a chunk at once,
     sum_t  lambda_lpips LPIPS(G(w_t), x_t) + lambda_pixel mean |G(w_t) - x_t|^2
          + lambda_average mean |h_t|^2 + lambda_layers mean |h_t - mean_l h_t|^2 + lambda_smooth mean |h_t - h_{t-1}|^2
 
-is minimised by :mod:`training.batched_lbfgs`, with mean_l the average over the style layers (a code in W has equal
+is minimised by :mod:`training.embedding.batched_lbfgs`, with mean_l the average over the style layers (a code in W has equal
 layers) and h_{-1} the last frame of the chunk before it, if any. The quadratic terms pull weakly; what makes a step a good
-one is :mod:`training.code_curvature`. Frames whose loss no longer falls leave the batch.
+one is :mod:`training.embedding.code_curvature`. Frames whose loss no longer falls leave the batch.
 """
 
 import dataclasses
@@ -19,10 +19,10 @@ from typing import Any
 import torch
 
 from networks.lpips import LPIPS
-from training.batched_lbfgs import Coupling, minimize
-from training.code_curvature import inverse_curvature
-from training.code_sampler import CodeSampler
-from training.encoder_loss import LARGEST_LOSS_RESOLUTION, peak_signal_to_noise, shrink
+from training.embedding.batched_lbfgs import Coupling, minimize
+from training.embedding.code_curvature import inverse_curvature
+from training.embedding.code_sampler import CodeSampler
+from training.embedding.encoder_loss import LARGEST_LOSS_RESOLUTION, peak_signal_to_noise, shrink
 
 #----------------------------------------------------------------------------
 

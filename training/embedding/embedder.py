@@ -18,14 +18,14 @@ import torch
 
 from networks.errors import InputError
 from networks.psp_encoders import ImageEncoder
-from training.clip_review import ClipReview, IdentityMeasure
 from training.command_line import progress, report
-from training.embedding_report import EmbeddingReport
-from training.encoder_loss import shrink
+from training.embedding.clip_review import ClipReview, IdentityMeasure
+from training.embedding.encoder_loss import shrink
+from training.embedding.inversion import Inversion
+from training.embedding.report import EmbeddingReport
 from training.footage.clips import FootageClip, fit, open_footage
 from training.footage.frame_bank import frames_to_images
 from training.footage.preparation import PreparationSettings, describe_preparation, prepare_footage
-from training.inversion import Inversion
 from training.latents.code_files import CodeClip, holds_codes, open_codes
 from training.latents.writer import PREPARATION_FOLDER, ClipWriter, LatentDatasetWriter
 from training.video_output import VideoWriter

@@ -21,9 +21,9 @@ from networks.errors import InputError
 from networks.lpips import LPIPS
 from networks.w_encoder import WEncoder
 from torch_utils import training_stats
-from training.code_sampler import CodeSampler
 from training.command_line import progress, report
-from training.encoder_loss import EncoderLoss
+from training.embedding.code_sampler import CodeSampler
+from training.embedding.encoder_loss import EncoderLoss
 from training.footage.clips import open_footage
 from training.footage.frame_bank import FrameBank
 from training.video_output import image_grid

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from training.clip_review import ShownFrame, file_stem
+from training.embedding.clip_review import ShownFrame, file_stem
 from training.latents.frame_measures import read_measures
 from training.latents.writer import total_quality
 
@@ -71,7 +71,7 @@ class EmbeddingReport:
         Args:
             index, name, fps: Of the clip.
             measures: File with the measures of its frames (:class:`training.latents.frame_measures.FrameMeasures`).
-            even, worst: Frames to show, see :meth:`training.clip_review.ClipReview.shown_frames`.
+            even, worst: Frames to show, see :meth:`training.embedding.clip_review.ClipReview.shown_frames`.
         """
         with open(measures, 'rb') as source, open(self.path(index, name, '.jsonl'), 'wb') as target:
             while part := source.read(1 << 20):

@@ -33,7 +33,7 @@ def _model_folder() -> str | None:
     return folder if all(os.path.isfile(os.path.join(folder, name)) for name in MODELS.values()) else None
 
 class FaceIdentity:
-    """Compares the faces of two frames, see :class:`training.clip_review.IdentityMeasure`.
+    """Compares the faces of two frames, see :class:`training.embedding.clip_review.IdentityMeasure`.
 
     The face is found in the original; the embedded frame has the same geometry, so the same piece of it is compared, also
     where it shows no face any more.

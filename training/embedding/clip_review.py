@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from training.encoder_loss import shrink
-from training.inversion import Inversion
+from training.embedding.encoder_loss import shrink
+from training.embedding.inversion import Inversion
 from training.video_output import VideoWriter, as_rgb
 from training.video_synthesis import images_to_uint8
 

@@ -6,7 +6,7 @@ others count as fixed (Jacobi's iteration), which makes its function an ordinary
 
 The two-loop recursion is that of J. Nocedal: Updating quasi-Newton matrices with limited storage (Mathematics of Computation
 35, 1980). Its first guess of the inverse Hessian is a given matrix, which is worth more than the history: see
-:mod:`training.code_curvature`. A step that does not lower the loss of its frame is not taken, and tried again at a
+:mod:`training.embedding.code_curvature`. A step that does not lower the loss of its frame is not taken, and tried again at a
 third of its length.
 """
 
