@@ -98,7 +98,7 @@ def _parts_of_name(name: str) -> list[str]:
 def _write_clip(clip: Any, path: str, opts: types.SimpleNamespace) -> None:
     """Writes one clip; ``quads.npy``, which comes last, says that it is whole."""
     from training.footage.clips import fit
-    from training.video_output import PngWriter, VideoWriter
+    from training.videos.output import PngWriter, VideoWriter
 
     quads = os.path.join(path, 'quads.npy') if opts.format == 'png' else path + '.quads.npy'
     if os.path.isfile(quads):

@@ -300,7 +300,7 @@ def describe_network(options: types.SimpleNamespace, device: Any, say: Any) -> t
 def video_kwargs(options: types.SimpleNamespace, data: str | None, device: Any) -> dict[str, Any]:
     """Both sets of videos as arguments of their classes, which the metrics that need them construct, and how to compare."""
     from training.image_generator_lookup import local_file
-    from training.video_sets import source_kwargs
+    from training.videos.recorded_videos import source_kwargs
 
     rendered = {'image_generator': options.image_network, 'resolution': options.resolution, 'device': str(device),
                 'trust_pickle': options.trust_pickle}
@@ -315,7 +315,7 @@ def video_kwargs(options: types.SimpleNamespace, data: str | None, device: Any) 
     if reference is not None:
         sets['real_videos'] = source_kwargs(reference, recorded=recorded, rendered=rendered)
     return {
-        **{name: {'class_name': 'training.video_sets.open_shared', **kwargs} for name, kwargs in sets.items()},
+        **{name: {'class_name': 'training.videos.recorded_videos.open_shared', **kwargs} for name, kwargs in sets.items()},
         'video_options': {
             'detectors': tuple(map(local_file, options.detectors)), 'seed': options.seed, 'real_clips': options.real_clips,
             'fake_clips': options.fake_clips, 'damaged': options.damaged, 'batch': options.batch,

@@ -252,8 +252,8 @@ def write_output(output: Output, settings: Settings, generator: Any, G: Any, cen
     import numpy as np
 
     from training.latents.codes_output import CodesWriter
-    from training.video_output import PngWriter, VideoWriter, as_rgb, image_grid
-    from training.video_synthesis import stream_video
+    from training.videos.output import PngWriter, VideoWriter, as_rgb, image_grid
+    from training.videos.synthesis import stream_video
 
     path = os.path.join(outdir, output.name)
     streams = [stream_video(generator, G, seed, batch=settings.batch, burn_in=settings.burn_in, center=center,

@@ -190,9 +190,9 @@ def preview(**options: Any) -> None:
     """Render the codes to video."""
     from networks.checkpoints import load_generator
     from training.image_generator_lookup import find_image_generator
-    from training.latent_preview import render_clip, video_path
     from training.latents.dataset import LatentDataset
     from training.latents.operations import match_clips
+    from training.videos.latent_preview import render_clip, video_path
 
     opts = types.SimpleNamespace(**options)
     device = choose_device(opts.device)
@@ -245,9 +245,9 @@ def convert(**options: Any) -> None:
         _import_codes(opts)
 
 def _convert_dataset(opts: types.SimpleNamespace) -> None:
-    from training.latent_preview import clip_files
     from training.latents.dataset import LatentDataset
     from training.latents.operations import export_codes, match_clips, whole_clips, write_selections
+    from training.videos.latent_preview import clip_files
 
     if opts.network or opts.fps:
         raise UserMistake('--network and --fps are for codes of other tools, but --source is a data set')

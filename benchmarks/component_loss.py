@@ -26,7 +26,7 @@ def main(data: str, network: str, frames: int) -> None:
     from networks.checkpoints import load_generator
     from training.latent_space import fit_latent_space
     from training.latents.dataset import LatentDataset
-    from training.video_synthesis import render_codes
+    from training.videos.synthesis import render_codes
 
     G = load_generator(network)
     with LatentDataset(data) as dataset:

@@ -27,7 +27,7 @@ from metrics import metric_main
 from metrics.discovery import discover_metrics, find_metric
 from training import command_line
 from training.video_set_interface import VideoSet
-from training.video_sets import RecordedVideos
+from training.videos.recorded_videos import RecordedVideos
 
 FPS = 25.0
 PICTURE_FRAMES = 125        # of a video; the shortest recordings have 7 seconds

@@ -22,8 +22,8 @@ from networks.checkpoints import load_generator
 from training.command_line import FloatRange, UserMistake, clear_errors, command, progress, report
 from training.footage.clips import open_footage
 from training.latents.dataset import LatentDataset
-from training.video_output import VideoWriter, image_grid
-from training.video_synthesis import render_codes
+from training.videos.output import VideoWriter, image_grid
+from training.videos.synthesis import render_codes
 
 from .dynamics import FPS, perform
 from .head_parameters import INDEX

@@ -16,7 +16,7 @@ from networks.latent_generator import LatentGenerator
 from tests.test_frechet_of_clips import TinyDetector, random_videos
 from training import temporal_snapshot
 from training.latents.dataset import LatentDataset
-from training.video_sets import EmbeddedVideos, GeneratedVideos
+from training.videos.recorded_videos import EmbeddedVideos, GeneratedVideos
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ from training.embedding.encoder_loss import peak_signal_to_noise
 from training.embedding.inversion import Inversion, InversionOptions
 from training.latents.code_files import holds_codes
 from training.latents.dataset import LatentDataset
-from training.video_synthesis import render_codes
+from training.videos.synthesis import render_codes
 
 NUM_WS, W_DIM = 6, 8  # of tiny_generator
 

@@ -23,7 +23,7 @@ from networks import checkpoints, psp_encoders, stylegan2
 from networks.w_encoder import WEncoder
 from training.latents import writer as latent_dataset_writer
 from training.latents.dataset import LatentDataset
-from training.video_output import VideoWriter
+from training.videos.output import VideoWriter
 
 NUM_WS, W_DIM = 6, 8  # of tiny_generator
 

@@ -22,7 +22,7 @@ from training.embedding.inversion import Inversion, InversionOptions
 from training.embedding.report import MOST_POINTS, plot_measures
 from training.latents.dataset import LatentDataset
 from training.latents.frame_measures import FrameMeasures, read_measures
-from training.video_synthesis import render_codes
+from training.videos.synthesis import render_codes
 
 
 @pytest.fixture(scope='module')

@@ -26,7 +26,7 @@ from metrics.frechet_interval import distance_deviation, weighted_moments
 from metrics.kernel_distance import kernel_distance
 from metrics.metric_utils import MetricOptions
 from networks.errors import InputError
-from training.video_sets import RecordedVideos
+from training.videos.recorded_videos import RecordedVideos
 
 DETECTOR_SOURCE = textwrap.dedent('''
     import torch
@@ -67,7 +67,7 @@ def random_videos(count: int, num_frames: int, seed: int, step: float = 4) -> np
 
 
 def options(tmp_path: pathlib.Path, detector, **more) -> MetricOptions:
-    kwargs = {'class_name': 'training.video_sets.RecordedVideos'}
+    kwargs = {'class_name': 'training.videos.recorded_videos.RecordedVideos'}
     protocol: dict = {}
     return MetricOptions(device='cpu', G_kwargs={
         'real_videos': {**kwargs, 'path': str(tmp_path / 'real.npy')},

@@ -26,7 +26,7 @@ from networks.stylegan2 import Generator
 from training import temporal_snapshot
 from training.image_generator_lookup import find_image_generator
 from training.latents.codes_output import CodesWriter
-from training.video_synthesis import images_to_uint8, render_codes, stream_codes, stream_video, truncate_codes
+from training.videos.synthesis import images_to_uint8, render_codes, stream_codes, stream_video, truncate_codes
 
 
 @pytest.fixture(scope='module')

@@ -13,7 +13,7 @@ import PIL.Image
 import pytest
 
 from networks.errors import InputError
-from training.video_output import FrameWriter, PngWriter, VideoWriter, as_rgb, image_grid
+from training.videos.output import FrameWriter, PngWriter, VideoWriter, as_rgb, image_grid
 
 
 def smooth_frames(num_frames: int, height: int, width: int) -> np.ndarray:

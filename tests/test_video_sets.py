@@ -13,11 +13,12 @@ import torch
 from networks import checkpoints
 from networks.errors import InputError
 from networks.latent_generator import LatentGenerator
-from training import temporal_snapshot, video_sets
+from training import temporal_snapshot
 from training.latents.dataset import LatentDataset
-from training.video_output import VideoWriter
-from training.video_sets import DamagedVideo, EmbeddedVideos, GeneratedVideos, RecordedVideos
-from training.video_synthesis import stream_video
+from training.videos import recorded_videos as video_sets
+from training.videos.output import VideoWriter
+from training.videos.recorded_videos import DamagedVideo, EmbeddedVideos, GeneratedVideos, RecordedVideos
+from training.videos.synthesis import stream_video
 
 
 @pytest.fixture(autouse=True)
@@ -212,5 +213,5 @@ def test_embedded_videos_are_the_rendered_codes(tiny_latents: pathlib.Path, tiny
         assert videos.description['latents_sha256'] != videos.sha256
         assert EmbeddedVideos(tiny_latents, str(tiny_generator)).sha256 == videos.sha256
     assert video_sets.open_video_set(videos) is videos
-    again = video_sets.open_video_set({'class_name': 'training.video_sets.EmbeddedVideos', 'path': str(tiny_latents)})
+    again = video_sets.open_video_set({'class_name': 'training.videos.recorded_videos.EmbeddedVideos', 'path': str(tiny_latents)})
     assert again.sha256 == videos.sha256

@@ -17,7 +17,7 @@ from networks import checkpoints
 from networks.errors import InputError
 from training.best_snapshot import mark_best
 from training.temporal_snapshot import versions
-from training.video_sets import EmbeddedVideos, GeneratedVideos
+from training.videos.recorded_videos import EmbeddedVideos, GeneratedVideos
 
 
 def prepare_metrics(names: Sequence[str], plugins: Sequence[str], data: str,

@@ -12,8 +12,8 @@ from networks.latent_generator import LatentGenerator
 from networks.seeded_noise import SeededNoise
 from training.latent_space import LatentSpace
 from training.latents.dataset import LatentDataset
-from training.video_output import VideoWriter, as_rgb, image_grid
-from training.video_synthesis import render_codes
+from training.videos.output import VideoWriter, as_rgb, image_grid
+from training.videos.synthesis import render_codes
 
 TRAJECTORY_FRAMES = 250
 SECONDS_PER_PREVIEW = 60.0  # a preview that would take longer gets fewer videos

@@ -16,8 +16,8 @@ import torch
 
 from training.embedding.encoder_loss import shrink
 from training.embedding.inversion import Inversion
-from training.video_output import VideoWriter, as_rgb
-from training.video_synthesis import images_to_uint8
+from training.videos.output import VideoWriter, as_rgb
+from training.videos.synthesis import images_to_uint8
 
 NUM_EVEN = 8   # frames at equal distances that a report shows
 NUM_WORST = 4  # frames with the largest error that a report shows

@@ -28,8 +28,8 @@ from training.footage.frame_bank import frames_to_images
 from training.footage.preparation import PreparationSettings, describe_preparation, prepare_footage
 from training.latents.code_files import CodeClip, holds_codes, open_codes
 from training.latents.writer import PREPARATION_FOLDER, ClipWriter, LatentDatasetWriter
-from training.video_output import VideoWriter
-from training.video_synthesis import render_codes
+from training.videos.output import VideoWriter
+from training.videos.synthesis import render_codes
 
 #----------------------------------------------------------------------------
 # Sources.

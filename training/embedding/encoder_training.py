@@ -26,8 +26,8 @@ from training.embedding.code_sampler import CodeSampler
 from training.embedding.encoder_loss import EncoderLoss
 from training.footage.clips import open_footage
 from training.footage.frame_bank import FrameBank
-from training.video_output import image_grid
-from training.video_synthesis import images_to_uint8
+from training.videos.output import image_grid
+from training.videos.synthesis import images_to_uint8
 
 STATE_FILE = 'training-state.pt'
 

@@ -16,9 +16,9 @@ from networks.errors import InputError
 from training.footage.clips import fit
 from training.image_generator_lookup import find_image_generator
 from training.latents.dataset import LatentDataset
-from training.video_output import as_rgb
 from training.video_set_interface import VideoSet
-from training.video_synthesis import render_codes, stream_codes, truncate_codes
+from training.videos.output import as_rgb
+from training.videos.synthesis import render_codes, stream_codes, truncate_codes
 
 LARGEST_SEED = 2 ** 32 - 1
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from training.command_line import progress
 from training.latents.dataset import LatentDataset
-from training.video_output import VideoWriter
-from training.video_synthesis import render_codes
+from training.videos.output import VideoWriter
+from training.videos.synthesis import render_codes
 
 
 def clip_files(dataset: LatentDataset, indices: Sequence[int], folder: str, ending: str) -> list[str]:

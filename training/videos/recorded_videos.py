@@ -1,6 +1,6 @@
-"""Sets of videos that metrics compare: recorded ones here, rendered and generated ones in training.rendered_videos.
+"""Sets of videos that metrics compare: recorded ones here, rendered and generated ones in training.videos.rendered_videos.
 
-Metrics construct them from keyword arguments with `class_name='training.video_sets.RecordedVideos'` and so on.
+Metrics construct them from keyword arguments with `class_name='training.videos.recorded_videos.RecordedVideos'` and so on.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from training import command_line
 from training.footage.clips import DEFAULT_FPS, fit
 from training.footage.recordings import Recording, VideoFile, find_recordings, listing
 from training.latents.writer import FORMAT_NAME
-from training.rendered_videos import EmbeddedVideos, GeneratedVideos
 from training.video_set_interface import VideoSet
+from training.videos.rendered_videos import EmbeddedVideos, GeneratedVideos
 
 __all__ = [
     'DamagedVideo', 'EmbeddedVideos', 'GeneratedVideos', 'RecordedVideos', 'VideoSet', 'open_shared', 'open_video_set',

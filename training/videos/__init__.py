@@ -1,0 +1,1 @@
+"""Codes to frames: synthesis, video files, and the sets of videos that metrics compare."""
