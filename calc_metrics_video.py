@@ -21,7 +21,7 @@ DEFAULT_OF_VIDEOS = ['fvd2048_16f']
 
 def find_data(recorded: dict[str, Any], snapshot: str, asked: str | None) -> str:
     """Path of the latent data set: what the user says, or what the snapshot was trained on, checked by its sha256."""
-    from training.image_generator_lookup import candidate_paths
+    from networks.checkpoints.image_generator_lookup import candidate_paths
     from training.latents.dataset import LatentDataset
 
     if asked is not None:
@@ -267,7 +267,7 @@ def describe_network(options: types.SimpleNamespace, device: Any, say: Any) -> t
     """Protocol of a snapshot and its data, its latent generator, and the arguments of the data set."""
     import dnnlib
     from networks import checkpoints
-    from training.image_generator_lookup import local_file
+    from networks.checkpoints.image_generator_lookup import local_file
     from training.latents.dataset import LatentDataset
 
     network = options.network
@@ -299,7 +299,7 @@ def describe_network(options: types.SimpleNamespace, device: Any, say: Any) -> t
 
 def video_kwargs(options: types.SimpleNamespace, data: str | None, device: Any) -> dict[str, Any]:
     """Both sets of videos as arguments of their classes, which the metrics that need them construct, and how to compare."""
-    from training.image_generator_lookup import local_file
+    from networks.checkpoints.image_generator_lookup import local_file
     from training.videos.recorded_videos import source_kwargs
 
     rendered = {'image_generator': options.image_network, 'resolution': options.resolution, 'device': str(device),

@@ -57,7 +57,7 @@ def convert(source: str, dest: str) -> None:
         InputError: The source cannot be read.
     """
     from networks import checkpoints, stylegan2_discriminator  # Here: torch takes seconds, and --help needs none.
-    from networks.checkpoint_formats import safetensors_pair
+    from networks.checkpoints.formats import safetensors_pair
 
     try:
         generator = checkpoints.load_generator(source)

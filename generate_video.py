@@ -89,7 +89,7 @@ def load_networks(network: str, image_network: str | None, *, force: bool, trust
                   device: Any) -> tuple[Any, Any, str, str]:
     """The snapshot, its image generator, the snapshot's sha256 and the image generator's."""
     from networks import checkpoints
-    from training.image_generator_lookup import find_image_generator, local_file
+    from networks.checkpoints.image_generator_lookup import find_image_generator, local_file
 
     snapshot = checkpoints.load_snapshot(network, device=device, trust_pickle=trust_pickle)
     generator, reference = snapshot.get('G_ema'), snapshot.get('image_generator')

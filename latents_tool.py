@@ -189,7 +189,7 @@ def stats(path: str, frames: int, as_json: bool) -> None:
 def preview(**options: Any) -> None:
     """Render the codes to video."""
     from networks.checkpoints import load_generator
-    from training.image_generator_lookup import find_image_generator
+    from networks.checkpoints.image_generator_lookup import find_image_generator
     from training.latents.dataset import LatentDataset
     from training.latents.operations import match_clips
     from training.videos.latent_preview import render_clip, video_path

@@ -149,7 +149,7 @@ def main(**options: Any) -> None:
 
 def construction_arguments(o: types.SimpleNamespace, network: str) -> dict[str, Any]:
     """The options as one nested dict: what training_options.json and every snapshot hold."""
-    from training.image_generator_lookup import local_file
+    from networks.checkpoints.image_generator_lookup import local_file
 
     return {
         'data': os.path.abspath(o.data), 'network': network, 'num_gpus': o.gpus, 'seed': o.seed, 'window': o.window,
@@ -187,7 +187,7 @@ def check_options(o: types.SimpleNamespace) -> None:
 
 def look_at_data(o: types.SimpleNamespace) -> str:
     """Settle what depends on the data set; returns --network, or where the data set found its image generator."""
-    from training.image_generator_lookup import find_image_generator, is_address
+    from networks.checkpoints.image_generator_lookup import find_image_generator, is_address
     from training.latent_space import default_reversal
     from training.latents.dataset import LatentDataset
 

@@ -24,7 +24,8 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.i3d_throughput import load_foreign  # noqa: E402
 from metrics.clip_choice import choose_clips  # noqa: E402
 from metrics.frechet import frechet_distance, mean_and_covariance  # noqa: E402
-from networks import i3d, i3d_weights  # noqa: E402
+from networks import i3d  # noqa: E402
+from networks.checkpoints import i3d_weights  # noqa: E402
 from training.videos.recorded_videos import RecordedVideos  # noqa: E402
 
 PUBLISHED = {10: 569.771, 15: 133.908, 16: 152.902, 21: 78.251, 22: 82.5375, 30: 151.3925}

@@ -29,8 +29,9 @@ sys.path.insert(0, str(ROOT))
 from metrics.clip_choice import ClipChoice  # noqa: E402
 from metrics.clip_features import clip_features  # noqa: E402
 from metrics.metric_utils import MetricOptions  # noqa: E402
-from networks import i3d, i3d_weights  # noqa: E402
-from networks.detector_weights import Container  # noqa: E402
+from networks import i3d  # noqa: E402
+from networks.checkpoints import i3d_weights  # noqa: E402
+from networks.checkpoints.detector_weights import Container  # noqa: E402
 
 
 def load_foreign(folder: str, epsilon: float | None = None) -> tuple[torch.nn.Module, Any]:

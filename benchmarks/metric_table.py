@@ -25,8 +25,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import dnnlib
 from metrics import metric_main
 from metrics.discovery import discover_metrics, find_metric
+from metrics.video_set import VideoSet
 from training import command_line
-from training.video_set_interface import VideoSet
 from training.videos.recorded_videos import RecordedVideos
 
 FPS = 25.0

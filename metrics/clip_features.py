@@ -54,7 +54,7 @@ def clip_features(videos: Any, choice: ClipChoice, detector: Any, opts: Any, *, 
     ranks: so every feature comes out of the same computation whatever the number of ranks is.
 
     Args:
-        videos: A set of videos (training.video_set_interface.VideoSet).
+        videos: A set of videos (metrics.video_set.VideoSet).
         choice: Its clips.
         detector: See above.
         opts: MetricOptions: num_gpus, rank, device, progress, cache.

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from networks.detector_weights import Container, find_units
+from networks.checkpoints.detector_weights import Container, find_units
 from networks.errors import InputError
 
 _loaded: dict[tuple[str, str | None, str], Any] = {}

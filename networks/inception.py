@@ -16,7 +16,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from networks.detector_weights import PUBLISHED_FILES, Container, Unit, cache_folder, find_in_cache, find_units, fingerprint
+from networks.checkpoints.detector_weights import (
+    PUBLISHED_FILES,
+    Container,
+    Unit,
+    cache_folder,
+    find_in_cache,
+    find_units,
+    fingerprint,
+)
 from networks.errors import InputError
 from networks.i3d import resize_frames
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from networks import torch_archive
+from networks.checkpoints import torch_archive
 
 
 class Runs:

@@ -10,7 +10,7 @@ import tensorflow_stylegan2 as tf_form
 import torch
 
 from networks import checkpoints, stylegan2
-from networks.checkpoint_formats import assembly, nvidia_tensorflow, psp, rosinality
+from networks.checkpoints.formats import assembly, nvidia_tensorflow, psp, rosinality
 from networks.errors import InputError
 
 BOUND = 1e-5  # Of the range of the answer; ten times smaller than promised.

@@ -1,4 +1,4 @@
-"""networks/checkpoints.py as its callers use it: every way to a file, every kind of file, forks, and our own files."""
+"""networks/checkpoints as its callers use it: every way to a file, every kind of file, forks, and our own files."""
 
 import functools
 import http.server
@@ -19,7 +19,8 @@ import pytest
 import torch
 
 import dnnlib
-from networks import checkpoints, latent_generator, lazy_data, stylegan2, temporal_critic, w_encoder
+from networks import checkpoints, latent_generator, stylegan2, temporal_critic, w_encoder
+from networks.checkpoints import lazy_data
 from networks.errors import InputError
 
 SMALL = {'channel_base': 128, 'channel_max': 8}
@@ -355,7 +356,7 @@ def test_faces_generator_renders_its_codes(shared):
 
 
 def test_safetensors_description_is_json(tmp_path, root):
-    from networks.checkpoint_formats import safetensors_pair
+    from networks.checkpoints.formats import safetensors_pair
 
     G = make_generator()
     safetensors_pair.write(str(tmp_path / 'x'), str(tmp_path / 'x.json'), G)

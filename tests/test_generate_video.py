@@ -19,12 +19,12 @@ import torch
 
 import generate_video
 from networks import checkpoints
+from networks.checkpoints.image_generator_lookup import find_image_generator
 from networks.errors import InputError
 from networks.latent_generator import LatentGenerator
 from networks.seeded_noise import SeededNoise
 from networks.stylegan2 import Generator
 from training import temporal_snapshot
-from training.image_generator_lookup import find_image_generator
 from training.latents.codes_output import CodesWriter
 from training.videos.synthesis import images_to_uint8, render_codes, stream_codes, stream_video, truncate_codes
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from networks import i3d, i3d_weights
+from networks import i3d
+from networks.checkpoints import i3d_weights
 from networks.errors import InputError
 
 # FVD between videos of all 0 and of all 255: the squared distance of two features. In float64 this network gives

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from networks import psp_encoders
-from networks.checkpoint_formats import psp
-from networks.checkpoint_formats.assembly import NothingAllocated
+from networks.checkpoints.formats import psp
+from networks.checkpoints.formats.assembly import NothingAllocated
 from networks.errors import InputError
 
 KINDS: dict[str, tuple[str, type]] = {

@@ -19,9 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dnnlib
-from networks import checkpoints, safe_pickle, stylegan2, torch_archive
+from networks import checkpoints, stylegan2
+from networks.checkpoints import loading, safe_pickle, torch_archive
+from networks.checkpoints.lazy_data import ByteSource, LazyEntries, materialize
 from networks.errors import InputError
-from networks.lazy_data import ByteSource, LazyEntries, materialize
 
 LOADERS = (checkpoints.load_generator, checkpoints.load_encoder, checkpoints.load_snapshot)
 NAMES = sorted(hostile.programs(''))
@@ -235,7 +236,7 @@ def test_arguments_that_do_not_fit_the_weights_are_refused_before_memory_is_take
     contents['G_ema'].raw_state['_init_kwargs'] = {
         'z_dim': 4, 'c_dim': 0, 'w_dim': 4, 'img_resolution': 8, 'img_channels': 3, 'mapping_kwargs': {'num_layers': 1},
         'synthesis_kwargs': {'channel_max': 4}, **change}
-    monkeypatch.setattr(checkpoints, '_read', lambda file: LazyEntries(contents))
+    monkeypatch.setattr(loading, '_read', lambda file: LazyEntries(contents))
     with pytest.raises(InputError):
         checkpoints.load_generator(io.BytesIO(small_pickle))
 

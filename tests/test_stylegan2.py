@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from networks import checkpoints, stylegan2, stylegan2_discriminator
-from networks.checkpoint_formats import assembly
+from networks.checkpoints.formats import assembly
 from torch_utils.ops import bias_act
 
 SMALL = {'channel_base': 128, 'channel_max': 8}

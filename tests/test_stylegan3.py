@@ -11,7 +11,7 @@ import scipy.special
 import torch
 
 from networks import stylegan3
-from networks.checkpoint_formats.assembly import NothingAllocated, assemble
+from networks.checkpoints.formats.assembly import NothingAllocated, assemble
 from networks.errors import InputError
 from torch_utils.ops import bias_act, upfirdn2d
 

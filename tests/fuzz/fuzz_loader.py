@@ -29,8 +29,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 CORPUS = HERE / 'corpus.zip'
 MAX_LENGTH = 1 << 14
-WATCHED = ('networks.safe_pickle', 'networks.pickle_names', 'networks.torch_archive', 'networks.lazy_data',
-           'networks.checkpoints', 'networks.checkpoint_formats')
+WATCHED = ('networks.checkpoints',)
 
 # https://docs.python.org/3/library/audit_events.html. pickle.find_class: Python's own reader was used.
 FORBIDDEN_EVENTS = frozenset({
@@ -101,7 +100,7 @@ def make_seeds() -> dict[str, bytes]:
     import torch
 
     from networks import latent_generator, stylegan2, stylegan3, temporal_critic, w_encoder
-    from networks.checkpoint_formats import safetensors_pair
+    from networks.checkpoints.formats import safetensors_pair
 
     torch.manual_seed(0)
     small: dict[str, Any] = {'channel_base': 16, 'channel_max': 2}
@@ -244,7 +243,7 @@ def make_seeds_apart() -> list[bytes]:
 
 def _words() -> list[str]:
     """Names that the readers know: nobody finds them by changing bytes."""
-    from networks import pickle_names
+    from networks.checkpoints import pickle_names
 
     words = {part for pair in [*pickle_names.MAKERS, *pickle_names.PLAIN_NAMES] for part in pair}
     words |= {'G_ema', 'G', 'D', 'state_dict', 'g_ema', 'encoder', 'format', 'stylevideogan-snapshot', '_parameters',

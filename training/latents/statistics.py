@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from networks.checkpoints.image_generator_lookup import find_image_generator
 from networks.errors import InputError
-from training.image_generator_lookup import find_image_generator
 from training.latents.dataset import LatentDataset
 
 FRAMES_AT_ONCE = 256

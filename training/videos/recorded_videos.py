@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 import dnnlib
+from metrics.video_set import VideoSet
 from networks.errors import DamagedVideo, InputError
 from training import command_line
 from training.footage.clips import DEFAULT_FPS, fit
 from training.footage.recordings import Recording, VideoFile, find_recordings, listing
 from training.latents.writer import FORMAT_NAME
-from training.video_set_interface import VideoSet
 from training.videos.rendered_videos import EmbeddedVideos, GeneratedVideos
 
 __all__ = [

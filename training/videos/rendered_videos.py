@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from metrics.video_set import VideoSet
 from networks import checkpoints
+from networks.checkpoints.image_generator_lookup import find_image_generator
 from networks.errors import InputError
 from training.footage.clips import fit
-from training.image_generator_lookup import find_image_generator
 from training.latents.dataset import LatentDataset
-from training.video_set_interface import VideoSet
 from training.videos.output import as_rgb
 from training.videos.synthesis import render_codes, stream_codes, truncate_codes
 

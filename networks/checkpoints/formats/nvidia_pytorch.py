@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from networks import stylegan2, stylegan2_discriminator, stylegan3
-from networks.checkpoint_formats.assembly import assemble
+from networks.checkpoints.formats.assembly import assemble
+from networks.checkpoints.lazy_data import LazyEntries, PersistentNode
 from networks.errors import InputError
-from networks.lazy_data import LazyEntries, PersistentNode
 
 GENERATOR_KEYS = ('G_ema', 'G')     # The averaged weights first.
 POSITIONAL = ('z_dim', 'c_dim', 'w_dim', 'img_resolution', 'img_channels', 'mapping_kwargs', 'synthesis_kwargs')

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from networks import stylegan2, stylegan3
-from networks.checkpoint_formats import nvidia_pytorch
-from networks.checkpoint_formats.assembly import assemble
+from networks.checkpoints.formats import nvidia_pytorch
+from networks.checkpoints.formats.assembly import assemble
+from networks.checkpoints.lazy_data import ByteSource, LazyBytes, LazyStorage, LazyTensor
 from networks.errors import InputError
-from networks.lazy_data import ByteSource, LazyBytes, LazyStorage, LazyTensor
 
 METADATA_KEY = 'image_generator'
 CLASSES: dict[str, Any] = {'stylegan2.Generator': stylegan2.Generator, 'stylegan3.Generator': stylegan3.Generator}

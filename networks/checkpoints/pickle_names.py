@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from networks.errors import InputError
-from networks.lazy_data import (
+from networks.checkpoints.lazy_data import (
     MAX_DEPTH,
     MAX_NAME,
     LazyArray,
@@ -22,6 +21,7 @@ from networks.lazy_data import (
     ObjectNode,
     PersistentNode,
 )
+from networks.errors import InputError
 
 MAX_INLINE_BYTES = 64       # Longer byte strings stay in the file.
 

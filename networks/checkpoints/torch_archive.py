@@ -13,10 +13,19 @@ from typing import Any
 
 import torch
 
+from networks.checkpoints.lazy_data import (
+    MAX_DEPTH,
+    MAX_MODULES,
+    Budget,
+    ByteSource,
+    LazyBytes,
+    LazyStorage,
+    LazyTensor,
+    ObjectNode,
+)
+from networks.checkpoints.pickle_names import STORAGE_DTYPES, GlobalName
+from networks.checkpoints.safe_pickle import MALFORMED, Cursor, read_pickle
 from networks.errors import InputError
-from networks.lazy_data import MAX_DEPTH, MAX_MODULES, Budget, ByteSource, LazyBytes, LazyStorage, LazyTensor, ObjectNode
-from networks.pickle_names import STORAGE_DTYPES, GlobalName
-from networks.safe_pickle import MALFORMED, Cursor, read_pickle
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_START = b'\x80\x02\x8a\x0a' + LEGACY_MAGIC.to_bytes(10, 'little') + b'.'

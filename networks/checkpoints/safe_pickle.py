@@ -14,9 +14,8 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from networks.errors import InputError
-from networks.lazy_data import MAX_DEPTH, MAX_NAME, ByteSource, LazyBytes, LazyStorage, ObjectNode, PersistentNode
-from networks.pickle_names import (
+from networks.checkpoints.lazy_data import MAX_DEPTH, MAX_NAME, ByteSource, LazyBytes, LazyStorage, ObjectNode, PersistentNode
+from networks.checkpoints.pickle_names import (
     LOAD_FROM_BYTES,
     MAKERS,
     MAX_INLINE_BYTES,
@@ -29,6 +28,7 @@ from networks.pickle_names import (
     is_known,
     usable_key,
 )
+from networks.errors import InputError
 
 MAX_INTEGER_BYTES = 32
 MAX_INLINE_TEXT = 1 << 22   # Longer text stays in the file; embedded source texts have about 10^5 characters.
@@ -108,7 +108,7 @@ def read_pickle(
     """Read one pickle from where the cursor stands, and leave the cursor behind it.
 
     Returns:
-        Plain containers and values, with the nodes of networks.lazy_data for everything else.
+        Plain containers and values, with the nodes of networks.checkpoints.lazy_data for everything else.
 
     Raises:
         ForbiddenNames: The stream asks for names that are not on the list. Nothing was run.
@@ -290,7 +290,7 @@ class _Machine:
 
     def load_storage(self, data: Any) -> LazyStorage:
         """What torch.storage._load_from_bytes stands for. The real one would run what the inner stream says."""
-        from networks import torch_archive  # The two formats contain each other.
+        from networks.checkpoints import torch_archive  # The two formats contain each other.
         if not isinstance(data, (bytes, LazyBytes)):
             raise InputError('it has something else where the data of a tensor should be')
         if self.persistent_load is not None:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 
 from networks import stylegan2
-from networks.checkpoint_formats.assembly import MOST_BLOCKS, MOST_LATENTS, MOST_LAYERS, assemble, fit_channels, tensor_of
+from networks.checkpoints.formats.assembly import MOST_BLOCKS, MOST_LATENTS, MOST_LAYERS, assemble, fit_channels, tensor_of
 from networks.errors import InputError
 from torch_utils.ops import upfirdn2d
 

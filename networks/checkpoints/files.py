@@ -1,0 +1,117 @@
+"""Files of checkpoints: how they are opened, what their errors are called by, their digest and their container."""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import dnnlib
+from networks.checkpoints import torch_archive
+from networks.checkpoints.formats import safetensors_pair
+from networks.checkpoints.lazy_data import ByteSource
+from networks.errors import InputError
+
+TRUST_HINT = (
+    ' If you know who made it and trust them, the option --trust-pickle (trust_pickle=True) runs the source text that it '
+    'carries, with all that it may do to your computer')
+MOST_SHOWN = 600    # Characters of an error that come from a file.
+
+
+class CodeRefused(InputError):
+    """Only by running what the file carries could it be opened. The text ends with TRUST_HINT."""
+
+
+def file_sha256(path: Any) -> str:
+    """Hexadecimal SHA-256 digest of a file, or of what is behind a URL."""
+    with errors_name(path), opened(path) as file:
+        return digest(file)
+
+
+@contextlib.contextmanager
+def opened(source: Any) -> Iterator[BinaryIO]:
+    """A path, an address, or an open file, from its beginning."""
+    if hasattr(source, 'seek') and hasattr(source, 'read'):
+        source.seek(0)
+        yield source
+        return
+    path = os.fspath(source)
+    if dnnlib.util.is_url(path):
+        path = dnnlib.util.open_url(path, return_filename=True)
+    with open(path, 'rb') as file:
+        yield file
+
+
+@contextlib.contextmanager
+def errors_name(source: Any) -> Iterator[None]:
+    """Begin every error with the file's name, and keep what the file says from writing to the terminal."""
+    name = 'the open file' if hasattr(source, 'read') else os.fspath(source)
+    try:
+        yield
+    except InputError as error:
+        text = str(error) if isinstance(error, CodeRefused) else str(error)[:MOST_SHOWN]
+        text = ''.join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+        raise type(error)(f'{name}: {text}') from error
+    except RecursionError as error:
+        raise InputError(f'{name}: its values are nested without end') from error
+    except FileNotFoundError as error:
+        raise InputError(f'{name}: there is no such file') from error
+    except IsADirectoryError as error:
+        raise InputError(f'{name}: this is a folder, and a file is needed') from error
+    except OSError as error:
+        raise InputError(f'{name}: {error.strerror or error}') from error
+
+
+def digest(file: BinaryIO) -> str:
+    """Hexadecimal SHA-256 digest of an open file."""
+    file.seek(0)
+    return hashlib.file_digest(file, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else _digest_slowly(file)
+
+
+def _digest_slowly(file: BinaryIO) -> str:
+    state = hashlib.sha256()   # Python 3.10.
+    while piece := file.read(1 << 20):
+        state.update(piece)
+    return state.hexdigest()
+
+
+def container(source: ByteSource) -> str:
+    """Which reader the content is for: pickle, zip, legacy, or safetensors."""
+    start = source.read(0, 64)
+    if start.startswith(torch_archive.ZIP_START):
+        return 'zip'
+    if start.startswith(torch_archive.LEGACY_START):
+        return 'legacy'
+    if len(start) > 2 and start[0] == 0x80 and 2 <= start[1] <= 5:
+        return 'pickle'
+    if safetensors_pair.is_safetensors(start, source.size):
+        return 'safetensors'
+    if not start:
+        raise InputError('the file is empty')
+    if start.startswith(b'version https://git-lfs'):
+        raise InputError('this is a pointer of Git LFS, not the file itself; fetch it with "git lfs pull"')
+    if start.lstrip()[:1] == b'<':
+        raise InputError('this is a web page: the download did not give the file')
+    if start.lstrip()[:1] == b'{':
+        raise InputError('this is JSON text; if it describes a .safetensors file, give that file')
+    raise InputError('this is no checkpoint: neither a pickle, nor a file of torch.save, nor safetensors')
+
+
+@contextlib.contextmanager
+def replacing(path: Any) -> Iterator[str]:
+    """A temporary name beside `path`, moved there at the end; after an error `path` is as before."""
+    path = os.fspath(path)
+    folder = os.path.dirname(os.path.abspath(path))
+    handle, temporary = tempfile.mkstemp(prefix=f'.{os.path.basename(path)}.', suffix='.tmp', dir=folder)
+    os.close(handle)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
