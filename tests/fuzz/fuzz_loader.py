@@ -183,7 +183,7 @@ def mutate(choose: random.Random, inputs: list[bytes]) -> bytes:
 @click.group()
 def main() -> None:
     """Fuzz the readers of checkpoints."""
-    sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
+    sys.path[:0] = [str(ROOT), str(ROOT / 'tests' / 'checkpoints')]
 
 
 @main.command()
@@ -236,7 +236,7 @@ def run(seconds: int, work: str) -> None:
 def make_seeds_apart() -> list[bytes]:
     """The seeds, made by another process: here the readers must not be imported before they are instrumented."""
     code = 'import fuzz_loader as f, pickle, sys; sys.stdout.buffer.write(pickle.dumps(list(f.make_seeds().values())))'
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(HERE), str(ROOT), str(ROOT / 'tests')])}
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(HERE), str(ROOT), str(ROOT / 'tests' / 'checkpoints')])}
     done = subprocess.run([sys.executable, '-c', code], env=environment, stdout=subprocess.PIPE, check=True)
     return pickle.loads(done.stdout)
 

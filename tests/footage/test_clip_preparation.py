@@ -272,7 +272,7 @@ def test_a_run_killed_in_the_first_look_ends_the_same(
     options = ['--align=ffhq', f'--landmarks={marks}', '--min-frames=5']
     assert run(tiny_generator, recording, tmp_path / 'whole.zip', *options).exit_code == 0
     dest = tmp_path / 'parts.zip'
-    program = ('import sys, time, embed_video\nfrom training import footage_analysis\n'
+    program = ('import sys, time, embed_video\nfrom training.footage import first_look as footage_analysis\n'
                'footage_analysis.SECONDS_BETWEEN_WRITES = 0\nmeasure = footage_analysis.ChangeMeter.update\n'
                'def slowly(self, frame):\n    time.sleep(0.02)\n    return measure(self, frame)\n'
                'footage_analysis.ChangeMeter.update = slowly\nembed_video.main(sys.argv[1:])')

@@ -29,7 +29,7 @@ for action in (lambda: pickle.loads(b'cbuiltins\\nlist\\n)R.'), lambda: eval('1'
     except fuzz_loader.Find as find:
         print(str(find).split()[0])
 """
-    paths = os.pathsep.join([str(root / 'tests' / 'fuzz'), str(root), str(root / 'tests')])
+    paths = os.pathsep.join([str(root / 'tests' / 'fuzz'), str(root), str(root / 'tests' / 'checkpoints')])
     done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, timeout=100,
                           env={**os.environ, 'PYTHONPATH': paths})
     assert done.stdout.split() == ['pickle.find_class', 'compile', 'open', 'import'], done.stderr

@@ -99,7 +99,7 @@ def test_options_in_the_documentation_exist(root: pathlib.Path) -> None:
                 continue
             text = source.read_text()
             if 'preparation_options' in text:  # options that several commands share
-                text += (root / 'training' / 'preparation_options.py').read_text()
+                text += (root / 'training' / 'footage' / 'preparation_options.py').read_text()
             known = set(re.findall(r"'(--[a-z-]+)'", text)) | {'--help'}
             wrong += [f'{page.relative_to(root)}: {command} {option}'
                       for option in re.findall(r'(?<!\S)(--[a-z-]+)', arguments) if option not in known]

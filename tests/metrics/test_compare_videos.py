@@ -8,12 +8,12 @@ import click.testing
 import numpy as np
 import pytest
 import torch
+from test_frechet_of_clips import TinyDetector, random_videos
 
 import calc_metrics_video
 from metrics import detectors
 from networks import checkpoints
 from networks.latent_generator import LatentGenerator
-from tests.test_frechet_of_clips import TinyDetector, random_videos
 from training import temporal_snapshot
 from training.latents.dataset import LatentDataset
 from training.videos.recorded_videos import EmbeddedVideos, GeneratedVideos
