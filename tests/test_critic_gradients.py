@@ -4,8 +4,20 @@ import pytest
 import torch
 
 from networks.temporal_critic import TemporalCritic
+from training import native_code
 from training.critic_gradients import critic_gradients, critic_scores, critic_scores_and_input_gradient
 from training.temporal_loss import gradient_penalty
+
+
+@pytest.fixture(autouse=True, params=['compiled', 'PyTorch'])
+def form(request, monkeypatch):
+    """Everything below for both forms."""
+    if request.param == 'PyTorch':
+        monkeypatch.setattr(native_code, 'enabled', False)
+    elif native_code.load('temporal_kernels') is None:
+        pytest.skip('there is no C++ compiler')
+    return request.param
+
 
 CRITICS = [
     {'num_features': 32},
@@ -120,3 +132,28 @@ def test_new_parameters_are_taken_over():
     expected, gradients = by_definition(C, real, fake, mix, 10.0)
     torch.testing.assert_close(critic_gradients(C, real, fake, mix, 10.0), expected)
     torch.testing.assert_close([p.grad for p in C.parameters()], list(gradients))
+
+
+def test_compiled_form_is_the_one_in_use(form):
+    """Single precision rounds differently in both forms, which shows that there are two."""
+    C = make_critic(num_features=16).float()
+    real, fake, mix = (x.float() for x in windows(C, 9))
+    expected = by_definition(C, real, fake, mix, 10.0)[0]
+    found = critic_gradients(C, real, fake, mix, 10.0)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native_code, 'enabled', False)
+        plain = critic_gradients(C, real, fake, mix, 10.0)
+    assert all(map(torch.equal, found, plain)) == (form == 'PyTorch')
+
+
+def test_without_a_compiler_the_plain_form_is_used(monkeypatch, tmp_path):
+    monkeypatch.setenv('CXX', str(tmp_path / 'no-such-compiler'))
+    assert native_code._load.__wrapped__('temporal_kernels') is None
+    broken = tmp_path / 'compiler'
+    broken.write_text('#!/bin/sh\nexit 1\n')
+    broken.chmod(0o755)
+    monkeypatch.setenv('CXX', str(broken))
+    monkeypatch.setenv('DNNLIB_CACHE_DIR', str(tmp_path / 'cache'))
+    assert native_code._load.__wrapped__('temporal_kernels') is None
+    assert not list(tmp_path.glob('cache/**/*.so'))

@@ -19,13 +19,16 @@ Anything but a plain `TemporalCritic` goes through autograd, with the same resul
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
+import functools
 import weakref
 from typing import Any
 
 import torch
 
 from networks.temporal_critic import TemporalCritic
+from training import native_code
 from training.temporal_loss import gradient_penalty
 
 _KERNEL, _STRIDE, _PADDING = 5, 2, 2
@@ -48,6 +51,9 @@ def critic_gradients(C: torch.nn.Module, real: torch.Tensor, fake: torch.Tensor,
     if layers is None or not all(p.requires_grad for p in C.parameters()):
         return _by_autograd(C, real, fake, mix, lambda_gp)
     with torch.no_grad():
+        native = _native(C, layers, real)
+        if native is not None:
+            return native.update(real, fake, mix, lambda_gp)
         return _workspace(C, layers, 3 * len(real), real).update(real, fake, mix, lambda_gp)
 
 
@@ -61,6 +67,9 @@ def critic_scores_and_input_gradient(C: torch.nn.Module, x: torch.Tensor) -> tup
             (gradient,) = torch.autograd.grad(scores.sum(), x)
         return scores.detach(), gradient
     with torch.no_grad():
+        native = _native(C, layers, x)
+        if native is not None:
+            return native.scores_and_input_gradient(x)
         space = _workspace(C, layers, len(x), x)
         scores = space.forward(x)
         return scores, space.backward_to_input(1.0)
@@ -108,8 +117,8 @@ class _Layers:
     last: torch.nn.Linear
 
     @property
-    def identity(self) -> tuple[int, ...]:
-        return (*(id(layer) for layer, _ in [*self.embedding, *self.convolutions]), id(self.last))
+    def modules(self) -> list[Any]:
+        return [*(layer for layer, _ in [*self.embedding, *self.convolutions]), self.last]
 
 
 def _layers(C: torch.nn.Module) -> _Layers | None:
@@ -151,7 +160,86 @@ def _has_hooks(module: torch.nn.Module) -> bool:
     return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
 
 
-# The passes.
+# The passes in C++.
+
+_natives: weakref.WeakKeyDictionary[torch.nn.Module, tuple[tuple, _Native]] = weakref.WeakKeyDictionary()
+
+
+def _native(C: torch.nn.Module, layers: _Layers, x: torch.Tensor) -> _Native | None:
+    """The compiled form for this critic, kept as long as the critic lives; None where it cannot be had."""
+    name = native_code.suffix(x)
+    if name is None or x.dtype != layers.last.weight.dtype or len(x) == 0 or x.shape[1:] != (C.num_frames, C.num_features):
+        return None
+    library = native_code.load('temporal_kernels')
+    if library is None or not _agrees(library, x.dtype):
+        return None
+    key = (name, *map(id, layers.modules))
+    if C not in _natives or _natives[C][0] != key:
+        _natives[C] = (key, _Native(library, str(name), layers, x.shape[1], x.shape[2]))
+    return _natives[C][1]
+
+
+@functools.cache
+def _agrees(library: ctypes.CDLL, dtype: torch.dtype) -> bool:
+    """Whether the compiled form finds what PyTorch's operations find, on a small critic; a compiler may be wrong."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        C = TemporalCritic(5, num_frames=10, narrowing_widths=[18], temporal_channels=[7, 33]).to(dtype)
+        layers = _layers(C)
+        real, fake, mix = torch.randn(11, 10, 5, dtype=dtype), torch.randn(11, 10, 5, dtype=dtype), torch.rand(11, dtype=dtype)
+    assert layers is not None
+    native = _Native(library, str(native_code.suffix(real)), layers, 10, 5)
+    results = []
+    for form in (native, _Workspace(layers, 33, 10, real)):
+        values = form.update(real, fake, mix, 10.0)
+        results.append([value.clone() for value in [*values, *(_gradient(parameter) for parameter in C.parameters())]])
+    tolerance = 1e-3 if dtype == torch.float32 else 1e-9
+    return all(torch.allclose(a, b, rtol=tolerance, atol=tolerance) for a, b in zip(*results, strict=True))
+
+
+class _Native:
+    """The passes of `_Workspace` in blocks of samples that stay in the cache."""
+
+    def __init__(self, library: ctypes.CDLL, name: str, layers: _Layers, length: int, features: int) -> None:
+        self.layers = layers.modules  # kept, so that no other layer can have the same identity
+        slopes = [slope for _, slope in [*layers.embedding, *layers.convolutions]]
+        widths = [layer.weight.shape[0] for layer in layers.modules[:-1]]
+        create = getattr(library, f'critic_create_{name}')
+        create.restype = ctypes.c_void_p
+        handle = create(features, length, len(layers.embedding), len(widths), (ctypes.c_int * len(widths))(*widths),
+                        (ctypes.c_double * len(slopes))(*slopes))
+        self.handle = ctypes.c_void_p(handle)
+        weakref.finalize(self, getattr(library, f'critic_destroy_{name}'), self.handle)
+        self._update = getattr(library, f'critic_update_{name}')
+        self._input_gradient = getattr(library, f'critic_input_gradient_{name}')
+
+    def _parameters(self) -> list[torch.Tensor]:
+        return [parameter.contiguous() for layer in self.layers for parameter in (layer.weight, layer.bias)]
+
+    def update(self, real: torch.Tensor, fake: torch.Tensor, mix: torch.Tensor,
+               lambda_gp: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """See critic_gradients()."""
+        batch = len(real)
+        real, fake, mix = real.contiguous(), fake.contiguous(), mix.contiguous()
+        parameters = self._parameters()
+        gradients = [_gradient(parameter) for layer in self.layers for parameter in (layer.weight, layer.bias)]
+        scores, penalty = real.new_empty(2, batch), real.new_empty(batch)
+        self._update(self.handle, native_code.pointers(parameters), native_code.pointers(gradients), native_code.pointer(real),
+                     native_code.pointer(fake), native_code.pointer(mix), batch, ctypes.c_double(lambda_gp),
+                     native_code.pointer(scores), native_code.pointer(penalty))
+        return scores[0], scores[1], penalty
+
+    def scores_and_input_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See critic_scores_and_input_gradient()."""
+        x = x.contiguous()
+        parameters = self._parameters()
+        scores, gradient = x.new_empty(len(x)), torch.empty_like(x)
+        self._input_gradient(self.handle, native_code.pointers(parameters), native_code.pointer(x), len(x),
+                             native_code.pointer(scores), native_code.pointer(gradient))
+        return scores, gradient
+
+
+# The passes out of PyTorch's operations.
 
 _workspaces: weakref.WeakKeyDictionary[torch.nn.Module, dict[tuple, _Workspace]] = weakref.WeakKeyDictionary()
 
@@ -159,7 +247,7 @@ _workspaces: weakref.WeakKeyDictionary[torch.nn.Module, dict[tuple, _Workspace]]
 def _workspace(C: torch.nn.Module, layers: _Layers, count: int, x: torch.Tensor) -> _Workspace:
     """Buffers for `count` windows, kept as long as the critic lives; two sizes at most."""
     known = _workspaces.setdefault(C, {})
-    key = (count, x.shape[1], x.dtype, x.device, layers.identity)
+    key = (count, x.shape[1], x.dtype, x.device, *map(id, layers.modules))
     if key not in known:
         while len(known) >= 2:
             del known[next(iter(known))]

@@ -1,0 +1,98 @@
+"""Compiling of C++ files without PyTorch's headers, once for a machine, and loading of them as C functions.
+
+`torch_utils.custom_ops` builds extensions that know tensors; their headers alone take most of a minute to compile. What
+needs nothing but pointers to numbers is compiled here, in seconds, by whatever C++ compiler there is. Where there is none, or no
+place to write to, load() returns None, and the caller goes on with the plain form, which gives the same results.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+
+import torch
+
+import dnnlib
+
+enabled = True  # False: the plain forms everywhere
+
+_FLAGS = ['-O3', '-std=c++17', '-fPIC', '-shared', '-fno-math-errno']
+_PROCESSOR_FLAGS: tuple[list[str], ...] = (['-march=native'], ['-mcpu=native'], [])  # the first that this compiler knows
+_TIMEOUT = 180  # seconds
+_FOLDER = pathlib.Path(__file__).resolve().parent
+
+
+def load(name: str) -> ctypes.CDLL | None:
+    """Return the library made of `training/<name>.cpp`, compiled if this machine has not yet; None if that cannot be."""
+    return _load(name) if enabled else None
+
+
+@functools.cache
+def _load(name: str) -> ctypes.CDLL | None:
+    compiler = _compiler()
+    if compiler is None:
+        return None
+    try:
+        source = (_FOLDER / f'{name}.cpp').read_bytes()
+        version = subprocess.run([*compiler, '--version'], capture_output=True, timeout=_TIMEOUT, check=True).stdout
+        digest = hashlib.sha256(repr([source, version, _FLAGS, _processor()]).encode()).hexdigest()[:24]
+        path = pathlib.Path(dnnlib.make_cache_dir_path('native', f'{name}-{digest}.so'))
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _compile(compiler, _FOLDER / f'{name}.cpp', path)
+        return ctypes.CDLL(str(path))
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _compiler() -> list[str] | None:
+    if os.name == 'nt':  # the sources use the vectors of GCC and Clang
+        return None
+    words = os.environ.get('CXX', '').split()
+    candidates = [words] if words else [['c++'], ['g++'], ['clang++']]
+    return next((each for each in candidates if shutil.which(each[0])), None)
+
+
+def _processor() -> str:
+    """What decides the code that `native` means; folders may be shared between machines."""
+    try:
+        lines = pathlib.Path('/proc/cpuinfo').read_text(encoding='utf-8', errors='replace').splitlines()
+    except OSError:
+        lines = []
+    telling = ('vendor_id', 'cpu family', 'model', 'stepping', 'flags', 'Features', 'CPU part')
+    return repr([platform.machine(), platform.processor(), sorted({line for line in lines if line.startswith(telling)})])
+
+
+def _compile(compiler: list[str], source: pathlib.Path, path: pathlib.Path) -> None:
+    """Write the library at once and whole, so that several processes may do this together."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = pathlib.Path(folder) / path.name
+        for flags in _PROCESSOR_FLAGS:
+            command = [*compiler, *_FLAGS, *flags, '-o', str(made), str(source)]
+            if subprocess.run(command, capture_output=True, timeout=_TIMEOUT, check=False).returncode == 0:
+                os.replace(made, path)
+                return
+    raise subprocess.SubprocessError(f'{source.name} does not compile')
+
+
+def suffix(x: torch.Tensor) -> str | None:
+    """End of the names of the functions for numbers such as those of x; None if there are none for them."""
+    return {torch.float32: 'float', torch.float64: 'double'}.get(x.dtype) if x.device.type == 'cpu' else None
+
+
+def pointers(tensors: Sequence[torch.Tensor]) -> ctypes.Array:
+    """Addresses of contiguous tensors."""
+    return (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
+
+
+def pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
+    """Address of a contiguous tensor."""
+    return ctypes.c_void_p(tensor.data_ptr())
