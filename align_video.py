@@ -13,17 +13,19 @@ import numpy as np
 from training.command_line import FPS, POSITIVE_INT, UserMistake, clear_errors, command, progress, report, require_folder
 from training.footage.preparation_options import parts_of_sources, preparation_options, preparation_settings
 
-#----------------------------------------------------------------------------
 
+# fmt: off
 @command()
 
 # What to prepare.
-@click.option('--source',    help='Video, folder or zip of frames, folder of videos; may be repeated', metavar='FOOTAGE', type=str, required=True, multiple=True)  # noqa: E501
-@click.option('--dest',      help='Folder to write: a video, or a folder of images, for each clip', metavar='DIR', type=str, required=True)  # noqa: E501
+@click.option('--source',    help='Video, folder or zip of frames, folder of videos; may be repeated', metavar='FOOTAGE',
+              required=True, multiple=True)
+@click.option('--dest',      help='Folder to write: a video, or a folder of images, for each clip', metavar='DIR', required=True)
 @click.option('--size',      help='Side of the frames, pixels', metavar='INT', type=POSITIVE_INT, default=256)
 @click.option('--format',    help='H.264 video, or images without loss', type=click.Choice(['mp4', 'png']), default='mp4')
 @click.option('--fps',       help='Videos: resample to this rate; images: the rate that they have', metavar='FPS', type=FPS)
-@click.option('--damaged',   help='Recordings that cannot be decoded to their end: stop, keep the frames before, or skip them', type=click.Choice(['stop', 'keep', 'skip']), default='stop')  # noqa: E501
+@click.option('--damaged',   help='Recordings that cannot be decoded to their end: stop, keep the frames before, or skip them',
+              type=click.Choice(['stop', 'keep', 'skip']), default='stop')
 
 # Footage: which part, split where, aligned how.
 @preparation_options
@@ -51,20 +53,39 @@ def main(**options: Any) -> None:
     parts, settings = parts_of_sources(opts), preparation_settings(opts)
     require_folder(os.path.dirname(os.path.abspath(opts.dest)))
     _run(opts, parts, settings)
+# fmt: on
+
 
 def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | None]], settings: Any) -> None:
     from training.footage.clips import open_footage, with_unique_names
     from training.footage.preparation import describe_preparation, prepare_footage
 
-    sources = [clip for source, (start, end) in zip(opts.source, parts, strict=True)
-               for clip in open_footage(source, fps=opts.fps, keep_damaged=opts.damaged == 'keep', start=start, end=end)]
-    about = json.loads(json.dumps({
-        'sources': [os.path.abspath(path) for path in opts.source], 'parts': parts, 'fps': opts.fps, 'size': opts.size,
-        'format': opts.format, 'damaged': opts.damaged, 'preparation': settings.description()}))
+    sources = [
+        clip
+        for source, (start, end) in zip(opts.source, parts, strict=True)
+        for clip in open_footage(source, fps=opts.fps, keep_damaged=opts.damaged == 'keep', start=start, end=end)
+    ]
+    about = json.loads(
+        json.dumps(
+            {
+                'sources': [os.path.abspath(path) for path in opts.source],
+                'parts': parts,
+                'fps': opts.fps,
+                'size': opts.size,
+                'format': opts.format,
+                'damaged': opts.damaged,
+                'preparation': settings.description(),
+            }
+        )
+    )
     partial = opts.dest.rstrip('/') + '.partial'
     clips, pieces = prepare_footage(
-        with_unique_names(sources), settings, size=opts.size, folder=os.path.join(partial, 'preparation'),
-        skip_damaged=opts.damaged == 'skip')
+        with_unique_names(sources),
+        settings,
+        size=opts.size,
+        folder=os.path.join(partial, 'preparation'),
+        skip_damaged=opts.damaged == 'skip',
+    )
     for line in describe_preparation(pieces):
         report(line)
     _continue(partial, about)
@@ -77,8 +98,9 @@ def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | No
     os.rename(partial, opts.dest)
     report(f'{len(clips)} clips with {sum(clip.num_frames or 0 for clip in clips)} frames are in {opts.dest}')
 
+
 def _continue(partial: str, about: dict[str, Any]) -> None:
-    """Makes sure that what an interrupted run has left was made with the same settings."""
+    """Make sure that what an interrupted run has left was made with the same settings."""
     path = os.path.join(partial, 'settings.json')
     os.makedirs(partial, exist_ok=True)
     try:
@@ -87,16 +109,20 @@ def _continue(partial: str, about: dict[str, Any]) -> None:
     except (FileNotFoundError, ValueError):
         before = None
     if before not in (None, about):
-        raise UserMistake(f'{partial} holds an interrupted run with other settings; remove this folder to begin anew, or give '
-                          'the settings of that run to finish it')
+        raise UserMistake(
+            f'{partial} holds an interrupted run with other settings; remove this folder to begin anew, or give '
+            'the settings of that run to finish it'
+        )
     with open(path, 'w', encoding='utf-8') as file:
         json.dump(about, file)
+
 
 def _parts_of_name(name: str) -> list[str]:
     return [re.sub(r'[^\w.-]+', '_', part) for part in name.split('/')]
 
+
 def _write_clip(clip: Any, path: str, opts: types.SimpleNamespace) -> None:
-    """Writes one clip; ``quads.npy``, which comes last, says that it is whole."""
+    """Write one clip; `quads.npy`, which comes last, says that it is whole."""
     from training.footage.clips import fit
     from training.videos.output import PngWriter, VideoWriter
 
@@ -116,7 +142,6 @@ def _write_clip(clip: Any, path: str, opts: types.SimpleNamespace) -> None:
         np.save(file, np.broadcast_to(clip.quads, (count, 4, 2)))
     os.replace(temporary, quads)
 
-#----------------------------------------------------------------------------
 
 if __name__ == '__main__':
     main()

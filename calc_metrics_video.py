@@ -16,8 +16,6 @@ INTERRUPTED = 'interrupted; results that were printed are complete, the others h
 DEFAULT_OF_SNAPSHOTS = ['lfd2048_25f', 'lfd2048_25f_at225']
 DEFAULT_OF_VIDEOS = ['fvd2048_16f']
 
-# ----------------------------------------------------------------------------------------------------------------------
-
 
 def find_data(recorded: dict[str, Any], snapshot: str, asked: str | None) -> str:
     """Path of the latent data set: what the user says, or what the snapshot was trained on, checked by its sha256."""
@@ -39,11 +37,15 @@ def find_data(recorded: dict[str, Any], snapshot: str, asked: str | None) -> str
         others.append(path)
     name = recorded.get('path') or '(no path recorded)'
     if others:
-        raise InputError(f'{os.path.basename(snapshot)} was trained on {name!r}, but {" and ".join(map(repr, others))} '
-                         'has another content; give the old one with --data, or this one to measure against it all the '
-                         'same')
-    raise InputError(f'{os.path.basename(snapshot)} was trained on {name!r}, which is neither there nor beside the '
-                     'snapshot; say where it is with --data')
+        raise InputError(
+            f'{os.path.basename(snapshot)} was trained on {name!r}, but {" and ".join(map(repr, others))} '
+            'has another content; give the old one with --data, or this one to measure against it all the '
+            'same'
+        )
+    raise InputError(
+        f'{os.path.basename(snapshot)} was trained on {name!r}, which is neither there nor beside the '
+        'snapshot; say where it is with --data'
+    )
 
 
 def run_folder(snapshot: str) -> str | None:
@@ -71,9 +73,7 @@ def list_metrics(metrics: dict[str, str]) -> None:
         click.echo(f'{name}\t{os.path.relpath(path)}')
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-
-
+# fmt: off
 @command_line.command()
 # What is measured.
 @click.option('--network',      help='Snapshot of train_video.py; of a run folder, its best snapshot by the first metric, or '
@@ -151,6 +151,7 @@ def main(**options: Any) -> None:
     python calc_metrics_video.py --network=network-snapshot-000500.pkl --plugin=blinks.py --metrics=blink_rate
     """
     calculate(types.SimpleNamespace(**options))
+# fmt: on
 
 
 def calculate(options: types.SimpleNamespace) -> None:
@@ -178,8 +179,9 @@ def add_named_metrics(names: list[str], known: dict[str, str]) -> None:
             known[name] = path
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise command_line.UserMistake(f'--metrics: there is no {", ".join(unknown)}; known are '
-                                       f'{", ".join(known) or "none"}, and --plugin adds more')
+        raise command_line.UserMistake(
+            f'--metrics: there is no {", ".join(unknown)}; known are {", ".join(known) or "none"}, and --plugin adds more'
+        )
 
 
 def check_options(options: types.SimpleNamespace) -> None:
@@ -193,8 +195,10 @@ def check_options(options: types.SimpleNamespace) -> None:
     if options.reference == 'footage' and not options.real:
         raise click.UsageError('--reference=footage needs the footage: give it with --real.')
     if options.reference == 'embedding' and options.real:
-        raise click.UsageError('--reference=embedding compares with what the data set renders to; leave --real out, or give a '
-                               'latent data set with --data.')
+        raise click.UsageError(
+            '--reference=embedding compares with what the data set renders to; leave --real out, or give a '
+            'latent data set with --data.'
+        )
     if options.fake and options.reference == 'embedding' and not options.data:
         raise click.UsageError("Missing option '--real' (videos to compare with) or '--data' (a latent data set).")
     for option in ('real', 'fake'):
@@ -254,8 +258,16 @@ def measure(options: types.SimpleNamespace, known: dict[str, str], rank: int, nu
         video_protocol: dict[str, Any] = {}
         with contextlib.redirect_stdout(sys.stderr):  # a host's progress would otherwise stand between the results
             result = metric_main.calc_metric(
-                metric=name, G=generator, num_gpus=num_ranks, rank=rank, device=device, progress=progress_monitor(),
-                cache=options.cache, G_kwargs={**videos, 'protocol': video_protocol}, dataset_kwargs=dataset_kwargs)
+                metric=name,
+                G=generator,
+                num_gpus=num_ranks,
+                rank=rank,
+                device=device,
+                progress=progress_monitor(),
+                cache=options.cache,
+                G_kwargs={**videos, 'protocol': video_protocol},
+                dataset_kwargs=dataset_kwargs,
+            )
         definition = {'metric_file': known[name], 'metric_file_sha256': checkpoints.file_sha256(known[name])}
         result = dnnlib.EasyDict(result, protocol={**protocol, **video_protocol, **definition})
         if rank == 0:
@@ -276,10 +288,7 @@ def describe_network(options: types.SimpleNamespace, device: Any, say: Any) -> t
     generator = snapshot.get('G_ema')
     if generator is None:
         raise InputError(f'{network!r} is no snapshot of train_video.py: it has no latent generator (G_ema)')
-    protocol = {
-        'network': network,
-        'network_sha256': checkpoints.file_sha256(local_file(network)),
-    }
+    protocol = {'network': network, 'network_sha256': checkpoints.file_sha256(local_file(network))}
     if not options.metrics:
         return protocol, generator, dnnlib.EasyDict()
     try:
@@ -291,8 +300,13 @@ def describe_network(options: types.SimpleNamespace, device: Any, say: Any) -> t
         return protocol, generator, dnnlib.EasyDict()
     with LatentDataset(data) as dataset:
         frames = sum(clip.num_frames for clip in dataset.clips)
-        protocol |= {'data': data, 'data_sha256': dataset.sha256, 'data_clips': len(dataset.clips), 'data_frames': frames,
-                     'fps': dataset.fps}
+        protocol |= {
+            'data': data,
+            'data_sha256': dataset.sha256,
+            'data_clips': len(dataset.clips),
+            'data_frames': frames,
+            'fps': dataset.fps,
+        }
         say(f'Data set: {data}, {len(dataset.clips)} clips, {frames} frames')
     return protocol, generator, dnnlib.EasyDict(class_name='training.latents.dataset.LatentDataset', path=data)
 
@@ -302,13 +316,22 @@ def video_kwargs(options: types.SimpleNamespace, data: str | None, device: Any) 
     from networks.checkpoints.image_generator_lookup import local_file
     from training.videos.recorded_videos import source_kwargs
 
-    rendered = {'image_generator': options.image_network, 'resolution': options.resolution, 'device': str(device),
-                'trust_pickle': options.trust_pickle}
+    rendered = {
+        'image_generator': options.image_network,
+        'resolution': options.resolution,
+        'device': str(device),
+        'trust_pickle': options.trust_pickle,
+    }
     recorded = {'fps': options.fps, 'resolution': options.resolution, 'damaged': options.damaged, 'cache': options.cache}
     sets = {}
     if options.network:
-        sets['fake_videos'] = {'kind': 'GeneratedVideos', 'network': options.network, 'first_seed': options.first_seed,
-                               'trunc': options.trunc, **rendered}
+        sets['fake_videos'] = {
+            'kind': 'GeneratedVideos',
+            'network': options.network,
+            'first_seed': options.first_seed,
+            'trunc': options.trunc,
+            **rendered,
+        }
     else:
         sets['fake_videos'] = source_kwargs(options.fake, recorded=recorded, rendered=rendered)
     reference = options.real or options.data or data
@@ -317,9 +340,14 @@ def video_kwargs(options: types.SimpleNamespace, data: str | None, device: Any) 
     return {
         **{name: {'class_name': 'training.videos.recorded_videos.open_shared', **kwargs} for name, kwargs in sets.items()},
         'video_options': {
-            'detectors': tuple(map(local_file, options.detectors)), 'seed': options.seed, 'real_clips': options.real_clips,
-            'fake_clips': options.fake_clips, 'damaged': options.damaged, 'batch': options.batch,
-            'bootstrap': options.bootstrap, 'reference': options.reference,
+            'detectors': tuple(map(local_file, options.detectors)),
+            'seed': options.seed,
+            'real_clips': options.real_clips,
+            'fake_clips': options.fake_clips,
+            'damaged': options.damaged,
+            'batch': options.batch,
+            'bootstrap': options.bootstrap,
+            'reference': options.reference,
         },
     }
 
@@ -338,6 +366,7 @@ def versions() -> dict[str, str]:
 
 def progress_monitor() -> Any:
     from metrics import metric_utils
+
     return metric_utils.ProgressMonitor(verbose=True)
 
 

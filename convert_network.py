@@ -20,6 +20,7 @@ def check_dest(ctx: click.Context, param: click.Parameter, value: str) -> str:
     return value
 
 
+# fmt: off
 @click.command(context_settings={'show_default': True})
 @click.option('--source', help='Checkpoint to read: file or URL', metavar='PATH|URL', required=True)
 @click.option('--dest',   help='File to write: NAME.pkl or NAME.safetensors', metavar='PATH', required=True,
@@ -48,6 +49,7 @@ def main(source: str, dest: str, force: bool) -> None:
         raise command_line.UserMistake(f'{dest} exists; choose another name, or add --force to overwrite it')
     convert(source, dest)
     command_line.report(f'Wrote {dest}')
+# fmt: on
 
 
 def convert(source: str, dest: str) -> None:
@@ -65,16 +67,22 @@ def convert(source: str, dest: str) -> None:
         reason = str(error).removesuffix(checkpoints.TRUST_HINT)
         raise InputError(f'{reason} What only its own source text can compute cannot be converted.') from error
     resolution, channels = generator.img_resolution, generator.img_channels
-    command_line.report(f'{source}: {type(generator).__module__}.{type(generator).__name__}, '
-                        f'{resolution}x{resolution}, {channels} channels, {generator.num_ws} codes of {generator.w_dim}')
+    command_line.report(
+        f'{source}: {type(generator).__module__}.{type(generator).__name__}, '
+        f'{resolution}x{resolution}, {channels} channels, {generator.num_ws} codes of {generator.w_dim}'
+    )
     if dest.endswith(SAFETENSORS):
-        with checkpoints.replacing(dest) as temporary, \
-                checkpoints.replacing(f'{os.path.splitext(dest)[0]}.json') as description:
+        with checkpoints.replacing(dest) as temporary, checkpoints.replacing(f'{os.path.splitext(dest)[0]}.json') as description:
             safetensors_pair.write(temporary, description, generator)
         return
     discriminator = checkpoints.load_discriminator(source) or stylegan2_discriminator.NoDiscriminator()
     snapshot: dict[str, Any] = {
-        'G': generator, 'D': discriminator, 'G_ema': generator, 'training_set_kwargs': None, 'augment_pipe': None}
+        'G': generator,
+        'D': discriminator,
+        'G_ema': generator,
+        'training_set_kwargs': None,
+        'augment_pipe': None,
+    }
     checkpoints.save_module_pickle(dest, snapshot)
 
 

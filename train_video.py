@@ -34,9 +34,8 @@ class Widths(click.ParamType):
 WIDTHS = Widths()
 SHARE = command_line.FloatRange(0, 1)
 
-# ----------------------------------------------------------------------------------------------------------------------
 
-
+# fmt: off
 @command_line.command()
 # Main options.
 @click.option('--outdir',        help='Where to save the results', metavar='DIR', required=True)
@@ -142,9 +141,7 @@ def main(**options: Any) -> None:
     torchrun --nnodes=4 --nproc-per-node=8 train_video.py --outdir=training-runs --data=latents.zip --gpus=32
     """
     train(types.SimpleNamespace(**options))
-
-
-# ----------------------------------------------------------------------------------------------------------------------
+# fmt: on
 
 
 def construction_arguments(o: types.SimpleNamespace, network: str) -> dict[str, Any]:
@@ -152,23 +149,52 @@ def construction_arguments(o: types.SimpleNamespace, network: str) -> dict[str, 
     from networks.checkpoints.image_generator_lookup import local_file
 
     return {
-        'data': os.path.abspath(o.data), 'network': network, 'num_gpus': o.gpus, 'seed': o.seed, 'window': o.window,
-        'total_kimg': o.kimg, 'kimg_per_tick': o.tick, 'snapshot_ticks': o.snap,
-        'G_kwargs': {'latent_dim': o.latent_dim, 'noise_dim': o.noise_dim, 'hidden_dim': o.hidden_dim, 'num_cells': o.cells,
-                     'initial_widths': o.initial_widths, 'widening_widths': o.widening_widths},
+        'data': os.path.abspath(o.data),
+        'network': network,
+        'num_gpus': o.gpus,
+        'seed': o.seed,
+        'window': o.window,
+        'total_kimg': o.kimg,
+        'kimg_per_tick': o.tick,
+        'snapshot_ticks': o.snap,
+        'G_kwargs': {
+            'latent_dim': o.latent_dim,
+            'noise_dim': o.noise_dim,
+            'hidden_dim': o.hidden_dim,
+            'num_cells': o.cells,
+            'initial_widths': o.initial_widths,
+            'widening_widths': o.widening_widths,
+        },
         'C_kwargs': {'narrowing_widths': o.narrowing_widths, 'temporal_channels': o.temporal_channels},
-        'latent_space': {'variance': o.variance, 'max_components': o.max_components, 'whitening': o.whitening,
-                         'full': o.full_codes},
-        'settings': {'batch': o.batch, 'critic_steps': o.critic_steps, 'lambda_gp': o.lambda_gp, 'lambda_gap': o.lambda_gap,
-                     'lambda_diversity': o.lambda_diversity, 'diversity': o.diversity,
-                     'diversity_windows': o.diversity_windows,
-                     'gap_interval': o.gap_interval, 'carry': o.carry, 'motion_weight': o.motion_weight, 'reversal': o.reversal,
-                     'generator_lr': o.glr, 'critic_lr': o.clr,
-                     'decay': o.decay, 'ema_kimg': o.ema},
+        'latent_space': {
+            'variance': o.variance,
+            'max_components': o.max_components,
+            'whitening': o.whitening,
+            'full': o.full_codes,
+        },
+        'settings': {
+            'batch': o.batch,
+            'critic_steps': o.critic_steps,
+            'lambda_gp': o.lambda_gp,
+            'lambda_gap': o.lambda_gap,
+            'lambda_diversity': o.lambda_diversity,
+            'diversity': o.diversity,
+            'diversity_windows': o.diversity_windows,
+            'gap_interval': o.gap_interval,
+            'carry': o.carry,
+            'motion_weight': o.motion_weight,
+            'reversal': o.reversal,
+            'generator_lr': o.glr,
+            'critic_lr': o.clr,
+            'decay': o.decay,
+            'ema_kimg': o.ema,
+        },
         'preview': {'num_frames': o.preview_frames, 'grid': o.preview_grid} if o.preview_frames else None,
-        'metrics': o.metrics, 'plugins': [os.path.abspath(path) for path in o.plugin],
+        'metrics': o.metrics,
+        'plugins': [os.path.abspath(path) for path in o.plugin],
         'detectors': [os.path.abspath(local_file(source)) for source in o.detectors],
-        'trust_pickle': o.trust_pickle, 'force_network': o.force_network,
+        'trust_pickle': o.trust_pickle,
+        'force_network': o.force_network,
     }
 
 
@@ -248,9 +274,6 @@ def adopt_options(o: types.SimpleNamespace, run_dir: str) -> None:
             o.snap = before['snapshot_ticks']
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f'{path} cannot be read, so the run cannot go on; resume needs the run folder as it was') from error
-
-
-# ----------------------------------------------------------------------------------------------------------------------
 
 
 def start_torchrun(num_ranks: int) -> None:
@@ -350,8 +373,15 @@ def run(o: types.SimpleNamespace, c: dict[str, Any], name: str, resumed: tuple[s
     with distributed(o) as (rank, device), contextlib.ExitStack() as stack:
         if device.type == 'cuda':
             torch.backends.cudnn.benchmark = False  # the fastest algorithm of the moment is not always the same
-        training = TemporalTraining(run_dir='', options=c, device=device, rank=rank, num_ranks=o.gpus,
-                                    resume=resumed[1] if resumed else None, calc_metric=calc_metric)
+        training = TemporalTraining(
+            run_dir='',
+            options=c,
+            device=device,
+            rank=rank,
+            num_ranks=o.gpus,
+            resume=resumed[1] if resumed else None,
+            calc_metric=calc_metric,
+        )
         if rank == 0:  # only now, when nothing that the user gave can be wrong any more, something is written
             training.run_dir = resumed[0] if resumed else make_run_dir(o.outdir, name)
             with open(os.path.join(training.run_dir, 'training_options.json'), 'w', encoding='utf-8') as file:

@@ -40,8 +40,15 @@ def seconds_per_step(data: str, seconds: float) -> float:
     with LatentDataset(data) as dataset:
         space = fit_latent_space(dataset)
         windows = Windows(dataset, space, 25)
-        trainer = TemporalTrainer(G_kwargs={'num_ws': dataset.num_ws, 'w_dim': dataset.w_dim}, C_kwargs={}, space=space,
-                                  windows=windows, settings=Settings(), total_kimg=1000, seed=0)
+        trainer = TemporalTrainer(
+            G_kwargs={'num_ws': dataset.num_ws, 'w_dim': dataset.w_dim},
+            C_kwargs={},
+            space=space,
+            windows=windows,
+            settings=Settings(),
+            total_kimg=1000,
+            seed=0,
+        )
     for _ in range(4):
         trainer.step()
     start, steps = time.perf_counter(), 0
@@ -59,6 +66,7 @@ def measure(data: str, setting: dict[str, str], seconds: float) -> float:
     return float(done.stdout)
 
 
+# fmt: off
 @click.command()
 @click.option('--data',    help='Latent data set', metavar='ZIP|DIR', required=True)
 @click.option('--busy',    help='Up to so many other processes', metavar='INT', type=click.IntRange(0), default=2,
@@ -90,6 +98,7 @@ def main(data: str, busy: int, seconds: float, rounds: int, one: bool) -> None:
     print('|---|' + '---|' * (busy + 1))
     for name, values in table.items():
         print(f'| {name} | ' + ' | '.join(f'{value * 1000:.0f}' for value in values) + ' |')
+# fmt: on
 
 
 if __name__ == '__main__':

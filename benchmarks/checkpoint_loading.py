@@ -66,8 +66,9 @@ def write_files(folder: pathlib.Path) -> dict[str, tuple[pathlib.Path, pathlib.P
 
 
 @click.command()
-@click.option('--repeat', help='Runs of each reader; the fastest counts', type=click.IntRange(min=1), default=3,
-              show_default=True)
+@click.option(
+    '--repeat', help='Runs of each reader; the fastest counts', type=click.IntRange(min=1), default=3, show_default=True
+)
 def main(repeat: int) -> None:
     """Measure how long checkpoints take to open, and how much memory."""
     with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,6 @@
 """What is lost when codes are seen through their principal components: renders both and compares the pictures.
 
-    python benchmarks/component_loss.py --data=latents.zip --network=G.pkl
+python benchmarks/component_loss.py --data=latents.zip --network=G.pkl
 """
 
 import pathlib
@@ -13,6 +13,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from training import command_line
 
 
+# fmt: off
 @command_line.command()
 @click.option('--data',    help='Latent data set', metavar='ZIP|DIR', required=True)
 @click.option('--network', help='Image generator of the codes', metavar='PKL|URL', required=True)
@@ -43,6 +44,7 @@ def main(data: str, network: str, frames: int) -> None:
             error = np.square(made - wanted).mean(axis=(1, 2, 3))
             psnr = 10 * np.log10(255 ** 2 / np.maximum(error, 1e-9))
             print(f'| {variance:g} | {space.num_coordinates} | {psnr.mean():.1f} | {psnr.min():.1f} |')
+# fmt: on
 
 
 if __name__ == '__main__':

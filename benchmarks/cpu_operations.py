@@ -30,7 +30,7 @@ def obvious_upfirdn2d(x: torch.Tensor, f: torch.Tensor, up: int, down: int, gain
 
 
 def obvious_bias_act(x: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return (F.leaky_relu(x + b.reshape(1, -1, 1, 1), 0.2) * 2 ** 0.5).clamp(-256, 256)
+    return (F.leaky_relu(x + b.reshape(1, -1, 1, 1), 0.2) * 2**0.5).clamp(-256, 256)
 
 
 def milliseconds(function: Callable[[], object], repeats: int) -> float:
@@ -45,8 +45,14 @@ def milliseconds(function: Callable[[], object], repeats: int) -> float:
 
 
 @click.command(help=__doc__)
-@click.option('--repeats', help='Calls of which the fastest counts', metavar='INT', type=click.IntRange(min=1), default=20,
-              show_default=True)
+@click.option(
+    '--repeats',
+    help='Calls of which the fastest counts',
+    metavar='INT',
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+)
 def main(repeats: int) -> None:
     f = upfirdn2d.setup_filter([1, 3, 3, 1])
     b = torch.randn(64)
@@ -54,8 +60,10 @@ def main(repeats: int) -> None:
         'upsample2d': (lambda x: upfirdn2d.upsample2d(x, f), lambda x: obvious_upfirdn2d(x, f, 2, 1, 4)),
         'downsample2d': (lambda x: upfirdn2d.downsample2d(x, f), lambda x: obvious_upfirdn2d(x, f, 1, 2, 1)),
         'filter2d': (lambda x: upfirdn2d.filter2d(x, f), lambda x: obvious_upfirdn2d(x, f, 1, 1, 1)),
-        'bias_act lrelu': (lambda x: bias_act.bias_act(x, b[:x.shape[1]], act='lrelu', clamp=256),
-                           lambda x: obvious_bias_act(x, b[:x.shape[1]])),
+        'bias_act lrelu': (
+            lambda x: bias_act.bias_act(x, b[: x.shape[1]], act='lrelu', clamp=256),
+            lambda x: obvious_bias_act(x, b[: x.shape[1]]),
+        ),
     }
     print(f'PyTorch {torch.__version__}, {torch.get_num_threads()} threads; milliseconds')
     print(f'{"":<32s} {"here":>20s} {"obvious way":>20s}')
@@ -79,9 +87,11 @@ def main(repeats: int) -> None:
             return conv2d_resample.conv2d_resample(x, w, f, up=up, down=down, padding=1)
 
         dy = torch.randn_like(call(x, w))
-        print(f'{f"conv2d_resample [8, 64, 32, 32] up={up} down={down}":<42s} '
-              f'{milliseconds(lambda: call(x.detach(), w.detach()), repeats):9.2f} '  # noqa: B023
-              f'{milliseconds(lambda: torch.autograd.grad(call(x, w), [x, w], dy), repeats):10.2f}')  # noqa: B023
+        print(
+            f'{f"conv2d_resample [8, 64, 32, 32] up={up} down={down}":<42s} '
+            f'{milliseconds(lambda: call(x.detach(), w.detach()), repeats):9.2f} '  # noqa: B023
+            f'{milliseconds(lambda: torch.autograd.grad(call(x, w), [x, w], dy), repeats):10.2f}'  # noqa: B023
+        )
 
 
 if __name__ == '__main__':

@@ -40,13 +40,13 @@ METHODS: dict[str, tuple[bool, bool, bool]] = {
     'encoder and refinement': (True, True, False),
     'encoder and refinement, smooth': (True, True, True),
 }
-EVALUATIONS = (5, 10, 20, 40, 80, 160)                   # after which refinement is looked at
+EVALUATIONS = (5, 10, 20, 40, 80, 160)  # after which refinement is looked at
 LOOKS = (10, 20, 50, 100, 150, 200, 300, 400, 600, 800)  # steps after which the projection is looked at
 
 # Where the projection searches; "fixed": with the noise maps of the image generator, all that codes can have.
 SPACES = {'w': 'W', 'w+': 'W+', 'w+-fixed': 'W+, noise maps of the generator'}
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Results.
 
 
@@ -65,7 +65,7 @@ class Results:
         return any(all(row.get(name) == value for name, value in key.items()) for row in self.rows)
 
     def add(self, row: dict[str, Any]) -> None:
-        """Adds a line."""
+        """Add a line."""
         self.rows.append(row)
         with open(self.path, 'a', encoding='utf-8') as file:
             file.write(json.dumps(row) + '\n')
@@ -73,7 +73,7 @@ class Results:
         command_line.report(json.dumps(shown))
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Measuring.
 
 
@@ -99,7 +99,7 @@ class Bench:
         self.preparation = time.process_time() - started
 
     def frames(self, clip: Any, count: int | None) -> Iterator[Any]:
-        """Yields chunks of images ``[<= CHUNK, C, r, r]``."""
+        """Yield chunks of images `[<= CHUNK, C, r, r]`."""
         from training.embedding.embedder import read_chunks
         from training.footage.clips import fit
         from training.footage.frame_bank import frames_to_images
@@ -121,7 +121,7 @@ class Bench:
             return self.encoder(images)
 
     def embed(self, chunks: list[Any], *, encoder: bool, optimise: bool, **settings: Any) -> tuple[Any, float]:
-        """Codes ``[T, num_ws, w_dim]`` of a clip, and the processor time of finding them."""
+        """Codes `[T, num_ws, w_dim]` of a clip, and the processor time of finding them."""
         import torch
 
         from training.embedding.encoder_loss import shrink
@@ -166,7 +166,7 @@ class Bench:
 
 
 def measure_methods(bench: Bench, results: Results, opts: types.SimpleNamespace) -> None:
-    """Fills the table of methods."""
+    """Fill the table of methods."""
     from training.latents.operations import gaussian_filter
 
     for clip in bench.clips:
@@ -177,8 +177,15 @@ def measure_methods(bench: Bench, results: Results, opts: types.SimpleNamespace)
                 continue
             chunks = list(bench.frames(clip, opts.frames if optimise else None))
             if optimise:
-                codes, seconds = bench.embed(chunks, encoder=encoder, optimise=True, steps=20, first_steps=100, stop=0.01,
-                                             lambda_smooth=0.1 if smooth else 0.0)
+                codes, seconds = bench.embed(
+                    chunks,
+                    encoder=encoder,
+                    optimise=True,
+                    steps=20,
+                    first_steps=100,
+                    stop=0.01,
+                    lambda_smooth=0.1 if smooth else 0.0,
+                )
             else:
                 encoded = encoded or bench.embed(chunks, encoder=True, optimise=False)
                 codes, seconds = encoded
@@ -201,8 +208,11 @@ def compare(bench: Bench, results: Results, opts: types.SimpleNamespace) -> None
     for clip in bench.clips[:: opts.every]:
         images = list(bench.frames(clip, 2 * CHUNK))
         targets = shrink(images[1], usual.resolution)
-        for name, encoder, inversion in (('encoder and refinement', True, usual), ('optimisation', False, usual),
-                                         ('encoder and refinement, LPIPS alone', True, alone)):
+        for name, encoder, inversion in (
+            ('encoder and refinement', True, usual),
+            ('optimisation', False, usual),
+            ('encoder and refinement, LPIPS alone', True, alone),
+        ):
             own = {**key, 'clip': clip.name, 'method': name}
             missing = [steps for steps in EVALUATIONS if not results.has(**own, steps=steps)]
             if not missing:
@@ -220,30 +230,42 @@ def compare(bench: Bench, results: Results, opts: types.SimpleNamespace) -> None
         for space in opts.spaces:
             own = {**key, 'clip': clip.name, 'method': f'one frame at a time, {SPACES[space]}'}
             if not results.has(**own, done=True):
-                projection = project(bench.G, bench.lpips, targets[-1], space=space.removesuffix('-fixed'),
-                                     own_noise=not space.endswith('-fixed'), looks=LOOKS, seed=0)
+                projection = project(
+                    bench.G,
+                    bench.lpips,
+                    targets[-1],
+                    space=space.removesuffix('-fixed'),
+                    own_noise=not space.endswith('-fixed'),
+                    looks=LOOKS,
+                    seed=0,
+                )
                 for row in projection.curve:
                     steps = int(row.pop('step'))
                     results.add({**own, 'steps': steps, **row, 'done': steps == 1000})
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Tables.
 
 
 def method_table(rows: list[dict[str, Any]]) -> str:
     """Markdown; averages over all frames."""
-    lines = ['| way | frames | PSNR (dB) | LPIPS | jitter of codes | jitter of pixels / original | frames a second |',
-             '|---|---|---|---|---|---|---|']
+    lines = [
+        '| way | frames | PSNR (dB) | LPIPS | jitter of codes | jitter of pixels / original | frames a second |',
+        '|---|---|---|---|---|---|---|',
+    ]
     for name in METHODS:
         mine = [row for row in rows if row['method'] == name]
         if mine:
             frames = sum(row['frames'] for row in mine)
-            mean = {key: sum(row[key] * row['frames'] for row in mine) / frames
-                    for key in ('psnr', 'lpips', 'jitter', 'pixel_jitter')}
+            mean = {
+                key: sum(row[key] * row['frames'] for row in mine) / frames for key in ('psnr', 'lpips', 'jitter', 'pixel_jitter')
+            }
             rate = frames / sum(row['seconds'] for row in mine)
-            lines.append(f'| {name} | {frames} | {mean["psnr"]:.2f} | {mean["lpips"]:.4f} | {mean["jitter"]:.3f} '
-                         f'| {mean["pixel_jitter"]:.2f} | {rate:.1f} |')
+            lines.append(
+                f'| {name} | {frames} | {mean["psnr"]:.2f} | {mean["lpips"]:.4f} | {mean["jitter"]:.3f} '
+                f'| {mean["pixel_jitter"]:.2f} | {rate:.1f} |'
+            )
     return '\n'.join(lines)
 
 
@@ -252,8 +274,11 @@ def compare_table(rows: list[dict[str, Any]]) -> str:
     methods = list(dict.fromkeys(row['method'] for row in rows))
     done = [{row['clip'] for row in rows if row['method'] == name and row.get('done', True)} for name in methods]
     common = set.intersection(*done)
-    lines = [f'{len(common)} frames of as many clips.\n',
-             '| way | steps | seconds a frame | PSNR (dB) | LPIPS | LPIPS with own noise maps |', '|---|---|---|---|---|---|']
+    lines = [
+        f'{len(common)} frames of as many clips.\n',
+        '| way | steps | seconds a frame | PSNR (dB) | LPIPS | LPIPS with own noise maps |',
+        '|---|---|---|---|---|---|',
+    ]
     for name in methods:
         for steps in sorted({row['steps'] for row in rows if row['method'] == name}):
             mine = [row for row in rows if row['method'] == name and row['steps'] == steps and row['clip'] in common]
@@ -267,7 +292,7 @@ def compare_table(rows: list[dict[str, Any]]) -> str:
 
 
 def print_tables(results: Results) -> None:
-    """Prints a table for each world and perceptual distance."""
+    """Print a table for each world and perceptual distance."""
     for kind, write in (('method', method_table), ('compare', compare_table)):
         rows = [row for row in results.rows if row['kind'] == kind]
         for world, perceptual in dict.fromkeys((row['world'], row['perceptual']) for row in rows):
@@ -275,6 +300,7 @@ def print_tables(results: Results) -> None:
             print(f'{world}, {perceptual}, {len({row["clip"] for row in part})} clips\n\n{write(part)}\n')
 
 
+# fmt: off
 @command_line.command()
 @click.option('--network',    help='Image generator', metavar='FILE')
 @click.option('--encoder',    help='Its encoder', metavar='FILE')
@@ -303,6 +329,7 @@ def main(**options: Any) -> None:
     bench = Bench(opts)
     command_line.report(f'Curvature of the loss: {bench.preparation:.1f} s')
     (compare if opts.comparing else measure_methods)(bench, results, opts)
+# fmt: on
 
 
 if __name__ == '__main__':

@@ -2,7 +2,7 @@
 
     python benchmarks/face_alignment.py --source=raw/ --landmarks=landmarks68/ --aligned=aligned128/ --frames=100
 
-``--landmarks`` holds NAME.npy [T, 68, 2] for each recording; ``--aligned`` holds NAME.mp4, square, for some of them. Prints,
+`--landmarks` holds NAME.npy [T, 68, 2] for each recording; `--aligned` holds NAME.mp4, square, for some of them. Prints,
 for each recording: distance of the crops' centres and difference of their sizes, % of the side; of their rotation, degrees;
 jitter (root mean square of the second difference of the unfiltered centre and right side over time, % of the side) of both;
 PSNR of aligned frames to the reference, once from the detector and once from the landmarks; seconds a frame for both.
@@ -24,27 +24,31 @@ from training.footage.clips import open_footage
 from training.footage.face_alignment import FaceAxes, cut_out
 from training.footage.face_landmarks import FaceDetector, load_landmarks, points_of_68
 
-#----------------------------------------------------------------------------
 
 def jitter(values: np.ndarray, side: np.ndarray) -> float:
     """Root mean square of the second difference, % of the side."""
     return 100 * float(np.sqrt(np.square(np.diff(values, n=2, axis=0) / side[1:-1, np.newaxis]).sum(axis=1).mean()))
 
+
 def psnr(frames: list[np.ndarray], reference: list[np.ndarray]) -> float:
     """Mean over the frames, dB."""
     errors = [np.square(a.astype(float) - b).mean() for a, b in zip(frames, reference, strict=True)]
-    return float(np.mean([10 * np.log10(255 ** 2 / max(error, 1e-9)) for error in errors]))
+    return float(np.mean([10 * np.log10(255**2 / max(error, 1e-9)) for error in errors]))
 
+
+# fmt: off
 @command_line.command()
 @click.option('--source',          help='Recordings', metavar='FOOTAGE', required=True)
 @click.option('--landmarks',       help='Folder of landmarks', metavar='DIR', required=True)
 @click.option('--aligned',         help='Folder of aligned videos', metavar='DIR')
 @click.option('--frames', 'count', help='Frames of each recording', metavar='INT', type=command_line.POSITIVE_INT, default=100)
-@click.option('--center-sigma',    help='Filter of the centre over time', metavar='FRAMES', type=command_line.NON_NEGATIVE_FLOAT, default=1)  # noqa: E501
-@click.option('--axes-sigma',      help='Filter of size and rotation', metavar='FRAMES', type=command_line.NON_NEGATIVE_FLOAT, default=3)  # noqa: E501
+@click.option('--center-sigma',    help='Filter of the centre over time', metavar='FRAMES',
+              type=command_line.NON_NEGATIVE_FLOAT, default=1)
+@click.option('--axes-sigma',      help='Filter of size and rotation', metavar='FRAMES', type=command_line.NON_NEGATIVE_FLOAT,
+              default=3)
 @command_line.clear_errors
 def main(source: str, landmarks: str, aligned: str | None, count: int, center_sigma: float, axes_sigma: float) -> None:
-    """Prints the table."""
+    """Print the table."""
     print('| recording | frames | distance | size | rotation | jitter detector / landmarks (centre; side) '
           '| PSNR detector / landmarks | s/frame detection; crop |')
     print('|---|---|---|---|---|---|---|---|')
@@ -81,8 +85,8 @@ def main(source: str, landmarks: str, aligned: str | None, count: int, center_si
                   f'| {jitter(mine.center, side):.2f} / {jitter(theirs.center, side):.2f}; '
                   f'{jitter(mine.x, side):.2f} / {jitter(theirs.x, side):.2f} | {quality} | {detection:.3f}; {crop:.3f} |',
                   flush=True)
+# fmt: on
 
-#----------------------------------------------------------------------------
 
 if __name__ == '__main__':
     main()

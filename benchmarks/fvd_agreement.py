@@ -62,6 +62,7 @@ def by_root(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.real(np.square(mean_a - mean_b).sum() + np.trace(cov_a + cov_b - 2 * root)))
 
 
+# fmt: off
 @click.command()
 @click.option('--foreign', help='Checkout of JunyaoHu/common_metrics_on_video_quality', metavar='DIR', required=True)
 @click.option('--real', help='Videos', metavar='DIR')
@@ -107,6 +108,7 @@ def main(foreign: str, real: str | None, fake: str | None, fps: float | None, cl
     ]
     for name, value in rows:
         print(f'{name:52s} {value:12.5f}  {value / rows[0][1] - 1:+.2e}')
+# fmt: on
 
 
 if __name__ == '__main__':

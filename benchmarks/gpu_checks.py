@@ -25,7 +25,7 @@ TOLERANCES = {torch.float64: 1e-11, torch.float32: 2e-6, torch.float16: 1e-2, to
 
 Operation = Callable[..., torch.Tensor]
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Agreement.
 
 
@@ -54,8 +54,11 @@ def largest_error(function: Operation, inputs: list[torch.Tensor], dtype: torch.
     references = gradients(function, [x.double() for x in rounded], 'ref')
     if len(results) != len(references):
         return float('inf')
-    errors = [((mine.double() - reference).abs().max() / reference.abs().max().clamp(min=1e-3)).item()
-              for mine, reference in zip(results, references, strict=True) if reference.numel()]
+    errors = [
+        ((mine.double() - reference).abs().max() / reference.abs().max().clamp(min=1e-3)).item()
+        for mine, reference in zip(results, references, strict=True)
+        if reference.numel()
+    ]
     return max(errors)
 
 
@@ -68,27 +71,46 @@ def operations(device: torch.device) -> Iterator[tuple[str, Operation, list[torc
 
     for act, (gain, clamp) in itertools.product(bias_act.activation_funcs, [(None, None), (0.7, 0.9)]):
         for shape in ([3, 5, 7, 9], [4, 8], [2, 3, 33, 65]):
-            yield (f'bias_act {act} {shape} gain={gain} clamp={clamp}',
-                   lambda x, b, impl, act=act, gain=gain, clamp=clamp:
-                       bias_act.bias_act(x, b, act=act, gain=gain, clamp=clamp, impl=impl),
-                   [randn(*shape), randn(shape[1])])
-    filters = {'4x4': torch.outer(torch.tensor([1., 3, 3, 1]), torch.tensor([1., 2, 3, 1])) / 49,
-               '12 taps': torch.hann_window(14)[1:-1] / 6.5, '3x5': torch.linspace(0.2, 1.4, 15).reshape(3, 5)}
+            yield (
+                f'bias_act {act} {shape} gain={gain} clamp={clamp}',
+                lambda x, b, impl, act=act, gain=gain, clamp=clamp: bias_act.bias_act(
+                    x, b, act=act, gain=gain, clamp=clamp, impl=impl
+                ),
+                [randn(*shape), randn(shape[1])],
+            )
+    filters = {
+        '4x4': torch.outer(torch.tensor([1.0, 3, 3, 1]), torch.tensor([1.0, 2, 3, 1])) / 49,
+        '12 taps': torch.hann_window(14)[1:-1] / 6.5,
+        '3x5': torch.linspace(0.2, 1.4, 15).reshape(3, 5),
+    }
     resamplings: list[dict[str, Any]] = [
-        {}, {'up': 2, 'padding': [2, 1, 2, 1], 'gain': 4}, {'down': 2, 'padding': 1}, {'up': 2, 'padding': [-3, 9, 5, 4]},
-        {'up': [1, 3], 'down': [2, 1], 'padding': 6, 'flip_filter': True}, {'up': 2, 'down': 2, 'padding': 6}]
+        {},
+        {'up': 2, 'padding': [2, 1, 2, 1], 'gain': 4},
+        {'down': 2, 'padding': 1},
+        {'up': 2, 'padding': [-3, 9, 5, 4]},
+        {'up': [1, 3], 'down': [2, 1], 'padding': 6, 'flip_filter': True},
+        {'up': 2, 'down': 2, 'padding': 6},
+    ]
     for (name, f), resampling, shape in itertools.product(
-            filters.items(), resamplings, ([2, 3, 17, 14], [1, 2, 75, 130], [3, 8, 16, 16])):
+        filters.items(), resamplings, ([2, 3, 17, 14], [1, 2, 75, 130], [3, 8, 16, 16])
+    ):
         if f.ndim == 1 and not resampling.get('padding'):
             continue
         for layout in (torch.contiguous_format, torch.channels_last):
             f = f.to(device)
-            yield (f'upfirdn2d {name} {resampling} {shape} {str(layout).removeprefix("torch.")}',
-                   lambda x, impl, f=f, resampling=resampling: upfirdn2d.upfirdn2d(x, f, impl=impl, **resampling),
-                   [randn(*shape).contiguous(memory_format=layout)])
+            yield (
+                f'upfirdn2d {name} {resampling} {shape} {str(layout).removeprefix("torch.")}',
+                lambda x, impl, f=f, resampling=resampling: upfirdn2d.upfirdn2d(x, f, impl=impl, **resampling),
+                [randn(*shape).contiguous(memory_format=layout)],
+            )
     fu = filters['12 taps'].to(device)
-    yield ('filtered_lrelu', lambda x, b, impl: filtered_lrelu.filtered_lrelu(
-        x, fu, fu, b, up=2, down=2, padding=[11, 10, 10, 11], clamp=1.5, impl=impl), [randn(2, 5, 19, 18), randn(5)])
+    yield (
+        'filtered_lrelu',
+        lambda x, b, impl: filtered_lrelu.filtered_lrelu(
+            x, fu, fu, b, up=2, down=2, padding=[11, 10, 10, 11], clamp=1.5, impl=impl
+        ),
+        [randn(2, 5, 19, 18), randn(5)],
+    )
 
 
 def check_agreement(device: torch.device) -> int:
@@ -105,8 +127,10 @@ def check_agreement(device: torch.device) -> int:
                 failures += 1
                 print(f'FAILED  {name} {dtype}: relative error {error:.2e}, allowed {tolerance:.0e}')
     for (kind, dtype), error in worst.items():
-        print(f'{kind:<15s} {str(dtype).removeprefix("torch."):<9s} {counts[kind, dtype]:4d} cases, largest relative error of '
-              f'value, first and second gradients {error:.1e}')
+        print(
+            f'{kind:<15s} {str(dtype).removeprefix("torch."):<9s} {counts[kind, dtype]:4d} cases, largest relative error of '
+            f'value, first and second gradients {error:.1e}'
+        )
     return failures
 
 
@@ -125,7 +149,7 @@ def check_large_tensor(device: torch.device) -> int:
     return int(not good)
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Timings.
 
 
@@ -160,7 +184,8 @@ def print_timings(device: torch.device) -> None:
     print(f'\n{"[8, 128, 256, 256], milliseconds":<34s} {"CUDA":>18s} {"plain":>18s}')
     print(f'{"":<34s} {"forward   backward":>18s} {"forward   backward":>18s}')
     for (name, call), dtype, layout in itertools.product(
-            calls.items(), [torch.float32, torch.float16], [torch.contiguous_format, torch.channels_last]):
+        calls.items(), [torch.float32, torch.float16], [torch.contiguous_format, torch.channels_last]
+    ):
         x = torch.randn([8, 128, 256, 256], device=device, dtype=dtype).contiguous(memory_format=layout).requires_grad_()
         row = f'{name:<15s}{str(dtype).removeprefix("torch."):<9s}{"nhwc" if layout is torch.channels_last else "nchw":<10s}'
         for impl in ('cuda', 'ref'):
@@ -176,9 +201,7 @@ def print_timings(device: torch.device) -> None:
         print(f'conv2d_resample [8, 128, 128, 128] float32 up={up} down={down} {time:8.3f}')
 
 
-#----------------------------------------------------------------------------
-
-
+# fmt: off
 @click.command(help=__doc__, context_settings={'max_content_width': 120})
 @click.option('--device', help='CUDA device', metavar='DEVICE', default='cuda:0', show_default=True)
 @click.option('--timings/--no-timings', help='Measure times as well', default=True, show_default=True)
@@ -199,6 +222,7 @@ def main(device: str, timings: bool) -> None:
         print_timings(gpu)
     print(f'\n{failures} failures' if failures else '\nall right')
     sys.exit(1 if failures else 0)
+# fmt: on
 
 
 if __name__ == '__main__':

@@ -112,6 +112,7 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+# fmt: off
 @click.command()
 @click.option('--foreign', help='Checkout of JunyaoHu/common_metrics_on_video_quality', metavar='DIR')
 @click.option('--threads', help='Threads of torch', type=click.IntRange(min=1), default=1, show_default=True)
@@ -160,6 +161,7 @@ def main(foreign: str | None, threads: int, clips: int, frames: int, size: int, 
         ratios = [theirs / ours for ours, theirs in zip(times[clock, 'ours'], times[clock, 'theirs'], strict=True)]
         print(f'ratio of {clock} time: {statistics.median(ratios):.2f} (median; {min(ratios):.2f} to {max(ratios):.2f}), '
               f'{threads} threads')
+# fmt: on
 
 
 if __name__ == '__main__':

@@ -45,7 +45,7 @@ class Variants:
         self.inversion = inversion
 
     def function(self, piece: Piece) -> Function:
-        """The loss of the frames of a piece without smoothness, rows h ``[n, num_ws * w_dim]``."""
+        """The loss of the frames of a piece without smoothness, rows h `[n, num_ws * w_dim]`."""
         lpips = self.inversion.lpips
         assert lpips is not None
         with torch.no_grad():
@@ -100,7 +100,7 @@ class Variants:
 
 
 def measure(inversion: Inversion, pieces: list[Piece], find: Callable[[Piece], torch.Tensor]) -> str:
-    """Cells with PSNR, LPIPS and jitter of what ``find`` gives."""
+    """Cells with PSNR, LPIPS and jitter of what `find` gives."""
     rows, jitter = [], []
     for piece in pieces:
         codes = find(piece)
@@ -111,7 +111,7 @@ def measure(inversion: Inversion, pieces: list[Piece], find: Callable[[Piece], t
 
 
 def load_pieces(opts: types.SimpleNamespace, inversion: Inversion) -> list[Piece]:
-    """Reads the clips and embeds what comes before the frames in question."""
+    """Read the clips and embed what comes before the frames in question."""
     import itertools
 
     from networks.checkpoints import load_encoder
@@ -133,6 +133,7 @@ def load_pieces(opts: types.SimpleNamespace, inversion: Inversion) -> list[Piece
     return pieces
 
 
+# fmt: off
 @command_line.command()
 @click.option('--network', help='Image generator', metavar='FILE', required=True)
 @click.option('--encoder', help='Its encoder', metavar='FILE', required=True)
@@ -171,6 +172,7 @@ def main(**options: Any) -> None:
         cell = measure(inversion, pieces, lambda piece, weight=weight: variants.lbfgs(  # type: ignore[misc]
             piece, variants.starts(piece)['encoder + correction'], 20, curvature=True, smooth=weight))
         print(f'| {weight:g} | {cell} |', flush=True)
+# fmt: on
 
 
 if __name__ == '__main__':

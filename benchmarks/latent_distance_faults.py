@@ -19,7 +19,7 @@ WINDOW = 25
 
 def windows_of(clips: list[np.ndarray], stride: int = 5) -> np.ndarray:
     """Windows [N, 25, num_ws, w_dim] of all clips."""
-    return np.stack([clip[begin:begin + WINDOW] for clip in clips for begin in range(0, len(clip) - WINDOW + 1, stride)])
+    return np.stack([clip[begin : begin + WINDOW] for clip in clips for begin in range(0, len(clip) - WINDOW + 1, stride)])
 
 
 def faults(clips: list[np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
@@ -30,13 +30,15 @@ def faults(clips: list[np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
     windows = windows_of(clips)
     yield 'the footage itself', windows
     yield 'played backwards', windows[:, ::-1]
-    yield 'half as fast', windows_of([np.stack([clip[:-1], (clip[:-1] + clip[1:]) / 2], axis=1).reshape(-1, *clip.shape[1:])
-                                      for clip in clips])
+    yield (
+        'half as fast',
+        windows_of([np.stack([clip[:-1], (clip[:-1] + clip[1:]) / 2], axis=1).reshape(-1, *clip.shape[1:]) for clip in clips]),
+    )
     yield 'twice as fast', windows_of([clip[start::2] for clip in clips for start in (0, 1)])
     yield 'frozen at its first frame', np.repeat(windows[:, :1], WINDOW, axis=1)
     yield 'frames in random order', windows[:, random.permutation(WINDOW)]
     yield 'less varied (truncation 0.7)', mean + 0.7 * (windows - mean)
-    yield 'always the same tenth of the footage', windows[:max(len(windows) // 10, 70)]
+    yield 'always the same tenth of the footage', windows[: max(len(windows) // 10, 70)]
     yield 'jitter of 0.1 standard deviations', windows + 0.1 * spread * random.randn(*windows.shape)
     yield 'another subject (offset of 1 standard deviation)', windows + spread * np.sign(random.randn(*spread.shape))
 

@@ -30,12 +30,12 @@ from training import command_line
 from training.videos.recorded_videos import RecordedVideos
 
 FPS = 25.0
-PICTURE_FRAMES = 125        # of a video; the shortest recordings have 7 seconds
+PICTURE_FRAMES = 125  # of a video; the shortest recordings have 7 seconds
 CODE_FRAMES = 250
 PICTURE_METRICS = ('repetition_125f', 'drift_125f', 'motion_125f', 'diversity_125f', 'fvd64_16f')
 CODE_METRICS = ('lfd2048_25f', 'repetition_latent_250f', 'drift_latent_250f', 'motion_latent_250f', 'diversity_latent_250f')
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Faults: functions of one video, float [T, ...] -> [T, ...]
 
 
@@ -67,12 +67,13 @@ def faults(unit: Any) -> dict[str, Callable[[np.ndarray, int], np.ndarray]]:
         'forwards and backwards': lambda video, index: at(video, np.abs(len(video) // 2 - time(video))),
         'noise of 0.3 standard deviations added': lambda video, index: video + 0.3 * noise(video, index),
         'noise only': lambda video, index: np.zeros_like(video) + video.mean(axis=0) + noise(video, index),
-        'drifts by 2 standard deviations': lambda video, index: video + 2 * unit * np.linspace(
-            0, 1, len(video), dtype=np.float32).reshape(-1, *[1] * (video.ndim - 1)),
+        'drifts by 2 standard deviations': lambda video, index: (
+            video + 2 * unit * np.linspace(0, 1, len(video), dtype=np.float32).reshape(-1, *[1] * (video.ndim - 1))
+        ),
     }
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Pictures
 
 
@@ -107,22 +108,28 @@ class FramesInMemory(VideoSet):
 def picture_rows(footage: str) -> Iterator[tuple[str, VideoSet, VideoSet]]:
     """Name of the row, real set, fake set."""
     recorded = RecordedVideos(footage, fps=FPS)
-    clips = [np.stack(list(recorded.stream(index))) for index, length in enumerate(recorded.num_frames)
-             if length is None or length >= PICTURE_FRAMES]
+    clips = [
+        np.stack(list(recorded.stream(index)))
+        for index, length in enumerate(recorded.num_frames)
+        if length is None or length >= PICTURE_FRAMES
+    ]
     first = [clip[:PICTURE_FRAMES] for clip in clips]
     long = [clip for clip in clips if len(clip) >= 2 * PICTURE_FRAMES]
     real = FramesInMemory(first, 'footage')
-    unit = 50.0     # grey levels: about the standard deviation of these recordings
+    unit = 50.0  # grey levels: about the standard deviation of these recordings
     for name, fault in faults(unit).items():
         changed = (fault(clip.astype(np.float32), index) for index, clip in enumerate(first))
         yield name, real, FramesInMemory([video.round().clip(0, 255).astype(np.uint8) for video in changed], name)
     yield 'always the same video', real, FramesInMemory([first[0]] * len(first), 'same')
-    yield ('the same speakers at another time', FramesInMemory([clip[:PICTURE_FRAMES] for clip in long], 'earlier'),
-           FramesInMemory([clip[-PICTURE_FRAMES:] for clip in long], 'later'))
+    yield (
+        'the same speakers at another time',
+        FramesInMemory([clip[:PICTURE_FRAMES] for clip in long], 'earlier'),
+        FramesInMemory([clip[-PICTURE_FRAMES:] for clip in long], 'later'),
+    )
     yield 'other speakers', FramesInMemory(first[0::2], 'some'), FramesInMemory(first[1::2], 'others')
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Codes
 
 
@@ -146,9 +153,12 @@ def code_rows(data: str) -> Iterator[tuple[str, list[np.ndarray], list[np.ndarra
 
     with LatentDataset(data) as dataset:
         clips = [np.asarray(dataset.load_clip(index)) for index in range(len(dataset.clips))]
-    real = [clip[:len(clip) // 2] for clip in clips]
-    videos = [clip[begin:begin + CODE_FRAMES] for clip in clips
-              for begin in range(len(clip) // 2, len(clip) - CODE_FRAMES + 1, CODE_FRAMES)]
+    real = [clip[: len(clip) // 2] for clip in clips]
+    videos = [
+        clip[begin : begin + CODE_FRAMES]
+        for clip in clips
+        for begin in range(len(clip) // 2, len(clip) - CODE_FRAMES + 1, CODE_FRAMES)
+    ]
     unit = np.concatenate(real).std(axis=0)
     for name, fault in faults(unit).items():
         yield name, real, [np.ascontiguousarray(fault(video, index), dtype=np.float32) for index, video in enumerate(videos)]
@@ -165,14 +175,17 @@ def measure_codes(metric: str, real: list[np.ndarray], videos: list[np.ndarray])
     from plugins.latent_frechet_distance import LatentFrechetDistance
 
     if metric.startswith('lfd'):
-        windows = np.stack([video[begin:begin + 25] for video in videos for begin in range(0, len(video) - 24, 5)])
+        windows = np.stack([video[begin : begin + 25] for video in videos for begin in range(0, len(video) - 24, 5)])
         found = LatentFrechetDistance(real).compare_codes(windows)
         return {metric: found.pop('distance'), **{f'{metric}_{key}': value for key, value in found.items()}}
     points = LatentPoints(real)
     if metric.startswith(('drift', 'motion')):
         coordinates = [points.space.project(video) for video in videos]
-        found = (Drift(points.real_coordinates, CODE_FRAMES) if metric.startswith('drift') else
-                 MotionStatistics(points.real_coordinates, FPS, scaled=True)).compare(coordinates)
+        found = (
+            Drift(points.real_coordinates, CODE_FRAMES)
+            if metric.startswith('drift')
+            else MotionStatistics(points.real_coordinates, FPS, scaled=True)
+        ).compare(coordinates)
     else:
         projected = [points.project(video) for video in videos]
         if metric.startswith('repetition'):
@@ -180,29 +193,42 @@ def measure_codes(metric: str, real: list[np.ndarray], videos: list[np.ndarray])
         else:
             times = (0, (CODE_FRAMES - 25) // 2, CODE_FRAMES - 25)
             found = Diversity(points.real, len(projected)).compare(
-                torch.stack([video[time:time + 25] for video in projected]) for time in times)
+                torch.stack([video[time : time + 25] for video in projected]) for time in times
+            )
     name, value = next(iter(found.items()))
     return {metric: value, **{f'{metric}_{key}': number for key, number in found.items() if key != name}}
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-
-
 def measure_pictures(metric: str, real: VideoSet, fake: VideoSet, detector: str | None) -> dict[str, Any]:
     options = {'real_clips': 'spread', 'fake_clips': 'spread', 'bootstrap': 0, 'detectors': (detector,) if detector else ()}
-    result = metric_main.calc_metric(metric=metric, device='cpu', G_kwargs=dnnlib.EasyDict(
-        real_videos=real, fake_videos=fake, video_options=options))
+    result = metric_main.calc_metric(
+        metric=metric, device='cpu', G_kwargs=dnnlib.EasyDict(real_videos=real, fake_videos=fake, video_options=options)
+    )
     return dict(result['results'])
 
 
 COLUMNS = {
-    'pictures': [('FVD, 64 clips', 'fvd64_16f_rank_deficient'), ('its kernel distance', 'fvd64_16f_kernel_distance'),
-                 ('repetition', 'repetition_125f'), ('still', 'repetition_125f_still'), ('drift', 'drift_125f'),
-                 ('of colours', 'drift_125f_colour'), ('motion, dB', 'motion_125f'), ('speed', 'motion_125f_speed'),
-                 ('diversity', 'diversity_125f')],
-    'codes': [('LFD', 'lfd2048_25f'), ('of motion', 'lfd2048_25f_motion_distance'), ('repetition', 'repetition_latent_250f'),
-              ('still', 'repetition_latent_250f_still'), ('drift', 'drift_latent_250f'), ('motion, dB', 'motion_latent_250f'),
-              ('speed', 'motion_latent_250f_speed'), ('diversity', 'diversity_latent_250f')],
+    'pictures': [
+        ('FVD, 64 clips', 'fvd64_16f_rank_deficient'),
+        ('its kernel distance', 'fvd64_16f_kernel_distance'),
+        ('repetition', 'repetition_125f'),
+        ('still', 'repetition_125f_still'),
+        ('drift', 'drift_125f'),
+        ('of colours', 'drift_125f_colour'),
+        ('motion, dB', 'motion_125f'),
+        ('speed', 'motion_125f_speed'),
+        ('diversity', 'diversity_125f'),
+    ],
+    'codes': [
+        ('LFD', 'lfd2048_25f'),
+        ('of motion', 'lfd2048_25f_motion_distance'),
+        ('repetition', 'repetition_latent_250f'),
+        ('still', 'repetition_latent_250f_still'),
+        ('drift', 'drift_latent_250f'),
+        ('motion, dB', 'motion_latent_250f'),
+        ('speed', 'motion_latent_250f_speed'),
+        ('diversity', 'diversity_latent_250f'),
+    ],
 }
 
 
@@ -229,6 +255,7 @@ def print_tables(path: str) -> None:
             print(f'| {row} | ' + ' | '.join(cells) + ' |')
 
 
+# fmt: off
 @command_line.command()
 @click.option('--footage',  help='Recordings: pictures are measured', metavar='DIR')
 @click.option('--data',     help='Latent data set: codes are measured', metavar='ZIP|DIR')
@@ -269,6 +296,7 @@ def main(footage: str | None, data: str | None, metrics: list[str], detector: st
         for row, clips, videos in code_rows(data):
             for metric in CODE_METRICS:
                 keep('codes', row, metric, lambda m=metric, r=clips, v=videos: measure_codes(m, r, v))  # type: ignore[misc]
+# fmt: on
 
 
 if __name__ == '__main__':

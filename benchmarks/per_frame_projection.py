@@ -31,26 +31,33 @@ NOISE_STRENGTH = 0.05
 NOISE_WEIGHT = 1e5
 STATISTICS = 10000
 
-#----------------------------------------------------------------------------
 
 @dataclasses.dataclass
 class Projection:
     """Result of one image, and the way to it."""
 
-    code: torch.Tensor                     # [num_ws, w_dim]
-    curve: list[dict[str, float]]          # step, processor seconds, and the measures then, with and without its own noise maps
+    code: torch.Tensor  # [num_ws, w_dim]
+    curve: list[dict[str, float]]  # step, processor seconds, and the measures then, with and without its own noise maps
+
 
 def project(
-    G: Any, lpips: LPIPS, target: torch.Tensor, *, space: str, own_noise: bool = True, seed: int = 0,
-    looks: tuple[int, ...] = (), steps: int = STEPS,
+    G: Any,
+    lpips: LPIPS,
+    target: torch.Tensor,
+    *,
+    space: str,
+    own_noise: bool = True,
+    seed: int = 0,
+    looks: tuple[int, ...] = (),
+    steps: int = STEPS,
 ) -> Projection:
-    """Projects one image.
+    """Project one image.
 
     Args:
         G: StyleGAN2 generator; its noise maps are as before in the end.
         lpips: Perceptual distance.
-        target: Image ``[C, H, W]`` in [-1, 1], at the resolution of comparison (256 at most).
-        space: ``'w'`` or ``'w+'``.
+        target: Image `[C, H, W]` in [-1, 1], at the resolution of comparison (256 at most).
+        space: `'w'` or `'w+'`.
         own_noise: Whether noise maps are optimised, as in the paper, or those of the generator stay.
         seed: Of the noise.
         looks: Steps after which the result so far is measured; the time of that does not count.
@@ -67,7 +74,7 @@ def project(
     layers = [layer for layer in G.modules() if isinstance(layer, SynthesisLayer) and layer.use_noise]
     stored = [layer.noise_const for layer in layers]
     codes = int(G.num_ws) if space == 'w+' else 1
-    w = average.repeat(1, codes, 1).requires_grad_()                          # [1, 1 or num_ws, w_dim]
+    w = average.repeat(1, codes, 1).requires_grad_()  # [1, 1 or num_ws, w_dim]
     maps = [torch.randn(noise.shape, generator=random).to(device).requires_grad_() for noise in stored] if own_noise else stored
     optimizer = torch.optim.Adam([w, *maps] if own_noise else [w], betas=(0.9, 0.999), lr=0)
     curve, seconds = [], 0.0
@@ -112,25 +119,27 @@ def project(
             layer.noise_const = values
     return Projection(w.detach().expand(-1, int(G.num_ws), -1)[0].clone(), curve)
 
+
 def step_size(t: float) -> float:
     """The part of the highest step size at the time t in [0, 1)."""
     return min(1.0, t / 0.05) * (1 if t < 0.75 else 0.5 + 0.5 * math.cos(math.pi * (t - 0.75) / 0.25))
+
 
 def noise_structure(maps: list[torch.Tensor]) -> torch.Tensor:
     """Sum over maps, scales and directions of (mean of n(p) n(p + 1))^2: white noise has 0, anything with structure more."""
     terms = [neighbours(level, axis).square() for noise in maps for level in scales(noise) for axis in (0, 1)]
     return torch.stack(terms).sum()
 
+
 def scales(noise: torch.Tensor) -> list[torch.Tensor]:
-    """The map ``[r, r]`` and its reductions down to 8x8; sums of four values, halved, keep the variance of white noise."""
+    """The map `[r, r]` and its reductions down to 8x8; sums of four values, halved, keep the variance of white noise."""
     levels = [noise]
     while len(levels[-1]) > 8:
         halves = levels[-1].unflatten(1, (-1, 2)).sum(dim=2)
         levels.append(halves.unflatten(0, (-1, 2)).sum(dim=1) / 2)
     return levels
 
+
 def neighbours(values: torch.Tensor, axis: int) -> torch.Tensor:
     """Mean product of each value with the next along an axis, around the edge."""
     return torch.mean(values * values.roll(1, dims=axis))
-
-#----------------------------------------------------------------------------

@@ -50,8 +50,11 @@ def constructed(y: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
     yield 'loop of 700 frames', at(y, time % 700)
     yield 'stands still from the middle on', at(y, np.minimum(time, NUM_FRAMES / 2))
     yield 'real', y[:NUM_FRAMES]
-    yield 'random walk', torch.diff(y, dim=0).std(dim=0) * torch.randn(
-        NUM_FRAMES, y.shape[1], generator=generator, dtype=torch.float64).cumsum(dim=0)
+    yield (
+        'random walk',
+        torch.diff(y, dim=0).std(dim=0)
+        * torch.randn(NUM_FRAMES, y.shape[1], generator=generator, dtype=torch.float64).cumsum(dim=0),
+    )
     yield 'noise', y.mean(dim=0) + noise()
 
 
@@ -65,13 +68,13 @@ def main(data: str) -> None:
         clip = max((np.asarray(dataset.load_clip(index)) for index in range(len(dataset.clips))), key=len)
     if len(clip) < 2 * NUM_FRAMES + 1:
         raise command_line.UserMistake(f'the longest clip of {data} has {len(clip)} frames, and {2 * NUM_FRAMES + 1} are needed')
-    points = LatentPoints([clip[:-NUM_FRAMES - 1]])
+    points = LatentPoints([clip[: -NUM_FRAMES - 1]])
     real = Repetition(points.real, NUM_FRAMES)
     print(f'tolerance {real.tolerance:.3f} of the distance of two random frames, real share {real.real_share:.3f}\n')
     keys = ('repetition', 'forwards', 'backwards', 'still', 'new_frames', 'lag_frames', 'lag_share')
     print('| video of 1000 frames | ' + ' | '.join(key.replace('_', ' ') for key in keys) + ' |')
     print('|---' * (len(keys) + 1) + '|')
-    for name, video in constructed(points.project(clip[-NUM_FRAMES - 1:])):
+    for name, video in constructed(points.project(clip[-NUM_FRAMES - 1 :])):
         found = real.measure(video)
         cells = (f'{found[key]:.0f}' if key.endswith('frames') else f'{found[key]:.2f}' for key in keys)
         print(f'| {name} | ' + ' | '.join(cells) + ' |', flush=True)
@@ -80,8 +83,8 @@ def main(data: str) -> None:
     for length in (200, 400, 800, 1600):
         values = []
         for begin in range(0, len(clip) - length - NUM_FRAMES + 1, 500):
-            points = LatentPoints([clip[begin:begin + length]])
-            rest = np.concatenate([clip[begin + length:], clip[:begin]])    # the seam between the two is one window of many
+            points = LatentPoints([clip[begin : begin + length]])
+            rest = np.concatenate([clip[begin + length :], clip[:begin]])  # the seam between the two is one window of many
             videos = points.project(rest[:NUM_FRAMES])
             values.append(Repetition(points.real, NUM_FRAMES).measure(videos)['repetition'])
         print(f'| {length} frames | {np.mean(values):.3f} | {min(values):.3f} to {max(values):.3f} |', flush=True)

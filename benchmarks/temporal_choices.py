@@ -73,8 +73,15 @@ def train_and_measure(data: str, overrides: dict[str, Any], seed: int, steps: in
         shape = {'num_ws': dataset.num_ws, 'w_dim': dataset.w_dim}
     settings = Settings(**groups['settings'])
     total_kimg = steps * settings.batch * settings.critic_steps * windows.num_frames / 1000
-    trainer = TemporalTrainer(G_kwargs={**shape, **groups['G_kwargs']}, C_kwargs=groups['C_kwargs'], space=space,
-                              windows=windows, settings=settings, total_kimg=total_kimg, seed=seed)
+    trainer = TemporalTrainer(
+        G_kwargs={**shape, **groups['G_kwargs']},
+        C_kwargs=groups['C_kwargs'],
+        space=space,
+        windows=windows,
+        settings=settings,
+        total_kimg=total_kimg,
+        seed=seed,
+    )
     start = time.process_time()
     with command_line.progress(total=steps, description='Training', unit='step', every_seconds=60) as bar:
         for _ in range(steps):
@@ -82,8 +89,11 @@ def train_and_measure(data: str, overrides: dict[str, Any], seed: int, steps: in
             bar.update(1)
     seconds = time.process_time() - start
     metric = LatentFrechetDistance(clips)
-    result = {'coordinates': space.num_coordinates, 'seconds': round(seconds, 1),
-              'milliseconds_per_step': round(1000 * seconds / steps, 1)}
+    result = {
+        'coordinates': space.num_coordinates,
+        'seconds': round(seconds, 1),
+        'milliseconds_per_step': round(1000 * seconds / steps, 1),
+    }
     for start_frame in (0, 225):
         measured = metric.compare_generator(trainer.G_ema, num_videos=2048, start=start_frame, first_seed=10000)
         for key in ('distance', 'motion_distance', 'floor', 'motion_floor', 'constant', 'motion_constant'):
@@ -122,14 +132,23 @@ def print_table(path: str) -> None:
 
     with open(path, encoding='utf-8') as file:
         lines = [json.loads(line) for line in file]
-    names = ['distance@0', 'distance@225', 'motion_distance@0', 'motion_distance@225', 'recurrence', 'repetition',
-             'milliseconds_per_step']
+    names = [
+        'distance@0',
+        'distance@225',
+        'motion_distance@0',
+        'motion_distance@225',
+        'recurrence',
+        'repetition',
+        'milliseconds_per_step',
+    ]
     columns = [name for name in names if all(name in line['result'] for line in lines)]
     for data, steps in dict.fromkeys((line['data'], line['steps']) for line in lines):
         group = [line for line in lines if (line['data'], line['steps']) == (data, steps)]
         reference = group[0]['result']
-        print(f'\n{data}, {steps} steps (floor {reference["floor@0"]:.3g}, motion floor {reference["motion_floor@0"]:.3g}, '
-              f'standing still {reference["constant@0"]:.3g}, motion {reference["motion_constant@0"]:.3g})\n')
+        print(
+            f'\n{data}, {steps} steps (floor {reference["floor@0"]:.3g}, motion floor {reference["motion_floor@0"]:.3g}, '
+            f'standing still {reference["constant@0"]:.3g}, motion {reference["motion_constant@0"]:.3g})\n'
+        )
         print('| variant | seeds | ' + ' | '.join(columns) + ' |')
         print('|---' * (len(columns) + 2) + '|')
         for variant in dict.fromkeys(line['variant'] for line in group):
@@ -147,6 +166,7 @@ def read_changes(text: str) -> dict[str, Any]:
     return {key: json.loads(value) for key, _, value in (part.partition('=') for part in text.split(';')) if key}
 
 
+# fmt: off
 @command_line.command()
 @click.option('--data',     help='Latent data set', metavar='ZIP|DIR')
 @click.option('--variants', help='Names, or all', metavar='NAME,..|all', type=command_line.NAMES, default='all')
@@ -183,6 +203,7 @@ def main(data: str | None, variants: list[str], extra: tuple[str, ...], base: st
                 file.write(json.dumps({'data': name, 'variant': variant, 'seed': seed, 'steps': steps, 'overrides': overrides,
                                        'result': result}) + '\n')
             command_line.report(json.dumps(result))
+# fmt: on
 
 
 if __name__ == '__main__':

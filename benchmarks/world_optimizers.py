@@ -1,6 +1,6 @@
 """Compares optimisers on the fit of the embedded world's generator: same pictures, same steps, 32x32 pixels.
 
-    python -m benchmarks.world_optimizers --steps=300
+python -m benchmarks.world_optimizers --steps=300
 """
 
 import json
@@ -22,6 +22,7 @@ from training.command_line import clear_errors, command
 RESOLUTION = 32
 
 
+# fmt: off
 @command()
 @click.option('--steps', help='Steps of each trial', metavar='INT', type=click.IntRange(min=20), default=300, show_default=True)
 @click.option('--pictures', help='Rendered heads; 400 more are held out', metavar='INT', type=click.IntRange(100), default=4000)
@@ -59,6 +60,7 @@ def main(steps: int, pictures: int) -> None:
         error = F.mse_loss(made, images[held_out], reduction='none').mean(dim=[1, 2, 3])
         psnr = float((10 * torch.log10(4 / error)).mean())
         print(json.dumps({'optimizer': name, 'lr': lr, 'steps': steps, 'psnr': round(psnr, 2), 'cpu_seconds': round(seconds, 1)}))
+# fmt: on
 
 
 if __name__ == '__main__':

@@ -13,8 +13,6 @@ import torch.nn.functional as F
 from networks.stylegan2 import Generator, SynthesisLayer, modulated_convolution
 from torch_utils.ops import upfirdn2d
 
-# ----------------------------------------------------------------------------
-
 
 @functools.cache
 def _phase_basis() -> torch.Tensor:

@@ -36,7 +36,7 @@ def palette(stops: list[tuple[float, float, float]], position: torch.Tensor) -> 
 
 
 def mix(first: Colour, second: Colour, amount: torch.Tensor) -> Colour:
-    """first + amount (second - first), channel by channel."""
+    """First + amount (second - first), channel by channel."""
     red, green, blue = (torch.lerp(a.expand_as(amount), b.expand_as(amount), amount) for a, b in zip(first, second, strict=True))
     return red, green, blue
 

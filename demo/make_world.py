@@ -27,8 +27,6 @@ from .talking_head import render, to_uint8
 from .truth_reader import save_reader
 from .world_files import ENCODER_FILE, GENERATOR_FILE, READER_FILE
 
-# ----------------------------------------------------------------------------
-
 
 @torch.no_grad()
 def finish_generator(generator: Generator, seed: int = 0, num: int = 20000) -> Generator:
@@ -60,6 +58,7 @@ def comparison_sheet(
     return figures
 
 
+# fmt: off
 @command()
 @click.option(
     '--workdir',
@@ -93,6 +92,7 @@ def main(workdir: str, dest: str, threads: int, preview: bool) -> None:
     write_world(out, generator, encoder, reader, fit.step)
     figures = comparison_sheet(generator, encoder, work / 'comparison.png')
     print(json.dumps({**figures, 'seconds': round(time.time() - started)}))
+# fmt: on
 
 
 def write_world(out: pathlib.Path, generator: Generator, encoder: torch.nn.Module, reader: torch.nn.Module, steps: int) -> None:

@@ -27,6 +27,7 @@ def psnr(first: torch.Tensor, second: torch.Tensor) -> float:
     return float((10 * torch.log10(4 / error)).mean())
 
 
+# fmt: off
 @command()
 @click.option('--heads', help='Random heads', metavar='INT', type=click.IntRange(min=1), default=200, show_default=True)
 @click.option(
@@ -68,6 +69,7 @@ def main(heads: int, subjects: int, frames: int) -> None:
         rows.append(row)
     figures |= {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
     print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
+# fmt: on
 
 
 if __name__ == '__main__':

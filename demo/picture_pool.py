@@ -47,6 +47,6 @@ class PicturePool:
             self._count_path.write_text(str(stop))
 
     def batch(self, indices: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """z `[N, NUM_PARAMETERS]`, pictures `[N, 3, R, R]` in [-1, 1], feature maps `[N, 1, R, R]` in [0, 1]."""
+        """Z `[N, NUM_PARAMETERS]`, pictures `[N, 3, R, R]` in [-1, 1], feature maps `[N, 1, R, R]` in [0, 1]."""
         both = torch.from_numpy(self._pictures[indices]).to(torch.float32)
         return torch.from_numpy(self.latents[indices]), both[:, :3] / 127.5 - 1, both[:, 3:] / 255

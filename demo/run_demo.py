@@ -189,9 +189,7 @@ def compare(out: pathlib.Path, footage: pathlib.Path, latents: pathlib.Path, vid
     )
 
 
-# ----------------------------------------------------------------------------
-
-
+# fmt: off
 @command()
 @click.option('--outdir', help='Where to save the results', metavar='DIR', default='demo-output', show_default=True)
 @click.option(
@@ -290,6 +288,7 @@ def main(outdir: str, subject: int, footage_frames: int, kimg: float, frames: in
         (snapshot, 'the trained model'),
     ):
         print(f'  {path}  {meaning}')
+# fmt: on
 
 
 if __name__ == '__main__':

@@ -39,9 +39,6 @@ def world_statistics() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(means), torch.tensor(deviations)
 
 
-# ----------------------------------------------------------------------------
-
-
 class TruthReader(torch.nn.Module):
     """Pictures `[N, 3, R, R]` in [-1, 1], R a multiple of 64, to true parameters `[N, NUM_PARAMETERS]` in their own units."""
 
@@ -51,9 +48,7 @@ class TruthReader(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths = [3, 16, 32, 64, 96]
-        self.down = torch.nn.ModuleList(
-            torch.nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(widths)
-        )
+        self.down = torch.nn.ModuleList(torch.nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(widths))
         self.same = torch.nn.ModuleList(torch.nn.Conv2d(width, width, 3, padding=1) for width in widths[1:])
         self.hidden = torch.nn.Linear(widths[-1] * 16, 96)
         self.out = torch.nn.Linear(96, NUM_PARAMETERS)

@@ -19,7 +19,7 @@ _TIMEOUT_SECONDS = 60  # without a single byte
 _LONGEST_PAUSE_SECONDS = 30
 _cache_dir: str | None = None
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Where downloads and computed statistics are kept.
 
 
@@ -42,7 +42,7 @@ def make_cache_dir_path(*paths: str) -> str:
     return os.path.join(root, *paths)
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # URLs.
 
 
@@ -61,13 +61,13 @@ def is_url(obj: Any, allow_file_urls: bool = False) -> bool:
 
 
 def open_url(
-    url:             str,                # File path, file:// URL or http(s):// URL.
-    cache_dir:       str | None = None,  # Folder of cached downloads; None = make_cache_dir_path('downloads').
-    num_attempts:    int = 10,           # Tries before giving up on failures that can pass.
-    verbose:         bool = True,        # Say on standard error what is downloaded.
-    return_filename: bool = False,       # Return the path of a local file instead of an open one.
-    cache:           bool = True,        # Look into the cache, and keep what was downloaded.
-    sha256:          str | None = None,  # Hexadecimal digest that the content must have.
+    url: str,  # File path, file:// URL or http(s):// URL.
+    cache_dir: str | None = None,  # Folder of cached downloads; None = make_cache_dir_path('downloads').
+    num_attempts: int = 10,  # Tries before giving up on failures that can pass.
+    verbose: bool = True,  # Say on standard error what is downloaded.
+    return_filename: bool = False,  # Return the path of a local file instead of an open one.
+    cache: bool = True,  # Look into the cache, and keep what was downloaded.
+    sha256: str | None = None,  # Hexadecimal digest that the content must have.
 ) -> Any:
     """Return a binary file open for reading (or the name of a local file) with the content at `url`.
 
@@ -130,7 +130,7 @@ def open_url(
     return path if return_filename else open(path, 'rb')
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Parts of open_url.
 
 

@@ -20,13 +20,31 @@ import numpy as np
 from .download import is_url, make_cache_dir_path, open_url, set_cache_dir
 
 __all__ = [
-    'EasyDict', 'Logger', 'ask_yes_no', 'call_func_by_name', 'construct_class_by_name', 'copy_files_and_create_dirs',
-    'format_time', 'format_time_brief', 'get_dtype_and_ctype', 'get_module_dir_by_obj_name', 'get_module_from_obj_name',
-    'get_obj_by_name', 'get_obj_from_module', 'get_top_level_function_name', 'is_pickleable', 'is_top_level_function', 'is_url',
-    'list_dir_recursively_with_ignore', 'make_cache_dir_path', 'open_url', 'set_cache_dir', 'tuple_product',
+    'EasyDict',
+    'Logger',
+    'ask_yes_no',
+    'call_func_by_name',
+    'construct_class_by_name',
+    'copy_files_and_create_dirs',
+    'format_time',
+    'format_time_brief',
+    'get_dtype_and_ctype',
+    'get_module_dir_by_obj_name',
+    'get_module_from_obj_name',
+    'get_obj_by_name',
+    'get_obj_from_module',
+    'get_top_level_function_name',
+    'is_pickleable',
+    'is_top_level_function',
+    'is_url',
+    'list_dir_recursively_with_ignore',
+    'make_cache_dir_path',
+    'open_url',
+    'set_cache_dir',
+    'tuple_product',
 ]
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Containers and logs.
 
 
@@ -100,7 +118,7 @@ class Logger:
         return [self.stdout] if self.file is None else [self.file, self.stdout]
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Small helpers.
 
 
@@ -169,7 +187,7 @@ def get_dtype_and_ctype(type_obj: Any) -> tuple[np.dtype, Any]:
         raise ValueError(f'{type_obj!r} is not a type that both numpy and ctypes know') from error
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Objects by name.
 
 
@@ -251,7 +269,7 @@ def get_top_level_function_name(obj: Callable[..., Any]) -> str:
     return f'{module_name}.{obj.__name__}'
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Files.
 
 

@@ -33,4 +33,4 @@ def badness(value: float, best: str | float) -> float:
         return value if best == 'lower' else -value
     if best == 0:
         return abs(value)
-    return abs(math.log(value / best)) if value > 0 else math.inf    # half as much is as bad as twice as much
+    return abs(math.log(value / best)) if value > 0 else math.inf  # half as much is as bad as twice as much

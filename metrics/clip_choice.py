@@ -50,8 +50,17 @@ def clip_span(num_frames: int, stride: int) -> int:
     return (num_frames - 1) * stride + 1
 
 
-def choose_clips(lengths: Sequence[int | None], count: int, num_frames: int, *, stride: int = 1, start: int = 0,
-                 rule: str = 'auto', seed: int = 0, endless: bool = False) -> ClipChoice:
+def choose_clips(
+    lengths: Sequence[int | None],
+    count: int,
+    num_frames: int,
+    *,
+    stride: int = 1,
+    start: int = 0,
+    rule: str = 'auto',
+    seed: int = 0,
+    endless: bool = False,
+) -> ClipChoice:
     """Choose up to `count` clips.
 
     Args:

@@ -46,8 +46,9 @@ class ClipFeatures:
         self.values, self.damaged, self.cached = values, damaged, cached
 
 
-def clip_features(videos: Any, choice: ClipChoice, detector: Any, opts: Any, *, tag: str, batch: int = 1,
-                  damaged: str = 'stop') -> ClipFeatures:
+def clip_features(
+    videos: Any, choice: ClipChoice, detector: Any, opts: Any, *, tag: str, batch: int = 1, damaged: str = 'stop'
+) -> ClipFeatures:
     """Features of all chosen clips; all ranks call this together and all get all features.
 
     Neighbouring clips are computed `batch` at a time, the last batch is filled up, and whole batches are dealt out to the
@@ -72,10 +73,9 @@ def clip_features(videos: Any, choice: ClipChoice, detector: Any, opts: Any, *, 
     if kept is not None:
         return kept
 
-    units = [choice.clips[begin:begin + batch] for begin in range(0, len(choice.clips), batch)]
+    units = [choice.clips[begin : begin + batch] for begin in range(0, len(choice.clips), batch)]
     begin, end = (len(units) * rank // opts.num_gpus for rank in (opts.rank, opts.rank + 1))
-    progress = opts.progress.sub(tag=tag, num_items=sum(map(len, units[begin:end])),
-                                  flush_interval=max(len(units) // 50, 1))
+    progress = opts.progress.sub(tag=tag, num_items=sum(map(len, units[begin:end])), flush_interval=max(len(units) // 50, 1))
     error: str | None = None
     found = np.zeros([0, 1, detector.num_features], np.float32)
     broken: dict[str, str] = {}
@@ -84,7 +84,7 @@ def clip_features(videos: Any, choice: ClipChoice, detector: Any, opts: Any, *, 
     except InputError as raised:
         if opts.num_gpus == 1:
             raise
-        error = str(raised)    # the other ranks wait for this one: all of them have to hear of it
+        error = str(raised)  # the other ranks wait for this one: all of them have to hear of it
     if opts.num_gpus > 1:
         parts: list[Any] = [None] * opts.num_gpus
         torch.distributed.all_gather_object(parts, (found, broken, error))
@@ -99,8 +99,16 @@ def clip_features(videos: Any, choice: ClipChoice, detector: Any, opts: Any, *, 
     return result
 
 
-def _compute(videos: Any, units: Sequence[Sequence[tuple[int, int]]], choice: ClipChoice, detector: Any, opts: Any, progress: Any,
-             batch: int, damaged: str) -> tuple[np.ndarray, dict[str, str]]:
+def _compute(
+    videos: Any,
+    units: Sequence[Sequence[tuple[int, int]]],
+    choice: ClipChoice,
+    detector: Any,
+    opts: Any,
+    progress: Any,
+    batch: int,
+    damaged: str,
+) -> tuple[np.ndarray, dict[str, str]]:
     broken: dict[str, str] = {}
 
     def read(wanted: Sequence[tuple[int, int]]) -> Iterator[np.ndarray | None]:
@@ -122,8 +130,9 @@ def _compute(videos: Any, units: Sequence[Sequence[tuple[int, int]]], choice: Cl
     return (np.concatenate(rows) if rows else np.zeros([0, 1, detector.num_features], np.float32)), broken
 
 
-def _in_parallel(work: Callable[..., np.ndarray], tasks: Iterable[tuple[Any, ...]],
-                 device: Any) -> Generator[np.ndarray, None, None]:
+def _in_parallel(
+    work: Callable[..., np.ndarray], tasks: Iterable[tuple[Any, ...]], device: Any
+) -> Generator[np.ndarray, None, None]:
     """Results of `work(*task)` in the order of the tasks.
 
     On a CPU every task runs on one thread, and as many run at a time as torch has threads. That is faster than to share one
@@ -153,25 +162,31 @@ def _in_parallel(work: Callable[..., np.ndarray], tasks: Iterable[tuple[Any, ...
         torch.set_num_threads(workers)
 
 
-def _detect(videos: Any, unit: Sequence[tuple[int, int]], clips: Sequence[np.ndarray | None], detector: Any, opts: Any,
-            batch: int) -> np.ndarray:
+def _detect(
+    videos: Any, unit: Sequence[tuple[int, int]], clips: Sequence[np.ndarray | None], detector: Any, opts: Any, batch: int
+) -> np.ndarray:
     """Features [n, F, D] of the clips that could be read."""
     good = [place for place, clip in enumerate(clips) if clip is not None]
     if not good:
         return np.zeros([0, 1, detector.num_features], np.float32)
     filled = [clip for clip in clips if clip is not None]
     filled += [filled[-1]] * (batch - len(filled))
-    features: np.ndarray = detector.features(torch.from_numpy(np.stack(filled)).to(opts.device))[:len(good)].float().cpu().numpy()
+    features: np.ndarray = (
+        detector.features(torch.from_numpy(np.stack(filled)).to(opts.device))[: len(good)].float().cpu().numpy()
+    )
     for place, values in zip(good, features, strict=True):
         if not np.isfinite(values).all():
             video, start = unit[place]
-            raise InputError(f'the features of {_name(videos, video)}, frames from {start} on, are not finite (NaN or infinity); '
-                             'the weights of the detector are damaged, or its device computes wrongly')
+            raise InputError(
+                f'the features of {_name(videos, video)}, frames from {start} on, are not finite (NaN or infinity); '
+                'the weights of the detector are damaged, or its device computes wrongly'
+            )
     return features
 
 
-def _read_clips(videos: Any, wanted: Sequence[tuple[int, int]], choice: ClipChoice, broken: dict[str, str],
-                damaged: str) -> Iterator[np.ndarray | None]:
+def _read_clips(
+    videos: Any, wanted: Sequence[tuple[int, int]], choice: ClipChoice, broken: dict[str, str], damaged: str
+) -> Iterator[np.ndarray | None]:
     """Clips uint8 [T, H, W, 3] in order, one pass over each video; None for those of a damaged one."""
     for video, group in itertools.groupby(wanted, key=lambda clip: clip[0]):
         starts = [start for _, start in group]
@@ -190,15 +205,25 @@ def _read_clips(videos: Any, wanted: Sequence[tuple[int, int]], choice: ClipChoi
 def _name(videos: Any, index: int) -> str:
     return videos.names[index] if index < len(videos.names) else f'video {index}'
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Keeping.
+
 
 def _cache_path(videos: Any, choice: ClipChoice, detector: Any, opts: Any, batch: int, damaged: str) -> str:
     content = {
-        'version': CACHE_VERSION, 'videos': videos.sha256, 'detector': detector.description['weights_sha256'],
-        'resize': detector.resize_rule, 'clips': hashlib.sha256(json.dumps(choice.clips).encode()).hexdigest(),
-        'frames': choice.num_frames, 'stride': choice.stride, 'batch': batch, 'damaged': damaged,
-        'torch': str(torch.__version__), 'device': torch.device(opts.device).type, 'resolution': list(videos.resolution),
+        'version': CACHE_VERSION,
+        'videos': videos.sha256,
+        'detector': detector.description['weights_sha256'],
+        'resize': detector.resize_rule,
+        'clips': hashlib.sha256(json.dumps(choice.clips).encode()).hexdigest(),
+        'frames': choice.num_frames,
+        'stride': choice.stride,
+        'batch': batch,
+        'damaged': damaged,
+        'torch': str(torch.__version__),
+        'device': torch.device(opts.device).type,
+        'resolution': list(videos.resolution),
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return dnnlib.make_cache_dir_path(CACHE_FOLDER, f'{detector.description["name"].lower()}-{digest[:32]}.npz')
@@ -211,7 +236,7 @@ def _load(path: str) -> ClipFeatures | None:
         if digest == _digest(values, damaged):
             return ClipFeatures(values, json.loads(damaged), cached=True)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        pass    # not there, or damaged: it is computed again
+        pass  # not there, or damaged: it is computed again
     return None
 
 
@@ -223,8 +248,9 @@ def _save(path: str, features: ClipFeatures) -> None:
         handle, partial = tempfile.mkstemp(suffix='.tmp', dir=os.path.dirname(path))
         try:
             with os.fdopen(handle, 'wb') as file:
-                np.savez(file, values=features.values, damaged=np.array(damaged),
-                         sha256=np.array(_digest(features.values, damaged)))
+                np.savez(
+                    file, values=features.values, damaged=np.array(damaged), sha256=np.array(_digest(features.values, damaged))
+                )
             os.replace(partial, path)
         except BaseException:
             os.unlink(partial)

@@ -22,23 +22,28 @@ from metrics.frame_points import LatentPoints, stream_points
 from metrics.latent_windows import generate_coordinates
 from networks.errors import InputError
 
-GENERATED_CODES = 64            # videos of a latent generator, seeds from 0 on,
-GENERATED_CODES_LONG = 16       # or this many where they are longer than LONG
+GENERATED_CODES = 64  # videos of a latent generator, seeds from 0 on,
+GENERATED_CODES_LONG = 16  # or this many where they are longer than LONG
 LONG = 1000
-RENDERED = 16                   # videos of an endless set, from its first one on
-RECORDED = 64                   # videos of a recorded set, evenly spread over it
-REAL_FRAMES = 32768             # of a real set of videos, all together; 384 MiB
+RENDERED = 16  # videos of an endless set, from its first one on
+RECORDED = 64  # videos of a recorded set, evenly spread over it
+REAL_FRAMES = 32768  # of a real set of videos, all together; 384 MiB
 CACHE_BYTES = 1 << 30
 RATE_TOLERANCE = 0.01
 
 Metric = Callable[[Any], dict[str, float]]
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Names
 
 
-def add_lengths(place: dict[str, Any], name: str, lengths: Sequence[int],
-                measure: Callable[[Any, str, int], dict[str, float]], best: str | float) -> None:
+def add_lengths(
+    place: dict[str, Any],
+    name: str,
+    lengths: Sequence[int],
+    measure: Callable[[Any, str, int], dict[str, float]],
+    best: str | float,
+) -> None:
     """Register the metrics NAME_LENGTHf, one a length, as functions of the module whose `globals()` are `place`.
 
     The module also gets the function `metric_of_name` (metrics.discovery), which makes those of all other lengths.
@@ -50,6 +55,7 @@ def add_lengths(place: dict[str, Any], name: str, lengths: Sequence[int],
         measure: Called with MetricOptions, the name of the metric, and the length.
         best: Which value is best, as metrics.best_value.set_best takes it.
     """
+
     def of_length(length: int) -> Metric:
         def metric(opts: Any) -> dict[str, float]:
             return measure(opts, metric.__name__, length)
@@ -61,7 +67,7 @@ def add_lengths(place: dict[str, Any], name: str, lengths: Sequence[int],
         place[metric.__name__] = metric_main.register_metric(metric)
         return metric
 
-    others = place.get('metric_of_name')    # of another group of names of the same module
+    others = place.get('metric_of_name')  # of another group of names of the same module
 
     def metric_of_name(wanted: str) -> Metric | None:
         match = re.fullmatch(rf'{re.escape(name)}_([1-9]\d{{0,6}})f', wanted)
@@ -80,7 +86,7 @@ def named(metric: str, results: dict[str, float]) -> dict[str, float]:
     return {metric: value, **{f'{metric}_{key}': number for key, number in others if math.isfinite(number)}}
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Codes
 
 
@@ -110,13 +116,17 @@ class CodeInputs:
 
     def __init__(self, opts: Any, metric: str) -> None:
         if opts.G is None or not opts.dataset_kwargs:
-            raise InputError(f'{metric} measures the codes of a latent generator, and here are none; give a snapshot with '
-                             f'--network, or take {metric.replace("_latent", "")}, which compares any two sets of videos')
+            raise InputError(
+                f'{metric} measures the codes of a latent generator, and here are none; give a snapshot with '
+                f'--network, or take {metric.replace("_latent", "")}, which compares any two sets of videos'
+            )
         dataset = dnnlib.util.construct_class_by_name(**opts.dataset_kwargs)
         try:
             if (dataset.num_ws, dataset.w_dim) != (opts.G.num_ws, opts.G.w_dim):
-                raise InputError(f'the data set has codes of {dataset.num_ws} x {dataset.w_dim}, and the snapshot makes '
-                                 f'{opts.G.num_ws} x {opts.G.w_dim}; measure against the data that it was trained on')
+                raise InputError(
+                    f'the data set has codes of {dataset.num_ws} x {dataset.w_dim}, and the snapshot makes '
+                    f'{opts.G.num_ws} x {opts.G.w_dim}; measure against the data that it was trained on'
+                )
             self.points = LatentPoints(_Clips(dataset))
             self.fps = float(getattr(dataset, 'fps', 25))
         finally:
@@ -145,7 +155,7 @@ class CodeInputs:
             self._progress.update(index + 1)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Pictures
 
 
@@ -182,16 +192,20 @@ class PictureInputs:
     def __init__(self, opts: Any, metric: str) -> None:
         missing = [name for name in ('real', 'fake') if opts.G_kwargs.get(f'{name}_videos') is None]
         if missing:
-            raise InputError(f'{metric} compares two sets of videos, and there are no {missing[0]} ones; give them to '
-                             f'calc_metrics_video.py with --{missing[0]}, or take {metric.replace("_", "_latent_", 1)}, which '
-                             'needs codes only')
+            raise InputError(
+                f'{metric} compares two sets of videos, and there are no {missing[0]} ones; give them to '
+                f'calc_metrics_video.py with --{missing[0]}, or take {metric.replace("_", "_latent_", 1)}, which '
+                'needs codes only'
+            )
         self.opts, self.metric = opts, metric
         self.real_set, self.fake_set = (_open(opts.G_kwargs[f'{name}_videos']) for name in ('real', 'fake'))
         self.fps = float(self.real_set.fps)
         known = all(getattr(videos, 'fps_is_known', True) for videos in (self.real_set, self.fake_set))
         if known and abs(self.fake_set.fps / self.fps - 1) > RATE_TOLERANCE:
-            raise InputError(f'the real videos have {self.fps:g} frames per second and the others {self.fake_set.fps:g}, so the '
-                             'same motion has two speeds; bring both to one rate with --fps')
+            raise InputError(
+                f'the real videos have {self.fps:g} frames per second and the others {self.fake_set.fps:g}, so the '
+                'same motion has two speeds; bring both to one rate with --fps'
+            )
 
     def real(self, num_frames: int) -> list[torch.Tensor]:
         """Points of real videos, evenly spread over the set; of each at least `num_frames` frames where it has them."""
@@ -209,8 +223,10 @@ class PictureInputs:
         self.too_short = len(lengths) - len(enough)
         if not enough:
             longest = max(length for length in lengths if length is not None)
-            raise InputError(f'{self.metric} needs videos of {num_frames} frames, and the longest of these {len(lengths)} has '
-                             f'{longest}; choose a metric of a smaller length')
+            raise InputError(
+                f'{self.metric} needs videos of {num_frames} frames, and the longest of these {len(lengths)} has '
+                f'{longest}; choose a metric of a smaller length'
+            )
         endless = lengths[enough[0]] is None
         indices = enough[:RENDERED] if endless else _evenly(enough, RECORDED)
         return self._points(self.fake_set, indices, num_frames, 'videos')

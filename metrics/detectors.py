@@ -15,11 +15,13 @@ _loaded: dict[tuple[str, str | None, str], Any] = {}
 
 def _make_i3d(path: str | None) -> Any:
     from networks.i3d import I3D
+
     return I3D(path)
 
 
 def _make_inception(path: str | None) -> Any:
     from networks.inception import InceptionV3
+
     return InceptionV3(path)
 
 

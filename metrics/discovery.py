@@ -29,8 +29,11 @@ def _registers_metrics(path: str) -> bool:
 
 def _registered_by(module: types.ModuleType) -> set[str]:
     """Metrics that are functions of this module; that holds as well when it was imported long before."""
-    return {name for name in metric_main.list_valid_metrics()
-            if getattr(getattr(module, name, None), '__module__', None) == module.__name__}
+    return {
+        name
+        for name in metric_main.list_valid_metrics()
+        if getattr(getattr(module, name, None), '__module__', None) == module.__name__
+    }
 
 
 @functools.cache
@@ -107,6 +110,5 @@ def load_metric_file(path: str) -> list[str]:
     if taken:
         raise InputError(f'--plugin: {path!r} defines {", ".join(taken)}, which there is already; choose another name')
     if not names:
-        raise InputError(f'--plugin: {path!r} registers no metric; metrics.metric_main.register_metric makes one of a '
-                         'function')
+        raise InputError(f'--plugin: {path!r} registers no metric; metrics.metric_main.register_metric makes one of a function')
     return sorted(names)

@@ -19,10 +19,10 @@ import torch
 from metrics.bootstrap_interval import bootstrap_interval
 from networks.errors import InputError
 
-MIN_WINDOWS = 8             # of real footage
+MIN_WINDOWS = 8  # of real footage
 MIN_VIDEOS = 4
 MAX_GROUP = 32
-BANDWIDTH = 0.5             # of the median distance of real windows
+BANDWIDTH = 0.5  # of the median distance of real windows
 
 
 def vendi_score(kernel: np.ndarray) -> float:
@@ -54,11 +54,14 @@ class Diversity:
     """
 
     def __init__(self, real: Sequence[torch.Tensor], num_videos: int, window: int = 25) -> None:
-        windows = [sequence[begin:begin + window] for sequence in real
-                   for begin in range(0, len(sequence) - window + 1, window)]
+        windows = [
+            sequence[begin : begin + window] for sequence in real for begin in range(0, len(sequence) - window + 1, window)
+        ]
         if len(windows) < MIN_WINDOWS or num_videos < MIN_VIDEOS:
-            raise InputError(f'diversity compares {num_videos} videos with {len(windows)} real windows of {window} frames side '
-                             f'by side, and needs {MIN_VIDEOS} videos and {MIN_WINDOWS} windows at least; give more')
+            raise InputError(
+                f'diversity compares {num_videos} videos with {len(windows)} real windows of {window} frames side '
+                f'by side, and needs {MIN_VIDEOS} videos and {MIN_WINDOWS} windows at least; give more'
+            )
         self.window, self.num_videos = window, num_videos
         self.group = min(MAX_GROUP, len(windows) // 2, num_videos // 2)
         squares = square_distances(torch.stack(windows))
@@ -69,16 +72,21 @@ class Diversity:
         self.real_distance = float(np.sqrt(pairs.mean()))
         self.real_vendi = float(np.mean(self._scores(squares)))
         self.protocol = {
-            'videos': num_videos, 'window_frames': window, 'group': self.group, 'real_windows': len(windows),
+            'videos': num_videos,
+            'window_frames': window,
+            'group': self.group,
+            'real_windows': len(windows),
             'real_clips_too_short': sum(len(sequence) < window for sequence in real),
         }
 
     def _scores(self, squares: np.ndarray) -> list[float]:
         """Vendi scores of groups of items that lie evenly spread, as many as there are without overlap."""
-        kernel = np.exp(-squares / (2 * self.sigma ** 2))
+        kernel = np.exp(-squares / (2 * self.sigma**2))
         count = len(squares) // self.group
-        return [vendi_score(kernel[np.ix_(chosen, chosen)])
-                for chosen in (np.arange(first, first + count * self.group, count) for first in range(count))]
+        return [
+            vendi_score(kernel[np.ix_(chosen, chosen)])
+            for chosen in (np.arange(first, first + count * self.group, count) for first in range(count))
+        ]
 
     def compare(self, windows_by_time: Iterable[torch.Tensor]) -> dict[str, float]:
         """Measure videos at one or several times.
@@ -98,16 +106,24 @@ class Diversity:
         scores, distances = [], []
         for windows in windows_by_time:
             if not torch.isfinite(windows).all():
-                raise InputError('a video holds numbers that are not finite (NaN or infinity); this snapshot is broken, take an '
-                                 'earlier one')
+                raise InputError(
+                    'a video holds numbers that are not finite (NaN or infinity); this snapshot is broken, take an earlier one'
+                )
             squares = square_distances(windows)
             scores.append(self._scores(squares))
             distances.append(squares.sum() / (len(squares) * (len(squares) - 1)))
-        ratios = np.mean(scores, axis=0) / self.real_vendi      # one number a group: the same videos at all times
+        ratios = np.mean(scores, axis=0) / self.real_vendi  # one number a group: the same videos at all times
         low, high = bootstrap_interval(ratios)
         relative = np.sqrt(np.array(distances)) / self.real_distance
         return {
-            'diversity': float(ratios.mean()), 'low': low, 'high': high, 'vendi': float(np.mean(scores)),
-            'real_vendi': self.real_vendi, 'distance': float(np.sqrt(np.mean(distances)) / self.real_distance),
-            'distance_first': float(relative[0]), 'distance_last': float(relative[-1]), 'times': len(distances), **self.protocol,
+            'diversity': float(ratios.mean()),
+            'low': low,
+            'high': high,
+            'vendi': float(np.mean(scores)),
+            'real_vendi': self.real_vendi,
+            'distance': float(np.sqrt(np.mean(distances)) / self.real_distance),
+            'distance_first': float(relative[0]),
+            'distance_last': float(relative[-1]),
+            'times': len(distances),
+            **self.protocol,
         }

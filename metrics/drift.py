@@ -27,7 +27,7 @@ from networks.errors import InputError
 def block_means(sequence: torch.Tensor, block: int) -> torch.Tensor:
     """Points [T, C] -> m_b [T // n, C] float64; frames that fill no block at the end are left out."""
     count = len(sequence) // block
-    return sequence[:count * block].double().unflatten(0, (count, block)).mean(dim=1)
+    return sequence[: count * block].double().unflatten(0, (count, block)).mean(dim=1)
 
 
 def mean_square_by_lag(sequence: torch.Tensor, block: int) -> np.ndarray:
@@ -58,21 +58,29 @@ class Drift:
 
     def __init__(self, real: Sequence[torch.Tensor], num_frames: int, block: int = 25) -> None:
         if num_frames < 4 * block:
-            raise InputError(f'drift in {num_frames} frames cannot be measured with blocks of {block}: a video needs at least '
-                             f'{4 * block} frames')
+            raise InputError(
+                f'drift in {num_frames} frames cannot be measured with blocks of {block}: a video needs at least '
+                f'{4 * block} frames'
+            )
         usable = [stretch for sequence in real if len(sequence) >= 4 * block for stretch in stretches(sequence, num_frames)]
         if not usable:
-            raise InputError(f'no real clip has {4 * block} frames, so there is no telling how far real footage goes from its '
-                             'beginning; give longer clips')
+            raise InputError(
+                f'no real clip has {4 * block} frames, so there is no telling how far real footage goes from its '
+                'beginning; give longer clips'
+            )
         self.block, self.num_frames = block, num_frames
         lengths = [len(stretch) for stretch in usable]
-        self.real_square = float(np.average([far_square(mean_square_by_lag(stretch, block)) for stretch in usable],
-                                            weights=lengths))
+        self.real_square = float(
+            np.average([far_square(mean_square_by_lag(stretch, block)) for stretch in usable], weights=lengths)
+        )
         if not self.real_square > 0:
             raise InputError('the real footage stands still, so drift has no unit; give other footage')
         self.protocol = {
-            'frames': num_frames, 'block_frames': block, 'lag_frames': num_frames // 2,
-            'real_lag_frames': float(np.average(lengths, weights=lengths)) / 2, 'real_stretches': len(usable),
+            'frames': num_frames,
+            'block_frames': block,
+            'lag_frames': num_frames // 2,
+            'real_lag_frames': float(np.average(lengths, weights=lengths)) / 2,
+            'real_stretches': len(usable),
             'real_clips_too_short': sum(len(sequence) < 4 * block for sequence in real),
         }
 
@@ -90,19 +98,24 @@ class Drift:
         far, near = [], []
         for video in videos:
             if not torch.isfinite(video).all():
-                raise InputError('a video holds numbers that are not finite (NaN or infinity); this snapshot is broken, take an '
-                                 'earlier one')
+                raise InputError(
+                    'a video holds numbers that are not finite (NaN or infinity); this snapshot is broken, take an earlier one'
+                )
             by_lag = mean_square_by_lag(video, self.block)
             far.append(far_square(by_lag))
-            near.append(by_lag[1:max(len(by_lag) // 10, 1) + 1].mean())
+            near.append(by_lag[1 : max(len(by_lag) // 10, 1) + 1].mean())
 
         def ratio(squares: np.ndarray) -> float:
             return float(np.sqrt(squares.mean() / self.real_square))
 
         low, high = bootstrap_interval(np.array(far), ratio)
         return {
-            'drift': ratio(np.array(far)), 'low': low, 'high': high, 'distance': float(np.sqrt(np.mean(far))),
+            'drift': ratio(np.array(far)),
+            'low': low,
+            'high': high,
+            'distance': float(np.sqrt(np.mean(far))),
             'real_distance': float(np.sqrt(self.real_square)),
             'growth': float(np.sqrt(np.mean(far) / np.mean(near))) if np.mean(near) > 0 else 1.0,
-            'videos': len(far), **self.protocol,
+            'videos': len(far),
+            **self.protocol,
         }

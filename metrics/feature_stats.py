@@ -15,14 +15,14 @@ class FeatureStats:
     """Features [N, D], or their mean and covariance, collected batch by batch."""
 
     def __init__(self, capture_all: bool = False, capture_mean_cov: bool = False, max_items: int | None = None) -> None:
-        self.capture_all = capture_all            # Keep all features.
+        self.capture_all = capture_all  # Keep all features.
         self.capture_mean_cov = capture_mean_cov  # Keep the sums for mean and covariance, in float64.
-        self.max_items = max_items                # Ignore what comes after so many features; None = take all.
+        self.max_items = max_items  # Ignore what comes after so many features; None = take all.
         self.num_items = 0
-        self.num_features: int | None = None      # D, known from the first batch on.
+        self.num_features: int | None = None  # D, known from the first batch on.
         self.all_features: list[np.ndarray] = []
-        self.raw_mean: Any = None                 # [D], sum of x
-        self.raw_cov: Any = None                  # [D, D], sum of x x^T
+        self.raw_mean: Any = None  # [D], sum of x
+        self.raw_cov: Any = None  # [D, D], sum of x x^T
 
     def set_num_features(self, num_features: int) -> None:
         """Fix the number of features; raises ValueError if it was another one before."""

@@ -19,11 +19,9 @@ import torch
 from metrics.latent_windows import CODES_AT_ONCE, CodeSpace
 from networks.errors import InputError
 
-GRID = 32                   # cells a side
-OUTSIDE = 32                # random directions for what the components do not hold
+GRID = 32  # cells a side
+OUTSIDE = 32  # random directions for what the components do not hold
 FRAMES_AT_ONCE = 64
-
-# ----------------------------------------------------------------------------------------------------------------------
 
 
 class LatentPoints:
@@ -43,10 +41,10 @@ class LatentPoints:
     def __init__(self, clips: Sequence[np.ndarray]) -> None:
         self.space = CodeSpace(clips)
         self.real_coordinates = [self.space.project(clips[index]) for index in range(len(clips))]
-        inside = self.space.directions.double()                                                 # [F, C]
+        inside = self.space.directions.double()  # [F, C]
         random = torch.from_numpy(np.random.RandomState(0).standard_normal((len(inside), OUTSIDE)))
-        outside = (random - inside @ (inside.t() @ random)) / OUTSIDE ** 0.5
-        self._map = torch.cat([inside, outside], dim=1)                                         # [F, C + 32]
+        outside = (random - inside @ (inside.t() @ random)) / OUTSIDE**0.5
+        self._map = torch.cat([inside, outside], dim=1)  # [F, C + 32]
         points = torch.cat([self.project(clips[index]) for index in range(len(clips))])
         self._map /= (2 * points.var(dim=0).sum()).sqrt()
         self.real = [self.project(clips[index]) for index in range(len(clips))]
@@ -54,8 +52,10 @@ class LatentPoints:
     def project(self, codes: Any) -> torch.Tensor:
         """Codes [T, num_ws, w_dim], an array or a tensor -> points [T, C + 32] float64 on the codes' device."""
         codes = torch.as_tensor(codes)
-        parts = [(part.flatten(1).double() - self.space.mean.to(codes.device).double()) @ self._map.to(codes.device)
-                 for part in codes.split(CODES_AT_ONCE)]
+        parts = [
+            (part.flatten(1).double() - self.space.mean.to(codes.device).double()) @ self._map.to(codes.device)
+            for part in codes.split(CODES_AT_ONCE)
+        ]
         return torch.cat(parts)
 
     def projection_of(self, generator: Any) -> Any:
@@ -67,8 +67,8 @@ class LatentPoints:
         if not size or not hasattr(generator, 'decode'):
             return lambda l: torch.cat([self.project(generator.codes(part)) for part in l.split(CODES_AT_ONCE)])
         device = next(generator.parameters()).device
-        origin = generator.decode(torch.zeros(1, size, device=device)).flatten(1).double()      # [1, F]
-        axes = generator.decode(torch.eye(size, device=device)).flatten(1).double() - origin    # [K, F]
+        origin = generator.decode(torch.zeros(1, size, device=device)).flatten(1).double()  # [1, F]
+        axes = generator.decode(torch.eye(size, device=device)).flatten(1).double() - origin  # [K, F]
         linear = self._map.to(device)
         matrix, offset = axes @ linear, (origin - self.space.mean.to(device).double()) @ linear
         return lambda l: generator.coordinates(l).double() @ matrix + offset
@@ -120,4 +120,4 @@ def stretches(sequence: torch.Tensor, num_frames: int) -> list[torch.Tensor]:
     """Cut a sequence [T, C] into as few stretches of `num_frames` frames as cover it, evenly; a shorter one stays whole."""
     count = -(-len(sequence) // num_frames)
     starts = np.linspace(0, max(len(sequence) - num_frames, 0), count).round().astype(int)
-    return [sequence[start:start + num_frames] for start in starts]
+    return [sequence[start : start + num_frames] for start in starts]

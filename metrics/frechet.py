@@ -51,8 +51,7 @@ def symmetric_root(covariance: np.ndarray) -> np.ndarray:
     return (vectors * np.sqrt(values)) @ vectors.T
 
 
-def frechet_distance(mean_a: np.ndarray, covariance_a: np.ndarray, mean_b: np.ndarray,
-                     covariance_b: np.ndarray) -> float:
+def frechet_distance(mean_a: np.ndarray, covariance_a: np.ndarray, mean_b: np.ndarray, covariance_b: np.ndarray) -> float:
     """The squared Frechet distance d^2 of two Gaussians (what FID and FVD report); 0 for equal ones, never negative.
 
     Args:

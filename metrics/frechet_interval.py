@@ -12,12 +12,19 @@ import numpy as np
 
 from metrics.frechet import frechet_distance
 
-RESAMPLES = 50      # the standard deviation is then known to 10 %
+RESAMPLES = 50  # the standard deviation is then known to 10 %
 NORMAL_95 = 1.96
 
 
-def distance_deviation(features_a: np.ndarray, features_b: np.ndarray, *, block_a: int = 1, block_b: int = 1,
-                       resamples: int = RESAMPLES, seed: int = 0) -> float:
+def distance_deviation(
+    features_a: np.ndarray,
+    features_b: np.ndarray,
+    *,
+    block_a: int = 1,
+    block_b: int = 1,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> float:
     """Standard deviation of the Frechet distance of two sets of features [N, d], if their clips were drawn anew.
 
     Args:
@@ -28,8 +35,10 @@ def distance_deviation(features_a: np.ndarray, features_b: np.ndarray, *, block_
     random = np.random.RandomState(seed)
     values = []
     for _ in range(resamples):
-        drawn = [weighted_moments(features, _draw_weights(len(features), block, random))
-                 for features, block in ((features_a, block_a), (features_b, block_b))]
+        drawn = [
+            weighted_moments(features, _draw_weights(len(features), block, random))
+            for features, block in ((features_a, block_a), (features_b, block_b))
+        ]
         values.append(frechet_distance(*drawn[0], *drawn[1]))
     return float(np.std(values, ddof=1))
 

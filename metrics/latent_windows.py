@@ -21,10 +21,10 @@ import torch
 from networks.errors import InputError
 from networks.seeded_noise import SeededNoise
 
-MAX_BASIS_FRAMES = 1024     # frames that the components are fitted to, evenly spread; their number sets the cost
-MIN_TAIL = 1e-3             # of the total spread: below it the tail of the real codes is rounding, not a unit
-EXPLAINED = 0.99            # share of the variance that the components must reach
-CODES_AT_ONCE = 4096        # memory: 144 MiB of codes of 18 x 512
+MAX_BASIS_FRAMES = 1024  # frames that the components are fitted to, evenly spread; their number sets the cost
+MIN_TAIL = 1e-3  # of the total spread: below it the tail of the real codes is rounding, not a unit
+EXPLAINED = 0.99  # share of the variance that the components must reach
+CODES_AT_ONCE = 4096  # memory: 144 MiB of codes of 18 x 512
 NOT_FINITE = 'the real codes hold numbers that are not finite (NaN or infinity); embed the footage again'
 
 
@@ -58,7 +58,7 @@ class CodeSpace:
         enough = int(np.searchsorted(np.cumsum(explained) / total, EXPLAINED)) + 1
         self.num_components = min(enough, max_components, len(explained))
         self.mean = torch.from_numpy(mean).float()
-        self.directions = torch.from_numpy(directions[:, :self.num_components].copy()).float()  # V [L * D, C]
+        self.directions = torch.from_numpy(directions[:, : self.num_components].copy()).float()  # V [L * D, C]
 
         # Whitening and the unit of the tail come from all frames, not only from those that the directions came from.
         self.whitening = torch.eye(self.num_components, dtype=torch.float64)
@@ -96,7 +96,7 @@ class CodeSpace:
         codes = torch.as_tensor(codes)
         parts = []
         for begin in range(0, len(codes), CODES_AT_ONCE):
-            centred = codes[begin:begin + CODES_AT_ONCE].flatten(1).float() - self.mean.to(codes.device)
+            centred = codes[begin : begin + CODES_AT_ONCE].flatten(1).float() - self.mean.to(codes.device)
             parts.append(self._finish(centred @ self.directions.to(codes.device), centred.square().sum(dim=1)))
         return torch.cat(parts)
 
@@ -111,7 +111,7 @@ class CodeSpace:
             return lambda l: torch.cat([self.project(generator.codes(part)) for part in l.split(CODES_AT_ONCE)])
         device = next(generator.parameters()).device
         origin = generator.decode(torch.zeros(1, size, device=device)).flatten().double()
-        axes = generator.decode(torch.eye(size, device=device)).flatten(1).double() - origin    # [K, L * D]
+        axes = generator.decode(torch.eye(size, device=device)).flatten(1).double() - origin  # [K, L * D]
         origin = origin - self.mean.to(device).double()
         directions = self.directions.to(device).double()
         to_components, start = axes @ directions, origin @ directions
@@ -139,7 +139,7 @@ def generate_coordinates(generator: Any, space: Any, seeds: Sequence[int], start
         state, l = generator.step(steps[:, index - 1], state)
         if index >= start:
             latents.append(l)
-    coordinates = space.projection_of(generator)(torch.cat(latents))    # time-major
+    coordinates = space.projection_of(generator)(torch.cat(latents))  # time-major
     return coordinates.unflatten(0, (window, len(seeds))).transpose(0, 1).cpu()
 
 
@@ -155,7 +155,7 @@ def _principal_directions(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     else:
         values, vectors = np.linalg.eigh(centred.T @ centred)
     total = float(values.clip(min=0).sum())
-    keep = np.flatnonzero(values > max(values[-1], 0) * 1e-10)[::-1]    # the rest is rounding
+    keep = np.flatnonzero(values > max(values[-1], 0) * 1e-10)[::-1]  # the rest is rounding
     values, vectors = values[keep], vectors[:, keep]
     directions = centred.T @ (vectors / np.sqrt(values)) if num_rows < num_features else vectors
     return directions, values / max(num_rows - 1, 1), total / max(num_rows - 1, 1)
@@ -203,11 +203,11 @@ class WindowSpace:
 
 def cut_windows(coordinates: Sequence[torch.Tensor], starts: Sequence[tuple[int, int]], window: int) -> torch.Tensor:
     """The windows [N, window, C + 1] at (clip, first frame) out of the clips' coordinates [T, C + 1]."""
-    return torch.stack([coordinates[clip][begin:begin + window] for clip, begin in starts])
+    return torch.stack([coordinates[clip][begin : begin + window] for clip, begin in starts])
 
 
 def alternating_blocks(coordinates: Sequence[torch.Tensor], length: int) -> Iterator[list[torch.Tensor]]:
     """Two halves of the footage: its blocks of `length` frames, dealt out in turn; no window spans two blocks."""
-    blocks = [clip[begin:begin + length] for clip in coordinates for begin in range(0, len(clip), length)]
+    blocks = [clip[begin : begin + length] for clip in coordinates for begin in range(0, len(clip), length)]
     yield blocks[0::2]
     yield blocks[1::2]

@@ -16,7 +16,7 @@ from . import metric_utils
 
 _metrics: dict[str, Callable[[metric_utils.MetricOptions], dict[str, Any]]] = {}
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Registry.
 
 
@@ -41,7 +41,7 @@ def list_valid_metrics() -> list[str]:
     return list(_metrics)
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Calculation and report.
 
 
@@ -60,11 +60,11 @@ def calc_metric(metric: str, **kwargs: Any) -> dnnlib.EasyDict:
     if options.num_gpus > 1:
         torch.distributed.broadcast_object_list(results, src=0, device=options.device)
     return dnnlib.EasyDict(
-        results        = dnnlib.EasyDict(results[0]),
-        metric         = metric,
-        total_time     = seconds,
-        total_time_str = dnnlib.util.format_time(seconds),
-        num_gpus       = options.num_gpus,
+        results=dnnlib.EasyDict(results[0]),
+        metric=metric,
+        total_time=seconds,
+        total_time_str=dnnlib.util.format_time(seconds),
+        num_gpus=options.num_gpus,
     )
 
 

@@ -24,13 +24,19 @@ import dnnlib
 from .feature_stats import FeatureStats
 
 __all__ = [
-    'FeatureStats', 'MetricOptions', 'ProgressMonitor', 'compute_feature_stats_for_dataset',
-    'compute_feature_stats_for_generator', 'get_feature_detector', 'get_feature_detector_name', 'iterate_random_labels',
+    'FeatureStats',
+    'MetricOptions',
+    'ProgressMonitor',
+    'compute_feature_stats_for_dataset',
+    'compute_feature_stats_for_generator',
+    'get_feature_detector',
+    'get_feature_detector_name',
+    'iterate_random_labels',
 ]
 
 _detectors: dict[tuple[str, str], Any] = {}  # (url, device) -> detector
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Options.
 
 
@@ -42,14 +48,14 @@ class MetricOptions:
 
     def __init__(
         self,
-        G:              torch.nn.Module | None = None,  # Generator.
-        G_kwargs:       dict[str, Any] | None = None,   # Keyword arguments of its calls.
-        dataset_kwargs: dict[str, Any] | None = None,   # Data set: class_name and the arguments of the constructor.
-        num_gpus:       int = 1,                        # Number of ranks that compute together.
-        rank:           int = 0,                        # This rank.
-        device:         Any = None,                     # Where to compute; None = the rank's GPU if there is one.
-        progress:       ProgressMonitor | None = None,  # Where to report progress, rank 0 only.
-        cache:          bool = True,                    # Keep statistics of data sets, and use kept ones.
+        G: torch.nn.Module | None = None,  # Generator.
+        G_kwargs: dict[str, Any] | None = None,  # Keyword arguments of its calls.
+        dataset_kwargs: dict[str, Any] | None = None,  # Data set: class_name and the arguments of the constructor.
+        num_gpus: int = 1,  # Number of ranks that compute together.
+        rank: int = 0,  # This rank.
+        device: Any = None,  # Where to compute; None = the rank's GPU if there is one.
+        progress: ProgressMonitor | None = None,  # Where to report progress, rank 0 only.
+        cache: bool = True,  # Keep statistics of data sets, and use kept ones.
     ) -> None:
         if rank not in range(num_gpus):
             raise ValueError(f'MetricOptions: rank {rank} of {num_gpus} does not exist')
@@ -63,7 +69,7 @@ class MetricOptions:
             setattr(self, name, dnnlib.EasyDict(options or {}))
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Feature detectors.
 
 
@@ -72,9 +78,7 @@ def get_feature_detector_name(url: str) -> str:
     return pathlib.PurePosixPath(urllib.parse.urlsplit(url).path).stem
 
 
-def get_feature_detector(
-    url: str, device: Any = 'cpu', num_gpus: int = 1, rank: int = 0, verbose: bool = False
-) -> Any:
+def get_feature_detector(url: str, device: Any = 'cpu', num_gpus: int = 1, rank: int = 0, verbose: bool = False) -> Any:
     """Return the network at `url`, loaded once for each device.
 
     Files that end in `.pkl` are unpickled, which runs what they hold; all others are TorchScript. With several ranks,
@@ -97,7 +101,7 @@ def get_feature_detector(
     return _detectors[key]
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Progress.
 
 
@@ -106,14 +110,14 @@ class ProgressMonitor:
 
     def __init__(
         self,
-        tag:            str | None = None,                          # Name of the computation.
-        num_items:      int | None = None,                          # How many items there will be, if known.
-        flush_interval: int = 1000,                                 # Report every so many items.
-        verbose:        bool = False,                               # Print lines.
-        progress_fn:    Callable[[float, float], Any] | None = None,
-        pfn_lo:         float = 0,                                  # Position of the first item,
-        pfn_hi:         float = 1000,                               # of the last item,
-        pfn_total:      float = 1000,                               # and of the end.
+        tag: str | None = None,  # Name of the computation.
+        num_items: int | None = None,  # How many items there will be, if known.
+        flush_interval: int = 1000,  # Report every so many items.
+        verbose: bool = False,  # Print lines.
+        progress_fn: Callable[[float, float], Any] | None = None,
+        pfn_lo: float = 0,  # Position of the first item,
+        pfn_hi: float = 1000,  # of the last item,
+        pfn_total: float = 1000,  # and of the end.
     ) -> None:
         self.tag, self.num_items, self.flush_interval = tag, num_items, flush_interval
         self.verbose, self.progress_fn = verbose, progress_fn
@@ -143,30 +147,41 @@ class ProgressMonitor:
             self.progress_fn(self.pfn_lo + (self.pfn_hi - self.pfn_lo) * share, self.pfn_total)
 
     def sub(
-        self, tag: str | None = None, num_items: int | None = None, flush_interval: int = 1000, rel_lo: float = 0,
+        self,
+        tag: str | None = None,
+        num_items: int | None = None,
+        flush_interval: int = 1000,
+        rel_lo: float = 0,
         rel_hi: float = 1,
     ) -> ProgressMonitor:
         """Return the monitor of a part that takes the share from `rel_lo` to `rel_hi` of this one."""
         span = self.pfn_hi - self.pfn_lo
         return ProgressMonitor(
-            tag, num_items, flush_interval, self.verbose, self.progress_fn,
-            self.pfn_lo + span * rel_lo, self.pfn_lo + span * rel_hi, self.pfn_total)
+            tag,
+            num_items,
+            flush_interval,
+            self.verbose,
+            self.progress_fn,
+            self.pfn_lo + span * rel_lo,
+            self.pfn_lo + span * rel_hi,
+            self.pfn_total,
+        )
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Features of a data set.
 
 
 def compute_feature_stats_for_dataset(
-    opts:               MetricOptions,
-    detector_url:       str,                           # Network that turns images into features.
-    detector_kwargs:    dict[str, Any],                # Keyword arguments of its calls.
-    rel_lo:             float = 0,                     # Share of the progress at the beginning,
-    rel_hi:             float = 1,                     # and at the end.
-    batch_size:         int = 64,                      # Images per call, on each rank.
+    opts: MetricOptions,
+    detector_url: str,  # Network that turns images into features.
+    detector_kwargs: dict[str, Any],  # Keyword arguments of its calls.
+    rel_lo: float = 0,  # Share of the progress at the beginning,
+    rel_hi: float = 1,  # and at the end.
+    batch_size: int = 64,  # Images per call, on each rank.
     data_loader_kwargs: dict[str, Any] | None = None,  # Of torch.utils.data.DataLoader; None = 3 workers.
-    max_items:          int | None = None,             # Use the first so many images only; None = use all.
-    **stats_kwargs:     Any,                           # Of FeatureStats.
+    max_items: int | None = None,  # Use the first so many images only; None = use all.
+    **stats_kwargs: Any,  # Of FeatureStats.
 ) -> FeatureStats:
     """Return the statistics of the features of the images of the data set that `opts` names.
 
@@ -196,8 +211,12 @@ def compute_feature_stats_for_dataset(
 
 @torch.no_grad()
 def _collect(
-    batches: Iterable[torch.Tensor], detector: Any, detector_kwargs: dict[str, Any], stats: FeatureStats,
-    opts: MetricOptions, progress: ProgressMonitor,
+    batches: Iterable[torch.Tensor],
+    detector: Any,
+    detector_kwargs: dict[str, Any],
+    stats: FeatureStats,
+    opts: MetricOptions,
+    progress: ProgressMonitor,
 ) -> None:
     """Put the features of images, uint8 [N, C, H, W] with C = 3 or 1, into the statistics until those are full."""
     for images in batches:
@@ -211,8 +230,9 @@ def _collect(
 
 def _cache_path(dataset: Any, *parts: Any) -> str:
     """Return the name of the file for statistics that depend on `parts`; the second one is the detector's URL."""
-    strings = [value for part in parts for value in (part.values() if isinstance(part, dict) else [part])
-               if isinstance(value, str)]
+    strings = [
+        value for part in parts for value in (part.values() if isinstance(part, dict) else [part]) if isinstance(value, str)
+    ]
     files = [_fingerprint(value) for value in strings if os.path.exists(value)]
     key = json.dumps([parts, files], sort_keys=True, default=str).encode('utf-8')
     name = f'{getattr(dataset, "name", type(dataset).__name__)}-{get_feature_detector_name(parts[1])}'
@@ -239,7 +259,7 @@ def _agree_with_rank_0(value: bool, opts: MetricOptions) -> bool:
     return bool(flag.item())
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Features of a generator.
 
 
@@ -257,15 +277,15 @@ def iterate_random_labels(opts: MetricOptions, batch_size: int) -> Iterator[torc
 
 
 def compute_feature_stats_for_generator(
-    opts:            MetricOptions,
-    detector_url:    str,                # Network that turns images into features.
-    detector_kwargs: dict[str, Any],     # Keyword arguments of its calls.
-    rel_lo:          float = 0,          # Share of the progress at the beginning,
-    rel_hi:          float = 1,          # and at the end.
-    batch_size:      int = 64,           # Images per call of the detector, on each rank.
-    batch_gen:       int | None = None,  # Images per call of the generator; None = 4 at the most.
-    jit:             bool = False,       # Trace the generator once instead of running its Python code each time.
-    **stats_kwargs:  Any,                # Of FeatureStats; needs max_items.
+    opts: MetricOptions,
+    detector_url: str,  # Network that turns images into features.
+    detector_kwargs: dict[str, Any],  # Keyword arguments of its calls.
+    rel_lo: float = 0,  # Share of the progress at the beginning,
+    rel_hi: float = 1,  # and at the end.
+    batch_size: int = 64,  # Images per call of the detector, on each rank.
+    batch_gen: int | None = None,  # Images per call of the generator; None = 4 at the most.
+    jit: bool = False,  # Trace the generator once instead of running its Python code each time.
+    **stats_kwargs: Any,  # Of FeatureStats; needs max_items.
 ) -> FeatureStats:
     """Return the statistics of the features of images of random z (and random labels) from a copy of `opts.G`.
 
@@ -288,15 +308,15 @@ def compute_feature_stats_for_generator(
 
     run: Callable[..., torch.Tensor] = generate
     if jit:
-        run = torch.jit.trace(generate, (torch.zeros([batch_gen, z_dim], device=opts.device), next(labels)),
-                              check_trace=False)
+        run = torch.jit.trace(generate, (torch.zeros([batch_gen, z_dim], device=opts.device), next(labels)), check_trace=False)
     progress = opts.progress.sub(tag='generator features', num_items=stats.max_items, rel_lo=rel_lo, rel_hi=rel_hi)
     detector = get_feature_detector(detector_url, opts.device, opts.num_gpus, opts.rank, verbose=progress.verbose)
 
     def batches() -> Iterator[torch.Tensor]:
         while True:
-            parts = [run(torch.randn([batch_gen, z_dim], device=opts.device), next(labels))
-                     for _ in range(batch_size // batch_gen)]
+            parts = [
+                run(torch.randn([batch_gen, z_dim], device=opts.device), next(labels)) for _ in range(batch_size // batch_gen)
+            ]
             yield torch.cat(parts)
 
     with torch.no_grad():

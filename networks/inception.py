@@ -66,8 +66,13 @@ def _module_c(width: int) -> list[list[Step]]:
     return [
         [_conv('branch1x1', 192, 1)],
         [_conv('branch7x7_1', width, 1), _conv('branch7x7_2', width, 1, 7), _conv('branch7x7_3', 192, 7, 1)],
-        [_conv('branch7x7dbl_1', width, 1), _conv('branch7x7dbl_2', width, 7, 1), _conv('branch7x7dbl_3', width, 1, 7),
-         _conv('branch7x7dbl_4', width, 7, 1), _conv('branch7x7dbl_5', 192, 1, 7)],
+        [
+            _conv('branch7x7dbl_1', width, 1),
+            _conv('branch7x7dbl_2', width, 7, 1),
+            _conv('branch7x7dbl_3', width, 1, 7),
+            _conv('branch7x7dbl_4', width, 7, 1),
+            _conv('branch7x7dbl_5', 192, 1, 7),
+        ],
         ['average', _conv('branch_pool', 192, 1)],
     ]
 
@@ -75,8 +80,12 @@ def _module_c(width: int) -> list[list[Step]]:
 def _module_d() -> list[list[Step]]:
     return [
         [_conv('branch3x3_1', 192, 1), _conv('branch3x3_2', 320, 3, stride=2, pad=False)],
-        [_conv('branch7x7x3_1', 192, 1), _conv('branch7x7x3_2', 192, 1, 7), _conv('branch7x7x3_3', 192, 7, 1),
-         _conv('branch7x7x3_4', 192, 3, stride=2, pad=False)],
+        [
+            _conv('branch7x7x3_1', 192, 1),
+            _conv('branch7x7x3_2', 192, 1, 7),
+            _conv('branch7x7x3_3', 192, 7, 1),
+            _conv('branch7x7x3_4', 192, 3, stride=2, pad=False),
+        ],
         ['pool'],
     ]
 
@@ -85,24 +94,41 @@ def _module_e(pooling: str) -> list[list[Step]]:
     return [
         [_conv('branch1x1', 320, 1)],
         [_conv('branch3x3_1', 384, 1), ([_conv('branch3x3_2a', 384, 1, 3)], [_conv('branch3x3_2b', 384, 3, 1)])],
-        [_conv('branch3x3dbl_1', 448, 1), _conv('branch3x3dbl_2', 384, 3),
-         ([_conv('branch3x3dbl_3a', 384, 1, 3)], [_conv('branch3x3dbl_3b', 384, 3, 1)])],
+        [
+            _conv('branch3x3dbl_1', 448, 1),
+            _conv('branch3x3dbl_2', 384, 3),
+            ([_conv('branch3x3dbl_3a', 384, 1, 3)], [_conv('branch3x3dbl_3b', 384, 3, 1)]),
+        ],
         [pooling, _conv('branch_pool', 192, 1)],
     ]
 
 
 STEM: list[Step] = [
-    _conv('Conv2d_1a_3x3', 32, 3, stride=2, pad=False), _conv('Conv2d_2a_3x3', 32, 3, pad=False), _conv('Conv2d_2b_3x3', 64, 3),
-    'pool', _conv('Conv2d_3b_1x1', 80, 1), _conv('Conv2d_4a_3x3', 192, 3, pad=False), 'pool',
+    _conv('Conv2d_1a_3x3', 32, 3, stride=2, pad=False),
+    _conv('Conv2d_2a_3x3', 32, 3, pad=False),
+    _conv('Conv2d_2b_3x3', 64, 3),
+    'pool',
+    _conv('Conv2d_3b_1x1', 80, 1),
+    _conv('Conv2d_4a_3x3', 192, 3, pad=False),
+    'pool',
 ]
 MODULES: tuple[tuple[str, list[list[Step]]], ...] = (
-    ('Mixed_5b', _module_a(32)), ('Mixed_5c', _module_a(64)), ('Mixed_5d', _module_a(64)), ('Mixed_6a', _module_b()),
-    ('Mixed_6b', _module_c(128)), ('Mixed_6c', _module_c(160)), ('Mixed_6d', _module_c(160)), ('Mixed_6e', _module_c(192)),
-    ('Mixed_7a', _module_d()), ('Mixed_7b', _module_e('average')), ('Mixed_7c', _module_e('maximum')),
+    ('Mixed_5b', _module_a(32)),
+    ('Mixed_5c', _module_a(64)),
+    ('Mixed_5d', _module_a(64)),
+    ('Mixed_6a', _module_b()),
+    ('Mixed_6b', _module_c(128)),
+    ('Mixed_6c', _module_c(160)),
+    ('Mixed_6d', _module_c(160)),
+    ('Mixed_6e', _module_c(192)),
+    ('Mixed_7a', _module_d()),
+    ('Mixed_7b', _module_e('average')),
+    ('Mixed_7c', _module_e('maximum')),
 )
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # The network.
+
 
 class InceptionV3(torch.nn.Module):
     """Images to the 2048 features of the Frechet inception distance.
@@ -137,8 +163,12 @@ class InceptionV3(torch.nn.Module):
         weights_sha256 = fingerprint(self._folded)
         del self._units, self._folded
         self.description = {
-            'name': 'InceptionV3', 'file': path, 'container': container.kind, 'weights_sha256': weights_sha256,
-            'file_sha256': container.sha256, 'published': container.sha256 in PUBLISHED_FILES,
+            'name': 'InceptionV3',
+            'file': path,
+            'container': container.kind,
+            'weights_sha256': weights_sha256,
+            'file_sha256': container.sha256,
+            'published': container.sha256 in PUBLISHED_FILES,
             'file_known_as': PUBLISHED_FILES.get(container.sha256),
         }
         self.eval().requires_grad_(False)
@@ -166,8 +196,10 @@ class InceptionV3(torch.nn.Module):
         if unit is None:
             raise InputError(f'there is no array {prefix}{name}.conv.weight in it')
         if unit.kernel.shape != (outputs, channels, *kernel):
-            raise InputError(f'the weights of {prefix}{name} have shape {list(unit.kernel.shape)}, and InceptionV3 needs '
-                             f'{[outputs, channels, *kernel]}')
+            raise InputError(
+                f'the weights of {prefix}{name} have shape {list(unit.kernel.shape)}, and InceptionV3 needs '
+                f'{[outputs, channels, *kernel]}'
+            )
         weight, bias = unit.fold(BATCH_NORM_EPSILON)
         self._folded.append((weight, bias))
         return Convolution(weight, bias, stride, padding)
@@ -231,14 +263,18 @@ class Parallel(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.cat([branch(x) for branch in self.branches], dim=1)
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Weights.
+
 
 def _find_weights(path: str | os.PathLike[str] | None) -> str:
     found = find_in_cache(CACHED_NAMES) if path is None else os.fspath(path)
     if found is None:
-        raise InputError(f'the InceptionV3 weights of the FID are not there, and no Python package brings them; put '
-                         f'{" or ".join(CACHED_NAMES[:2])} into {cache_folder()}, or name such a file with --detector')
+        raise InputError(
+            f'the InceptionV3 weights of the FID are not there, and no Python package brings them; put '
+            f'{" or ".join(CACHED_NAMES[:2])} into {cache_folder()}, or name such a file with --detector'
+        )
     return found
 
 
@@ -254,21 +290,60 @@ def _read_units(container: Container) -> Mapping[str, Unit]:
 
 # Names of TensorFlow's graph, which the TorchScript archive keeps: conv, conv_1, ..., mixed, mixed_1, ..., and in a module
 # tower, tower_1, tower_2 from branch to branch.
-GRAPH_STEM = {'conv': 'Conv2d_1a_3x3', 'conv_1': 'Conv2d_2a_3x3', 'conv_2': 'Conv2d_2b_3x3', 'conv_3': 'Conv2d_3b_1x1',
-              'conv_4': 'Conv2d_4a_3x3'}
+GRAPH_STEM = {
+    'conv': 'Conv2d_1a_3x3',
+    'conv_1': 'Conv2d_2a_3x3',
+    'conv_2': 'Conv2d_2b_3x3',
+    'conv_3': 'Conv2d_3b_1x1',
+    'conv_4': 'Conv2d_4a_3x3',
+}
 GRAPH_BRANCHES = {
-    'a': {'conv': 'branch1x1', 'tower_conv': 'branch5x5_1', 'tower_conv_1': 'branch5x5_2', 'tower_1_conv': 'branch3x3dbl_1',
-          'tower_1_conv_1': 'branch3x3dbl_2', 'tower_1_conv_2': 'branch3x3dbl_3', 'tower_2_conv': 'branch_pool'},
-    'b': {'conv': 'branch3x3', 'tower_conv': 'branch3x3dbl_1', 'tower_conv_1': 'branch3x3dbl_2',
-          'tower_conv_2': 'branch3x3dbl_3'},
-    'c': {'conv': 'branch1x1', 'tower_conv': 'branch7x7_1', 'tower_conv_1': 'branch7x7_2', 'tower_conv_2': 'branch7x7_3',
-          'tower_1_conv': 'branch7x7dbl_1', 'tower_1_conv_1': 'branch7x7dbl_2', 'tower_1_conv_2': 'branch7x7dbl_3',
-          'tower_1_conv_3': 'branch7x7dbl_4', 'tower_1_conv_4': 'branch7x7dbl_5', 'tower_2_conv': 'branch_pool'},
-    'd': {'tower_conv': 'branch3x3_1', 'tower_conv_1': 'branch3x3_2', 'tower_1_conv': 'branch7x7x3_1',
-          'tower_1_conv_1': 'branch7x7x3_2', 'tower_1_conv_2': 'branch7x7x3_3', 'tower_1_conv_3': 'branch7x7x3_4'},
-    'e': {'conv': 'branch1x1', 'tower_conv': 'branch3x3_1', 'tower_mixed_conv': 'branch3x3_2a',
-          'tower_mixed_conv_1': 'branch3x3_2b', 'tower_1_conv': 'branch3x3dbl_1', 'tower_1_conv_1': 'branch3x3dbl_2',
-          'tower_1_mixed_conv': 'branch3x3dbl_3a', 'tower_1_mixed_conv_1': 'branch3x3dbl_3b', 'tower_2_conv': 'branch_pool'},
+    'a': {
+        'conv': 'branch1x1',
+        'tower_conv': 'branch5x5_1',
+        'tower_conv_1': 'branch5x5_2',
+        'tower_1_conv': 'branch3x3dbl_1',
+        'tower_1_conv_1': 'branch3x3dbl_2',
+        'tower_1_conv_2': 'branch3x3dbl_3',
+        'tower_2_conv': 'branch_pool',
+    },
+    'b': {
+        'conv': 'branch3x3',
+        'tower_conv': 'branch3x3dbl_1',
+        'tower_conv_1': 'branch3x3dbl_2',
+        'tower_conv_2': 'branch3x3dbl_3',
+    },
+    'c': {
+        'conv': 'branch1x1',
+        'tower_conv': 'branch7x7_1',
+        'tower_conv_1': 'branch7x7_2',
+        'tower_conv_2': 'branch7x7_3',
+        'tower_1_conv': 'branch7x7dbl_1',
+        'tower_1_conv_1': 'branch7x7dbl_2',
+        'tower_1_conv_2': 'branch7x7dbl_3',
+        'tower_1_conv_3': 'branch7x7dbl_4',
+        'tower_1_conv_4': 'branch7x7dbl_5',
+        'tower_2_conv': 'branch_pool',
+    },
+    'd': {
+        'tower_conv': 'branch3x3_1',
+        'tower_conv_1': 'branch3x3_2',
+        'tower_1_conv': 'branch7x7x3_1',
+        'tower_1_conv_1': 'branch7x7x3_2',
+        'tower_1_conv_2': 'branch7x7x3_3',
+        'tower_1_conv_3': 'branch7x7x3_4',
+    },
+    'e': {
+        'conv': 'branch1x1',
+        'tower_conv': 'branch3x3_1',
+        'tower_mixed_conv': 'branch3x3_2a',
+        'tower_mixed_conv_1': 'branch3x3_2b',
+        'tower_1_conv': 'branch3x3dbl_1',
+        'tower_1_conv_1': 'branch3x3dbl_2',
+        'tower_1_mixed_conv': 'branch3x3dbl_3a',
+        'tower_1_mixed_conv_1': 'branch3x3dbl_3b',
+        'tower_2_conv': 'branch_pool',
+    },
 }
 GRAPH_MODULES = 'aaabccccdee'
 

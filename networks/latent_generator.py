@@ -62,7 +62,7 @@ class GatedRecurrentCell(torch.nn.Module):
         self.bias_hh = torch.nn.Parameter(torch.empty(3 * hidden_size).uniform_(-bound, bound))
 
     def forward(self, x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-        """x [N, input_size], h [N, hidden_size] -> new memory [N, hidden_size]."""
+        """X [N, input_size], h [N, hidden_size] -> new memory [N, hidden_size]."""
         from_input = torch.addmm(self.bias_ih, x, self.weight_ih.t())
         from_memory = torch.addmm(self.bias_hh, h, self.weight_hh.t())
         return gate(from_input, from_memory, h)
@@ -147,7 +147,7 @@ class LatentGenerator(torch.nn.Module):
         return [cell for cell in self.P if isinstance(cell, GatedRecurrentCell)]
 
     def initial_state(self, i: torch.Tensor) -> State:
-        """i [N, latent_dim] ~ N(0, 1) -> memories (h_{0,0}, .., h_{0,n-1}); the last is l_0 = i itself."""
+        """I [N, latent_dim] ~ N(0, 1) -> memories (h_{0,0}, .., h_{0,n-1}); the last is l_0 = i itself."""
         return (*self.H(i).split(self.hidden_dim, dim=1), i)
 
     def step(self, s: torch.Tensor, state: State) -> tuple[State, torch.Tensor]:
@@ -194,8 +194,9 @@ class LatentGenerator(torch.nn.Module):
         return [tuple(column) for column in zip(*memories, strict=True)]
 
     def coordinates(self, l: torch.Tensor) -> torch.Tensor:
-        """l [..., latent_dim] -> what training works on: basis coordinates [..., num_components], or without a basis
-        the standardised codes (w - w_mean) / w_scale [..., num_ws * w_dim]."""
+        """L [..., latent_dim] -> what training works on: basis coordinates [..., num_components], or without a basis
+        the standardised codes (w - w_mean) / w_scale [..., num_ws * w_dim].
+        """
         return self.A(self.T(l))
 
     def decode(self, coordinates: torch.Tensor) -> torch.Tensor:
@@ -207,9 +208,9 @@ class LatentGenerator(torch.nn.Module):
         return flat.unflatten(-1, (self.num_ws, self.w_dim))
 
     def codes(self, l: torch.Tensor) -> torch.Tensor:
-        """l [..., latent_dim] -> W+ codes (A_0(T(l)), .., A_{L-1}(T(l))) [..., num_ws, w_dim]."""
+        """L [..., latent_dim] -> W+ codes (A_0(T(l)), .., A_{L-1}(T(l))) [..., num_ws, w_dim]."""
         return self.decode(self.coordinates(l))
 
     def forward(self, i: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
-        """i [N, latent_dim], s [N, t-1, noise_dim] -> W+ codes [N, t, num_ws, w_dim]."""
+        """I [N, latent_dim], s [N, t-1, noise_dim] -> W+ codes [N, t, num_ws, w_dim]."""
         return self.codes(self.rollout(s, self.initial_state(i))[0])

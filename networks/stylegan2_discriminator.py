@@ -19,22 +19,22 @@ from torch_utils.ops import bias_act, conv2d_resample, upfirdn2d
 
 ARCHITECTURES = ('orig', 'skip', 'resnet')
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Layers with equalised learning rate: N(0, 1) weights, scaled by 1 / sqrt(fan-in) at run time.
+
 
 class NetworkPart(torch.nn.Module):
     """Tells the type checker that weights and layers are made by name."""
 
     if TYPE_CHECKING:
+
         def __getattr__(self, name: str) -> Any: ...
 
 
 class EqualizedLayer(NetworkPart):
     """Weights, bias, and their gains; frozen ones (trainable=False) are buffers, so that no optimiser finds them."""
 
-    def __init__(
-        self, shape: list[int], bias: bool, activation: str, lr_multiplier: float = 1, trainable: bool = True
-    ) -> None:
+    def __init__(self, shape: list[int], bias: bool, activation: str, lr_multiplier: float = 1, trainable: bool = True) -> None:
         super().__init__()
         self.activation = activation
         self.weight_gain = lr_multiplier / math.sqrt(torch.Size(shape[1:]).numel())
@@ -58,9 +58,7 @@ class EqualizedLayer(NetworkPart):
 class FullyConnectedLayer(EqualizedLayer):
     """act(x W^T + b). x [N, in_features] -> [N, out_features]."""
 
-    def __init__(
-        self, in_features: int, out_features: int, activation: str = 'linear', lr_multiplier: float = 1
-    ) -> None:
+    def __init__(self, in_features: int, out_features: int, activation: str = 'linear', lr_multiplier: float = 1) -> None:
         super().__init__([out_features, in_features], True, activation, lr_multiplier)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -130,7 +128,6 @@ class LabelMapping(NetworkPart):
             x = getattr(self, f'fc{index}')(x)
         return x
 
-#----------------------------------------------------------------------------
 
 @persistence.persistent_class
 class MinibatchStdLayer(torch.nn.Module):
@@ -150,7 +147,7 @@ class MinibatchStdLayer(torch.nn.Module):
         group = next(size for size in range(largest, 0, -1) if num_samples % size == 0)
         groups = x.reshape(group, num_samples // group, self.num_channels, channels // self.num_channels, height, width)
         deviation = (groups.var(dim=0, unbiased=False) + 1e-8).sqrt()  # [N/group, F, C/F, H, W]
-        statistic = deviation.mean(dim=(2, 3, 4)).repeat(group, 1)      # [NF]
+        statistic = deviation.mean(dim=(2, 3, 4)).repeat(group, 1)  # [NF]
         return torch.cat([x, statistic[:, :, None, None].expand(-1, -1, height, width).to(x.dtype)], dim=1)
 
 
@@ -160,7 +157,7 @@ class DiscriminatorBlock(NetworkPart):
 
     def __init__(
         self,
-        in_channels: int,               # 0 = first block, which reads the image.
+        in_channels: int,  # 0 = first block, which reads the image.
         tmp_channels: int,
         out_channels: int,
         resolution: int,
@@ -172,7 +169,7 @@ class DiscriminatorBlock(NetworkPart):
         conv_clamp: float | None = None,
         use_fp16: bool = False,
         fp16_channels_last: bool = False,
-        freeze_layers: int = 0,         # Layers with a smaller running index are not trained (Freeze-D).
+        freeze_layers: int = 0,  # Layers with a smaller running index are not trained (Freeze-D).
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
@@ -200,7 +197,7 @@ class DiscriminatorBlock(NetworkPart):
         self, x: torch.Tensor | None, img: torch.Tensor | None, force_fp32: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         source = img if x is None else x
-        assert source is not None   # Every block gets features, an image, or both.
+        assert source is not None  # Every block gets features, an image, or both.
         half = self.use_fp16 and not force_fp32 and source.device.type == 'cuda'
         layout: dict[str, Any] = {
             'dtype': torch.float16 if half else torch.float32,
@@ -233,7 +230,7 @@ class DiscriminatorEpilogue(NetworkPart):
         img_channels: int,
         architecture: str = 'resnet',
         mbstd_group_size: int | None = 4,
-        mbstd_num_channels: int = 1,        # 0 = no minibatch statistic.
+        mbstd_num_channels: int = 1,  # 0 = no minibatch statistic.
         activation: str = 'lrelu',
         conv_clamp: float | None = None,
     ) -> None:
@@ -242,8 +239,7 @@ class DiscriminatorEpilogue(NetworkPart):
         self.architecture = architecture
         self.out = FullyConnectedLayer(in_channels, cmap_dim or 1)
         self.fc = FullyConnectedLayer(resolution**2 * in_channels, in_channels, activation)
-        self.conv = Conv2dLayer(
-            mbstd_num_channels + in_channels, in_channels, 3, activation=activation, conv_clamp=conv_clamp)
+        self.conv = Conv2dLayer(mbstd_num_channels + in_channels, in_channels, 3, activation=activation, conv_clamp=conv_clamp)
         self.mbstd = MinibatchStdLayer(mbstd_group_size, mbstd_num_channels) if mbstd_num_channels else None
         if architecture == 'skip':
             self.fromrgb = Conv2dLayer(img_channels, in_channels, 1, activation=activation)
@@ -270,12 +266,12 @@ class Discriminator(NetworkPart):
         c_dim: int,
         img_resolution: int,
         img_channels: int,
-        architecture: str = 'resnet',       # 'orig', 'skip', 'resnet'.
+        architecture: str = 'resnet',  # 'orig', 'skip', 'resnet'.
         channel_base: int = 32768,
         channel_max: int = 512,
         num_fp16_res: int = 0,
         conv_clamp: float | None = None,
-        cmap_dim: int | None = None,        # Size of the projected label, None = features at 4x4.
+        cmap_dim: int | None = None,  # Size of the projected label, None = features at 4x4.
         block_kwargs: dict[str, Any] | None = None,
         mapping_kwargs: dict[str, Any] | None = None,
         epilogue_kwargs: dict[str, Any] | None = None,
@@ -298,15 +294,19 @@ class Discriminator(NetworkPart):
         layer_index = 0
         for resolution in self.block_resolutions:
             block = DiscriminatorBlock(
-                0 if resolution == img_resolution else channels[resolution], channels[resolution],
-                channels[resolution // 2], resolution=resolution, first_layer_idx=layer_index,
-                use_fp16=(resolution in half_precision), **{**(block_kwargs or {}), **shared})
+                0 if resolution == img_resolution else channels[resolution],
+                channels[resolution],
+                channels[resolution // 2],
+                resolution=resolution,
+                first_layer_idx=layer_index,
+                use_fp16=(resolution in half_precision),
+                **{**(block_kwargs or {}), **shared},
+            )
             setattr(self, f'b{resolution}', block)
             layer_index += block.num_layers
         if c_dim > 0:
             self.mapping = LabelMapping(c_dim, cmap_dim, **(mapping_kwargs or {}))
-        self.b4 = DiscriminatorEpilogue(
-            channels[4], cmap_dim=cmap_dim, resolution=4, **{**(epilogue_kwargs or {}), **shared})
+        self.b4 = DiscriminatorEpilogue(channels[4], cmap_dim=cmap_dim, resolution=4, **{**(epilogue_kwargs or {}), **shared})
 
     def forward(
         self, img: torch.Tensor, c: torch.Tensor | None = None, update_emas: bool = False, **block_kwargs: Any
@@ -329,5 +329,3 @@ class NoDiscriminator(torch.nn.Module):
 
     def forward(self, img: torch.Tensor, c: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
         raise NotImplementedError('the checkpoint that this pickle was converted from holds no discriminator')
-
-#----------------------------------------------------------------------------

@@ -25,7 +25,7 @@ except ImportError:
 
 NOISE_MODES = ('random', 'const', 'none')  # Accepted from callers that also know StyleGAN2; there is no noise here.
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Filters (Section 3.2 and Appendix C.1, C.2).
 
 
@@ -143,18 +143,12 @@ def _depthwise_kernel(taps: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return square.to(x.dtype).expand(x.shape[1], 1, -1, -1)
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Convolution.
 
 
 def modulated_conv2d(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    styles: torch.Tensor,
-    *,
-    demodulate: bool,
-    padding: int,
-    input_gain: torch.Tensor,
+    x: torch.Tensor, weight: torch.Tensor, styles: torch.Tensor, *, demodulate: bool, padding: int, input_gain: torch.Tensor
 ) -> torch.Tensor:
     """Convolution whose weights w'_oik = s_i w_oik are different for every picture of the batch, and with `demodulate`
     scaled to w'' = w' / sqrt(sum_ik w'^2 + 1e-8).
@@ -187,7 +181,7 @@ def modulated_conv2d(
     return y
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Mapping.
 
 
@@ -202,8 +196,8 @@ class FullyConnectedLayer(torch.nn.Module):
         activation: str = 'linear',  # A name of bias_act.activation_funcs.
         bias: bool = True,
         lr_multiplier: float = 1,
-        weight_init: float = 1,      # Standard deviation of W m at the start.
-        bias_init: Any = 0,          # Of b m at the start: a number, or one for every output.
+        weight_init: float = 1,  # Standard deviation of W m at the start.
+        bias_init: Any = 0,  # Of b m at the start: a number, or one for every output.
     ):
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
@@ -227,7 +221,7 @@ class FullyConnectedLayer(torch.nn.Module):
 
 
 def unit_power(x: torch.Tensor) -> torch.Tensor:
-    """x / sqrt(mean(x^2) + 1e-8) along the last dimension."""
+    """X / sqrt(mean(x^2) + 1e-8) along the last dimension."""
     return x * (x.square().mean(dim=-1, keepdim=True) + 1e-8).rsqrt()
 
 
@@ -240,12 +234,12 @@ class MappingNetwork(torch.nn.Module):
     def __init__(
         self,
         z_dim: int,
-        c_dim: int,                  # 0 = no labels.
+        c_dim: int,  # 0 = no labels.
         w_dim: int,
         num_ws: int,
         num_layers: int = 2,
         lr_multiplier: float = 0.01,
-        w_avg_beta: float = 0.998,   # Decay of the moving average of w.
+        w_avg_beta: float = 0.998,  # Decay of the moving average of w.
     ):
         super().__init__()
         self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
@@ -302,7 +296,7 @@ class MappingNetwork(torch.nn.Module):
         return torch.cat([truncated[:, :truncation_cutoff], ws[:, truncation_cutoff:]], dim=1)
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Synthesis.
 
 
@@ -320,16 +314,16 @@ class SynthesisInput(torch.nn.Module):
     """
 
     transform: torch.Tensor  # [3, 3]
-    freqs: torch.Tensor      # [C, 2], in Hz.
-    phases: torch.Tensor     # [C], in turns.
+    freqs: torch.Tensor  # [C, 2], in Hz.
+    phases: torch.Tensor  # [C], in turns.
 
     def __init__(
         self,
         w_dim: int,
         channels: int,
-        size: Any,             # Samples with margins: one number, or (width, height).
+        size: Any,  # Samples with margins: one number, or (width, height).
         sampling_rate: float,  # Samples per width of the picture.
-        bandwidth: float,      # Highest frequency, in Hz.
+        bandwidth: float,  # Highest frequency, in Hz.
     ):
         super().__init__()
         self.w_dim, self.channels = w_dim, channels
@@ -358,7 +352,7 @@ class SynthesisInput(torch.nn.Module):
 
         # f . (A x + b) + phase = (f A) . x + (phase + f . b)
         phases = self.phases + (plane[:, :2, 2] @ self.freqs.t())  # [N, C]
-        freqs = self.freqs @ plane[:, :2, :2]                      # [N, C, 2]
+        freqs = self.freqs @ plane[:, :2, :2]  # [N, C, 2]
 
         # What a user transform makes finer than the samples can carry fades out.
         headroom = self.sampling_rate / 2 - self.bandwidth
@@ -389,22 +383,22 @@ class SynthesisLayer(torch.nn.Module):
     def __init__(
         self,
         w_dim: int,
-        is_torgb: bool,              # Last layer: no activation, no filters.
-        is_critically_sampled: bool, # Cutoff at the Nyquist rate: never a radial filter.
-        use_fp16: bool,              # Half precision on CUDA.
+        is_torgb: bool,  # Last layer: no activation, no filters.
+        is_critically_sampled: bool,  # Cutoff at the Nyquist rate: never a radial filter.
+        use_fp16: bool,  # Half precision on CUDA.
         in_channels: int,
         out_channels: int,
-        in_size: Any,                # Samples with margins: one number, or (width, height).
+        in_size: Any,  # Samples with margins: one number, or (width, height).
         out_size: Any,
-        in_sampling_rate: float,     # s
+        in_sampling_rate: float,  # s
         out_sampling_rate: float,
-        in_cutoff: float,            # f_c
+        in_cutoff: float,  # f_c
         out_cutoff: float,
-        in_half_width: float,        # f_h
+        in_half_width: float,  # f_h
         out_half_width: float,
         conv_kernel: int = 3,
-        filter_size: int = 6,        # n
-        lrelu_upsampling: int = 2,   # m
+        filter_size: int = 6,  # n
+        lrelu_upsampling: int = 2,  # m
         use_radial_filters: bool = False,
         conv_clamp: float | None = 256,
         magnitude_ema_beta: float = 0.999,
@@ -457,7 +451,7 @@ class SynthesisLayer(torch.nn.Module):
         force_fp32: bool = False,
         update_emas: bool = False,
     ) -> torch.Tensor:
-        """x [N, in_channels, in_height, in_width], w [N, w_dim] -> [N, out_channels, out_height, out_width]."""
+        """X [N, in_channels, in_height, in_width], w [N, w_dim] -> [N, out_channels, out_height, out_width]."""
         if noise_mode not in NOISE_MODES:
             raise ValueError(f'noise_mode must be one of {NOISE_MODES}, and is {noise_mode!r}')
         in_width, in_height = self.in_size.tolist()
@@ -492,17 +486,17 @@ class SynthesisNetwork(torch.nn.Module):
         w_dim: int,
         img_resolution: int,
         img_channels: int,
-        channel_base: int = 32768,              # Channels = channel_base / 2 / cutoff, ...
-        channel_max: int = 512,                 # ... but not more than this.
-        num_layers: int = 14,                   # N, without Fourier features and RGB.
-        num_critical: int = 2,                  # Layers at the end with f_c at the Nyquist rate.
-        first_cutoff: float = 2,                # f_c,0
-        first_stopband: float = 2**2.1,         # f_t,0
-        last_stopband_rel: float = 2**0.3,      # f_t,N in units of the last cutoff.
-        margin_size: int = 10,                  # Samples around the picture.
+        channel_base: int = 32768,  # Channels = channel_base / 2 / cutoff, ...
+        channel_max: int = 512,  # ... but not more than this.
+        num_layers: int = 14,  # N, without Fourier features and RGB.
+        num_critical: int = 2,  # Layers at the end with f_c at the Nyquist rate.
+        first_cutoff: float = 2,  # f_c,0
+        first_stopband: float = 2**2.1,  # f_t,0
+        last_stopband_rel: float = 2**0.3,  # f_t,N in units of the last cutoff.
+        margin_size: int = 10,  # Samples around the picture.
         output_scale: float = 0.25,
-        num_fp16_res: int = 4,                  # Half precision for the highest resolutions.
-        **layer_kwargs: Any,                    # For every SynthesisLayer.
+        num_fp16_res: int = 4,  # Half precision for the highest resolutions.
+        **layer_kwargs: Any,  # For every SynthesisLayer.
     ):
         super().__init__()
         self.num_layers, self.num_ws = num_layers, num_layers + 2
@@ -562,12 +556,12 @@ class Generator(torch.nn.Module):
     def __init__(
         self,
         z_dim: int,
-        c_dim: int,                  # 0 = no labels.
+        c_dim: int,  # 0 = no labels.
         w_dim: int,
         img_resolution: int,
         img_channels: int,
         mapping_kwargs: dict[str, Any] | None = None,
-        **synthesis_kwargs: Any,     # For SynthesisNetwork.
+        **synthesis_kwargs: Any,  # For SynthesisNetwork.
     ):
         super().__init__()
         self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
@@ -585,11 +579,6 @@ class Generator(torch.nn.Module):
         update_emas: bool = False,
         **synthesis_kwargs: Any,
     ) -> torch.Tensor:
-        """z [N, z_dim], c [N, c_dim] -> pictures [N, img_channels, img_resolution, img_resolution]."""
-        ws = self.mapping(
-            z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff, update_emas=update_emas
-        )
+        """Z [N, z_dim], c [N, c_dim] -> pictures [N, img_channels, img_resolution, img_resolution]."""
+        ws = self.mapping(z, c, truncation_psi=truncation_psi, truncation_cutoff=truncation_cutoff, update_emas=update_emas)
         return self.synthesis(ws, update_emas=update_emas, **synthesis_kwargs)
-
-
-#----------------------------------------------------------------------------

@@ -61,5 +61,5 @@ class TemporalCritic(torch.nn.Module):
                     torch.nn.init.zeros_(layer.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x [N, num_frames, num_features] -> scores [N]."""
+        """X [N, num_frames, num_features] -> scores [N]."""
         return self.TConv(self.E(x).transpose(1, 2)).squeeze(1)

@@ -22,7 +22,7 @@ WINDOW = 25
 def _windows(videos: Sequence[torch.Tensor], num_frames: int) -> Iterator[torch.Tensor]:
     """Windows [N, 25, C] of all videos at their beginning, in the middle and at the end."""
     for start in (0, (num_frames - WINDOW) // 2, num_frames - WINDOW):
-        yield torch.stack([video[start:start + WINDOW] for video in videos])
+        yield torch.stack([video[start : start + WINDOW] for video in videos])
 
 
 def _latent(opts: Any, metric: str, num_frames: int) -> dict[str, float]:

@@ -31,10 +31,16 @@ def _pictures(opts: Any, metric: str, num_frames: int) -> dict[str, float]:
     results = Drift(real, num_frames).compare(videos)
     colour = Drift([colour_statistics(points) for points in real], num_frames)
     found = colour.compare(colour_statistics(points) for points in videos)
-    return inputs.results({
-        **results, 'colour': found['drift'], 'colour_low': found['low'], 'colour_high': found['high'],
-        'colour_distance': found['distance'], 'colour_real_distance': found['real_distance'],
-    })
+    return inputs.results(
+        {
+            **results,
+            'colour': found['drift'],
+            'colour_low': found['low'],
+            'colour_high': found['high'],
+            'colour_distance': found['distance'],
+            'colour_real_distance': found['real_distance'],
+        }
+    )
 
 
 # Register with metrics.metric_main.register_metric, one a length.

@@ -19,23 +19,14 @@ import torch
 import dnnlib
 from metrics import metric_main
 from metrics.frechet import expected_bias, frechet_distance, mean_and_covariance
-from metrics.latent_windows import (
-    CodeSpace,
-    WindowSpace,
-    alternating_blocks,
-    cut_windows,
-    generate_coordinates,
-    window_starts,
-)
+from metrics.latent_windows import CodeSpace, WindowSpace, alternating_blocks, cut_windows, generate_coordinates, window_starts
 from networks.errors import InputError
 
-MAX_COMPONENTS = 32     # of a code
-MAX_DIMENSION = 64      # of a window
+MAX_COMPONENTS = 32  # of a code
+MAX_DIMENSION = 64  # of a window
 MIN_SEPARATE_WINDOWS = 8
 VIDEOS_AT_ONCE = 512
-BLOCK_WINDOWS = 4       # length of the blocks of the split halves, in windows
-
-# ----------------------------------------------------------------------------------------------------------------------
+BLOCK_WINDOWS = 4  # length of the blocks of the split halves, in windows
 
 
 class _View:
@@ -48,8 +39,7 @@ class _View:
         dimension: Components to keep.
     """
 
-    def __init__(self, windows: torch.Tensor, halves: Sequence[torch.Tensor], still: torch.Tensor,
-                 dimension: int) -> None:
+    def __init__(self, windows: torch.Tensor, halves: Sequence[torch.Tensor], still: torch.Tensor, dimension: int) -> None:
         self.space = WindowSpace(windows, dimension)
         self.real = mean_and_covariance(self.space.features(windows))
         self.constant = frechet_distance(*self.real, self.space.features(still)[0], np.zeros_like(self.real[1]))
@@ -87,30 +77,34 @@ class LatentFrechetDistance:
         InputError: too little footage for the dimension, or codes that are not finite.
     """
 
-    def __init__(self, real_clips: Sequence[np.ndarray], *, window: int = 25, max_windows: int = 2048,
-                 dimension: int | None = None) -> None:
+    def __init__(
+        self, real_clips: Sequence[np.ndarray], *, window: int = 25, max_windows: int = 2048, dimension: int | None = None
+    ) -> None:
         if window < 2:
             raise ValueError('a window has at least two frames, or there is no motion in it')
         lengths = [len(real_clips[index]) for index in range(len(real_clips))]
         separate = sum(length // window for length in lengths)
         needed = MIN_SEPARATE_WINDOWS if dimension is None else max(dimension + 1, MIN_SEPARATE_WINDOWS)
         if separate < needed:
-            raise InputError(f'the footage holds {separate} windows of {window} frames side by side, and a Frechet '
-                             f'distance in {needed - 1} dimensions needs at least {needed}; use more or longer clips')
+            raise InputError(
+                f'the footage holds {separate} windows of {window} frames side by side, and a Frechet '
+                f'distance in {needed - 1} dimensions needs at least {needed}; use more or longer clips'
+            )
         self.window = window
         self.space = CodeSpace(real_clips, MAX_COMPONENTS)
         coordinates = [self.space.project(real_clips[index]) for index in range(len(real_clips))]
         windows = cut_windows(coordinates, window_starts(lengths, window, max_windows), window)
-        halves = [cut_windows(clips, window_starts([len(clip) for clip in clips], window, max_windows), window)
-                  for clips in alternating_blocks(coordinates, BLOCK_WINDOWS * window)]
+        halves = [
+            cut_windows(clips, window_starts([len(clip) for clip in clips], window, max_windows), window)
+            for clips in alternating_blocks(coordinates, BLOCK_WINDOWS * window)
+        ]
         dimension = min(separate - 1, MAX_DIMENSION) if dimension is None else dimension
         # Coordinates count from the mean code, so a video that stands still there is zero everywhere.
         still = torch.zeros(1, window, self.space.num_components + 1)
         self._motion_unit = torch.diff(windows, dim=1).square().mean(dim=(0, 1)).sqrt().clamp(min=1e-6)
         self.views = {
             '': _View(windows, halves, still, dimension),
-            'motion_': _View(self._motion(windows), [self._motion(half) for half in halves], self._motion(still),
-                             dimension),
+            'motion_': _View(self._motion(windows), [self._motion(half) for half in halves], self._motion(still), dimension),
         }
         self.protocol = {
             'window_frames': window,
@@ -138,21 +132,25 @@ class LatentFrechetDistance:
             InputError: too few windows for the dimension, or codes that are not finite.
         """
         if coordinates.ndim != 3 or coordinates.shape[1:] != (self.window, self.space.num_components + 1):
-            raise ValueError(f'need windows [N, {self.window}, {self.space.num_components + 1}], '
-                             f'not {list(coordinates.shape)}')
+            raise ValueError(f'need windows [N, {self.window}, {self.space.num_components + 1}], not {list(coordinates.shape)}')
         finite = torch.isfinite(coordinates).flatten(1).all(dim=1)
         if not finite.all():
-            raise InputError(f'{int((~finite).sum())} of {len(finite)} generated windows hold numbers that are not '
-                             'finite (NaN or infinity); this snapshot is broken, take an earlier one')
+            raise InputError(
+                f'{int((~finite).sum())} of {len(finite)} generated windows hold numbers that are not '
+                'finite (NaN or infinity); this snapshot is broken, take an earlier one'
+            )
         dimension = self.protocol['dimension']
         if len(coordinates) <= dimension + 1:
-            raise InputError(f'{len(coordinates)} generated windows are too few for {dimension} dimensions; make at '
-                             f'least {dimension + 2}')
+            raise InputError(
+                f'{len(coordinates)} generated windows are too few for {dimension} dimensions; make at least {dimension + 2}'
+            )
         seen = {'': coordinates, 'motion_': self._motion(coordinates)}
-        results = {prefix + key: value for prefix, view in self.views.items()
-                   for key, value in view.compare(seen[prefix]).items()}
-        results['expected_bias'] = expected_bias(self.views[''].real[1], self.protocol['windows_real_side_by_side'],
-                                                 len(coordinates))
+        results = {
+            prefix + key: value for prefix, view in self.views.items() for key, value in view.compare(seen[prefix]).items()
+        }
+        results['expected_bias'] = expected_bias(
+            self.views[''].real[1], self.protocol['windows_real_side_by_side'], len(coordinates)
+        )
         return {**results, 'windows_fake': len(coordinates), **self.protocol}
 
     def compare_codes(self, windows: Any) -> dict[str, float]:
@@ -160,8 +158,9 @@ class LatentFrechetDistance:
         windows = torch.as_tensor(windows)
         return self.compare(self.space.project(windows.flatten(0, 1)).unflatten(0, windows.shape[:2]))
 
-    def compare_generator(self, generator: Any, *, num_videos: int = 2048, start: int = 0, first_seed: int = 0,
-                          progress: Any = None) -> dict[str, float]:
+    def compare_generator(
+        self, generator: Any, *, num_videos: int = 2048, start: int = 0, first_seed: int = 0, progress: Any = None
+    ) -> dict[str, float]:
         """Measure frames `start` to `start + window - 1` of the videos of seeds `first_seed` ... of a latent generator.
 
         Args:
@@ -174,15 +173,16 @@ class LatentFrechetDistance:
         seeds = range(first_seed, first_seed + num_videos)
         parts = []
         for begin in range(0, num_videos, VIDEOS_AT_ONCE):
-            batch = seeds[begin:begin + VIDEOS_AT_ONCE]
+            batch = seeds[begin : begin + VIDEOS_AT_ONCE]
             parts.append(generate_coordinates(generator, self.space, batch, start, self.window))
             if progress is not None:
                 progress.update(min(begin + VIDEOS_AT_ONCE, num_videos))
         return {**self.compare(torch.cat(parts)), 'start_frame': start, 'first_seed': first_seed}
 
 
-def latent_frechet_distance(real_clips: Sequence[np.ndarray], fake_windows: Any, *, max_windows: int = 2048,
-                            dimension: int | None = None) -> dict[str, float]:
+def latent_frechet_distance(
+    real_clips: Sequence[np.ndarray], fake_windows: Any, *, max_windows: int = 2048, dimension: int | None = None
+) -> dict[str, float]:
     """The distance between real clips, each [T, num_ws, w_dim], and generated windows [N, t, num_ws, w_dim].
 
     For one comparison; LatentFrechetDistance fits the real side once for many. Returns what its `compare` returns.
@@ -191,7 +191,7 @@ def latent_frechet_distance(real_clips: Sequence[np.ndarray], fake_windows: Any,
     return real.compare_codes(fake_windows)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # The metrics
 
 
@@ -211,13 +211,17 @@ class _Clips(Sequence):
 def _measure(opts: Any, name: str, start: int) -> dict[str, float]:
     """Results of one metric; `name` holds the distance, `name`_... what belongs to it."""
     if opts.G is None or not opts.dataset_kwargs:
-        raise InputError(f'{name} compares the codes of a snapshot with those that it was trained on, and here are none; give '
-                         'them with --network and --data, or take a metric that compares videos, such as fvd2048_25f')
+        raise InputError(
+            f'{name} compares the codes of a snapshot with those that it was trained on, and here are none; give '
+            'them with --network and --data, or take a metric that compares videos, such as fvd2048_25f'
+        )
     dataset = dnnlib.util.construct_class_by_name(**opts.dataset_kwargs)
     try:
         if (dataset.num_ws, dataset.w_dim) != (opts.G.num_ws, opts.G.w_dim):
-            raise InputError(f'the data set has codes of {dataset.num_ws} x {dataset.w_dim}, and the snapshot makes '
-                             f'{opts.G.num_ws} x {opts.G.w_dim}; measure against the data that it was trained on')
+            raise InputError(
+                f'the data set has codes of {dataset.num_ws} x {dataset.w_dim}, and the snapshot makes '
+                f'{opts.G.num_ws} x {opts.G.w_dim}; measure against the data that it was trained on'
+            )
         real = LatentFrechetDistance(_Clips(dataset))
     finally:
         dataset.close()

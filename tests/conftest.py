@@ -40,8 +40,15 @@ def tiny_generator(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     from networks import checkpoints, stylegan2
 
     torch.manual_seed(0)
-    G = stylegan2.Generator(z_dim=8, c_dim=0, w_dim=8, img_resolution=16, img_channels=3, mapping_kwargs={'num_layers': 2},
-                            synthesis_kwargs={'channel_base': 128, 'channel_max': 16})
+    G = stylegan2.Generator(
+        z_dim=8,
+        c_dim=0,
+        w_dim=8,
+        img_resolution=16,
+        img_channels=3,
+        mapping_kwargs={'num_layers': 2},
+        synthesis_kwargs={'channel_base': 128, 'channel_max': 16},
+    )
     path = tmp_path_factory.mktemp('tiny') / 'tiny-generator.pkl'
     checkpoints.save_module_pickle(str(path), {'G_ema': G.eval().requires_grad_(False)})
     return path

@@ -108,16 +108,18 @@ def other_convolution() -> TemporalCritic:
     return C
 
 
-@pytest.mark.parametrize('make', [lambda: make_critic(Doubled, num_features=4, num_frames=6), hooked, other_activation,
-                                  other_convolution])
+@pytest.mark.parametrize(
+    'make', [lambda: make_critic(Doubled, num_features=4, num_frames=6), hooked, other_activation, other_convolution]
+)
 def test_altered_critics_go_through_autograd(make):
     C = make()
     real, fake, mix = windows(C, 3)
     expected, gradients = by_definition(C, real, fake, mix, 10.0)
     torch.testing.assert_close(critic_gradients(C, real, fake, mix, 10.0), expected)
     found = [torch.zeros_like(p) if p.grad is None else p.grad for p in C.parameters()]
-    torch.testing.assert_close(found, [torch.zeros_like(p) if g is None else g
-                                       for p, g in zip(C.parameters(), gradients, strict=True)])
+    torch.testing.assert_close(
+        found, [torch.zeros_like(p) if g is None else g for p, g in zip(C.parameters(), gradients, strict=True)]
+    )
     x = real.clone().requires_grad_(True)
     torch.testing.assert_close(critic_scores_and_input_gradient(C, real)[1], torch.autograd.grad(C(x).sum(), x)[0])
 

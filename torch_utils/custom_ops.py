@@ -33,16 +33,17 @@ _WINDOWS_COMPILERS = 'Microsoft Visual Studio/*/*/VC/Tools/MSVC/*/bin/Hostx64/x6
 class PluginError(RuntimeError):
     """An extension cannot be had; the text is one line that says why."""
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Public functions.
 
 
 def get_plugin(
-    module_name:    str,                          # Name of the extension module.
-    sources:        Sequence[str],                # Source files, .cpp and .cu.
-    headers:        Sequence[str] | None = None,  # Files that the sources include; a change of one means a new build.
-    source_dir:     str | None = None,            # Folder that the names above are relative to.
-    **build_kwargs: Any,                          # Of torch.utils.cpp_extension.load, e.g. extra_cuda_cflags.
+    module_name: str,  # Name of the extension module.
+    sources: Sequence[str],  # Source files, .cpp and .cu.
+    headers: Sequence[str] | None = None,  # Files that the sources include; a change of one means a new build.
+    source_dir: str | None = None,  # Folder that the names above are relative to.
+    **build_kwargs: Any,  # Of torch.utils.cpp_extension.load, e.g. extra_cuda_cflags.
 ) -> Any:
     """Return the extension module, compiled if need be. Raises PluginError, at once if the same name failed before."""
     if verbosity not in ('none', 'brief', 'full'):
@@ -85,7 +86,7 @@ def get_plugin_if_possible(module_name: str, sources: Sequence[str], **kwargs: A
         return None
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # What a build needs.
 
 
@@ -96,6 +97,7 @@ def _environment() -> Iterator[None]:
     extra = [os.path.dirname(sys.executable)]
     if importlib.util.find_spec('ninja') is not None:
         import ninja
+
         extra.append(ninja.BIN_DIR)
     if os.name == 'nt' and shutil.which('cl') is None:
         roots = [os.environ[name] for name in ('ProgramFiles', 'ProgramFiles(x86)') if name in os.environ]
@@ -121,6 +123,7 @@ def _cuda_flags() -> list[str]:
     if torch.version.cuda is None:
         raise PluginError('this PyTorch was built without CUDA')
     from torch.utils import cpp_extension  # looks for CUDA when imported
+
     home = cpp_extension.CUDA_HOME
     nvcc = None if home is None else shutil.which('nvcc', path=os.path.join(home, 'bin'))
     if nvcc is None:
@@ -145,15 +148,17 @@ def _architecture_flags(wanted: set[tuple[int, int]], known: set[tuple[int, int]
     for capability in wanted:
         older = [each for each in known if each <= capability]
         if known and not older:
-            raise PluginError('this nvcc does not compile for a GPU of compute capability '
-                              f'{capability[0]}.{capability[1]} (install an older CUDA toolkit)')
+            raise PluginError(
+                'this nvcc does not compile for a GPU of compute capability '
+                f'{capability[0]}.{capability[1]} (install an older CUDA toolkit)'
+            )
         exact = not known or capability in known
         number = '{}{}'.format(*(capability if exact else max(older)))
         flags.add(f'-gencode=arch=compute_{number},code={"sm" if exact else "compute"}_{number}')
     return sorted(flags)
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # The build.
 
 
@@ -161,9 +166,18 @@ def _build(name: str, files: list[pathlib.Path], num_sources: int, build_kwargs:
     from torch.utils import cpp_extension
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu'
-    digest = hashlib.md5(repr([
-        torch.__version__, torch.version.cuda, platform.python_version(), os.environ.get('TORCH_CUDA_ARCH_LIST'),
-        sorted(build_kwargs.items())]).encode(), usedforsecurity=False)
+    digest = hashlib.md5(
+        repr(
+            [
+                torch.__version__,
+                torch.version.cuda,
+                platform.python_version(),
+                os.environ.get('TORCH_CUDA_ARCH_LIST'),
+                sorted(build_kwargs.items()),
+            ]
+        ).encode(),
+        usedforsecurity=False,
+    )
     for file in files:
         digest.update(file.name.encode() + b'\0' + file.read_bytes() + b'\0')
     root = os.environ.get('TORCH_EXTENSIONS_DIR') or cpp_extension.get_default_build_root()
@@ -181,8 +195,12 @@ def _build(name: str, files: list[pathlib.Path], num_sources: int, build_kwargs:
                 shutil.copyfile(file, folder / file.name)
         try:
             return cpp_extension.load(
-                name=name, build_directory=str(folder), verbose=verbosity == 'full',
-                sources=[str(folder / file.name) for file in files[:num_sources]], **build_kwargs)
+                name=name,
+                build_directory=str(folder),
+                verbose=verbosity == 'full',
+                sources=[str(folder / file.name) for file in files[:num_sources]],
+                **build_kwargs,
+            )
         except (RuntimeError, OSError, ImportError, subprocess.SubprocessError) as error:
             report = folder / 'error.txt'
             report.write_text(str(error), encoding='utf-8')
@@ -202,6 +220,7 @@ def _lock(path: pathlib.Path) -> Iterator[None]:
     with open(path, 'a+b') as file:
         if os.name == 'nt':
             import msvcrt
+
             while True:
                 try:
                     file.seek(0)
@@ -211,5 +230,6 @@ def _lock(path: pathlib.Path) -> Iterator[None]:
                     time.sleep(0.2)
         else:
             import fcntl
+
             fcntl.flock(file, fcntl.LOCK_EX)
         yield  # closing the file gives the lock back

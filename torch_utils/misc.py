@@ -14,7 +14,7 @@ import torch
 
 Function = TypeVar('Function', bound=Callable[..., Any])
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Tensors.
 
 
@@ -32,7 +32,9 @@ def constant(
     """
     array = np.asarray(value)
     return _cached_constant(
-        array.tobytes(), array.dtype.str, array.shape,
+        array.tobytes(),
+        array.dtype.str,
+        array.shape,
         None if shape is None else tuple(int(size) for size in shape),
         torch.get_default_dtype() if dtype is None else dtype,
         str(torch.device('cpu') if device is None else torch.device(device)),
@@ -85,14 +87,16 @@ def assert_shape(tensor: torch.Tensor, ref_shape: Sequence[int | torch.Tensor | 
 
 def profiled_function(fn: Function) -> Function:
     """Decorator: the function appears under its own name in PyTorch's profiler."""
+
     @functools.wraps(fn)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         with torch.autograd.profiler.record_function(fn.__name__):
             return fn(*args, **kwargs)
+
     return wrapper  # type: ignore[return-value]
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Data loading.
 
 
@@ -106,12 +110,12 @@ class InfiniteSampler(torch.utils.data.Sampler):
 
     def __init__(
         self,
-        dataset: Any,               # Anything with a length.
-        rank: int = 0,              # Which share of the stream to yield, 0 ... num_replicas-1.
-        num_replicas: int = 1,      # Into how many shares the stream is dealt.
-        shuffle: bool = True,       # False = in order, again and again.
-        seed: int = 0,              # The order is a function of the seed; all ranks need the same.
-        window_size: float = 0.5,   # Length of the window as a share of the data set, in [0, 1].
+        dataset: Any,  # Anything with a length.
+        rank: int = 0,  # Which share of the stream to yield, 0 ... num_replicas-1.
+        num_replicas: int = 1,  # Into how many shares the stream is dealt.
+        shuffle: bool = True,  # False = in order, again and again.
+        seed: int = 0,  # The order is a function of the seed; all ranks need the same.
+        window_size: float = 0.5,  # Length of the window as a share of the data set, in [0, 1].
     ) -> None:
         super().__init__()
         if len(dataset) < 1:
@@ -143,7 +147,7 @@ class InfiniteSampler(torch.utils.data.Sampler):
             turn = (turn + 1) % self.num_replicas
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Parameters and buffers.
 
 
@@ -157,9 +161,7 @@ def params_and_buffers(module: torch.nn.Module) -> list[torch.Tensor]:
     return [tensor for _, tensor in named_params_and_buffers(module)]
 
 
-def copy_params_and_buffers(
-    src_module: torch.nn.Module, dst_module: torch.nn.Module, require_all: bool = False
-) -> None:
+def copy_params_and_buffers(src_module: torch.nn.Module, dst_module: torch.nn.Module, require_all: bool = False) -> None:
     """Copy what has the same name in both modules; `requires_grad` of the destination stays.
 
     Raises KeyError if `require_all` and the source lacks a name of the destination.
@@ -174,7 +176,7 @@ def copy_params_and_buffers(
             target[name].copy_(source[name].detach())
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Several ranks.
 
 
@@ -208,7 +210,7 @@ def check_ddp_consistency(module: torch.nn.Module, ignore_regex: str | None = No
         raise AssertionError(f'not the same on all ranks: {", ".join(names)}')
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Summary.
 
 
@@ -248,10 +250,12 @@ def print_module_summary(
     counted: set[int] = set()
     rows: list[tuple[str, int, int, list[str], list[str]]] = []
     for submodule, tensors in calls:
+
         def fresh(items: Iterator[torch.Tensor] | list[torch.Tensor]) -> list[torch.Tensor]:
             new = [item for item in items if id(item) not in counted]
             counted.update(map(id, new))
             return new
+
         parameters = sum(item.numel() for item in fresh(submodule.parameters()))
         buffers = sum(item.numel() for item in fresh(submodule.buffers()))
         if skip_redundant and not parameters and not buffers and not fresh(tensors):

@@ -37,7 +37,7 @@ _decorated: set[type] = set()
 
 Class = TypeVar('Class', bound=type)
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Decorator.
 
 
@@ -78,8 +78,9 @@ def persistent_class(orig_class: Class) -> Class:
 
         def __reduce__(self) -> tuple[Any, ...]:
             if '.' in orig_class.__qualname__:
-                raise pickle.PicklingError(f'{orig_class.__qualname__}: only classes at the top level of a module can '
-                                           'be found again in its source text')
+                raise pickle.PicklingError(
+                    f'{orig_class.__qualname__}: only classes at the top level of a module can be found again in its source text'
+                )
             state = _state(self)
             _check_pickleable(self, state)
             return _reconstruct_persistent_obj, (_meta(self, state),)
@@ -108,7 +109,7 @@ def import_hook(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return hook
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Writing.
 
 
@@ -129,11 +130,11 @@ def _state(obj: Any) -> dict[str, Any]:
 
 def _meta(obj: Any, state: dict[str, Any]) -> dict[str, Any]:
     return {
-        'type':       'class',
-        'version':    _version,
+        'type': 'class',
+        'version': _version,
         'module_src': obj._orig_module_src,
         'class_name': obj._orig_class_name,
-        'state':      state,
+        'state': state,
     }
 
 
@@ -151,10 +152,11 @@ def _check_pickleable(owner: Any, content: Any) -> None:
         _DryRun(io.BytesIO(), protocol=pickle.HIGHEST_PROTOCOL).dump(content)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         raise pickle.PicklingError(
-            f'{type(owner).__name__}: an argument or attribute of it cannot be pickled ({error})') from error
+            f'{type(owner).__name__}: an argument or attribute of it cannot be pickled ({error})'
+        ) from error
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Reading.
 
 
@@ -164,7 +166,8 @@ def _reconstruct_persistent_obj(meta: Any) -> Any:
     meta = functools.reduce(_apply_hook, _import_hooks, described)
     if meta.type != 'class' or meta.version != _version:
         raise pickle.UnpicklingError(
-            f'this pickle holds a persistent {meta.type} of version {meta.version}, known is class, {_version}')
+            f'this pickle holds a persistent {meta.type} of version {meta.version}, known is class, {_version}'
+        )
     module = _module_from_source(meta.module_src)
     if meta.class_name not in vars(module):
         raise pickle.UnpicklingError(f'the source text in the pickle does not define the class {meta.class_name}')

@@ -19,13 +19,13 @@ import torch
 import dnnlib
 
 _rank = 0
-_sync_device: torch.device | None = None                    # None = there is one rank only.
+_sync_device: torch.device | None = None  # None = there is one rank only.
 _sync_called = False
 _pending: dict[str, dict[torch.device, torch.Tensor]] = {}  # Name -> device -> moments since the last exchange.
-_known_names: dict[str, None] = {}                          # Names that any rank has reported, in order.
+_known_names: dict[str, None] = {}  # Names that any rank has reported, in order.
 _collectors: weakref.WeakSet[Collector] = weakref.WeakSet()
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Reporting.
 
 
@@ -73,7 +73,7 @@ def _join(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.stack([n, mean, a[..., 2] + b[..., 2] + d.square() * n_a * share], dim=-1)
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Collecting.
 
 
@@ -82,13 +82,13 @@ class Collector:
 
     def __init__(
         self,
-        regex: str = '.*',           # Names to collect; must match in full.
+        regex: str = '.*',  # Names to collect; must match in full.
         keep_previous: bool = True,  # Keep the old value of a name that got no new ones; False = forget it.
     ) -> None:
         self._regex = re.compile(regex)
         self._keep_previous = keep_previous
         self._incoming: dict[str, torch.Tensor] = {}  # Moments since the last update.
-        self._moments: dict[str, torch.Tensor] = {}   # Moments of the last interval.
+        self._moments: dict[str, torch.Tensor] = {}  # Moments of the last interval.
         _exchange()  # what was reported before does not count
         _collectors.add(self)
 
@@ -120,7 +120,8 @@ class Collector:
         """Return {name: {num, mean, std}}."""
         columns = {'num': self.num, 'mean': self.mean, 'std': self.std}
         return dnnlib.EasyDict(
-            (name, dnnlib.EasyDict((key, value(name)) for key, value in columns.items())) for name in self.names())
+            (name, dnnlib.EasyDict((key, value(name)) for key, value in columns.items())) for name in self.names()
+        )
 
     def __getitem__(self, name: str) -> float:
         """The mean: `collector[name]`."""

@@ -20,8 +20,10 @@ from networks.errors import InputError
 def read_values(run_dir: str, metric: str) -> dict[str, float]:
     """Snapshot -> value of a metric, from metric-METRIC.jsonl; only snapshots that are there, and values that are numbers."""
     values: dict[str, float] = {}
-    with contextlib.suppress(FileNotFoundError), \
-            open(os.path.join(run_dir, f'metric-{metric}.jsonl'), encoding='utf-8', errors='replace') as file:
+    with (
+        contextlib.suppress(FileNotFoundError),
+        open(os.path.join(run_dir, f'metric-{metric}.jsonl'), encoding='utf-8', errors='replace') as file,
+    ):
         for text in file:
             with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that a power cut left half-written
                 line = json.loads(text)
@@ -38,8 +40,13 @@ def mark_best(run_dir: str, metric: str) -> dict[str, Any] | None:
         return None
     best = best_of(metric)
     snapshot = min(sorted(values), key=lambda name: badness(values[name], best))
-    record = {'metric': metric, 'snapshot_pkl': snapshot, 'value': values[snapshot], 'best_is': best,
-              'snapshots_measured': len(values)}
+    record = {
+        'metric': metric,
+        'snapshot_pkl': snapshot,
+        'value': values[snapshot],
+        'best_is': best,
+        'snapshots_measured': len(values),
+    }
     path = os.path.join(run_dir, f'best-{metric}.json')
     temporary = f'{path}.tmp'
     try:
@@ -67,19 +74,24 @@ def find_snapshot(network: str) -> tuple[str, str]:
     if not os.path.isdir(network):
         return network, ''
     asked: list[str] = []
-    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError), \
-            open(os.path.join(network, 'training_options.json'), encoding='utf-8') as file:
+    with (
+        contextlib.suppress(OSError, ValueError, TypeError, AttributeError),
+        open(os.path.join(network, 'training_options.json'), encoding='utf-8') as file,
+    ):
         asked = [str(name) for name in json.load(file).get('metrics') or []]
     measured = sorted(match[1] for name in os.listdir(network) if (match := re.fullmatch(r'best-(.+)\.json', name)))
     for metric in dict.fromkeys([*asked, *measured]):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError), \
-                open(os.path.join(network, f'best-{metric}.json'), encoding='utf-8') as file:
+        with (
+            contextlib.suppress(OSError, ValueError, KeyError, TypeError),
+            open(os.path.join(network, f'best-{metric}.json'), encoding='utf-8') as file,
+        ):
             record = json.load(file)
             path = os.path.join(network, os.path.basename(record['snapshot_pkl']))
             if os.path.isfile(path):
                 return path, f'best of {record["snapshots_measured"]} by {metric}, {record["value"]:.4g}'
-    snapshots = sorted((int(match[1]), name) for name in os.listdir(network)
-                       if (match := re.fullmatch(r'network-snapshot-(\d+)\.pkl', name)))
+    snapshots = sorted(
+        (int(match[1]), name) for name in os.listdir(network) if (match := re.fullmatch(r'network-snapshot-(\d+)\.pkl', name))
+    )
     if not snapshots:
         raise InputError(f'{network} holds no network-snapshot-*.pkl; give a snapshot or the folder of a training run')
     return os.path.join(network, snapshots[-1][1]), 'the last one; no metrics were computed in this run'

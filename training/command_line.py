@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 Function = TypeVar('Function', bound=Callable[..., Any])
 
-EXIT_MISTAKE = 2        # what click itself uses for a wrong option
+EXIT_MISTAKE = 2  # what click itself uses for a wrong option
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
-EXIT_TERMINATED = 143   # 128 + SIGTERM
-MAX_SEED = 2 ** 32 - 1  # np.random.RandomState takes no larger one
-MAX_SEEDS = 1_000_000   # a longer list is a slip of the keyboard
+EXIT_TERMINATED = 143  # 128 + SIGTERM
+MAX_SEED = 2**32 - 1  # np.random.RandomState takes no larger one
+MAX_SEEDS = 1_000_000  # a longer list is a slip of the keyboard
 OUR_PACKAGES = {'dnnlib', 'torch_utils', 'metrics', 'networks', 'plugins', 'training', 'demo'}
 
 INTERRUPTED = 'interrupted; run the same command again to go on'
@@ -40,7 +40,7 @@ INTERRUPTED = 'interrupted; run the same command again to go on'
 SPIN_COUNT = 1000
 THREAD_SETTINGS = ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY', 'OMP_NUM_THREADS')
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Errors
 
 
@@ -152,8 +152,9 @@ def clear_errors(function: Function | None = None, *, interrupted: str = INTERRU
         except ModuleNotFoundError as error:
             if (error.name or '').split('.')[0] in OUR_PACKAGES:
                 raise
-            raise UserMistake(f'the Python package {error.name!r} is not installed; pip install -r requirements.txt '
-                              'installs all that is needed') from error
+            raise UserMistake(
+                f'the Python package {error.name!r} is not installed; pip install -r requirements.txt installs all that is needed'
+            ) from error
         except (MemoryError, RuntimeError) as error:
             sentence = describe_memory_error(error) or describe_torch_write_error(error)
             if sentence is None:
@@ -166,8 +167,14 @@ def clear_errors(function: Function | None = None, *, interrupted: str = INTERRU
 class _ClearMain(click.Command):
     """A click command whose own errors are one sentence as well: no usage block, always exit code 2."""
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None,  # type: ignore[override]
-             complete_var: str | None = None, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,  # type: ignore[override]
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
         share_cores()
         try:
             result = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
@@ -199,11 +206,7 @@ class ClearGroup(_ClearMain, click.Group):
     command_class = ClearCommand
 
 
-CONTEXT_SETTINGS: dict[str, Any] = {
-    'max_content_width': 120,
-    'help_option_names': ['-h', '--help'],
-    'show_default': True,
-}
+CONTEXT_SETTINGS: dict[str, Any] = {'max_content_width': 120, 'help_option_names': ['-h', '--help'], 'show_default': True}
 
 
 def command(**kwargs: Any) -> Callable[[Callable[..., Any]], click.Command]:
@@ -216,7 +219,7 @@ def command_group(**kwargs: Any) -> Callable[[Callable[..., Any]], ClearGroup]:
     return click.group(cls=ClearGroup, context_settings=CONTEXT_SETTINGS, no_args_is_help=False, **kwargs)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Option types
 
 
@@ -279,8 +282,9 @@ class _Parsed(click.ParamType):
 
 
 SEEDS = _Parsed('seeds', parse_seeds)  # '0,1,4-6' -> list[int]
-SIZE = _Parsed('WxH', parse_size)      # '4x2' -> (width, height)
+SIZE = _Parsed('WxH', parse_size)  # '4x2' -> (width, height)
 NAMES = _Parsed('a,b,c', parse_names)  # 'a,b' -> list[str], 'none' -> []
+
 
 class FloatRange(click.FloatRange):
     """click's range of numbers, without nan and infinity, which compare as if they lay inside of some ranges."""
@@ -318,7 +322,7 @@ def choose_device(name: str = 'auto') -> 'torch.device':
     return device
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Words and progress on standard error
 
 
@@ -345,8 +349,15 @@ class _ProgressLines(tqdm):
         super().close()
 
 
-def progress(*, total: float | None, description: str, unit: str = 'frame', initial: float = 0,
-             every_seconds: float = 10.0, file: IO[str] | None = None) -> tqdm:
+def progress(
+    *,
+    total: float | None,
+    description: str,
+    unit: str = 'frame',
+    initial: float = 0,
+    every_seconds: float = 10.0,
+    file: IO[str] | None = None,
+) -> tqdm:
     """Show how far a long work is and how long it will still take, on standard error.
 
     A terminal gets a bar; anything else (a log, a pipe) gets one line every `every_seconds` seconds. Use it as a
@@ -367,11 +378,20 @@ def progress(*, total: float | None, description: str, unit: str = 'frame', init
         line = '{desc}: {n_fmt} {unit}s in {elapsed}, {rate_fmt}'
     else:
         line = '{desc}: {n_fmt} of {total_fmt} {unit}s ({percentage:.0f}%), {elapsed} gone, {remaining} left'
-    return _ProgressLines(total=total, desc=description, unit=unit, initial=initial, file=stream, bar_format=line,
-                          mininterval=every_seconds, miniters=1, delay=every_seconds)
+    return _ProgressLines(
+        total=total,
+        desc=description,
+        unit=unit,
+        initial=initial,
+        file=stream,
+        bar_format=line,
+        mininterval=every_seconds,
+        miniters=1,
+        delay=every_seconds,
+    )
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Checks before long work
 
 
@@ -396,8 +416,10 @@ def require_free_space(path: str | os.PathLike[str], num_bytes: float, purpose: 
     """
     free = shutil.disk_usage(existing_parent(path)).free
     if free < num_bytes:
-        raise UserMistake(f'{purpose}: about {format_bytes(num_bytes)} are needed, but {format_bytes(free)} are free at '
-                          f'{os.fspath(path)!r}; free some space or choose another place')
+        raise UserMistake(
+            f'{purpose}: about {format_bytes(num_bytes)} are needed, but {format_bytes(free)} are free at '
+            f'{os.fspath(path)!r}; free some space or choose another place'
+        )
 
 
 def format_bytes(num_bytes: float) -> str:
@@ -406,7 +428,7 @@ def format_bytes(num_bytes: float) -> str:
         return f'{num_bytes:.0f} bytes'
     units = ('KiB', 'MiB', 'GiB', 'TiB')
     exponent = min(int(math.log(num_bytes, 1024)), len(units))
-    return f'{num_bytes / 1024 ** exponent:.1f} {units[exponent - 1]}'
+    return f'{num_bytes / 1024**exponent:.1f} {units[exponent - 1]}'
 
 
 def require_folder(path: str | os.PathLike[str]) -> str:

@@ -34,8 +34,9 @@ from training.temporal_loss import gradient_penalty
 _KERNEL, _STRIDE, _PADDING = 5, 2, 2
 
 
-def critic_gradients(C: torch.nn.Module, real: torch.Tensor, fake: torch.Tensor, mix: torch.Tensor,
-                     lambda_gp: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def critic_gradients(
+    C: torch.nn.Module, real: torch.Tensor, fake: torch.Tensor, mix: torch.Tensor, lambda_gp: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Put the gradients of  E[C(fake)] - E[C(real)] + lambda_gp E[L_GP]  into `.grad` of C's parameters, in the place of others.
 
     Args:
@@ -58,7 +59,7 @@ def critic_gradients(C: torch.nn.Module, real: torch.Tensor, fake: torch.Tensor,
 
 
 def critic_scores_and_input_gradient(C: torch.nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """x [N, frames, num_features] -> (scores [N], gradient of each sample's score [N, frames, num_features]), without graph."""
+    """X [N, frames, num_features] -> (scores [N], gradient of each sample's score [N, frames, num_features]), without graph."""
     layers = _layers(C)
     if layers is None:
         with torch.enable_grad():
@@ -94,8 +95,9 @@ def critic_scores(C: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     return _Scores.apply(x, C)
 
 
-def _by_autograd(C: torch.nn.Module, real: torch.Tensor, fake: torch.Tensor, mix: torch.Tensor,
-                 lambda_gp: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _by_autograd(
+    C: torch.nn.Module, real: torch.Tensor, fake: torch.Tensor, mix: torch.Tensor, lambda_gp: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     with torch.enable_grad():
         real, fake = real.detach(), fake.detach()
         scores_real, scores_fake = C(torch.cat([real, fake])).split(len(real))
@@ -112,7 +114,7 @@ def _by_autograd(C: torch.nn.Module, real: torch.Tensor, fake: torch.Tensor, mix
 
 @dataclasses.dataclass(frozen=True)
 class _Layers:
-    embedding: list[tuple[torch.nn.Linear, float]]     # with the slopes of what follows
+    embedding: list[tuple[torch.nn.Linear, float]]  # with the slopes of what follows
     convolutions: list[tuple[torch.nn.Conv1d, float]]
     last: torch.nn.Linear
 
@@ -136,8 +138,11 @@ def _layers(C: torch.nn.Module) -> _Layers | None:
         return None
     if any(type(layer) is not torch.nn.Linear for layer, _ in embedding) or not all(_is_ours(layer) for layer, _ in temporal):
         return None
-    if any(parameter is None for layer in [*(layer for layer, _ in embedding + temporal), last]
-           for parameter in (layer.weight, layer.bias)):
+    if any(
+        parameter is None
+        for layer in [*(layer for layer, _ in embedding + temporal), last]
+        for parameter in (layer.weight, layer.bias)
+    ):
         return None
     return _Layers(embedding, temporal, last)
 
@@ -152,8 +157,12 @@ def _pairs(modules: list[torch.nn.Module]) -> list[tuple[Any, float]] | None:
 
 
 def _is_ours(layer: torch.nn.Module) -> bool:
-    return type(layer) is torch.nn.Conv1d and layer.padding_mode == 'zeros' and layer.groups == 1 and \
-        (layer.kernel_size, layer.stride, layer.padding, layer.dilation) == ((_KERNEL,), (_STRIDE,), (_PADDING,), (1,))
+    return (
+        type(layer) is torch.nn.Conv1d
+        and layer.padding_mode == 'zeros'
+        and layer.groups == 1
+        and (layer.kernel_size, layer.stride, layer.padding, layer.dilation) == ((_KERNEL,), (_STRIDE,), (_PADDING,), (1,))
+    )
 
 
 def _has_hooks(module: torch.nn.Module) -> bool:
@@ -206,8 +215,14 @@ class _Native:
         widths = [layer.weight.shape[0] for layer in layers.modules[:-1]]
         create = getattr(library, f'critic_create_{name}')
         create.restype = ctypes.c_void_p
-        handle = create(features, length, len(layers.embedding), len(widths), (ctypes.c_int * len(widths))(*widths),
-                        (ctypes.c_double * len(slopes))(*slopes))
+        handle = create(
+            features,
+            length,
+            len(layers.embedding),
+            len(widths),
+            (ctypes.c_int * len(widths))(*widths),
+            (ctypes.c_double * len(slopes))(*slopes),
+        )
         self.handle = ctypes.c_void_p(handle)
         weakref.finalize(self, getattr(library, f'critic_destroy_{name}'), self.handle)
         self._update = getattr(library, f'critic_update_{name}')
@@ -216,17 +231,27 @@ class _Native:
     def _parameters(self) -> list[torch.Tensor]:
         return [parameter.contiguous() for layer in self.layers for parameter in (layer.weight, layer.bias)]
 
-    def update(self, real: torch.Tensor, fake: torch.Tensor, mix: torch.Tensor,
-               lambda_gp: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def update(
+        self, real: torch.Tensor, fake: torch.Tensor, mix: torch.Tensor, lambda_gp: float
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """See critic_gradients()."""
         batch = len(real)
         real, fake, mix = real.contiguous(), fake.contiguous(), mix.contiguous()
         parameters = self._parameters()
         gradients = [_gradient(parameter) for layer in self.layers for parameter in (layer.weight, layer.bias)]
         scores, penalty = real.new_empty(2, batch), real.new_empty(batch)
-        self._update(self.handle, native_code.pointers(parameters), native_code.pointers(gradients), native_code.pointer(real),
-                     native_code.pointer(fake), native_code.pointer(mix), batch, ctypes.c_double(lambda_gp),
-                     native_code.pointer(scores), native_code.pointer(penalty))
+        self._update(
+            self.handle,
+            native_code.pointers(parameters),
+            native_code.pointers(gradients),
+            native_code.pointer(real),
+            native_code.pointer(fake),
+            native_code.pointer(mix),
+            batch,
+            ctypes.c_double(lambda_gp),
+            native_code.pointer(scores),
+            native_code.pointer(penalty),
+        )
         return scores[0], scores[1], penalty
 
     def scores_and_input_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -234,8 +259,14 @@ class _Native:
         x = x.contiguous()
         parameters = self._parameters()
         scores, gradient = x.new_empty(len(x)), torch.empty_like(x)
-        self._input_gradient(self.handle, native_code.pointers(parameters), native_code.pointer(x), len(x),
-                             native_code.pointer(scores), native_code.pointer(gradient))
+        self._input_gradient(
+            self.handle,
+            native_code.pointers(parameters),
+            native_code.pointer(x),
+            len(x),
+            native_code.pointer(scores),
+            native_code.pointer(gradient),
+        )
         return scores, gradient
 
 
@@ -263,7 +294,7 @@ class _Frames:
         self.inputs, self.outputs = layer.in_features, layer.out_features
         self.z = like.new_empty(count * length, self.outputs)
         self.delta = like.new_empty(count, length, self.outputs)  # m_l * r_l
-        self.back = like.new_empty(count * length, self.inputs)   # r_{l-1}
+        self.back = like.new_empty(count * length, self.inputs)  # r_{l-1}
 
     def weight(self) -> torch.Tensor:
         return self.layer.weight
@@ -280,7 +311,7 @@ class _Frames:
 
     def transposed(self, samples: slice) -> torch.Tensor:
         """W^T delta of these samples, [samples, length, inputs]."""
-        back = self.back[samples.start * self.length:samples.stop * self.length]
+        back = self.back[samples.start * self.length : samples.stop * self.length]
         torch.mm(self.delta[samples].view(-1, self.outputs), self.layer.weight, out=back)
         return back.view(-1, self.length, self.inputs)
 
@@ -325,7 +356,7 @@ class _Convolution:
         padded = x[samples]
         columns = self.columns[samples]
         columns.copy_(padded.as_strided(columns.shape, (padded.stride(0), _STRIDE * self.inputs, 1), padded.storage_offset()))
-        z, flat = self.z[samples.start * self.length:samples.stop * self.length], columns.view(-1, _KERNEL * self.inputs)
+        z, flat = self.z[samples.start * self.length : samples.stop * self.length], columns.view(-1, _KERNEL * self.inputs)
         if bias:
             torch.addmm(_there(self.layer.bias), flat, self.forward_weight, out=z)
         else:
@@ -336,15 +367,15 @@ class _Convolution:
         """W^T delta of these samples, [samples, input_length, inputs]."""
         delta, rows = self.padded_delta[samples], self.rows[samples]
         rows.copy_(delta.as_strided(rows.shape, (delta.stride(0), self.outputs, 1), delta.storage_offset()))
-        back = self.back[samples.start * self.length:samples.stop * self.length]
+        back = self.back[samples.start * self.length : samples.stop * self.length]
         torch.mm(rows.view(-1, 3 * self.outputs), self.backward_weight.view(3 * self.outputs, -1), out=back)
-        return back.view(-1, 2 * self.length, self.inputs)[:, :self.input_length]
+        return back.view(-1, 2 * self.length, self.inputs)[:, : self.input_length]
 
     def input_buffer(self) -> torch.Tensor:
         return self.z.new_zeros(self.count, 2 * self.length + 3, self.inputs)
 
     def input_view(self, x: torch.Tensor) -> torch.Tensor:
-        return x[:, _PADDING:_PADDING + self.input_length]
+        return x[:, _PADDING : _PADDING + self.input_length]
 
     def weight_gradient(self, x: torch.Tensor, out: torch.Tensor) -> None:
         columns = self.columns.view(-1, _KERNEL * self.inputs)
@@ -400,18 +431,19 @@ class _Workspace:
         self._backward(self.top.new_full((self.count,), weight))
         return self.layers[0].transposed(slice(0, self.count)).clone()
 
-    def update(self, real: torch.Tensor, fake: torch.Tensor, mix: torch.Tensor,
-               lambda_gp: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def update(
+        self, real: torch.Tensor, fake: torch.Tensor, mix: torch.Tensor, lambda_gp: float
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """See critic_gradients()."""
         batch = len(real)
         mixed = slice(2 * batch, 3 * batch)
         self.input[:batch].copy_(real)
-        self.input[batch:2 * batch].copy_(fake)
+        self.input[batch : 2 * batch].copy_(fake)
         torch.lerp(real, fake, mix.view(-1, 1, 1), out=self.input[mixed])
         scores = self.forward(self.input)
         weights = self.top.new_empty(3 * batch)
         weights[:batch] = -1 / batch
-        weights[batch:2 * batch] = 1 / batch
+        weights[batch : 2 * batch] = 1 / batch
         weights[mixed] = 1  # r_l itself
         self._backward(weights)
         gradient = self.layers[0].transposed(mixed)
@@ -425,7 +457,7 @@ class _Workspace:
             u = layer.product(a, mixed, bias=False)
             torch.ops.aten.leaky_relu_backward(u, view[mixed], layer.slope, True, grad_input=view[mixed])
         self._fill_gradients(weights, 2 * batch)
-        return scores[:batch], scores[batch:2 * batch], penalty
+        return scores[:batch], scores[batch : 2 * batch], penalty
 
     def _fill_gradients(self, weights: torch.Tensor, biased: int) -> None:
         """Weight gradients out of delta and the activations; the first `biased` samples have a part in those of the biases."""

@@ -20,7 +20,7 @@ import torch
 from networks.errors import InputError
 from training.latents.dataset import LatentDataset
 
-SHORT_FOOTAGE = 60.0         # seconds
+SHORT_FOOTAGE = 60.0  # seconds
 MAX_FRAMES_FOR_BASIS = 4096  # evenly spread over the data set; their Gram matrix is what is decomposed
 
 
@@ -52,8 +52,9 @@ class LatentSpace:
         return flat / self.scale if self.projection is None else flat @ self.projection
 
 
-def fit_latent_space(dataset: LatentDataset, *, variance: float = 0.99, max_components: int = 512,
-                     whitening: float = 0.5, full: bool = False) -> LatentSpace:
+def fit_latent_space(
+    dataset: LatentDataset, *, variance: float = 0.99, max_components: int = 512, whitening: float = 0.5, full: bool = False
+) -> LatentSpace:
     """Find mean, principal directions and scales of a data set's codes.
 
     Args:
@@ -68,8 +69,12 @@ def fit_latent_space(dataset: LatentDataset, *, variance: float = 0.99, max_comp
     """
     num_frames = sum(clip.num_frames for clip in dataset.clips)
     stride = max(1, -(-num_frames // MAX_FRAMES_FOR_BASIS))
-    frames = torch.cat([torch.as_tensor(np.ascontiguousarray(dataset.load_clip(index)[::stride])).flatten(1).double()
-                        for index in range(len(dataset.clips))])
+    frames = torch.cat(
+        [
+            torch.as_tensor(np.ascontiguousarray(dataset.load_clip(index)[::stride])).flatten(1).double()
+            for index in range(len(dataset.clips))
+        ]
+    )
     mean = frames.mean(dim=0)
     centred = frames - mean
     # Principal directions from the smaller of the two matrices, in float64: X^T X v = lambda v or X X^T u = lambda u.
@@ -78,8 +83,9 @@ def fit_latent_space(dataset: LatentDataset, *, variance: float = 0.99, max_comp
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
     total = float(values.sum())
     if not total > 1e-12 * max(1.0, float(mean.square().sum())) * len(frames):
-        raise InputError(f'{dataset.path}: all codes are the same, so there is no motion to learn; '
-                         'use footage in which the subject moves')
+        raise InputError(
+            f'{dataset.path}: all codes are the same, so there is no motion to learn; use footage in which the subject moves'
+        )
     if full:
         scale = (total / len(frames) / len(mean)) ** 0.5
         return LatentSpace(mean.float(), None, None, scale, 1.0)
@@ -90,8 +96,13 @@ def fit_latent_space(dataset: LatentDataset, *, variance: float = 0.99, max_comp
     directions = vectors[:, :count] if tall else centred.t() @ vectors[:, :count] / values[:count].sqrt()
     scales = variances ** (whitening / 2)
     scales = scales * ((variances / scales.square()).mean().sqrt())  # mean square of a coordinate: 1
-    return LatentSpace(mean=mean.float(), basis=(directions * scales).t().float().contiguous(),
-                       projection=(directions / scales).float().contiguous(), scale=1.0, explained=float(held[count - 1]))
+    return LatentSpace(
+        mean=mean.float(),
+        basis=(directions * scales).t().float().contiguous(),
+        projection=(directions / scales).float().contiguous(),
+        scale=1.0,
+        explained=float(held[count - 1]),
+    )
 
 
 def default_reversal(dataset: LatentDataset) -> float:
@@ -116,22 +127,27 @@ class Windows:
         InputError: Every clip is shorter than a window.
     """
 
-    def __init__(self, dataset: LatentDataset, space: LatentSpace, num_frames: int,
-                 device: torch.device | str = 'cpu') -> None:
+    def __init__(self, dataset: LatentDataset, space: LatentSpace, num_frames: int, device: torch.device | str = 'cpu') -> None:
         self.num_frames = num_frames
         self.short_clips = [clip.name for clip in dataset.clips if clip.num_frames < num_frames]
         if len(self.short_clips) == len(dataset.clips):
             longest = max(dataset.clips, key=lambda clip: clip.num_frames)
-            raise InputError(f'{dataset.path}: the longest clip, {longest.name!r}, has {longest.num_frames} frames, fewer than '
-                             f'the window of {num_frames}; embed longer footage or choose a smaller --window')
-        self.clips = [space.encode(dataset.load_clip(index)).to(device) for index, clip in enumerate(dataset.clips)
-                      if clip.num_frames >= num_frames]
+            raise InputError(
+                f'{dataset.path}: the longest clip, {longest.name!r}, has {longest.num_frames} frames, fewer than '
+                f'the window of {num_frames}; embed longer footage or choose a smaller --window'
+            )
+        self.clips = [
+            space.encode(dataset.load_clip(index)).to(device)
+            for index, clip in enumerate(dataset.clips)
+            if clip.num_frames >= num_frames
+        ]
         self.coordinates = torch.cat(self.clips)
         steps = torch.cat([torch.diff(clip, dim=0) for clip in self.clips])
         self.motion_unit = steps.square().mean(dim=0).sqrt().clamp(min=1e-6)  # [K]
         begins = np.cumsum([0, *(len(clip) for clip in self.clips)])
-        self.starts = torch.cat([torch.arange(begin, begin + len(clip) - num_frames + 1)
-                                 for begin, clip in zip(begins, self.clips, strict=False)]).to(device)
+        self.starts = torch.cat(
+            [torch.arange(begin, begin + len(clip) - num_frames + 1) for begin, clip in zip(begins, self.clips, strict=False)]
+        ).to(device)
 
     def __len__(self) -> int:
         return len(self.starts)

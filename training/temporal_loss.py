@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 VANISHED = 1e-12  # norms below have squares that float32 no longer tells from zero
-STANDING = 1e-6   # d below is rounding of l, whose values are about 1; its second derivative, 1/d, would be all there is
+STANDING = 1e-6  # d below is rounding of l, whose values are about 1; its second derivative, 1/d, would be all there is
 
 
 def gradient_angle(d: torch.Tensor, first: Sequence[torch.Tensor], s: torch.Tensor) -> torch.Tensor:
@@ -95,8 +95,9 @@ def diversity_penalty(y: torch.Tensor, other: torch.Tensor, wanted: float) -> tu
     return (1 - (apart / wanted + 1e-6).sqrt()).clamp(min=0).square(), apart.detach()
 
 
-def gradient_penalty(critic: Callable[[torch.Tensor], torch.Tensor], real: torch.Tensor, fake: torch.Tensor,
-                     mix: torch.Tensor) -> torch.Tensor:
+def gradient_penalty(
+    critic: Callable[[torch.Tensor], torch.Tensor], real: torch.Tensor, fake: torch.Tensor, mix: torch.Tensor
+) -> torch.Tensor:
     """Return L_GP [N] before the mean; real, fake [N, t, C], mix [N] in [0, 1] places each sample on its line."""
     x = torch.lerp(real, fake, mix.view(-1, 1, 1)).requires_grad_(True)
     (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)

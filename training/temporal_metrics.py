@@ -20,8 +20,9 @@ from training.temporal_snapshot import versions
 from training.videos.recorded_videos import EmbeddedVideos, GeneratedVideos
 
 
-def prepare_metrics(names: Sequence[str], plugins: Sequence[str], data: str,
-                    detectors: Sequence[str] = ()) -> Callable[..., dict[str, float]] | None:
+def prepare_metrics(
+    names: Sequence[str], plugins: Sequence[str], data: str, detectors: Sequence[str] = ()
+) -> Callable[..., dict[str, float]] | None:
     """Find the metrics before the training begins.
 
     Args:
@@ -51,19 +52,39 @@ def prepare_metrics(names: Sequence[str], plugins: Sequence[str], data: str,
     for path in detectors:
         detector_of(path)
 
-    def calculate(*, metric: str, G: Any, image_generator: Any, description: dict[str, Any], run_dir: str, snapshot: str,
-                  rank: int, num_ranks: int, device: Any) -> dict[str, float]:
+    def calculate(
+        *,
+        metric: str,
+        G: Any,
+        image_generator: Any,
+        description: dict[str, Any],
+        run_dir: str,
+        snapshot: str,
+        rank: int,
+        num_ranks: int,
+        device: Any,
+    ) -> dict[str, float]:
         # Rendered codes are the reference: what a model of these codes can reach, and always at hand.
         measured: dict[str, Any] = {}
         real_videos = EmbeddedVideos(data, image_generator)
-        videos = {'real_videos': real_videos, 'fake_videos': GeneratedVideos(G, image_generator, fps=description['fps']),
-                  'video_options': {'reference': 'embedding', 'detectors': tuple(detectors)}, 'protocol': measured}
+        videos = {
+            'real_videos': real_videos,
+            'fake_videos': GeneratedVideos(G, image_generator, fps=description['fps']),
+            'video_options': {'reference': 'embedding', 'detectors': tuple(detectors)},
+            'protocol': measured,
+        }
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 result = metric_main.calc_metric(
-                    metric=metric, G=G, G_kwargs=dnnlib.EasyDict(videos), num_gpus=num_ranks, rank=rank, device=device,
+                    metric=metric,
+                    G=G,
+                    G_kwargs=dnnlib.EasyDict(videos),
+                    num_gpus=num_ranks,
+                    rank=rank,
+                    device=device,
                     progress=metric_utils.ProgressMonitor(verbose=rank == 0),
-                    dataset_kwargs=dnnlib.EasyDict(class_name='training.latents.dataset.LatentDataset', path=data))
+                    dataset_kwargs=dnnlib.EasyDict(class_name='training.latents.dataset.LatentDataset', path=data),
+                )
         except InputError as error:
             if rank == 0:
                 print(f'{metric} has no value, and the training goes on: {error}')
@@ -73,18 +94,28 @@ def prepare_metrics(names: Sequence[str], plugins: Sequence[str], data: str,
         if rank == 0:
             path = os.path.join(run_dir, snapshot)
             protocol = {
-                'data': data, 'data_sha256': description['sha256'], 'data_clips': description['num_clips'],
-                'data_frames': description['num_frames'], 'fps': description['fps'],
-                'network_sha256': checkpoints.file_sha256(path), 'metric_file': available[metric],
-                'metric_file_sha256': checkpoints.file_sha256(available[metric]), 'device': str(device), 'num_ranks': num_ranks,
-                'versions': versions(), **measured,
+                'data': data,
+                'data_sha256': description['sha256'],
+                'data_clips': description['num_clips'],
+                'data_frames': description['num_frames'],
+                'fps': description['fps'],
+                'network_sha256': checkpoints.file_sha256(path),
+                'metric_file': available[metric],
+                'metric_file_sha256': checkpoints.file_sha256(available[metric]),
+                'device': str(device),
+                'num_ranks': num_ranks,
+                'versions': versions(),
+                **measured,
             }
             metric_main.report_metric(dnnlib.EasyDict(result, protocol=protocol), run_dir=run_dir, snapshot_pkl=path)
             best = mark_best(run_dir, metric)
             if best is not None:
                 print(f'Best {metric} so far: {best["value"]:.4g}, {best["snapshot_pkl"]}')
         # A metric may have no number, such as a Frechet distance of too few clips; curves have none there either.
-        return {name: float(value) for name, value in result['results'].items()
-                if isinstance(value, (int, float)) and math.isfinite(value)}
+        return {
+            name: float(value)
+            for name, value in result['results'].items()
+            if isinstance(value, (int, float)) and math.isfinite(value)
+        }
 
     return calculate

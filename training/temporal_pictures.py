@@ -72,15 +72,14 @@ class Preview:
         """Evenly spread stretches of the data set, of one length (the preview's, or less if the clips are short)."""
         long_enough = [index for index, clip in enumerate(dataset.clips) if clip.num_frames >= window]
         length = min(self.num_frames, *(dataset.clips[index].num_frames for index in long_enough))
-        places = [(index, begin) for index in long_enough
-                  for begin in range(dataset.clips[index].num_frames - length + 1)]
+        places = [(index, begin) for index in long_enough for begin in range(dataset.clips[index].num_frames - length + 1)]
         chosen = np.linspace(0, len(places) - 1, self.num_videos).round().astype(int)
-        return [torch.as_tensor(np.array(dataset.load_clip(places[k][0])[places[k][1]:places[k][1] + length]))
-                for k in chosen]
+        return [torch.as_tensor(np.array(dataset.load_clip(places[k][0])[places[k][1] : places[k][1] + length])) for k in chosen]
 
 
-def plot_trajectories(path: str, real: list[torch.Tensor], generated: torch.Tensor, space: LatentSpace, fps: float,
-                      title: str) -> np.ndarray:
+def plot_trajectories(
+    path: str, real: list[torch.Tensor], generated: torch.Tensor, space: LatentSpace, fps: float, title: str
+) -> np.ndarray:
     """Plot real and generated codes in the first three coordinates, over time and against each other.
 
     Args:

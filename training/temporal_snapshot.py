@@ -32,25 +32,46 @@ def versions() -> dict[str, str]:
 def describe_dataset(dataset: LatentDataset) -> dict[str, Any]:
     """What a snapshot says of its latent data set."""
     return {
-        'path': os.path.abspath(dataset.path), 'sha256': dataset.sha256, 'fps': dataset.fps,
-        'num_clips': len(dataset.clips), 'num_frames': sum(clip.num_frames for clip in dataset.clips),
+        'path': os.path.abspath(dataset.path),
+        'sha256': dataset.sha256,
+        'fps': dataset.fps,
+        'num_clips': len(dataset.clips),
+        'num_frames': sum(clip.num_frames for clip in dataset.clips),
         'clips': [clip.name for clip in dataset.clips],
     }
 
 
-def save_snapshot(path: str, *, G: torch.nn.Module, G_ema: torch.nn.Module, C: torch.nn.Module,
-                  image_generator: dict[str, Any], data: dict[str, Any], training_options: dict[str, Any],
-                  progress: dict[str, Any]) -> None:
+def save_snapshot(
+    path: str,
+    *,
+    G: torch.nn.Module,
+    G_ema: torch.nn.Module,
+    C: torch.nn.Module,
+    image_generator: dict[str, Any],
+    data: dict[str, Any],
+    training_options: dict[str, Any],
+    progress: dict[str, Any],
+) -> None:
     """Write `network-snapshot-*.pkl`: the networks and where they come from, never a copy of the image generator."""
+
     def frozen(module: torch.nn.Module) -> torch.nn.Module:
         return copy.deepcopy(module).eval().requires_grad_(False).cpu()
 
-    checkpoints.save_module_pickle(path, {
-        'format': SNAPSHOT_FORMAT, 'format_version': FORMAT_VERSION,
-        'G': frozen(G), 'G_ema': frozen(G_ema), 'C': frozen(C),
-        'image_generator': image_generator, 'data': data, 'training_options': training_options,
-        'progress': progress, 'versions': versions(),
-    })
+    checkpoints.save_module_pickle(
+        path,
+        {
+            'format': SNAPSHOT_FORMAT,
+            'format_version': FORMAT_VERSION,
+            'G': frozen(G),
+            'G_ema': frozen(G_ema),
+            'C': frozen(C),
+            'image_generator': image_generator,
+            'data': data,
+            'training_options': training_options,
+            'progress': progress,
+            'versions': versions(),
+        },
+    )
 
 
 def save_training_state(path: str, state: dict[str, Any]) -> None:
@@ -89,6 +110,9 @@ def load_training_state(path: str) -> dict[str, Any]:
 
 def latest_training_state(run_dir: str) -> str | None:
     """The training state with the highest number in a run folder, or None."""
-    found = [(int(match[1]), entry.path) for entry in os.scandir(run_dir)
-             if (match := re.fullmatch(r'training-state-(\d+)\.pt', entry.name))]
+    found = [
+        (int(match[1]), entry.path)
+        for entry in os.scandir(run_dir)
+        if (match := re.fullmatch(r'training-state-(\d+)\.pt', entry.name))
+    ]
     return max(found)[1] if found else None

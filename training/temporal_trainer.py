@@ -84,9 +84,20 @@ class TemporalTrainer:
         device: Of networks and windows.
     """
 
-    def __init__(self, *, G_kwargs: dict[str, Any], C_kwargs: dict[str, Any], space: LatentSpace, windows: Windows,
-                 settings: Settings, total_kimg: float, seed: int = 0, rank: int = 0, num_ranks: int = 1,
-                 device: torch.device | str = 'cpu') -> None:
+    def __init__(
+        self,
+        *,
+        G_kwargs: dict[str, Any],
+        C_kwargs: dict[str, Any],
+        space: LatentSpace,
+        windows: Windows,
+        settings: Settings,
+        total_kimg: float,
+        seed: int = 0,
+        rank: int = 0,
+        num_ranks: int = 1,
+        device: torch.device | str = 'cpu',
+    ) -> None:
         self.settings = settings
         self.windows = windows
         self.total_kimg = total_kimg
@@ -223,6 +234,7 @@ class TemporalTrainer:
 
     def _angle_penalty(self, count: int) -> torch.Tensor:
         """L_GAP of `count` windows that begin at i, and of as many carried ones that begin at their memories."""
+
         def measure(name: str, first: State, state: State) -> torch.Tensor:
             s = self._noise(len(state[0])).requires_grad_(True)
             penalty, phi = gradient_angle_penalty(self.G.rollout(s, state)[0], first, s)
@@ -265,8 +277,7 @@ class TemporalTrainer:
     def _set_learning_rates(self) -> None:
         left = 1 - self.num_frames_shown / (self.total_kimg * 1000)
         factor = 1.0 if self.settings.decay == 0 else min(1.0, max(left, 0.0) / self.settings.decay)
-        for optimizer, rate in ((self.G_optimizer, self.settings.generator_lr),
-                                (self.C_optimizer, self.settings.critic_lr)):
+        for optimizer, rate in ((self.G_optimizer, self.settings.generator_lr), (self.C_optimizer, self.settings.critic_lr)):
             for group in optimizer.param_groups:
                 group['lr'] = rate * factor
         training_stats.report0('Progress/learning_rate', self.settings.generator_lr * factor)
@@ -287,9 +298,13 @@ class TemporalTrainer:
     def state_dict(self) -> dict[str, Any]:
         """Everything of this rank but the construction arguments."""
         return {
-            'G': self.G.state_dict(), 'G_ema': self.G_ema.state_dict(), 'C': self.C.state_dict(),
-            'G_optimizer': self.G_optimizer.state_dict(), 'C_optimizer': self.C_optimizer.state_dict(),
-            'num_steps': self.num_steps, **self.rank_state(),
+            'G': self.G.state_dict(),
+            'G_ema': self.G_ema.state_dict(),
+            'C': self.C.state_dict(),
+            'G_optimizer': self.G_optimizer.state_dict(),
+            'C_optimizer': self.C_optimizer.state_dict(),
+            'num_steps': self.num_steps,
+            **self.rank_state(),
         }
 
     def rank_state(self) -> dict[str, Any]:

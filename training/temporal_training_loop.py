@@ -70,6 +70,7 @@ class RunLog:
         self._file = open(os.path.join(run_dir, 'stats.jsonl'), 'a', encoding='utf-8')  # noqa: SIM115 - open for the run
         try:
             from torch.utils.tensorboard import SummaryWriter
+
             # Steps of an interrupted run that are about to be repeated disappear from the curves.
             self.board: Any = SummaryWriter(run_dir, purge_step=resumed_at)
         except ImportError as error:
@@ -99,8 +100,9 @@ class RunLog:
             self.board.close()
 
 
-def open_data(data: str, image_network: str, device: torch.device, *, trust_pickle: bool,
-              force: bool) -> tuple[LatentDataset, torch.nn.Module, dict[str, Any]]:
+def open_data(
+    data: str, image_network: str, device: torch.device, *, trust_pickle: bool, force: bool
+) -> tuple[LatentDataset, torch.nn.Module, dict[str, Any]]:
     """The latent data set, its image generator and the reference to it, checked against each other.
 
     Raises:
@@ -110,13 +112,17 @@ def open_data(data: str, image_network: str, device: torch.device, *, trust_pick
     image_generator = checkpoints.load_generator(image_network, device=device, trust_pickle=trust_pickle)
     reference = checkpoints.image_generator_reference(image_network, image_generator)
     if (image_generator.num_ws, image_generator.w_dim) != (dataset.num_ws, dataset.w_dim):
-        raise InputError(f'{data} holds codes of {dataset.num_ws} x {dataset.w_dim}, but {image_network} takes '
-                         f'{image_generator.num_ws} x {image_generator.w_dim}; give the generator that they were embedded for')
+        raise InputError(
+            f'{data} holds codes of {dataset.num_ws} x {dataset.w_dim}, but {image_network} takes '
+            f'{image_generator.num_ws} x {image_generator.w_dim}; give the generator that they were embedded for'
+        )
     recorded = dataset.image_generator.get('sha256')
     if recorded and recorded != reference['sha256'] and not force:
-        raise InputError(f'{data} was embedded with another image generator (sha256 {recorded[:12]}...) than {image_network} '
-                         f'(sha256 {reference["sha256"][:12]}...); give that one, or add --force-network if both share one '
-                         'W+ space')
+        raise InputError(
+            f'{data} was embedded with another image generator (sha256 {recorded[:12]}...) than {image_network} '
+            f'(sha256 {reference["sha256"][:12]}...); give that one, or add --force-network if both share one '
+            'W+ space'
+        )
     return dataset, image_generator, reference
 
 
@@ -134,8 +140,17 @@ class TemporalTraining:
         calc_metric: Computes one metric of a snapshot; None where no metrics are wanted.
     """
 
-    def __init__(self, *, run_dir: str, options: dict[str, Any], device: torch.device, rank: int = 0, num_ranks: int = 1,
-                 resume: str | None = None, calc_metric: MetricFunction | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        run_dir: str,
+        options: dict[str, Any],
+        device: torch.device,
+        rank: int = 0,
+        num_ranks: int = 1,
+        resume: str | None = None,
+        calc_metric: MetricFunction | None = None,
+    ) -> None:
         self.run_dir, self.options, self.device = run_dir, options, device
         self.rank, self.num_ranks = rank, num_ranks
         self.calc_metric = calc_metric
@@ -143,11 +158,14 @@ class TemporalTraining:
         c = self.options
         self.say('Loading latents...')
         self.dataset, self.image_generator, self.reference = open_data(
-            c['data'], c['network'], device, trust_pickle=c['trust_pickle'], force=c['force_network'])
+            c['data'], c['network'], device, trust_pickle=c['trust_pickle'], force=c['force_network']
+        )
         self.data = temporal_snapshot.describe_dataset(self.dataset)
         self.say(f'Num clips:   {len(self.dataset.clips)}')
-        self.say(f'Num frames:  {self.data["num_frames"]} ({self.data["num_frames"] / self.dataset.fps:.1f} s at '
-                 f'{self.dataset.fps:g} fps)')
+        self.say(
+            f'Num frames:  {self.data["num_frames"]} ({self.data["num_frames"] / self.dataset.fps:.1f} s at '
+            f'{self.dataset.fps:g} fps)'
+        )
         self.say(f'Code shape:  [{self.dataset.num_ws}, {self.dataset.w_dim}]')
         self.space: LatentSpace = fit_latent_space(self.dataset, **c['latent_space'])
         self.windows = Windows(self.dataset, self.space, c['window'], device)
@@ -156,14 +174,24 @@ class TemporalTraining:
             self.say(f'Left out, shorter than a window: {", ".join(self.windows.short_clips)}')
         rates = {clip.fps for clip in self.dataset.clips}
         if len(rates) > 1:
-            self.say(f'Clips have different rates ({", ".join(f"{r:g}" for r in sorted(rates))} fps); the model learns frames, '
-                     'so the same motion has several speeds')
+            self.say(
+                f'Clips have different rates ({", ".join(f"{r:g}" for r in sorted(rates))} fps); the model learns frames, '
+                'so the same motion has several speeds'
+            )
         self.say('Constructing networks...')
         shape = {'num_ws': self.dataset.num_ws, 'w_dim': self.dataset.w_dim}
         self.trainer = TemporalTrainer(
-            G_kwargs={**shape, **c['G_kwargs']}, C_kwargs=c['C_kwargs'], space=self.space, windows=self.windows,
-            settings=Settings(**c['settings']), total_kimg=c['total_kimg'], seed=c['seed'], rank=rank, num_ranks=num_ranks,
-            device=device)
+            G_kwargs={**shape, **c['G_kwargs']},
+            C_kwargs=c['C_kwargs'],
+            space=self.space,
+            windows=self.windows,
+            settings=Settings(**c['settings']),
+            total_kimg=c['total_kimg'],
+            seed=c['seed'],
+            rank=rank,
+            num_ranks=num_ranks,
+            device=device,
+        )
         for name, module in (('G', self.trainer.G), ('C', self.trainer.C)):
             count = sum(parameter.numel() for parameter in module.parameters())
             self.say(f'{name}: {count:,} parameters')
@@ -177,8 +205,10 @@ class TemporalTraining:
         self.say(f'Resuming from {path}')
         state = temporal_snapshot.load_training_state(path)
         if state['data_sha256'] != self.data['sha256']:
-            raise InputError(f'{path} was trained on other latents than {self.options["data"]}; to go on, give the data set that '
-                             'it was begun with')
+            raise InputError(
+                f'{path} was trained on other latents than {self.options["data"]}; to go on, give the data set that '
+                'it was begun with'
+            )
         ranks = state['ranks']
         if len(ranks) != self.num_ranks:
             self.say(f'The run had {len(ranks)} ranks and now has {self.num_ranks}: it goes on with other random numbers')
@@ -188,8 +218,6 @@ class TemporalTraining:
             raise InputError(f'{path} belongs to networks of another shape; resume with the options of its run') from error
         self.tick, self.tick_start_frames = state['tick'], state['tick_start_frames']
         self.seconds_before = state['seconds']
-
-    # ------------------------------------------------------------------------------------------------------------------
 
     def run(self) -> bool:
         """Train to the end; returns False when it was interrupted (state and snapshot are saved then, too)."""
@@ -215,8 +243,10 @@ class TemporalTraining:
                 tick_end = time.time()
                 self.seconds = self.seconds_before + tick_end - start
                 if not self.trainer.is_finite():
-                    raise InputError(f'the training has diverged: at {shown / 1000:.0f} kimg some weights are no longer numbers; '
-                                     f'what {self.run_dir} holds is from before that. Start anew with lower --glr and --clr')
+                    raise InputError(
+                        f'the training has diverged: at {shown / 1000:.0f} kimg some weights are no longer numbers; '
+                        f'what {self.run_dir} holds is from before that. Start anew with lower --glr and --clr'
+                    )
                 self._report_progress(shown, tick_end - tick_start, maintenance)
                 collector.update()
                 # An interrupted tick is not counted: the resumed run ends it, with the same steps as one never stopped.
@@ -256,15 +286,15 @@ class TemporalTraining:
         ]
         if self.device.type == 'cuda':
             peak, reserved = torch.cuda.max_memory_allocated() / 2**30, torch.cuda.max_memory_reserved() / 2**30
-            fields += [f'gpumem {report("Resources/peak_gpu_mem_gb", peak):<6.2f}',
-                       f'reserved {report("Resources/peak_gpu_mem_reserved_gb", reserved):<6.2f}']
+            fields += [
+                f'gpumem {report("Resources/peak_gpu_mem_gb", peak):<6.2f}',
+                f'reserved {report("Resources/peak_gpu_mem_reserved_gb", reserved):<6.2f}',
+            ]
             torch.cuda.reset_peak_memory_stats()
         report('Timing/total_hours', self.seconds / 3600)
         report('Timing/total_days', self.seconds / 86400)
         self.say(' '.join(fields) + f' left {dnnlib.util.format_time(left)}')
         sys.stdout.flush()
-
-    # ------------------------------------------------------------------------------------------------------------------
 
     def _path(self, name: str) -> str:
         return os.path.join(self.run_dir, name)
@@ -292,28 +322,56 @@ class TemporalTraining:
         log.picture('fakes', preview.write(self._path(f'fakes{name}.mp4'), list(codes)), step)
         codes = generate_codes(G, list(range(16)), TRAJECTORY_FRAMES, self.device).cpu()
         coordinates = torch.stack([self.space.encode(clip.numpy()) for clip in codes])
-        log.picture('trajectories', plot_trajectories(
-            self._path(f'trajectories{name}.png'), self.windows.clips, coordinates, self.space, self.dataset.fps,
-            f'{shown / 1000:.0f} kimg'), step)
+        log.picture(
+            'trajectories',
+            plot_trajectories(
+                self._path(f'trajectories{name}.png'),
+                self.windows.clips,
+                coordinates,
+                self.space,
+                self.dataset.fps,
+                f'{shown / 1000:.0f} kimg',
+            ),
+            step,
+        )
 
     def _save(self, shown: int) -> None:
         """Snapshot and training state; every rank's random state goes into the latter."""
         ranks: list[Any] = [self.trainer.rank_state()]
         if self.num_ranks > 1:
             ranks = [None] * self.num_ranks
-            torch.distributed.all_gather_object(ranks, {
-                key: value if value is None or torch.is_tensor(value) else [h.cpu() for h in value]
-                for key, value in self.trainer.rank_state().items()})
+            torch.distributed.all_gather_object(
+                ranks,
+                {
+                    key: value if value is None or torch.is_tensor(value) else [h.cpu() for h in value]
+                    for key, value in self.trainer.rank_state().items()
+                },
+            )
         if self.rank != 0:
             return
         name = f'{shown // 1000:06d}'
         progress = {'cur_nimg': shown, 'cur_tick': self.tick, 'steps': self.trainer.num_steps, 'seconds': self.seconds}
         temporal_snapshot.save_snapshot(
-            self._path(f'network-snapshot-{name}.pkl'), G=self.trainer.G, G_ema=self.trainer.G_ema, C=self.trainer.C,
-            image_generator=self.reference, data=self.data, training_options=self.options, progress=progress)
-        temporal_snapshot.save_training_state(self._path(f'training-state-{name}.pt'), {
-            'trainer': self.trainer.state_dict(), 'ranks': ranks, 'data_sha256': self.data['sha256'], 'tick': self.tick,
-            'tick_start_frames': self.tick_start_frames, 'seconds': self.seconds})
+            self._path(f'network-snapshot-{name}.pkl'),
+            G=self.trainer.G,
+            G_ema=self.trainer.G_ema,
+            C=self.trainer.C,
+            image_generator=self.reference,
+            data=self.data,
+            training_options=self.options,
+            progress=progress,
+        )
+        temporal_snapshot.save_training_state(
+            self._path(f'training-state-{name}.pt'),
+            {
+                'trainer': self.trainer.state_dict(),
+                'ranks': ranks,
+                'data_sha256': self.data['sha256'],
+                'tick': self.tick,
+                'tick_start_frames': self.tick_start_frames,
+                'seconds': self.seconds,
+            },
+        )
 
     def _measure(self, shown: int) -> dict[str, float]:
         """Run the metrics on the snapshot just saved; every rank takes part."""
@@ -323,9 +381,16 @@ class TemporalTraining:
         results: dict[str, float] = {}
         for metric in self.options['metrics']:
             result = self.calc_metric(
-                metric=metric, G=self.trainer.G_ema, image_generator=self.image_generator, description=self.data,
-                run_dir=self.run_dir, snapshot=f'network-snapshot-{shown // 1000:06d}.pkl', rank=self.rank,
-                num_ranks=self.num_ranks, device=self.device)
+                metric=metric,
+                G=self.trainer.G_ema,
+                image_generator=self.image_generator,
+                description=self.data,
+                run_dir=self.run_dir,
+                snapshot=f'network-snapshot-{shown // 1000:06d}.pkl',
+                rank=self.rank,
+                num_ranks=self.num_ranks,
+                device=self.device,
+            )
             results.update(result)
         return results
 

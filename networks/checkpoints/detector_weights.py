@@ -21,14 +21,15 @@ from networks.checkpoints import safe_pickle, torch_archive
 from networks.checkpoints.lazy_data import ByteSource, materialize
 from networks.errors import InputError
 
-CACHE_FOLDER = 'detectors'      # of dnnlib.make_cache_dir_path
+CACHE_FOLDER = 'detectors'  # of dnnlib.make_cache_dir_path
 
 # Weight [O, I, ...] and bias [O] of the convolution of that name, with batch normalisation folded in.
 FoldedWeights = Callable[[str], tuple[np.ndarray, np.ndarray]]
 
 # Last parts of the names of what belongs to one convolution.
 ROLES = {
-    'weight': ('weight', 'gamma', 'scale'), 'bias': ('bias', 'beta', 'offset', 'b'),
+    'weight': ('weight', 'gamma', 'scale'),
+    'bias': ('bias', 'beta', 'offset', 'b'),
     'mean': ('running_mean', 'moving_mean', 'mean'),
     'variance': ('running_var', 'moving_variance', 'variance', 'var', 'running_variance'),
 }
@@ -39,8 +40,9 @@ PUBLISHED_FILES = {
     '6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2': 'pt_inception-2015-12-05 of pytorch-fid',
 }
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Containers.
+
 
 class Container:
     """What a file of weights holds: plain values, with every tensor loaded.
@@ -73,7 +75,7 @@ class Container:
             return {}
         tensors = {str(name): value for name, value in values.items() if isinstance(value, torch.Tensor)}
         if tensors and all(name.startswith('module.') for name in tensors):
-            tensors = {name[len('module.'):]: value for name, value in tensors.items()}
+            tensors = {name[len('module.') :]: value for name, value in tensors.items()}
         return tensors
 
 
@@ -100,8 +102,10 @@ def _digest(file: Any) -> str:
         digest.update(piece)
     return digest.hexdigest()
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Convolutions with their batch normalisation.
+
 
 class Unit:
     """One convolution and what is normalised behind it: arrays float64 by role (see ROLES), and the kernel."""
@@ -119,8 +123,9 @@ class Unit:
         for role in ('bias', 'variance'):
             if role not in self.vectors:
                 raise InputError(f'there is no array {self.name} with the {role} of its batch normalisation in it')
-        return fold(self.kernel, self.vectors['bias'], self.vectors['mean'], self.vectors['variance'], epsilon,
-                    self.vectors.get('weight'))
+        return fold(
+            self.kernel, self.vectors['bias'], self.vectors['mean'], self.vectors['variance'], epsilon, self.vectors.get('weight')
+        )
 
 
 def find_units(tensors: Mapping[str, torch.Tensor], num_dims: int) -> dict[str, Unit]:
@@ -157,9 +162,10 @@ def _role(name: str) -> str | None:
     return next((role for role, names in ROLES.items() if last in names), None)
 
 
-def fold(weight: np.ndarray, beta: np.ndarray, mean: np.ndarray, variance: np.ndarray, epsilon: float,
-         gamma: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """gamma (W x - mean) / sqrt(variance + epsilon) + beta as one convolution; weight [O, ...], the others [O], float64."""
+def fold(
+    weight: np.ndarray, beta: np.ndarray, mean: np.ndarray, variance: np.ndarray, epsilon: float, gamma: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gamma (W x - mean) / sqrt(variance + epsilon) + beta as one convolution; weight [O, ...], the others [O], float64."""
     if {mean.shape, variance.shape, beta.shape, beta.shape if gamma is None else gamma.shape} != {weight.shape[:1]}:
         raise InputError('its batch normalisation has other shapes than its convolutions')
     scale = (1 if gamma is None else gamma) / np.sqrt(variance + epsilon)
@@ -188,8 +194,10 @@ def fingerprint(folded: Iterable[tuple[np.ndarray, np.ndarray]]) -> str:
         digest.update(np.ascontiguousarray(bias, dtype='<f4').tobytes())
     return digest.hexdigest()
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Where files are.
+
 
 def find_in_cache(names: Iterable[str]) -> str | None:
     """The first of these files in the folder of detectors (`detectors` in the cache folder), or None."""

@@ -15,8 +15,9 @@ from networks.errors import InputError
 
 TRUST_HINT = (
     ' If you know who made it and trust them, the option --trust-pickle (trust_pickle=True) runs the source text that it '
-    'carries, with all that it may do to your computer')
-MOST_SHOWN = 600    # Characters of an error that come from a file.
+    'carries, with all that it may do to your computer'
+)
+MOST_SHOWN = 600  # Characters of an error that come from a file.
 
 
 class CodeRefused(InputError):
@@ -70,7 +71,7 @@ def digest(file: BinaryIO) -> str:
 
 
 def _digest_slowly(file: BinaryIO) -> str:
-    state = hashlib.sha256()   # Python 3.10.
+    state = hashlib.sha256()  # Python 3.10.
     while piece := file.read(1 << 20):
         state.update(piece)
     return state.hexdigest()

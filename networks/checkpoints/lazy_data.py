@@ -15,22 +15,23 @@ import torch
 
 from networks.errors import InputError
 
-MAX_DEPTH = 100             # Containers within containers; NVIDIA's deepest module tree needs about 20.
-MAX_VALUES = 2_000_000      # Steps of reading one file; a snapshot of a 1024x1024 network takes about 50 thousand.
+MAX_DEPTH = 100  # Containers within containers; NVIDIA's deepest module tree needs about 20.
+MAX_VALUES = 2_000_000  # Steps of reading one file; a snapshot of a 1024x1024 network takes about 50 thousand.
 MAX_MODULES = 10_000
 MAX_DIMENSIONS = 16
-MAX_NAME = 256              # Characters of the name of a module, class, or weight.
-MAX_EXPANDED = 1 << 16      # Elements of a tensor that repeats the elements of a smaller storage.
-SLACK_BYTES = 1 << 20       # What small values may need beyond the size of the file.
+MAX_NAME = 256  # Characters of the name of a module, class, or weight.
+MAX_EXPANDED = 1 << 16  # Elements of a tensor that repeats the elements of a smaller storage.
+SLACK_BYTES = 1 << 20  # What small values may need beyond the size of the file.
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Bytes.
+
 
 class Budget:
     """What reading one file may cost in all: bytes of data, and steps of the stack machine."""
 
     def __init__(self, size: int) -> None:
-        self._bytes_left = 2 * size + SLACK_BYTES   # Twice: protocol 2 writes bytes as text, which has to be converted.
+        self._bytes_left = 2 * size + SLACK_BYTES  # Twice: protocol 2 writes bytes as text, which has to be converted.
         self._steps_left = MAX_VALUES
 
     def charge(self, length: int) -> None:
@@ -68,7 +69,7 @@ class ByteSource:
         self._file.seek(offset)
         target = data.data
         while target:
-            count = self._file.readinto(target)     # type: ignore[attr-defined]  # Every binary file has it.
+            count = self._file.readinto(target)  # type: ignore[attr-defined]  # Every binary file has it.
             if not count:
                 raise InputError('it became shorter while it was read')
             target = target[count:]
@@ -111,8 +112,10 @@ class MemoryBytes:
     def load(self) -> np.ndarray:
         return np.frombuffer(bytearray(self._data), dtype=np.uint8)
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Tensors and arrays.
+
 
 class LazyStorage:
     """One-dimensional typed memory of tensors; read once, shared by all views of it."""
@@ -161,7 +164,7 @@ class LazyTensor:
     def load(self) -> torch.Tensor:
         return self.storage.load().as_strided(self.shape, self.stride, self.offset)
 
-    detach = load   # For code that takes tensors of either kind.
+    detach = load  # For code that takes tensors of either kind.
 
 
 class LazyArray:
@@ -169,9 +172,7 @@ class LazyArray:
 
     __slots__ = ('data', 'dtype', 'fortran_order', 'shape')
 
-    def __init__(
-        self, data: LazyBytes | MemoryBytes, dtype: np.dtype, shape: tuple[int, ...], fortran_order: bool
-    ) -> None:
+    def __init__(self, data: LazyBytes | MemoryBytes, dtype: np.dtype, shape: tuple[int, ...], fortran_order: bool) -> None:
         if len(shape) > MAX_DIMENSIONS or any(not _is_size(size) for size in shape):
             raise InputError('it declares an array of impossible shape')
         if math.prod(shape) * dtype.itemsize > data.length:
@@ -193,8 +194,10 @@ class LazyArray:
 def _is_size(number: Any) -> bool:
     return type(number) is int and 0 <= number < 1 << 48
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Objects.
+
 
 class ObjectNode:
     """An object that the file asks for and that was not made: the class by name, and its state.
@@ -272,7 +275,7 @@ class PersistentNode(ObjectNode):
     def modules(self) -> Iterator[tuple[str, ObjectNode]]:
         """This module and all below it, each with the prefix of its names ('', 'mapping.', 'mapping.fc0.', ...)."""
         pending: list[tuple[str, ObjectNode, int]] = [('', self, 0)]
-        for prefix, node, depth in pending:     # Grows while it is walked.
+        for prefix, node, depth in pending:  # Grows while it is walked.
             if depth > MAX_DEPTH or len(pending) > MAX_MODULES:
                 raise InputError(f'the modules of its {self.name} are nested without end')
             yield prefix, node
@@ -282,14 +285,13 @@ class PersistentNode(ObjectNode):
                 elif member is not None:
                     raise InputError(f'{prefix}{name} of its {self.name} is not a module')
 
-#----------------------------------------------------------------------------
 
 class LazyEntries(Mapping[Any, Any]):
     """A dict of a file whose values, also those of dicts in it, are loaded when they are asked for."""
 
     def __init__(self, raw: dict[Any, Any], done: dict[int, Any] | None = None) -> None:
         self._raw = raw
-        self._done: dict[int, Any] = {} if done is None else done   # What one part of the file became, for all others.
+        self._done: dict[int, Any] = {} if done is None else done  # What one part of the file became, for all others.
 
     def __getitem__(self, key: Any) -> Any:
         value = self._raw[key]
@@ -346,5 +348,3 @@ def _materialize(value: Any, done: dict[int, Any], depth: int) -> Any:
     for key, member in value.items():
         table[key] = _materialize(member, done, depth + 1)
     return table
-
-#----------------------------------------------------------------------------

@@ -25,15 +25,16 @@ GENERATOR_FORMATS: tuple[Any, ...] = (nvidia_pytorch, nvidia_tensorflow, psp, ro
 ENCODER_FORMATS: tuple[Any, ...] = (ours, psp)
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Loading.
 
+
 def load_generator(
-    source: Any,                    # Path, URL, or binary file open for reading.
+    source: Any,  # Path, URL, or binary file open for reading.
     *,
     device: str | torch.device = 'cpu',
-    trust_pickle: bool = False,     # Run the source text that the file carries.
-    sha256: str | None = None,      # Digest that the file must have.
+    trust_pickle: bool = False,  # Run the source text that the file carries.
+    sha256: str | None = None,  # Digest that the file must have.
 ) -> torch.nn.Module:
     """The image generator of a checkpoint, in evaluation mode and without gradients for its weights.
 
@@ -45,11 +46,13 @@ def load_generator(
     Raises:
         InputError: The file cannot be had, is damaged, asks for code, or holds no image generator.
     """
+
     def find(contents: Any) -> torch.nn.Module:
         if ours.is_snapshot(contents):
             raise InputError(
                 'it is a snapshot of the temporal model, and the image generator is another file, which it names '
-                f'as {_reference_path(contents)!r}; give that one')
+                f'as {_reference_path(contents)!r}; give that one'
+            )
         if ours.matches(contents):
             raise InputError('it is an encoder, and an image generator is needed here')
         return _build(contents, GENERATOR_FORMATS, 'build_generator', 'image generator (StyleGAN2 or StyleGAN3)')
@@ -79,6 +82,7 @@ def load_encoder(
     Raises:
         InputError: The file cannot be had, is damaged, asks for code, or holds no encoder.
     """
+
     def find(contents: Any) -> torch.nn.Module:
         encoder: Any = _build(contents, ENCODER_FORMATS, 'build_encoder', 'encoder (train_encoder.py, pSp, or e4e)')
         reference = contents.raw('image_generator') if ours.matches(contents) and 'image_generator' in contents else None
@@ -98,6 +102,7 @@ def load_snapshot(
     Raises:
         InputError: The file cannot be had, is damaged, asks for code, or is no such snapshot.
     """
+
     def find(contents: Any) -> dnnlib.EasyDict:
         if not ours.is_snapshot(contents):
             raise InputError('it is not a snapshot of train_video.py')
@@ -117,8 +122,8 @@ def load_snapshot(
 
 def _load(
     source: Any,
-    find: Callable[[Any], Any],         # What is wanted, out of inert contents.
-    find_live: Callable[[Any], Any],    # The same, out of what running a pickle gave.
+    find: Callable[[Any], Any],  # What is wanted, out of inert contents.
+    find_live: Callable[[Any], Any],  # The same, out of what running a pickle gave.
     trust_pickle: bool,
     sha256: str | None,
 ) -> Any:
@@ -164,8 +169,10 @@ def _read(file: BinaryIO) -> Any:
         contents = safe_pickle.read_pickle(safe_pickle.Cursor(source))
     return LazyEntries(contents) if isinstance(contents, dict) else contents
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Files that are trusted to run code.
+
 
 def _run(file: BinaryIO, kind: str) -> Any:
     """What the file's own program makes. Only for trust_pickle."""

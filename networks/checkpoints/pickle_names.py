@@ -23,10 +23,11 @@ from networks.checkpoints.lazy_data import (
 )
 from networks.errors import InputError
 
-MAX_INLINE_BYTES = 64       # Longer byte strings stay in the file.
+MAX_INLINE_BYTES = 64  # Longer byte strings stay in the file.
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # What stands for a name, and for numpy's objects while they are put together.
+
 
 class GlobalName:
     """A name that the file asked for. It stands for itself and is never looked up."""
@@ -57,22 +58,31 @@ class DtypeNode:
             raise InputError(f'it holds numpy data of type {code[:20]!r}, which is not a plain number')
         self.dtype = np.dtype(code)
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # What is made for a name that is called.
 
 DTYPE_CODES = frozenset(
-    {'b1', 'bool', *(f'i{n}' for n in (1, 2, 4, 8)), *(f'u{n}' for n in (1, 2, 4, 8)), *(f'f{n}' for n in (2, 4, 8))})
+    {'b1', 'bool', *(f'i{n}' for n in (1, 2, 4, 8)), *(f'u{n}' for n in (1, 2, 4, 8)), *(f'f{n}' for n in (2, 4, 8))}
+)
 
 STORAGE_DTYPES = {
-    'FloatStorage': torch.float32, 'HalfStorage': torch.float16, 'DoubleStorage': torch.float64,
-    'BFloat16Storage': torch.bfloat16, 'LongStorage': torch.int64, 'IntStorage': torch.int32,
-    'ShortStorage': torch.int16, 'CharStorage': torch.int8, 'ByteStorage': torch.uint8, 'BoolStorage': torch.bool,
+    'FloatStorage': torch.float32,
+    'HalfStorage': torch.float16,
+    'DoubleStorage': torch.float64,
+    'BFloat16Storage': torch.bfloat16,
+    'LongStorage': torch.int64,
+    'IntStorage': torch.int32,
+    'ShortStorage': torch.int16,
+    'CharStorage': torch.int8,
+    'ByteStorage': torch.uint8,
+    'BoolStorage': torch.bool,
     'UntypedStorage': torch.uint8,
 }
 
 
 def _make_dict(args: tuple[Any, ...]) -> dict[Any, Any]:
-    if args and isinstance(args[0], (list, tuple)):     # OrderedDict([(key, value), ...])
+    if args and isinstance(args[0], (list, tuple)):  # OrderedDict([(key, value), ...])
         return {usable_key(key): value for key, value in args[0]}
     return {}
 
@@ -82,7 +92,7 @@ def _make_set(args: tuple[Any, ...]) -> set[Any]:
 
 
 def _make_persistent(args: tuple[Any, ...]) -> PersistentNode:
-    meta, = args
+    (meta,) = args
     name, text, state = meta['class_name'], meta.get('module_src', ''), meta['state']
     if meta.get('type', 'class') != 'class' or type(name) is not str or not isinstance(state, dict):
         raise InputError('it holds a persistent object without a class name or state')
@@ -123,7 +133,7 @@ def _make_array(args: tuple[Any, ...]) -> PartialArray:
 
 
 def _make_array_from_buffer(args: tuple[Any, ...]) -> LazyArray:
-    raw, dtype, shape, order = args     # How protocol 5 writes arrays.
+    raw, dtype, shape, order = args  # How protocol 5 writes arrays.
     return fill_array((1, shape, dtype, order == 'F', raw))
 
 
@@ -182,7 +192,7 @@ MAKERS: dict[tuple[str, str], Maker] = {
     ('numpy.core.multiarray', 'scalar'): _make_scalar,
     ('numpy.core.multiarray', '_reconstruct'): _make_array,
     ('numpy.core.numeric', '_frombuffer'): _make_array_from_buffer,
-    ('builtins', 'bytes'): _make_empty_bytes,   # How protocol 2 writes b''.
+    ('builtins', 'bytes'): _make_empty_bytes,  # How protocol 2 writes b''.
     ('argparse', 'Namespace'): lambda args: ObjectNode('argparse', 'Namespace', args),
     ('pathlib', 'PosixPath'): _make_path,
     ('pathlib', 'WindowsPath'): _make_path,
@@ -193,18 +203,25 @@ MAKERS: dict[tuple[str, str], Maker] = {
 LOAD_FROM_BYTES = ('torch.storage', '_load_from_bytes')
 
 # Names that appear as values and are never called.
-PLAIN_NAMES = frozenset({
-    ('numpy', 'ndarray'), LOAD_FROM_BYTES,
-    *((module, name) for module in ('torch', 'torch.cuda', 'torch.storage') for name in STORAGE_DTYPES),
-    *(('torch', name) for name in ('float16', 'float32', 'float64', 'bfloat16', 'int64', 'int32', 'uint8', 'bool')),
-    *(('builtins', name) for name in ('int', 'float', 'list', 'dict', 'str')),      # Factories of defaultdict.
-})
+PLAIN_NAMES = frozenset(
+    {
+        ('numpy', 'ndarray'),
+        LOAD_FROM_BYTES,
+        *((module, name) for module in ('torch', 'torch.cuda', 'torch.storage') for name in STORAGE_DTYPES),
+        *(('torch', name) for name in ('float16', 'float32', 'float64', 'bfloat16', 'int64', 'int32', 'uint8', 'bool')),
+        *(('builtins', name) for name in ('int', 'float', 'list', 'dict', 'str')),  # Factories of defaultdict.
+    }
+)
 
 # Where the same thing is found under several module names: Python 2, numpy 1 and 2, copies of NVIDIA's folders in forks.
 MODULE_ALIASES = {
-    '__builtin__': 'builtins', 'numpy._core.multiarray': 'numpy.core.multiarray',
-    'numpy._core.numeric': 'numpy.core.numeric', 'pathlib._local': 'pathlib',
-    'src.torch_utils.persistence': 'torch_utils.persistence', 'src.dnnlib.util': 'dnnlib.util', 'dnnlib': 'dnnlib.util',
+    '__builtin__': 'builtins',
+    'numpy._core.multiarray': 'numpy.core.multiarray',
+    'numpy._core.numeric': 'numpy.core.numeric',
+    'pathlib._local': 'pathlib',
+    'src.torch_utils.persistence': 'torch_utils.persistence',
+    'src.dnnlib.util': 'dnnlib.util',
+    'dnnlib': 'dnnlib.util',
 }
 
 
@@ -212,5 +229,3 @@ def is_known(module: str, name: str) -> bool:
     """Whether a name is on the list. Layers of torch.nn inside of modules become nodes like any other module."""
     is_layer = module.startswith('torch.nn.modules.') and name.isidentifier()
     return is_layer or (module, name) in MAKERS or (module, name) in PLAIN_NAMES
-
-#----------------------------------------------------------------------------

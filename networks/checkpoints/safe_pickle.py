@@ -31,8 +31,8 @@ from networks.checkpoints.pickle_names import (
 from networks.errors import InputError
 
 MAX_INTEGER_BYTES = 32
-MAX_INLINE_TEXT = 1 << 22   # Longer text stays in the file; embedded source texts have about 10^5 characters.
-CHUNK = 1 << 14             # Bytes read at once.
+MAX_INLINE_TEXT = 1 << 22  # Longer text stays in the file; embedded source texts have about 10^5 characters.
+CHUNK = 1 << 14  # Bytes read at once.
 
 # What a malformed file can raise in the code below. Nothing else is caught.
 MALFORMED = (IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, struct.error)
@@ -62,7 +62,7 @@ class Cursor:
             self._chunk_start = self.position
             begin = 0
         self.position += count
-        piece = self._chunk[begin:begin + count]
+        piece = self._chunk[begin : begin + count]
         if len(piece) != count:
             raise InputError('it became shorter while it was read')
         return piece
@@ -92,18 +92,22 @@ class Cursor:
 
 # Opcodes that no checkpoint needs, in words for the error.
 REFUSED_OPCODES = {
-    b'\x82': 'a name from the extension registry', b'\x83': 'a name from the extension registry',
-    b'\x84': 'a name from the extension registry', b'P': 'an external object', b'i': 'an old-style instance',
-    b'o': 'an old-style instance', b'\x97': 'an external buffer', b'\x98': 'an external buffer',
+    b'\x82': 'a name from the extension registry',
+    b'\x83': 'a name from the extension registry',
+    b'\x84': 'a name from the extension registry',
+    b'P': 'an external object',
+    b'i': 'an old-style instance',
+    b'o': 'an old-style instance',
+    b'\x97': 'an external buffer',
+    b'\x98': 'an external buffer',
     **dict.fromkeys((b'F', b'I', b'L', b'S', b'T', b'U', b'V', b'g', b'p'), 'values in the format of Python 2 or protocol 0'),
 }
 
-#----------------------------------------------------------------------------
 
 def read_pickle(
     cursor: Cursor,
-    persistent_load: Callable[[Any], Any] | None = None,    # Resolves references to data outside of the stream.
-    also_known: Callable[[str, str], bool] | None = None,   # Further names (module, name) whose objects become nodes.
+    persistent_load: Callable[[Any], Any] | None = None,  # Resolves references to data outside of the stream.
+    also_known: Callable[[str, str], bool] | None = None,  # Further names (module, name) whose objects become nodes.
 ) -> Any:
     """Read one pickle from where the cursor stands, and leave the cursor behind it.
 
@@ -147,8 +151,9 @@ def _without_cycle_search() -> Iterator[None]:
 class _Machine:
     """The stack machine. Names off the list give inert nodes, so that the error can tell all of them."""
 
-    def __init__(self, cursor: Cursor, persistent_load: Callable[[Any], Any] | None,
-                 also_known: Callable[[str, str], bool] | None = None) -> None:
+    def __init__(
+        self, cursor: Cursor, persistent_load: Callable[[Any], Any] | None, also_known: Callable[[str, str], bool] | None = None
+    ) -> None:
         self.cursor = cursor
         self.persistent_load = persistent_load
         self.also_known = also_known or (lambda module, name: False)
@@ -157,7 +162,7 @@ class _Machine:
         self.memo: dict[int, Any] = {}
         self.forbidden: dict[str, None] = {}
         self.storages: dict[int, LazyStorage] = {}
-        self.kept: list[Any] = []   # Owners of the identities in `storages`.
+        self.kept: list[Any] = []  # Owners of the identities in `storages`.
 
     def run(self) -> Any:
         read, opcodes, step = self.cursor.read, OPCODES, self.cursor.source.budget.step
@@ -273,7 +278,7 @@ class _Machine:
         if (callee.module, callee.name) == LOAD_FROM_BYTES:
             self.stack.append(self.load_storage(args[0]))
         elif maker is not None:
-            if args and isinstance(args[0], str):                   # What the call may copy counts as read again.
+            if args and isinstance(args[0], str):  # What the call may copy counts as read again.
                 self.cursor.source.budget.charge(len(args[0]))
             elif args and isinstance(args[0], (list, tuple, dict)):
                 self.cursor.source.budget.step(len(args[0]))
@@ -281,7 +286,7 @@ class _Machine:
         elif (callee.module, callee.name) in PLAIN_NAMES:
             raise InputError(f'it calls {callee.module}.{callee.name}, which is no way to make a value')
         else:
-            self.stack.append(ObjectNode(callee.module, callee.name, args))     # Refused at the end, with all others.
+            self.stack.append(ObjectNode(callee.module, callee.name, args))  # Refused at the end, with all others.
 
     def make_with_keywords(self) -> None:
         if self.stack.pop():
@@ -291,11 +296,12 @@ class _Machine:
     def load_storage(self, data: Any) -> LazyStorage:
         """What torch.storage._load_from_bytes stands for. The real one would run what the inner stream says."""
         from networks.checkpoints import torch_archive  # The two formats contain each other.
+
         if not isinstance(data, (bytes, LazyBytes)):
             raise InputError('it has something else where the data of a tensor should be')
         if self.persistent_load is not None:
             raise InputError('it holds the data of a tensor within the data of a tensor')
-        if id(data) not in self.storages:   # The same bytes are one storage, however often the stream asks for it.
+        if id(data) not in self.storages:  # The same bytes are one storage, however often the stream asks for it.
             self.storages[id(data)] = torch_archive.read_inner_storage(data, self.cursor.source.budget)
             self.kept.append(data)
         return self.storages[id(data)]
@@ -313,7 +319,7 @@ class _Machine:
             target.dtype = target.dtype.newbyteorder(order)
         elif isinstance(target, ObjectNode) and not isinstance(target, PersistentNode):
             target.raw_state = state
-        elif not isinstance(target, dict):      # State of a dict is what torch notes beside a state dict.
+        elif not isinstance(target, dict):  # State of a dict is what torch notes beside a state dict.
             raise InputError('it sets the state of something that has none')
 
     def push_reference(self) -> None:
@@ -335,55 +341,53 @@ def _swap_pop(machine: _Machine) -> tuple[Any, Any]:
 
 
 OPCODES: dict[bytes, Callable[[_Machine], Any]] = {
-    b'\x80': lambda m: m.cursor.read(1),                                    # PROTO
-    b'\x95': lambda m: m.cursor.read(8),                                    # FRAME
+    b'\x80': lambda m: m.cursor.read(1),  # PROTO
+    b'\x95': lambda m: m.cursor.read(8),  # FRAME
     b'N': lambda m: m.stack.append(None),
     b'\x88': lambda m: m.stack.append(True),
     b'\x89': lambda m: m.stack.append(False),
-    b'J': lambda m: m.stack.append(m.unpack('<i', 4)),                      # BININT
-    b'K': lambda m: m.stack.append(m.cursor.read(1)[0]),                    # BININT1
-    b'M': lambda m: m.stack.append(m.unpack('<H', 2)),                      # BININT2
-    b'\x8a': lambda m: m.push_integer(m.cursor.read(1)[0]),                 # LONG1
-    b'\x8b': lambda m: m.push_integer(m.unpack('<i', 4)),                   # LONG4
-    b'G': lambda m: m.stack.append(m.unpack('>d', 8)),                      # BINFLOAT
-    b'\x8c': lambda m: m.push_text(m.cursor.read(1)[0]),                    # SHORT_BINUNICODE
-    b'X': lambda m: m.push_text(m.unpack('<I', 4)),                         # BINUNICODE
-    b'\x8d': lambda m: m.push_text(m.unpack('<Q', 8)),                      # BINUNICODE8
-    b'C': lambda m: m.push_bytes(m.cursor.read(1)[0]),                      # SHORT_BINBYTES
-    b'B': lambda m: m.push_bytes(m.unpack('<I', 4)),                        # BINBYTES
-    b'\x8e': lambda m: m.push_bytes(m.unpack('<Q', 8)),                     # BINBYTES8
-    b'\x96': lambda m: m.push_bytes(m.unpack('<Q', 8)),                     # BYTEARRAY8
-    b'0': lambda m: m.pop_any(),                                            # POP
-    b'1': lambda m: m.pop_mark(),                                           # POP_MARK
-    b'2': lambda m: m.stack.append(m.stack[-1]),                            # DUP
-    b'(': lambda m: m.push_mark(),                                          # MARK
-    b')': lambda m: m.stack.append(()),                                     # EMPTY_TUPLE
-    b'\x85': lambda m: m.push_tuple(1),                                     # TUPLE1
-    b'\x86': lambda m: m.push_tuple(2),                                     # TUPLE2
-    b'\x87': lambda m: m.push_tuple(3),                                     # TUPLE3
-    b't': lambda m: m.push(tuple(m.pop_mark())),                            # TUPLE
-    b']': lambda m: m.stack.append([]),                                     # EMPTY_LIST
-    b'l': lambda m: m.push(m.pop_mark()),                                   # LIST
-    b'a': lambda m: m.append([m.stack.pop()]),                              # APPEND
-    b'e': lambda m: m.append(m.pop_mark()),                                 # APPENDS
-    b'}': lambda m: m.stack.append({}),                                     # EMPTY_DICT
-    b's': lambda m: m.set_items([m.stack.pop(-2), m.stack.pop()]),          # SETITEM
-    b'u': lambda m: m.set_items(m.pop_mark()),                              # SETITEMS
-    b'\x8f': lambda m: m.stack.append(set()),                               # EMPTY_SET
-    b'\x90': lambda m: m.add_items(m.pop_mark()),                           # ADDITEMS
-    b'\x91': lambda m: m.push({usable_key(key) for key in m.pop_mark()}),         # FROZENSET
-    b'q': lambda m: m.memoize(m.cursor.read(1)[0]),                         # BINPUT
-    b'r': lambda m: m.memoize(m.unpack('<I', 4)),                           # LONG_BINPUT
-    b'\x94': lambda m: m.memoize(len(m.memo)),                              # MEMOIZE
-    b'h': lambda m: _get(m, m.cursor.read(1)[0]),                           # BINGET
-    b'j': lambda m: _get(m, m.unpack('<I', 4)),                             # LONG_BINGET
-    b'c': lambda m: m.push_name(m.cursor.read_line(), m.cursor.read_line()),    # GLOBAL
-    b'\x93': lambda m: m.push_name(*_swap_pop(m)),                          # STACK_GLOBAL
-    b'R': lambda m: m.make(*_swap_pop(m)),                                  # REDUCE
-    b'\x81': lambda m: m.make(*_swap_pop(m)),                               # NEWOBJ
-    b'\x92': lambda m: m.make_with_keywords(),                              # NEWOBJ_EX
-    b'b': lambda m: m.build(),                                              # BUILD
-    b'Q': lambda m: m.push_reference(),                                     # BINPERSID
+    b'J': lambda m: m.stack.append(m.unpack('<i', 4)),  # BININT
+    b'K': lambda m: m.stack.append(m.cursor.read(1)[0]),  # BININT1
+    b'M': lambda m: m.stack.append(m.unpack('<H', 2)),  # BININT2
+    b'\x8a': lambda m: m.push_integer(m.cursor.read(1)[0]),  # LONG1
+    b'\x8b': lambda m: m.push_integer(m.unpack('<i', 4)),  # LONG4
+    b'G': lambda m: m.stack.append(m.unpack('>d', 8)),  # BINFLOAT
+    b'\x8c': lambda m: m.push_text(m.cursor.read(1)[0]),  # SHORT_BINUNICODE
+    b'X': lambda m: m.push_text(m.unpack('<I', 4)),  # BINUNICODE
+    b'\x8d': lambda m: m.push_text(m.unpack('<Q', 8)),  # BINUNICODE8
+    b'C': lambda m: m.push_bytes(m.cursor.read(1)[0]),  # SHORT_BINBYTES
+    b'B': lambda m: m.push_bytes(m.unpack('<I', 4)),  # BINBYTES
+    b'\x8e': lambda m: m.push_bytes(m.unpack('<Q', 8)),  # BINBYTES8
+    b'\x96': lambda m: m.push_bytes(m.unpack('<Q', 8)),  # BYTEARRAY8
+    b'0': lambda m: m.pop_any(),  # POP
+    b'1': lambda m: m.pop_mark(),  # POP_MARK
+    b'2': lambda m: m.stack.append(m.stack[-1]),  # DUP
+    b'(': lambda m: m.push_mark(),  # MARK
+    b')': lambda m: m.stack.append(()),  # EMPTY_TUPLE
+    b'\x85': lambda m: m.push_tuple(1),  # TUPLE1
+    b'\x86': lambda m: m.push_tuple(2),  # TUPLE2
+    b'\x87': lambda m: m.push_tuple(3),  # TUPLE3
+    b't': lambda m: m.push(tuple(m.pop_mark())),  # TUPLE
+    b']': lambda m: m.stack.append([]),  # EMPTY_LIST
+    b'l': lambda m: m.push(m.pop_mark()),  # LIST
+    b'a': lambda m: m.append([m.stack.pop()]),  # APPEND
+    b'e': lambda m: m.append(m.pop_mark()),  # APPENDS
+    b'}': lambda m: m.stack.append({}),  # EMPTY_DICT
+    b's': lambda m: m.set_items([m.stack.pop(-2), m.stack.pop()]),  # SETITEM
+    b'u': lambda m: m.set_items(m.pop_mark()),  # SETITEMS
+    b'\x8f': lambda m: m.stack.append(set()),  # EMPTY_SET
+    b'\x90': lambda m: m.add_items(m.pop_mark()),  # ADDITEMS
+    b'\x91': lambda m: m.push({usable_key(key) for key in m.pop_mark()}),  # FROZENSET
+    b'q': lambda m: m.memoize(m.cursor.read(1)[0]),  # BINPUT
+    b'r': lambda m: m.memoize(m.unpack('<I', 4)),  # LONG_BINPUT
+    b'\x94': lambda m: m.memoize(len(m.memo)),  # MEMOIZE
+    b'h': lambda m: _get(m, m.cursor.read(1)[0]),  # BINGET
+    b'j': lambda m: _get(m, m.unpack('<I', 4)),  # LONG_BINGET
+    b'c': lambda m: m.push_name(m.cursor.read_line(), m.cursor.read_line()),  # GLOBAL
+    b'\x93': lambda m: m.push_name(*_swap_pop(m)),  # STACK_GLOBAL
+    b'R': lambda m: m.make(*_swap_pop(m)),  # REDUCE
+    b'\x81': lambda m: m.make(*_swap_pop(m)),  # NEWOBJ
+    b'\x92': lambda m: m.make_with_keywords(),  # NEWOBJ_EX
+    b'b': lambda m: m.build(),  # BUILD
+    b'Q': lambda m: m.push_reference(),  # BINPERSID
 }
-
-#----------------------------------------------------------------------------

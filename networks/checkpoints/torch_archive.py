@@ -34,8 +34,9 @@ ZIP_START = b'PK\x03\x04'
 MAX_ENTRIES = 200_000
 MAX_DIRECTORY_BYTES = 1 << 24
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # The older form.
+
 
 def read_legacy(source: ByteSource, start: int = 0, stop: int | None = None, *, chunk: int = 1 << 14) -> Any:
     """The object in the given range of the file, with its tensors still there.
@@ -62,7 +63,7 @@ def read_legacy(source: ByteSource, start: int = 0, stop: int | None = None, *, 
         value = read_pickle(cursor, find_storage)
         for key in read_pickle(cursor):
             storage = storages[key]
-            numel, = struct.unpack('<q', cursor.read(8))
+            (numel,) = struct.unpack('<q', cursor.read(8))
             if numel != storage.numel:
                 raise InputError(f'it declares {storage.numel} elements for a storage of {numel}')
             length = numel * storage.dtype.itemsize
@@ -91,8 +92,10 @@ def _storage_reference(reference: Any) -> tuple[str, torch.dtype, int]:
         raise InputError('it refers to something else than the data of a tensor')
     return key, STORAGE_DTYPES[storage_type.name], numel
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # The newer form.
+
 
 def read_zip(source: ByteSource) -> Any:
     """The object in a zip archive of torch.save, with its tensors still in the file.
@@ -165,11 +168,15 @@ def _find_prefix(entries: dict[str, tuple[int, int, int, int]]) -> str:
     pickles = [name for name in entries if name == 'data.pkl' or name.endswith('/data.pkl')]
     if len(pickles) != 1:
         raise InputError('it is a zip archive, but not one that torch.save writes')
-    return pickles[0][:-len('data.pkl')]
+    return pickles[0][: -len('data.pkl')]
 
 
-def _read_entry(source: ByteSource, entries: dict[str, tuple[int, int, int, int]], prefix: str,
-                also_known: Callable[[str, str], bool] | None = None) -> Any:
+def _read_entry(
+    source: ByteSource,
+    entries: dict[str, tuple[int, int, int, int]],
+    prefix: str,
+    also_known: Callable[[str, str], bool] | None = None,
+) -> Any:
     """What data.pkl holds."""
     byteorder = entries.get(f'{prefix}byteorder')
     if byteorder is not None and source.read(*_locate(source, byteorder)) != b'little':
@@ -201,8 +208,8 @@ def _list_entries(source: ByteSource) -> dict[str, tuple[int, int, int, int]]:
     end = tail.rfind(b'PK\x05\x06')
     if end < 0:
         raise InputError('it is a zip archive without its end: it is truncated')
-    count, size, offset = struct.unpack('<HII', tail[end + 10:end + 20])
-    locator = tail[end - 20:end] if end >= 20 else b''
+    count, size, offset = struct.unpack('<HII', tail[end + 10 : end + 20])
+    locator = tail[end - 20 : end] if end >= 20 else b''
     if locator[:4] == b'PK\x06\x07':
         wide = source.read(struct.unpack('<Q', locator[8:16])[0], 56)
         count, size, offset = struct.unpack('<QQQ', wide[32:56])
@@ -213,14 +220,14 @@ def _list_entries(source: ByteSource) -> dict[str, tuple[int, int, int, int]]:
     entries: dict[str, tuple[int, int, int, int]] = {}
     position = 0
     for _ in range(count):
-        fields = struct.unpack('<4s6H3I5H2I', directory[position:position + 46])
+        fields = struct.unpack('<4s6H3I5H2I', directory[position : position + 46])
         signature, method, packed, plain, header = fields[0], fields[4], fields[8], fields[9], fields[16]
         name_length, extra_length, comment_length = fields[10:13]
         if signature != b'PK\x01\x02':
             raise ValueError(signature)
         name_end = position + 46 + name_length
-        name = directory[position + 46:name_end].decode('utf-8')
-        packed, plain, header = _wide_sizes(directory[name_end:name_end + extra_length], plain, packed, header)
+        name = directory[position + 46 : name_end].decode('utf-8')
+        packed, plain, header = _wide_sizes(directory[name_end : name_end + extra_length], plain, packed, header)
         entries[name] = (method, packed, plain, header)
         position = name_end + extra_length + comment_length
     return entries
@@ -232,8 +239,8 @@ def _wide_sizes(extra: bytes, plain: int, packed: int, header: int) -> tuple[int
     while len(extra) >= 4:
         tag, length = struct.unpack('<HH', extra[:4])
         if tag == 1:
-            wide = list(struct.unpack(f'<{length // 8}Q', extra[4:4 + length // 8 * 8]))
-        extra = extra[4 + length:]
+            wide = list(struct.unpack(f'<{length // 8}Q', extra[4 : 4 + length // 8 * 8]))
+        extra = extra[4 + length :]
     values = [wide.pop(0) if value == 0xFFFFFFFF else value for value in (plain, packed, header)]
     return values[1], values[0], values[2]
 
@@ -249,5 +256,3 @@ def _locate(source: ByteSource, entry: tuple[int, int, int, int]) -> tuple[int, 
     if local[:4] != ZIP_START or offset + plain > source.size:
         raise InputError('an entry of its zip archive lies outside of the file: it is truncated or damaged')
     return offset, plain
-
-#----------------------------------------------------------------------------

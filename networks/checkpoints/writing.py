@@ -18,7 +18,9 @@ from torch_utils import persistence
 def image_generator_reference(path: Any, G: torch.nn.Module) -> dict[str, Any]:
     """What a file that was made with an image generator says of it: path, sha256, class_name, init_kwargs."""
     return {
-        'path': os.fspath(path), 'sha256': file_sha256(path), 'class_name': type(G).__name__,
+        'path': os.fspath(path),
+        'sha256': file_sha256(path),
+        'class_name': type(G).__name__,
         'init_kwargs': to_plain(getattr(G, 'init_kwargs', {})),
     }
 
@@ -45,7 +47,7 @@ def save_module_pickle(path: Any, data: dict[str, Any]) -> None:
         else:
             prepared[key] = to_plain(value)
     with replacing(path) as temporary, open(temporary, 'wb') as file:
-        pickle.dump(prepared, file, protocol=4)     # Python 3.7, which stylegan2-ada-pytorch asks for, knows 4.
+        pickle.dump(prepared, file, protocol=4)  # Python 3.7, which stylegan2-ada-pytorch asks for, knows 4.
 
 
 def _record_defaults(module: Any) -> None:
@@ -53,7 +55,7 @@ def _record_defaults(module: Any) -> None:
     signature = inspect.signature(type(module).__init__)
     bound = signature.bind(module, *module.init_args, **module.init_kwargs)
     bound.apply_defaults()
-    arguments = dict(list(bound.arguments.items())[1:])     # Without self.
+    arguments = dict(list(bound.arguments.items())[1:])  # Without self.
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values()):
         module._init_args, module._init_kwargs = (), dnnlib.EasyDict(arguments)
 

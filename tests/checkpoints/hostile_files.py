@@ -99,15 +99,25 @@ def programs(canary: str) -> dict[str, bytes]:
         'eval': stream(call('builtins', 'eval', text(source))),
         'exec': stream(call('builtins', 'exec', text(source))),
         'Python 2 names': stream(call('__builtin__', 'eval', text(source))),
-        'getattr chain': stream(call('builtins', 'getattr', call('builtins', '__import__', text('os')), text('system')),
-                                b'(' + text(command) + b'tR'),
-        'attrgetter': stream(call('operator', 'attrgetter', text('system')), b'(', call('builtins', '__import__', text('os')),
-                             b'tR(' + text(command) + b'tR'),
-        'methodcaller': stream(call('operator', 'methodcaller', text('system'), text(command)),
-                               b'(', call('builtins', '__import__', text('os')), b'tR'),
+        'getattr chain': stream(
+            call('builtins', 'getattr', call('builtins', '__import__', text('os')), text('system')), b'(' + text(command) + b'tR'
+        ),
+        'attrgetter': stream(
+            call('operator', 'attrgetter', text('system')),
+            b'(',
+            call('builtins', '__import__', text('os')),
+            b'tR(' + text(command) + b'tR',
+        ),
+        'methodcaller': stream(
+            call('operator', 'methodcaller', text('system'), text(command)),
+            b'(',
+            call('builtins', '__import__', text('os')),
+            b'tR',
+        ),
         'functools.partial': stream(call('functools', 'partial', text('os') + text('system') + b'\x93', text(command)), b')R'),
-        'functools.reduce': stream(call(
-            'functools', 'reduce', text('builtins') + text('eval') + b'\x93', b'](}}e', text(source))),
+        'functools.reduce': stream(
+            call('functools', 'reduce', text('builtins') + text('eval') + b'\x93', b'](}}e', text(source))
+        ),
         'numpy testing': stream(call('numpy.testing._private.utils', 'runstring', text(source), b'}')),
         'numpy load': stream(call('numpy', 'load', text(canary), b'N', b'\x88')),
         'numpy object scalar': stream(call('numpy.core.multiarray', 'scalar', call('numpy', 'dtype', text('O8')), data(plain))),
@@ -115,8 +125,9 @@ def programs(canary: str) -> dict[str, bytes]:
         'dotted name': stream(call('torch_utils.persistence', 'inspect.os.system', text(command))),
         'dotted name of a layer': stream(call('torch.nn.modules.module', 'inspect.os.system', text(command))),
         'function of torch.nn': stream(call('torch.nn.modules.utils', 'os', text(command)), b'(' + text(command) + b'tR'),
-        'name put together at run time': stream(text('os') + b'\x94' + text('system') + b'\x94h\x00h\x01\x93' + b'\x94',
-                                                b'h\x02' + text(command) + b'\x85R'),
+        'name put together at run time': stream(
+            text('os') + b'\x94' + text('system') + b'\x94h\x00h\x01\x93' + b'\x94', b'h\x02' + text(command) + b'\x85R'
+        ),
         'name that is not text': stream(b'K\x01K\x02\x93(' + text(command) + b'tR'),
         'call of a value': stream(text('os') + b'(' + text(command) + b'tR'),
         'object made of a value': stream(text('os') + b'(' + text(command) + b't\x81'),
@@ -127,31 +138,63 @@ def programs(canary: str) -> dict[str, bytes]:
         'state by __setstate__': stream(text('torch_utils.persistence') + text('Decorator') + b'\x93)\x81', system, b'b'),
         'persistent id of a pickle': stream(text('os.system') + b'Q'),
         'persistent id as text': b'\x80\x02Pos.system\n.',
-        'module source': stream(generator(b'}').replace(text('module_src') + text(''), text('module_src') + text(source)),
-                                b'(' + text('G') + system + b'u'),
+        'module source': stream(
+            generator(b'}').replace(text('module_src') + text(''), text('module_src') + text(source)),
+            b'(' + text('G') + system + b'u',
+        ),
         'import hook': stream(call('torch_utils.persistence', 'import_hook', text('os') + text('system') + b'\x93')),
         'dnnlib call': stream(call('dnnlib.util', 'call_func_by_name', text(command))),
         'dnnlib name': stream(call('dnnlib.util', 'get_obj_by_name', text('os.system')), b'(' + text(command) + b'tR'),
         'torch.load': stream(call('torch.serialization', 'load', text(canary))),
         'torch.hub': stream(call('torch.hub', 'load', text(canary), text('x'))),
-        'storage that is a program': stream(generator(b'}(' + text('_parameters') + b'}(' + text('w') + call(
-            'torch._utils', '_rebuild_tensor_v2', call('torch.storage', '_load_from_bytes', data(plain)),
-            b'K\x00', b'K\x01\x85', b'K\x01\x85', b'\x89', b'N') + b'uu')),
+        'storage that is a program': stream(
+            generator(
+                b'}('
+                + text('_parameters')
+                + b'}('
+                + text('w')
+                + call(
+                    'torch._utils',
+                    '_rebuild_tensor_v2',
+                    call('torch.storage', '_load_from_bytes', data(plain)),
+                    b'K\x00',
+                    b'K\x01\x85',
+                    b'K\x01\x85',
+                    b'\x89',
+                    b'N',
+                )
+                + b'uu'
+            )
+        ),
         'storage with a program in it': stream(call('torch.storage', '_load_from_bytes', data(torch_legacy(plain)))),
         'storage with an archive in it': stream(call('torch.storage', '_load_from_bytes', data(torch_zip(plain)))),
         'storage in protocol 2': pickle.dumps(Runs(torch.storage._load_from_bytes, torch_legacy(plain)), 2),
-        'storage in a storage': stream(call('torch.storage', '_load_from_bytes', data(torch_legacy(
-            stream(call('torch.storage', '_load_from_bytes', data(plain))))))),
+        'storage in a storage': stream(
+            call(
+                'torch.storage',
+                '_load_from_bytes',
+                data(torch_legacy(stream(call('torch.storage', '_load_from_bytes', data(plain))))),
+            )
+        ),
         'archive': torch_zip(plain),
         'archive in protocol 2': torch_zip(pickle.dumps({'g_ema': Runs(os.system, command)}, 2)),
         'archive with a persistent id': torch_zip(stream(b'(' + text('storage') + system + text('0') + text('cpu') + b'K\x01tQ')),
         'archive with a module as storage type': torch_zip(
             stream(b'(' + text('storage') + text('os') + text('system') + b'\x93' + text('0') + text('cpu') + b'K\x01tQ'),
-            storages={'0': b'\0\0\0\0'}),
+            storages={'0': b'\0\0\0\0'},
+        ),
         'older archive': torch_legacy(pickle.dumps({'state_dict': Runs(os.system, command)}, 2)),
         'older archive, in its system': torch_archive.LEGACY_START + pickle.dumps(1001, 2) + plain,
-        'our snapshot': pickle.dumps({'format': 'stylevideogan-snapshot', 'format_version': 1, 'G': None,
-                                      'G_ema': Runs(os.system, command), 'C': None, 'image_generator': {}}),
+        'our snapshot': pickle.dumps(
+            {
+                'format': 'stylevideogan-snapshot',
+                'format_version': 1,
+                'G': None,
+                'G_ema': Runs(os.system, command),
+                'C': None,
+                'image_generator': {},
+            }
+        ),
         'our encoder': pickle.dumps({'encoder': Runs(exec, source)}),
         'TensorFlow network': stream(text('dnnlib.tflib.network') + text('Network') + b'\x93)\x81', system, b'b'),
         'TensorFlow tuple': stream(system + system + system + b'\x87'),

@@ -61,7 +61,7 @@ def test_output_is_that_of_the_public_implementation(shared, file, name, compute
     assert error < BOUND
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # TensorFlow.
 
 
@@ -155,7 +155,7 @@ def test_tensorflow_network_of_an_old_version_is_refused():
     assert not nvidia_tensorflow.matches({'g_ema': {}})
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # rosinality.
 
 
@@ -263,7 +263,7 @@ def test_rosinality_state_that_does_not_fit_is_one_sentence(change, message):
         rosinality_generator({'g_ema': state})
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # pSp's and e4e's decoder.
 
 

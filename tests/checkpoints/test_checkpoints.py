@@ -28,8 +28,15 @@ SMALL = {'channel_base': 128, 'channel_max': 8}
 
 def make_generator(**kwargs):
     torch.manual_seed(0)
-    G = stylegan2.Generator(6, kwargs.pop('c_dim', 0), 5, 16, kwargs.pop('img_channels', 3),
-                            mapping_kwargs=kwargs.pop('mapping_kwargs', {'num_layers': 2}), synthesis_kwargs={**SMALL, **kwargs})
+    G = stylegan2.Generator(
+        6,
+        kwargs.pop('c_dim', 0),
+        5,
+        16,
+        kwargs.pop('img_channels', 3),
+        mapping_kwargs=kwargs.pop('mapping_kwargs', {'num_layers': 2}),
+        synthesis_kwargs={**SMALL, **kwargs},
+    )
     with torch.no_grad():
         for parameter in G.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
@@ -53,8 +60,10 @@ def picture(G):
 def snapshot(tmp_path):
     return save(tmp_path / 'network-snapshot-000000.pkl', make_generator())
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Ways to a file.
+
 
 def test_content_decides_not_the_name(snapshot, tmp_path):
     for name in ('weights.pt', 'weights.safetensors', 'weights', 'picture.png'):
@@ -85,11 +94,15 @@ def test_url_is_downloaded_once_and_checked(snapshot, tmp_path, monkeypatch, cap
         server.shutdown()
         server.server_close()
     assert torch.equal(picture(G), picture(make_generator()))
-    assert checkpoints.file_sha256(url) == digest      # From the cache: the server is gone.
+    assert checkpoints.file_sha256(url) == digest  # From the cache: the server is gone.
     with pytest.raises(InputError, match='SHA-256'):
         checkpoints.load_generator(url, sha256='0' * 64)
     assert checkpoints.image_generator_reference(url, G) == {
-        'path': url, 'sha256': digest, 'class_name': 'Generator', 'init_kwargs': checkpoints.to_plain(G.init_kwargs)}
+        'path': url,
+        'sha256': digest,
+        'class_name': 'Generator',
+        'init_kwargs': checkpoints.to_plain(G.init_kwargs),
+    }
 
 
 def test_what_is_not_there(tmp_path):
@@ -99,8 +112,10 @@ def test_what_is_not_there(tmp_path):
         checkpoints.load_generator(tmp_path)
     assert checkpoints.load_generator.__kwdefaults__['trust_pickle'] is False
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Every argument of the networks.
+
 
 @pytest.mark.parametrize('activation', ['linear', 'relu', 'lrelu', 'tanh', 'sigmoid', 'elu', 'selu', 'softplus', 'swish'])
 @pytest.mark.parametrize('architecture', ['skip', 'orig', 'resnet'])
@@ -110,18 +125,40 @@ def test_architectures_and_activations_come_back(tmp_path, architecture, activat
     assert torch.equal(picture(checkpoints.load_generator(save(tmp_path / 'x.pkl', G))), picture(G))
 
 
-@pytest.mark.parametrize('kwargs', [
-    {'use_noise': False}, {'img_channels': 1}, {'img_channels': 4}, {'c_dim': 3}, {'conv_clamp': 0.3}, {'num_fp16_res': 2},
-    {'num_fp16_res': 9, 'fp16_channels_last': True}, {'resample_filter': [1, 2, 1]}, {'resample_filter': [1, 1]},
-    {'resample_filter': None}, {'kernel_size': 1}, {'mapping_kwargs': {'num_layers': 3, 'embed_features': 4, 'layer_features': 7,
-                                                                       'lr_multiplier': 0.1, 'w_avg_beta': 0.5}, 'c_dim': 2},
-    {'mapping_kwargs': {'num_layers': 1, 'w_avg_beta': None}}, {'fused_modconv_default': 'inference_only'},
-], ids=str)
+@pytest.mark.parametrize(
+    'kwargs',
+    [
+        {'use_noise': False},
+        {'img_channels': 1},
+        {'img_channels': 4},
+        {'c_dim': 3},
+        {'conv_clamp': 0.3},
+        {'num_fp16_res': 2},
+        {'num_fp16_res': 9, 'fp16_channels_last': True},
+        {'resample_filter': [1, 2, 1]},
+        {'resample_filter': [1, 1]},
+        {'resample_filter': None},
+        {'kernel_size': 1},
+        {
+            'mapping_kwargs': {
+                'num_layers': 3,
+                'embed_features': 4,
+                'layer_features': 7,
+                'lr_multiplier': 0.1,
+                'w_avg_beta': 0.5,
+            },
+            'c_dim': 2,
+        },
+        {'mapping_kwargs': {'num_layers': 1, 'w_avg_beta': None}},
+        {'fused_modconv_default': 'inference_only'},
+    ],
+    ids=str,
+)
 def test_arguments_come_back(tmp_path, kwargs):
     G = make_generator(**kwargs)
     ours = checkpoints.load_generator(save(tmp_path / 'x.pkl', G))
-    assert torch.allclose(picture(ours), picture(G), atol=1e-6)     # Weights with the channels last are rearranged.
-    z, c = torch.randn(2, 6), torch.eye(3)[:2, :G.c_dim]
+    assert torch.allclose(picture(ours), picture(G), atol=1e-6)  # Weights with the channels last are rearranged.
+    z, c = torch.randn(2, 6), torch.eye(3)[:2, : G.c_dim]
     assert torch.equal(ours.mapping(z, c), G.mapping(z, c))
     assert ours.init_kwargs.get('img_channels', G.img_channels) == G.img_channels
     for name, module in G.named_modules():
@@ -157,8 +194,10 @@ def test_half_precision_weights_become_single(tmp_path):
     assert {value.dtype for value in ours.state_dict().values()} == {torch.float32}
     assert torch.equal(ours.synthesis.b8.conv0.weight, G.synthesis.b8.conv0.weight.float())
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Only what is needed.
+
 
 def test_unused_entries_are_neither_read_nor_made(tmp_path, monkeypatch):
     G = make_generator()
@@ -183,7 +222,8 @@ def test_weights_are_not_copied(snapshot):
     G = checkpoints.load_generator(snapshot)
     assert all(parameter.untyped_storage().nbytes() == parameter.nbytes for parameter in G.parameters())
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Forks.
 
 FORK = """
@@ -248,16 +288,25 @@ def test_a_trusted_program_that_fails_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match='running it failed: ModuleNotFoundError'):
         checkpoints.load_generator(tmp_path / 'x.pkl', trust_pickle=True)
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Our own files.
+
 
 def temporal_snapshot(**changes):
     G = latent_generator.LatentGenerator(num_ws=6, w_dim=5, latent_dim=4, noise_dim=4, hidden_dim=4)
     C = temporal_critic.TemporalCritic(num_features=4)
-    return {'format': 'stylevideogan-snapshot', 'format_version': 1, 'G': G, 'G_ema': G, 'C': C,
-            'image_generator': {'path': '/data/faces.pkl', 'sha256': 'ab', 'class_name': 'Generator', 'init_kwargs': {}},
-            'progress': dnnlib.EasyDict(cur_nframes=np.int64(5)),
-            'training_options': {'lr': np.float32(0.5), 'data': pathlib.Path('a')}, **changes}
+    return {
+        'format': 'stylevideogan-snapshot',
+        'format_version': 1,
+        'G': G,
+        'G_ema': G,
+        'C': C,
+        'image_generator': {'path': '/data/faces.pkl', 'sha256': 'ab', 'class_name': 'Generator', 'init_kwargs': {}},
+        'progress': dnnlib.EasyDict(cur_nframes=np.int64(5)),
+        'training_options': {'lr': np.float32(0.5), 'data': pathlib.Path('a')},
+        **changes,
+    }
 
 
 def test_temporal_snapshot_comes_back(tmp_path):
@@ -297,10 +346,15 @@ def test_the_wrong_kind_of_file_is_named(tmp_path, snapshot):
             load(tmp_path / file)
 
 
-@pytest.mark.parametrize(('changes', 'message'), [
-    ({'format_version': 2}, 'newer version'), ({'format_version': 'x'}, 'newer version'),
-    ({'G_ema': {}}, 'latent generator'), ({'G_ema': make_generator()}, 'Generator'),
-])
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'format_version': 2}, 'newer version'),
+        ({'format_version': 'x'}, 'newer version'),
+        ({'G_ema': {}}, 'latent generator'),
+        ({'G_ema': make_generator()}, 'Generator'),
+    ],
+)
 def test_a_snapshot_that_is_none_is_refused(tmp_path, changes, message):
     checkpoints.save_module_pickle(tmp_path / 's.pkl', temporal_snapshot(**changes))
     with pytest.raises(InputError, match=message):
@@ -318,8 +372,14 @@ S = pickle.load(open('s.pkl', 'rb'))
 assert 'networks' not in sys.modules
 print(tuple(S['G_ema'](torch.zeros(1, 4), torch.zeros(1, 2, 4)).shape))
 """
-    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, timeout=120,
-                          env={**os.environ, 'PYTHONPATH': str(tmp_path)})
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, 'PYTHONPATH': str(tmp_path)},
+    )
     assert done.stdout.strip() == '(1, 3, 6, 5)', done.stderr
 
 
@@ -339,8 +399,10 @@ def test_writing_is_all_or_nothing(tmp_path):
     assert path.read_bytes() == b'old'
     assert os.listdir(tmp_path) == ['s.pkl']
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Real files.
+
 
 def test_faces_generator_renders_its_codes(shared):
     """PSNR 21 to 30 dB against the recording, as its description says."""
@@ -361,9 +423,18 @@ def test_safetensors_description_is_json(tmp_path, root):
     G = make_generator()
     safetensors_pair.write(str(tmp_path / 'x'), str(tmp_path / 'x.json'), G)
     description = json.loads((tmp_path / 'x.json').read_text())
-    assert description == {'class_name': 'stylegan2.Generator', 'init_kwargs': {
-        'z_dim': 6, 'c_dim': 0, 'w_dim': 5, 'img_resolution': 16, 'img_channels': 3,
-        'mapping_kwargs': {'num_layers': 2}, 'synthesis_kwargs': SMALL}}
+    assert description == {
+        'class_name': 'stylegan2.Generator',
+        'init_kwargs': {
+            'z_dim': 6,
+            'c_dim': 0,
+            'w_dim': 5,
+            'img_resolution': 16,
+            'img_channels': 3,
+            'mapping_kwargs': {'num_layers': 2},
+            'synthesis_kwargs': SMALL,
+        },
+    }
     assert torch.equal(picture(checkpoints.load_generator(tmp_path / 'x')), picture(G))
     raw = bytearray((tmp_path / 'x').read_bytes())
     for name, other in itertools.product(('stylegan2.Generator', 'num_layers'), ('builtins.Exec_____'[:10],)):

@@ -41,8 +41,10 @@ def small_pickle():
     pickle.dump({'G': None, 'G_ema': G.eval(), 'training_set_kwargs': dnnlib.EasyDict(path='x')}, file, protocol=4)
     return file.getvalue()
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Code.
+
 
 @pytest.mark.parametrize('name', NAMES)
 def test_program_is_refused_and_not_run(name, tmp_path):
@@ -72,8 +74,18 @@ for index in range({len(NAMES)}):
     live = {name for index, name in enumerate(NAMES) if (tmp_path / f'{index}.canary').exists()}
     print(f'{len(live)} of {len(NAMES)} ran; not: {sorted(set(NAMES) - live)}')
     assert len(live) >= 25
-    assert live >= {'reduce', 'eval', 'functools.partial', 'getattr chain', 'reduce in the generator', 'dotted name',
-                    'storage that is a program', 'storage with a program in it', 'old-style instance', 'archive'}
+    assert live >= {
+        'reduce',
+        'eval',
+        'functools.partial',
+        'getattr chain',
+        'reduce in the generator',
+        'dotted name',
+        'storage that is a program',
+        'storage with a program in it',
+        'old-style instance',
+        'archive',
+    }
 
 
 def test_refusal_names_what_the_file_asks_for_and_the_option(tmp_path):
@@ -94,8 +106,10 @@ def test_names_cannot_write_to_the_terminal(tmp_path):
         checkpoints.load_generator(path)
     assert str(caught.value).isprintable()
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Files made to hurt. None of them may take longer than reading a real one, whatever they declare.
+
 
 def nested(opcodes, count):
     return hostile.stream(b'N' + opcodes * count)
@@ -109,6 +123,7 @@ def doubling(levels):
 
 def tensor(shape, stride, numel=4):
     """A rosinality state with one tensor of that shape over `numel` elements."""
+
     def number(value):
         return b'\x8a\x08' + struct.pack('<q', value)
 
@@ -141,41 +156,106 @@ HURTING = {
     'nested marks': hostile.stream(b'(' * 1_000_000),
     'list in itself': hostile.stream(b'}(' + hostile.text('G_ema') + b']\x94h\x00au'),
     'dict in itself, in a snapshot': hostile.stream(
-        b'}(' + hostile.text('format') + hostile.text('stylevideogan-snapshot') + hostile.text('format_version') + b'K\x01'
-        + b''.join(hostile.text(key) + b'N' for key in ('G', 'G_ema', 'C')) + hostile.text('image_generator')
-        + b'}\x94(' + hostile.text('x') + b'h\x00uu'),
+        b'}('
+        + hostile.text('format')
+        + hostile.text('stylevideogan-snapshot')
+        + hostile.text('format_version')
+        + b'K\x01'
+        + b''.join(hostile.text(key) + b'N' for key in ('G', 'G_ema', 'C'))
+        + hostile.text('image_generator')
+        + b'}\x94('
+        + hostile.text('x')
+        + b'h\x00uu'
+    ),
     'doubling lists': doubling(200),
-    'modules without end': hostile.stream(hostile.generator(
-        b'}\x94(' + hostile.text('_modules') + b'}(' + hostile.text('synthesis') + hostile.call(
-            'torch_utils.persistence', '_reconstruct_persistent_obj',
-            b'}(' + hostile.text('class_name') + hostile.text('A') + hostile.text('state') + b'h\x00u')
-        + hostile.text('mapping') + b'Nuu')),
+    'modules without end': hostile.stream(
+        hostile.generator(
+            b'}\x94('
+            + hostile.text('_modules')
+            + b'}('
+            + hostile.text('synthesis')
+            + hostile.call(
+                'torch_utils.persistence',
+                '_reconstruct_persistent_obj',
+                b'}(' + hostile.text('class_name') + hostile.text('A') + hostile.text('state') + b'h\x00u',
+            )
+            + hostile.text('mapping')
+            + b'Nuu'
+        )
+    ),
     'many values': hostile.stream(b'N0' * 1_100_000),
     'key that is a list': hostile.stream(b'}(]Nu'),
     'key that is a huge number': hostile.stream(b'}(\x8a\x20' + b'\xff' * 31 + b'\x01' + b'Nu'),
     'text that is encoded again and again': hostile.stream(
-        hostile.text('a' * 500_000) + b'\x94' + (hostile.text('_codecs') + hostile.text('encode') + b'\x93\x94')
-        + (b'h\x01h\x00' + hostile.text('latin1') + b'\x86R') * 50_000),
+        hostile.text('a' * 500_000)
+        + b'\x94'
+        + (hostile.text('_codecs') + hostile.text('encode') + b'\x93\x94')
+        + (b'h\x01h\x00' + hostile.text('latin1') + b'\x86R') * 50_000
+    ),
     'path of the same text': hostile.stream(
-        hostile.text('a' * 200) + b'\x940' + hostile.text('pathlib') + hostile.text('PosixPath') + b'\x93('
-        + b'h\x00' * 100_000 + b'tR'),
+        hostile.text('a' * 200)
+        + b'\x940'
+        + hostile.text('pathlib')
+        + hostile.text('PosixPath')
+        + b'\x93('
+        + b'h\x00' * 100_000
+        + b'tR'
+    ),
     'list that becomes a dict again and again': hostile.stream(
-        b'](' + b'NN\x86' * 100_000 + b'e\x94' + hostile.text('collections') + hostile.text('OrderedDict') + b'\x93\x94'
-        + b'h\x01h\x00\x85R' * 100_000),
+        b']('
+        + b'NN\x86' * 100_000
+        + b'e\x94'
+        + hostile.text('collections')
+        + hostile.text('OrderedDict')
+        + b'\x93\x94'
+        + b'h\x01h\x00\x85R' * 100_000
+    ),
     'shape that is checked again and again': hostile.stream(
-        b'(' + b'K\x01' * 100_000 + b't\x94' + hostile.text('torch') + hostile.text('Size') + b'\x93\x94'
-        + b'h\x01h\x00\x85R' * 100_000),
+        b'('
+        + b'K\x01' * 100_000
+        + b't\x94'
+        + hostile.text('torch')
+        + hostile.text('Size')
+        + b'\x93\x94'
+        + b'h\x01h\x00\x85R' * 100_000
+    ),
     'doubling dicts in a snapshot': hostile.stream(
-        b'}(' + hostile.text('format') + hostile.text('stylevideogan-snapshot') + hostile.text('format_version') + b'K\x01'
-        + b''.join(hostile.text(key) + b'N' for key in ('G', 'G_ema', 'C')) + hostile.text('image_generator') + b'}\x94'
-        + b''.join(b'}(K\x00h' + bytes([k]) + b'K\x01h' + bytes([k]) + b'u\x94' for k in range(90)) + b'u'),
-    'weights without end': hostile.stream(b'}\x94(' + b''.join(
-        hostile.text(str(k)) + b'N' for k in range(9_000)) + b'u0' + hostile.generator(
-        b'}\x94(' + hostile.text('_parameters') + b'h\x00' + hostile.text('_modules') + b'}('
-        + b''.join(hostile.text(f'm{k}') + hostile.call(
-            'torch_utils.persistence', '_reconstruct_persistent_obj',
-            b'}(' + hostile.text('class_name') + hostile.text('A') + hostile.text('state') + b'h\x01u')
-            for k in range(200)) + hostile.text('synthesis') + b'N' + hostile.text('mapping') + b'Nuu')),
+        b'}('
+        + hostile.text('format')
+        + hostile.text('stylevideogan-snapshot')
+        + hostile.text('format_version')
+        + b'K\x01'
+        + b''.join(hostile.text(key) + b'N' for key in ('G', 'G_ema', 'C'))
+        + hostile.text('image_generator')
+        + b'}\x94'
+        + b''.join(b'}(K\x00h' + bytes([k]) + b'K\x01h' + bytes([k]) + b'u\x94' for k in range(90))
+        + b'u'
+    ),
+    'weights without end': hostile.stream(
+        b'}\x94('
+        + b''.join(hostile.text(str(k)) + b'N' for k in range(9_000))
+        + b'u0'
+        + hostile.generator(
+            b'}\x94('
+            + hostile.text('_parameters')
+            + b'h\x00'
+            + hostile.text('_modules')
+            + b'}('
+            + b''.join(
+                hostile.text(f'm{k}')
+                + hostile.call(
+                    'torch_utils.persistence',
+                    '_reconstruct_persistent_obj',
+                    b'}(' + hostile.text('class_name') + hostile.text('A') + hostile.text('state') + b'h\x01u',
+                )
+                for k in range(200)
+            )
+            + hostile.text('synthesis')
+            + b'N'
+            + hostile.text('mapping')
+            + b'Nuu'
+        )
+    ),
     'tensor larger than its storage': tensor((1 << 40,), (1,)),
     'tensor that repeats one number': tensor((1 << 20, 1 << 20), (0, 0)),
     'tensor of negative size': tensor((-1, 4), (1, 1)),
@@ -187,8 +267,8 @@ HURTING = {
     'archive of another kind': b'PK\x03\x04' + bytes(100),
     'safetensors header that is not there': struct.pack('<Q', 1 << 40) + b'{"a"',
     'safetensors header that nests': struct.pack('<Q', 100_000) + b'{"a":' + b'[' * 99_995,
-    'safetensors tensor that is not there':
-        struct.pack('<Q', 64) + b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'.ljust(64),
+    'safetensors tensor that is not there': struct.pack('<Q', 64)
+    + b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'.ljust(64),
     'web page': b'<!DOCTYPE html><html>',
     'Git LFS pointer': b'version https://git-lfs.github.com/spec/v1\noid sha256:0',
     'JSON': b'{"class_name": "stylegan2.Generator"}',
@@ -217,31 +297,54 @@ def test_same_bytes_cannot_be_multiplied():
     source = ByteSource(io.BytesIO(bytes(raw)))
     entry = torch_archive._list_entries(source)['archive/data/0']
     offset, length = torch_archive._locate(source, entry)
-    for _ in range(3):      # Twice, and what small values may need beyond the file's size.
+    for _ in range(3):  # Twice, and what small values may need beyond the file's size.
         source.load(offset, length)
     with pytest.raises(InputError, match='many times over'):
         source.load(offset, length)
 
 
-@pytest.mark.parametrize('change', [
-    {'img_resolution': 1 << 30}, {'img_resolution': 1 << 15}, {'w_dim': 1 << 40}, {'z_dim': -1}, {'img_channels': 1e9},
-    {'mapping_kwargs': {'num_layers': 10**9}}, {'channel_base': float('nan')}, {'resample_filter': [1] * 10_000},
-    {'synthesis_kwargs': {'channel_base': 1 << 15, 'channel_max': 1 << 15}}, {'z_dim': 5}, {'img_resolution': 16},
-    {'unknown_argument': 1}, {'kernel_size': 10**6}, {'architecture': 'a' * 10_000}, {'mapping_kwargs': []},
-])
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'img_resolution': 1 << 30},
+        {'img_resolution': 1 << 15},
+        {'w_dim': 1 << 40},
+        {'z_dim': -1},
+        {'img_channels': 1e9},
+        {'mapping_kwargs': {'num_layers': 10**9}},
+        {'channel_base': float('nan')},
+        {'resample_filter': [1] * 10_000},
+        {'synthesis_kwargs': {'channel_base': 1 << 15, 'channel_max': 1 << 15}},
+        {'z_dim': 5},
+        {'img_resolution': 16},
+        {'unknown_argument': 1},
+        {'kernel_size': 10**6},
+        {'architecture': 'a' * 10_000},
+        {'mapping_kwargs': []},
+    ],
+)
 def test_arguments_that_do_not_fit_the_weights_are_refused_before_memory_is_taken(small_pickle, change, monkeypatch):
     contents = safe_pickle.read_pickle(safe_pickle.Cursor(ByteSource(io.BytesIO(small_pickle))))
     contents['G_ema'].raw_state['_init_kwargs'].update(change)
     contents['G_ema'].raw_state['_init_args'] = ()
     contents['G_ema'].raw_state['_init_kwargs'] = {
-        'z_dim': 4, 'c_dim': 0, 'w_dim': 4, 'img_resolution': 8, 'img_channels': 3, 'mapping_kwargs': {'num_layers': 1},
-        'synthesis_kwargs': {'channel_max': 4}, **change}
+        'z_dim': 4,
+        'c_dim': 0,
+        'w_dim': 4,
+        'img_resolution': 8,
+        'img_channels': 3,
+        'mapping_kwargs': {'num_layers': 1},
+        'synthesis_kwargs': {'channel_max': 4},
+        **change,
+    }
     monkeypatch.setattr(loading, '_read', lambda file: LazyEntries(contents))
     with pytest.raises(InputError):
         checkpoints.load_generator(io.BytesIO(small_pickle))
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Damage.
+
 
 def test_truncated_anywhere_is_refused(small_pickle):
     for length in [*range(200), *range(200, len(small_pickle), 397)]:
@@ -256,23 +359,36 @@ def test_changed_bytes_give_a_generator_or_an_error(small_pickle):
     for _ in range(200):
         damaged = bytearray(small_pickle)
         for _ in range(choose.randint(1, 8)):
-            damaged[choose.randrange(len(damaged))] = choose.choice([0, 1, 0x2e, 0x52, 0x7f, 0x80, 0xff, choose.randrange(256)])
+            damaged[choose.randrange(len(damaged))] = choose.choice([0, 1, 0x2E, 0x52, 0x7F, 0x80, 0xFF, choose.randrange(256)])
         try:
             assert isinstance(checkpoints.load_generator(io.BytesIO(damaged)), torch.nn.Module)
         except InputError:
             refused += 1
     assert 25 < refused < 200
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Equality with Python's own reader on what checkpoints hold.
 
-KEYS = st.one_of(st.text(max_size=5), st.integers(-2**62, 2**62), st.booleans(), st.none(), st.binary(max_size=5))
+KEYS = st.one_of(st.text(max_size=5), st.integers(-(2**62), 2**62), st.booleans(), st.none(), st.binary(max_size=5))
 VALUES = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(-2**200, 2**200), st.floats(allow_nan=False), st.text(max_size=300),
-              st.binary(max_size=600), st.sets(KEYS, max_size=4)),
-    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(KEYS, inner, max_size=4),
-                            st.tuples(inner, inner), st.lists(inner, max_size=3).map(tuple)),
-    max_leaves=25)
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**200), 2**200),
+        st.floats(allow_nan=False),
+        st.text(max_size=300),
+        st.binary(max_size=600),
+        st.sets(KEYS, max_size=4),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(KEYS, inner, max_size=4),
+        st.tuples(inner, inner),
+        st.lists(inner, max_size=3).map(tuple),
+    ),
+    max_leaves=25,
+)
 
 
 @settings(max_examples=150, deadline=None)
@@ -282,14 +398,24 @@ def test_plain_values_come_back_equal(value, protocol):
 
 
 @pytest.mark.parametrize('protocol', [2, 3, 4, 5])
-@pytest.mark.parametrize('value', [
-    np.float64(2.5), np.float32(0.1), np.int64(-3), np.bool_(True), np.arange(12, dtype=np.int16).reshape(3, 4),
-    np.asfortranarray(np.random.RandomState(0).randn(40, 5)), np.zeros([0, 3], np.float32), np.arange(4, dtype='>f4'),
-    np.random.RandomState(1).randn(7, 11).astype(np.float16),
-], ids=lambda value: f'{type(value).__name__}-{value.dtype}-{value.shape}')
+@pytest.mark.parametrize(
+    'value',
+    [
+        np.float64(2.5),
+        np.float32(0.1),
+        np.int64(-3),
+        np.bool_(True),
+        np.arange(12, dtype=np.int16).reshape(3, 4),
+        np.asfortranarray(np.random.RandomState(0).randn(40, 5)),
+        np.zeros([0, 3], np.float32),
+        np.arange(4, dtype='>f4'),
+        np.random.RandomState(1).randn(7, 11).astype(np.float16),
+    ],
+    ids=lambda value: f'{type(value).__name__}-{value.dtype}-{value.shape}',
+)
 def test_numpy_values_come_back_equal(value, protocol):
     raw = pickle.dumps({'x': [value, value]}, protocol)
-    for text in (raw, raw.replace(b'numpy._core', b'numpy.core') if protocol < 4 else raw):     # numpy 2 and numpy 1.
+    for text in (raw, raw.replace(b'numpy._core', b'numpy.core') if protocol < 4 else raw):  # numpy 2 and numpy 1.
         first, second = read(text)['x']
         assert np.array_equal(first, value)
         assert np.array_equal(second, value)
@@ -297,12 +423,17 @@ def test_numpy_values_come_back_equal(value, protocol):
 
 
 TENSORS = {
-    'plain': torch.arange(12.0).reshape(3, 4), 'scalar': torch.tensor(2.5), 'empty': torch.zeros(0, 3),
-    'transposed': torch.arange(12.0).reshape(3, 4).t(), 'part': torch.arange(12.0)[5:9],
+    'plain': torch.arange(12.0).reshape(3, 4),
+    'scalar': torch.tensor(2.5),
+    'empty': torch.zeros(0, 3),
+    'transposed': torch.arange(12.0).reshape(3, 4).t(),
+    'part': torch.arange(12.0)[5:9],
     'expanded': torch.ones(1).expand(3, 4),
     'channels last': torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
-    **{name: torch.ones(3).to(getattr(torch, name)) for name in (
-        'float16', 'bfloat16', 'float64', 'int64', 'int32', 'int16', 'int8', 'uint8', 'bool')},
+    **{
+        name: torch.ones(3).to(getattr(torch, name))
+        for name in ('float16', 'bfloat16', 'float64', 'int64', 'int32', 'int16', 'int8', 'uint8', 'bool')
+    },
 }
 
 
@@ -327,8 +458,13 @@ def test_tensors_come_back_equal(name, form):
 
 def test_objects_of_the_field_come_back():
     namespace = argparse.Namespace(size=256, path='x')
-    value = {'args': namespace, 'o': collections.OrderedDict(a=1), 'e': dnnlib.EasyDict(b=2),
-             'd': collections.defaultdict(list, c=[1]), 's': torch.Size([1, 2])}
+    value = {
+        'args': namespace,
+        'o': collections.OrderedDict(a=1),
+        'e': dnnlib.EasyDict(b=2),
+        'd': collections.defaultdict(list, c=[1]),
+        's': torch.Size([1, 2]),
+    }
     for protocol in (2, 4):
         ours = read(pickle.dumps(value, protocol))
         assert ours == {'args': namespace, 'o': {'a': 1}, 'e': {'b': 2}, 'd': {'c': [1]}, 's': (1, 2)}

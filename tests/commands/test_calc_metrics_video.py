@@ -21,8 +21,9 @@ REFERENCE = {'path': 'G.pkl', 'sha256': 'a' * 64, 'class_name': 'Generator', 'in
 
 def write_data(path: pathlib.Path, seed: int, num_frames: int = 700, num_ws: int = 4) -> None:
     random = np.random.RandomState(seed)
-    with LatentDatasetWriter(str(path), image_generator=REFERENCE, num_ws=num_ws, w_dim=8,
-                             embedding={'method': 'test'}) as writer:
+    with LatentDatasetWriter(
+        str(path), image_generator=REFERENCE, num_ws=num_ws, w_dim=8, embedding={'method': 'test'}
+    ) as writer:
         walk = np.cumsum(random.randn(num_frames, 3), axis=0) @ random.randn(3, num_ws * 8)
         codes = (0.02 * walk + 0.1 * random.randn(num_frames, num_ws * 8)).reshape(num_frames, num_ws, 8).astype(np.float32)
         writer.add_clip('walk', codes, fps=25, source='walk.mp4')
@@ -41,20 +42,33 @@ def run_dir(tmp_path: pathlib.Path) -> pathlib.Path:
     networks.set_data_basis(torch.zeros(32), torch.randn(6, 32))
     dataset = LatentDataset(str(tmp_path / 'latents.zip'))
     temporal_snapshot.save_snapshot(
-        str(folder / 'network-snapshot-000007.pkl'), G=networks, G_ema=networks, C=networks, image_generator=REFERENCE,
-        data=temporal_snapshot.describe_dataset(dataset), training_options={}, progress={})
+        str(folder / 'network-snapshot-000007.pkl'),
+        G=networks,
+        G_ema=networks,
+        C=networks,
+        image_generator=REFERENCE,
+        data=temporal_snapshot.describe_dataset(dataset),
+        training_options={},
+        progress={},
+    )
     dataset.close()
     return folder
 
 
 def calculate(run_dir: pathlib.Path, *arguments: str) -> click.testing.Result:
     return click.testing.CliRunner().invoke(
-        calc_metrics_video.main, [f'--network={run_dir / "network-snapshot-000007.pkl"}', '--device=cpu', *arguments])
+        calc_metrics_video.main, [f'--network={run_dir / "network-snapshot-000007.pkl"}', '--device=cpu', *arguments]
+    )
 
 
 def test_every_result_is_one_json_line(run_dir: pathlib.Path, root: pathlib.Path) -> None:
-    command = [sys.executable, str(root / 'calc_metrics_video.py'), '--device=cpu',
-               f'--network={run_dir / "network-snapshot-000007.pkl"}', '--metrics=lfd2048_25f,lfd2048_25f_at225']
+    command = [
+        sys.executable,
+        str(root / 'calc_metrics_video.py'),
+        '--device=cpu',
+        f'--network={run_dir / "network-snapshot-000007.pkl"}',
+        '--metrics=lfd2048_25f,lfd2048_25f_at225',
+    ]
     process = subprocess.run(command, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     lines = [json.loads(line) for line in process.stdout.splitlines()]
@@ -79,8 +93,9 @@ def test_every_result_is_one_json_line(run_dir: pathlib.Path, root: pathlib.Path
     assert 'Of this run, network-snapshot-000007.pkl: ' in process.stderr
 
 
-def test_data_is_that_of_the_training_or_what_is_said(run_dir: pathlib.Path, tmp_path: pathlib.Path,
-                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_is_that_of_the_training_or_what_is_said(
+    run_dir: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     data = tmp_path / 'latents.zip'
     write_data(tmp_path / 'other.zip', 1)
@@ -104,11 +119,13 @@ def test_data_is_that_of_the_training_or_what_is_said(run_dir: pathlib.Path, tmp
 
 def test_plugins_lists_and_mistakes(run_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
     plugin = tmp_path / 'spread.py'
-    plugin.write_text('from metrics import metric_main\n'
-                      '@metric_main.register_metric\n'
-                      'def test_only_spread(opts):\n'
-                      '    print("a word that must not stand between the results")\n'
-                      '    return {"test_only_spread": float(opts.G.w_mean.std())}\n')
+    plugin.write_text(
+        'from metrics import metric_main\n'
+        '@metric_main.register_metric\n'
+        'def test_only_spread(opts):\n'
+        '    print("a word that must not stand between the results")\n'
+        '    return {"test_only_spread": float(opts.G.w_mean.std())}\n'
+    )
     result = calculate(run_dir, f'--plugin={plugin}', '--metrics=test_only_spread')
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)['results'] == {'test_only_spread': 0.0}
@@ -116,7 +133,8 @@ def test_plugins_lists_and_mistakes(run_dir: pathlib.Path, tmp_path: pathlib.Pat
     assert {'lfd2048_25f', 'lfd2048_25f_at225'} <= {line.split('\t')[0] for line in listing.stdout.splitlines()}
     assert calculate(run_dir, '--metrics=none').stdout == ''
     for arguments, words in [
-        (['--metrics=fdv'], 'there is no fdv; known are '), (['--plugin=absent.py'], 'no file'),
+        (['--metrics=fdv'], 'there is no fdv; known are '),
+        (['--plugin=absent.py'], 'no file'),
         (['--data=absent.zip'], 'absent.zip'),
     ]:
         result = calculate(run_dir, *arguments)

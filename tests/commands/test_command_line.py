@@ -17,10 +17,17 @@ from networks.errors import InputError
 from training import command_line
 
 
-@pytest.mark.parametrize(('text', 'seeds'), [
-    ('0', [0]), ('0,1,4-6', [0, 1, 4, 5, 6]), ('7-7', [7]), ('3, 1 ,2', [3, 1, 2]), ('1,0-2,1', [1, 0, 2]),
-    ('4294967295', [2 ** 32 - 1]),
-])
+@pytest.mark.parametrize(
+    ('text', 'seeds'),
+    [
+        ('0', [0]),
+        ('0,1,4-6', [0, 1, 4, 5, 6]),
+        ('7-7', [7]),
+        ('3, 1 ,2', [3, 1, 2]),
+        ('1,0-2,1', [1, 0, 2]),
+        ('4294967295', [2**32 - 1]),
+    ],
+)
 def test_seeds_are_read(text: str, seeds: list[int]) -> None:
     assert command_line.parse_seeds(text) == seeds
 
@@ -42,8 +49,11 @@ def test_sizes_and_names() -> None:
 
 
 @command_line.command()
-@click.option('--how', default='fine',
-              type=click.Choice(['input', 'full', 'denied', 'missing', 'memory', 'torch', 'package', 'stop', 'bug', 'fine']))
+@click.option(
+    '--how',
+    default='fine',
+    type=click.Choice(['input', 'full', 'denied', 'missing', 'memory', 'torch', 'package', 'stop', 'bug', 'fine']),
+)
 @click.option('--seeds', type=command_line.SEEDS, default='0-2')
 @click.option('--fps', type=command_line.FPS, default=25)
 @command_line.clear_errors
@@ -65,11 +75,18 @@ def _sample(how: str, seeds: list[int], fps: float) -> None:
     click.echo(f'{seeds} {fps}')
 
 
-@pytest.mark.parametrize(('how', 'words'), [
-    ('input', 'clip 3 has 10 frames'), ('full', "no space is left on the disk while writing 'out/a.mp4'"),
-    ('denied', "no permission for '/root/a'"), ('missing', "'no.pkl'"), ('memory', 'out of memory'), ('torch', 'full'),
-    ('package', "'imageio_ffmpeg' is not installed"),
-])
+@pytest.mark.parametrize(
+    ('how', 'words'),
+    [
+        ('input', 'clip 3 has 10 frames'),
+        ('full', "no space is left on the disk while writing 'out/a.mp4'"),
+        ('denied', "no permission for '/root/a'"),
+        ('missing', "'no.pkl'"),
+        ('memory', 'out of memory'),
+        ('torch', 'full'),
+        ('package', "'imageio_ffmpeg' is not installed"),
+    ],
+)
 def test_a_mistake_is_one_sentence_and_exit_code_2(how: str, words: str) -> None:
     result = CliRunner().invoke(_sample, ['--how', how])
     assert result.exit_code == 2
@@ -79,10 +96,17 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(how: str, words: str) -> None
     assert result.stdout == ''
 
 
-@pytest.mark.parametrize(('arguments', 'words'), [
-    (['--how', 'x'], '--how'), (['--seeds', '3-1'], 'ends before it begins'), (['--fps', '0'], '--fps'),
-    (['--fps', 'nan'], '--fps'), (['--sedes', '1'], '--sedes'), (['more'], 'more'),
-])
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        (['--how', 'x'], '--how'),
+        (['--seeds', '3-1'], 'ends before it begins'),
+        (['--fps', '0'], '--fps'),
+        (['--fps', 'nan'], '--fps'),
+        (['--sedes', '1'], '--sedes'),
+        (['more'], 'more'),
+    ],
+)
 def test_a_wrong_option_is_one_sentence_and_exit_code_2(arguments: list[str], words: str) -> None:
     result = CliRunner().invoke(_sample, arguments)
     assert result.exit_code == 2
@@ -101,7 +125,7 @@ def test_a_bug_keeps_its_traceback_and_ctrl_c_leaves_with_130() -> None:
 
 @pytest.mark.parametrize(('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_run_the_cleanup(number: signal.Signals, code: int, root: os.PathLike[str]) -> None:
-    program = textwrap.dedent('''
+    program = textwrap.dedent("""
         import time
         from training import command_line
         @command_line.command()
@@ -113,9 +137,10 @@ def test_signals_run_the_cleanup(number: signal.Signals, code: int, root: os.Pat
             finally:
                 print('cleaned', flush=True)
         main()
-    ''')
-    with subprocess.Popen([sys.executable, '-c', program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                          cwd=root) as process:
+    """)
+    with subprocess.Popen(
+        [sys.executable, '-c', program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == 'ready\n'
         process.send_signal(number)
@@ -160,7 +185,7 @@ def test_checks_before_long_work(tmp_path: os.PathLike[str]) -> None:
     target = os.path.join(tmp_path, 'a', 'b', 'c.mp4')
     command_line.require_free_space(target, 1, 'one byte')
     with pytest.raises(command_line.UserMistake, match=r'4 videos: about 1024.0 TiB are needed, but .* are free at .*c.mp4'):
-        command_line.require_free_space(target, 2 ** 50, '4 videos')
+        command_line.require_free_space(target, 2**50, '4 videos')
     file = os.path.join(tmp_path, 'file')
     with open(file, 'w'):
         pass
@@ -181,8 +206,9 @@ def test_an_absent_device_is_a_mistake() -> None:
 
 
 @pytest.mark.parametrize(('own', 'wanted'), [({}, '1000'), ({'GOMP_SPINCOUNT': '7'}, '7'), ({'OMP_NUM_THREADS': '1'}, None)])
-def test_waiting_threads_leave_the_cores_unless_the_user_decided(own: dict[str, str], wanted: str | None,
-                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_threads_leave_the_cores_unless_the_user_decided(
+    own: dict[str, str], wanted: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in command_line.THREAD_SETTINGS:
         monkeypatch.setenv(name, '')  # so that it is put back afterwards
         monkeypatch.delenv(name)

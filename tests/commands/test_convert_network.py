@@ -24,8 +24,7 @@ def source(tmp_path):
     G = stylegan2.Generator(6, 2, 5, 16, 3, mapping_kwargs={'num_layers': 2}, synthesis_kwargs={'channel_max': 8}).eval()
     D = stylegan2_discriminator.Discriminator(2, 16, 3, channel_base=128, mapping_kwargs={'num_layers': 1}).eval()
     path = tmp_path / 'source.pkl'
-    checkpoints.save_module_pickle(
-        path, {'G': G, 'D': D, 'G_ema': G, 'training_set_kwargs': None, 'augment_pipe': None})
+    checkpoints.save_module_pickle(path, {'G': G, 'D': D, 'G_ema': G, 'training_set_kwargs': None, 'augment_pipe': None})
     return path
 
 
@@ -43,8 +42,7 @@ def test_converted_file_gives_the_same_picture(source, tmp_path, ending):
     assert torch.equal(picture(ours), picture(theirs))
     z, c = torch.randn(2, 6), torch.eye(2)
     assert torch.equal(ours.mapping(z, c, truncation_psi=0.5), theirs.mapping(z, c, truncation_psi=0.5))
-    assert sorted(os.listdir(tmp_path)) == sorted(
-        ['source.pkl', dest.name, *(['dest.json'] if ending == '.safetensors' else [])])
+    assert sorted(os.listdir(tmp_path)) == sorted(['source.pkl', dest.name, *(['dest.json'] if ending == '.safetensors' else [])])
 
 
 def test_pickle_has_what_the_scripts_of_the_field_look_for(source, tmp_path):
@@ -72,14 +70,30 @@ ws = torch.randn([2, G.num_ws, G.w_dim], generator=torch.Generator().manual_seed
 image = G.synthesis(ws, noise_mode="const", force_fp32=True).numpy()
 print(abs(image - numpy.load("answer.npy")).max(), "networks" in sys.modules)
 """
-    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True, timeout=240,
-                          env={**os.environ, 'PYTHONPATH': str(tmp_path)})
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, 'PYTHONPATH': str(tmp_path)},
+    )
     assert done.stdout.split() == ['0.0', 'False'], done.stderr
 
 
-@pytest.mark.parametrize('file', [
-    'stylegan2-ada-64.pkl', 'stylegan2-ada-cond-32.pkl', 'stylegan2-from-stylegan3-32.pkl', 'stylegan3-t-32.pkl',
-    'stylegan3-r-32.pkl', 'stylegan2-tensorflow-32.pkl', 'rosinality-train-64.pt', 'rosinality-converted-64.pt'])
+@pytest.mark.parametrize(
+    'file',
+    [
+        'stylegan2-ada-64.pkl',
+        'stylegan2-ada-cond-32.pkl',
+        'stylegan2-from-stylegan3-32.pkl',
+        'stylegan3-t-32.pkl',
+        'stylegan3-r-32.pkl',
+        'stylegan2-tensorflow-32.pkl',
+        'rosinality-train-64.pt',
+        'rosinality-converted-64.pt',
+    ],
+)
 def test_every_format_becomes_both(shared, tmp_path, file):
     G = checkpoints.load_generator(shared / 'checkpoints' / file)
     for ending in ('.pkl', '.safetensors'):

@@ -64,8 +64,10 @@ def encoder(tmp_path_factory: pytest.TempPathFactory, G: Any) -> pathlib.Path:
 
 
 def run(generator: pathlib.Path, source: pathlib.Path | str, dest: pathlib.Path, *options: str) -> click.testing.Result:
-    return click.testing.CliRunner().invoke(embed_video.main, [
-        f'--network={generator}', f'--source={source}', f'--dest={dest}', '--device=cpu', '--perceptual=none', *options])
+    return click.testing.CliRunner().invoke(
+        embed_video.main,
+        [f'--network={generator}', f'--source={source}', f'--dest={dest}', '--device=cpu', '--perceptual=none', *options],
+    )
 
 
 def psnr(G: Any, dest: pathlib.Path, codes: np.ndarray) -> float:
@@ -74,19 +76,19 @@ def psnr(G: Any, dest: pathlib.Path, codes: np.ndarray) -> float:
     return float(peak_signal_to_noise(found, G.synthesis(torch.from_numpy(codes), noise_mode='const')).mean())
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Ways to embed
 
 
 def test_optimisation_finds_codes_that_render_the_footage(
-    tiny_generator: pathlib.Path, footage: pathlib.Path, G: Any, codes: np.ndarray, tmp_path: pathlib.Path,
+    tiny_generator: pathlib.Path, footage: pathlib.Path, G: Any, codes: np.ndarray, tmp_path: pathlib.Path
 ) -> None:
     options = ('--chunk=20', '--steps=60', '--first-steps=80', '--preview', '--fps=30')
     result = run(tiny_generator, footage, tmp_path / 'data.zip', *options)
     assert result.exit_code == 0, result.output
     assert psnr(G, tmp_path / 'data.zip', codes) > 21  # the average code has 15.6 dB
     with LatentDataset(tmp_path / 'data.zip') as dataset:
-        clip, = dataset.clips
+        (clip,) = dataset.clips
         assert (clip.name, clip.num_frames, clip.fps, clip.source) == ('subject', 20, 30.0, str(footage))
         assert clip.extra['psnr'] > 21
         assert f'PSNR {clip.extra["psnr"]:.2f}' in result.output
@@ -99,7 +101,7 @@ def test_optimisation_finds_codes_that_render_the_footage(
 
 
 def test_refinement_improves_the_encoder(
-    tiny_generator: pathlib.Path, footage: pathlib.Path, encoder: pathlib.Path, G: Any, codes: np.ndarray, tmp_path: pathlib.Path,
+    tiny_generator: pathlib.Path, footage: pathlib.Path, encoder: pathlib.Path, G: Any, codes: np.ndarray, tmp_path: pathlib.Path
 ) -> None:
     options = (f'--encoder={encoder}', '--steps=30')
     assert run(tiny_generator, footage, tmp_path / 'feed-forward', *options).exit_code == 0
@@ -135,7 +137,7 @@ def test_smoothing_and_early_stop(G: Any) -> None:
     assert calls == [4] * 11
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Codes that exist
 
 
@@ -146,7 +148,7 @@ def test_ready_codes_are_taken_over(tiny_generator: pathlib.Path, codes: np.ndar
     np.save(source / 'clip2.npy', codes[:5].astype(np.float64))
     torch.save(torch.from_numpy(codes[:7]), source / 'clip3.pt')
     for index in range(11):  # one file a frame, as NVIDIA's projector writes them; 10 comes after 9
-        np.savez(source / 'projector' / f'frame{index}.npz', w=codes[index:index + 1])
+        np.savez(source / 'projector' / f'frame{index}.npz', w=codes[index : index + 1])
     np.save(tmp_path / 'w.npy', codes[:3, :1])  # W: the same code for all layers
     result = run(tiny_generator, source, tmp_path / 'data.zip', f'--source={tmp_path / "w.npy"}')
     assert result.exit_code == 0, result.output
@@ -155,8 +157,13 @@ def test_ready_codes_are_taken_over(tiny_generator: pathlib.Path, codes: np.ndar
         clips = {clip.name: (clip.fps, dataset.load_clip(index)) for index, clip in enumerate(dataset.clips)}
         assert dataset.embedding['method'] == 'codes taken over'
     everywhere = np.repeat(codes[:3, :1], NUM_WS, axis=1)
-    for name, fps, wanted in (('clip1', 30, codes), ('clip2', 25, codes[:5]), ('clip3', 25, codes[:7]),
-                              ('projector', 25, codes[:11]), ('w', 25, everywhere)):
+    for name, fps, wanted in (
+        ('clip1', 30, codes),
+        ('clip2', 25, codes[:5]),
+        ('clip3', 25, codes[:7]),
+        ('projector', 25, codes[:11]),
+        ('w', 25, everywhere),
+    ):
         assert clips[name][0] == fps
         np.testing.assert_array_equal(clips[name][1], wanted)
     assert len(clips) == 5
@@ -166,7 +173,7 @@ def test_ready_codes_are_taken_over(tiny_generator: pathlib.Path, codes: np.ndar
     assert not holds_codes(str(source))
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Mistakes
 
 
@@ -202,14 +209,28 @@ def make_mistake(folder: pathlib.Path, kind: str, codes: np.ndarray) -> pathlib.
     return path
 
 
-@pytest.mark.parametrize(('kind', 'sentence'), [
-    ('nan.npy', "clip 'nan' has a code that is NaN or infinite in frame 13"), ('layers.npz', '[4, 18, 512]'),
-    ('names.npz', 'no array "w"'), ('cut.npz', 'cut off'), ('objects.npy', 'cannot be read'), ('harmful.pt', 'cannot be read'),
-    ('dictionary.pt', 'tensor of codes'), ('text.mp4', 'not a video'), ('absent.mp4', 'no such file'), ('folder', 'no frames'),
-])
+@pytest.mark.parametrize(
+    ('kind', 'sentence'),
+    [
+        ('nan.npy', "clip 'nan' has a code that is NaN or infinite in frame 13"),
+        ('layers.npz', '[4, 18, 512]'),
+        ('names.npz', 'no array "w"'),
+        ('cut.npz', 'cut off'),
+        ('objects.npy', 'cannot be read'),
+        ('harmful.pt', 'cannot be read'),
+        ('dictionary.pt', 'tensor of codes'),
+        ('text.mp4', 'not a video'),
+        ('absent.mp4', 'no such file'),
+        ('folder', 'no frames'),
+    ],
+)
 def test_bad_sources_are_one_sentence(
-    tiny_generator: pathlib.Path, codes: np.ndarray, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch,
-    kind: str, sentence: str,
+    tiny_generator: pathlib.Path,
+    codes: np.ndarray,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    sentence: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = run(tiny_generator, make_mistake(tmp_path, kind, codes), tmp_path / 'data.zip')
@@ -222,7 +243,7 @@ def test_bad_sources_are_one_sentence(
 
 
 def test_bad_networks_and_options_are_one_sentence(
-    tiny_generator: pathlib.Path, footage: pathlib.Path, encoder: pathlib.Path, tmp_path: pathlib.Path,
+    tiny_generator: pathlib.Path, footage: pathlib.Path, encoder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     whole = tiny_generator.read_bytes()
     (tmp_path / 'cut.pkl').write_bytes(whole[: len(whole) // 2])
@@ -235,12 +256,15 @@ def test_bad_networks_and_options_are_one_sentence(
     (tmp_path / 'old.zip').write_text('precious')
     dest = tmp_path / 'data.zip'
     for network, target, options, sentence in (
-        (tmp_path / 'cut.pkl', dest, [], 'cut.pkl'), (tmp_path / 'text.pkl', dest, [], 'text.pkl'),
-        (tmp_path / 'absent.pkl', dest, [], 'no file'), (tiny_generator, tmp_path / 'old.zip', [], 'already exists'),
+        (tmp_path / 'cut.pkl', dest, [], 'cut.pkl'),
+        (tmp_path / 'text.pkl', dest, [], 'text.pkl'),
+        (tmp_path / 'absent.pkl', dest, [], 'no file'),
+        (tiny_generator, tmp_path / 'old.zip', [], 'already exists'),
         (tiny_generator, dest, [f'--encoder={tmp_path / "other.pkl"}'], 'another image generator'),
         (tiny_generator, dest, [f'--encoder={tmp_path / "broken.pkl"}'], "NaN or infinite for clip 'subject', frame 0"),
         (tiny_generator, dest, [f'--encoder={tiny_generator}'], 'tiny-generator.pkl'),
-        (tiny_generator, dest, ['--refine'], '--refine'), (tiny_generator, dest, ['--smooth=inf'], 'finite'),
+        (tiny_generator, dest, ['--refine'], '--refine'),
+        (tiny_generator, dest, ['--smooth=inf'], 'finite'),
         (tiny_generator, tmp_path / 'text.pkl' / 'data.zip', [], 'text.pkl'),
     ):
         result = run(network, footage, target, *options)
@@ -253,7 +277,7 @@ def test_bad_networks_and_options_are_one_sentence(
 
 
 def test_damaged_clips_can_be_skipped(
-    tiny_generator: pathlib.Path, footage: pathlib.Path, encoder: pathlib.Path, tmp_path: pathlib.Path,
+    tiny_generator: pathlib.Path, footage: pathlib.Path, encoder: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     folder = tmp_path / 'set'
     for name in ('good', 'half'):
@@ -270,19 +294,27 @@ def test_damaged_clips_can_be_skipped(
         assert [clip.name for clip in dataset.clips] == ['good']
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Interruptions
 
 
 def test_a_killed_run_goes_on_and_ends_the_same(
-    tiny_generator: pathlib.Path, footage: pathlib.Path, tmp_path: pathlib.Path, root: pathlib.Path,
+    tiny_generator: pathlib.Path, footage: pathlib.Path, tmp_path: pathlib.Path, root: pathlib.Path
 ) -> None:
     options = ['--chunk=4', '--steps=12', '--first-steps=12', '--stop=0']
     assert run(tiny_generator, footage, tmp_path / 'whole.zip', *options).exit_code == 0
 
     dest = tmp_path / 'parts.zip'
-    command = [sys.executable, str(root / 'embed_video.py'), f'--network={tiny_generator}', f'--source={footage}',
-               f'--dest={dest}', '--device=cpu', '--perceptual=none', *options]
+    command = [
+        sys.executable,
+        str(root / 'embed_video.py'),
+        f'--network={tiny_generator}',
+        f'--source={footage}',
+        f'--dest={dest}',
+        '--device=cpu',
+        '--perceptual=none',
+        *options,
+    ]
     environment = {**os.environ, 'OMP_NUM_THREADS': str(torch.get_num_threads())}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
         frame_bytes, deadline = 4 * NUM_WS * W_DIM, time.monotonic() + 120

@@ -32,8 +32,15 @@ from training.videos.synthesis import images_to_uint8, render_codes, stream_code
 @pytest.fixture(scope='module')
 def image_generator() -> Generator:
     torch.manual_seed(0)
-    G = Generator(z_dim=8, c_dim=0, w_dim=8, img_resolution=16, img_channels=3, mapping_kwargs={'num_layers': 2},
-                  synthesis_kwargs={'channel_base': 128, 'channel_max': 8})
+    G = Generator(
+        z_dim=8,
+        c_dim=0,
+        w_dim=8,
+        img_resolution=16,
+        img_channels=3,
+        mapping_kwargs={'num_layers': 2},
+        synthesis_kwargs={'channel_base': 128, 'channel_max': 8},
+    )
     for name, parameter in G.named_parameters():
         if name.endswith('noise_strength'):
             torch.nn.init.constant_(parameter, 0.3)
@@ -49,32 +56,37 @@ def latent_generator(image_generator: Generator) -> LatentGenerator:
 
 
 @pytest.fixture(scope='module')
-def home(tmp_path_factory: pytest.TempPathFactory, image_generator: Generator,
-         latent_generator: LatentGenerator) -> pathlib.Path:
+def home(tmp_path_factory: pytest.TempPathFactory, image_generator: Generator, latent_generator: LatentGenerator) -> pathlib.Path:
     """A folder with G.pkl and run/network-snapshot-000001.pkl, which refers to it."""
     folder = tmp_path_factory.mktemp('home')
     network = str(folder / 'G.pkl')
     checkpoints.save_module_pickle(network, {'G_ema': image_generator})
     (folder / 'run').mkdir()
     temporal_snapshot.save_snapshot(
-        str(folder / 'run' / 'network-snapshot-000001.pkl'), G=latent_generator, G_ema=latent_generator,
+        str(folder / 'run' / 'network-snapshot-000001.pkl'),
+        G=latent_generator,
+        G_ema=latent_generator,
         C=latent_generator,
         image_generator=checkpoints.image_generator_reference(network, image_generator),
-        data={'path': str(folder / 'latents.zip'), 'sha256': '0' * 64, 'fps': 20.0}, training_options={}, progress={})
+        data={'path': str(folder / 'latents.zip'), 'sha256': '0' * 64, 'fps': 20.0},
+        training_options={},
+        progress={},
+    )
     return folder
 
 
 def run(home: pathlib.Path, outdir: pathlib.Path, *arguments: str) -> click.testing.Result:
     snapshot = home / 'run' / 'network-snapshot-000001.pkl'
     return click.testing.CliRunner().invoke(
-        generate_video.main, [f'--network={snapshot}', f'--outdir={outdir}', '--device=cpu', *arguments])
+        generate_video.main, [f'--network={snapshot}', f'--outdir={outdir}', '--device=cpu', *arguments]
+    )
 
 
 def read_frames(folder: pathlib.Path) -> np.ndarray:
     return np.stack([np.asarray(PIL.Image.open(folder / name)) for name in sorted(os.listdir(folder))])
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Noise, codes, frames
 
 
@@ -118,8 +130,9 @@ def test_truncation_is_the_documented_formula() -> None:
 
 
 @pytest.mark.parametrize('noise_mode', ['const', 'random'])
-def test_a_seed_is_one_video_to_the_last_bit(image_generator: Generator, latent_generator: LatentGenerator,
-                                             noise_mode: str) -> None:
+def test_a_seed_is_one_video_to_the_last_bit(
+    image_generator: Generator, latent_generator: LatentGenerator, noise_mode: str
+) -> None:
     def video(seed: int, length: int) -> np.ndarray:
         stream = stream_video(latent_generator, image_generator, seed, batch=4, noise_mode=noise_mode)
         return np.stack([frame for frame, _ in itertools.islice(stream, length)])
@@ -132,17 +145,17 @@ def test_a_seed_is_one_video_to_the_last_bit(image_generator: Generator, latent_
     assert not np.array_equal(video(4, 5), long[:5])
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # The command
 
 
-def test_command_writes_videos_frames_codes_and_records(home: pathlib.Path, tmp_path: pathlib.Path,
-                                                        latent_generator: LatentGenerator) -> None:
+def test_command_writes_videos_frames_codes_and_records(
+    home: pathlib.Path, tmp_path: pathlib.Path, latent_generator: LatentGenerator
+) -> None:
     result = run(home, tmp_path, '--seeds=2,5', '--frames=11', '--save-codes')
     assert result.exit_code == 0, result.stderr
     assert result.stdout == ''
-    assert sorted(os.listdir(tmp_path)) == [
-        'generation.jsonl', 'seed0002.mp4', 'seed0002.npz', 'seed0005.mp4', 'seed0005.npz']
+    assert sorted(os.listdir(tmp_path)) == ['generation.jsonl', 'seed0002.mp4', 'seed0002.npz', 'seed0005.mp4', 'seed0005.npz']
     reader = imageio_ffmpeg.read_frames(str(tmp_path / 'seed0002.mp4'))
     meta = next(reader)
     assert (meta['fps'], meta['size'], len(list(reader))) == (20.0, (16, 16), 11)  # the rate is that of the footage
@@ -174,10 +187,13 @@ def test_command_frames_do_not_depend_on_length_or_company(home: pathlib.Path, t
     assert np.array_equal(grid[:, 16:, :16], long[:3])  # seed 2 is the first of the second row
 
 
-def test_command_truncates_towards_what_was_asked(home: pathlib.Path, tmp_path: pathlib.Path, image_generator: Generator,
-                                                  latent_generator: LatentGenerator) -> None:
-    centers = {'subject': latent_generator.w_mean.reshape(-1, 8).numpy(),
-               'generator': np.broadcast_to(image_generator.mapping.w_avg.numpy(), (image_generator.num_ws, 8))}
+def test_command_truncates_towards_what_was_asked(
+    home: pathlib.Path, tmp_path: pathlib.Path, image_generator: Generator, latent_generator: LatentGenerator
+) -> None:
+    centers = {
+        'subject': latent_generator.w_mean.reshape(-1, 8).numpy(),
+        'generator': np.broadcast_to(image_generator.mapping.w_avg.numpy(), (image_generator.num_ws, 8)),
+    }
     for kind, center in centers.items():
         result = run(home, tmp_path / kind, '--seeds=0', '--frames=3', '--save-codes', '--trunc=0', f'--trunc-center={kind}')
         assert result.exit_code == 0, result.stderr
@@ -186,8 +202,16 @@ def test_command_truncates_towards_what_was_asked(home: pathlib.Path, tmp_path: 
 
 
 def test_first_frame_is_there_before_the_last_is_made(home: pathlib.Path, tmp_path: pathlib.Path, root: pathlib.Path) -> None:
-    command = [sys.executable, str(root / 'generate_video.py'), f'--network={home}/run/network-snapshot-000001.pkl',
-               f'--outdir={tmp_path}', '--seeds=0', '--frames=100000000', '--format=png', '--device=cpu']
+    command = [
+        sys.executable,
+        str(root / 'generate_video.py'),
+        f'--network={home}/run/network-snapshot-000001.pkl',
+        f'--outdir={tmp_path}',
+        '--seeds=0',
+        '--frames=100000000',
+        '--format=png',
+        '--device=cpu',
+    ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.time() + 60
         while not (tmp_path / 'seed0000.partial' / 'frame000000.png').exists():
@@ -214,7 +238,7 @@ def test_rerun_skips_only_what_is_the_same(home: pathlib.Path, tmp_path: pathlib
     assert os.stat(tmp_path / 'seed0000.mp4').st_mtime_ns != made
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # The image generator, and what goes wrong
 
 
@@ -264,16 +288,22 @@ def test_wrong_files_are_one_sentence(home: pathlib.Path, tmp_path: pathlib.Path
     assert 'is another file' in result.stderr
 
 
-@pytest.mark.parametrize(('arguments', 'words'), [
-    (['--frames=0'], '--frames'), (['--seeds=x'], 'neither a seed'), (['--grid=2x2', '--seeds=0-4'], 'multiple of 4'),
-    (['--force-image-network'], '--image-network'), (['--device=cuda:9'], '--device'), (['--crf=99'], '--crf'),
-    (['--trunc=nan'], '--trunc'), (['--batch=0'], '--batch'),
-])
-def test_wrong_options_are_one_sentence(home: pathlib.Path, tmp_path: pathlib.Path, arguments: list[str],
-                                        words: str) -> None:
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        (['--frames=0'], '--frames'),
+        (['--seeds=x'], 'neither a seed'),
+        (['--grid=2x2', '--seeds=0-4'], 'multiple of 4'),
+        (['--force-image-network'], '--image-network'),
+        (['--device=cuda:9'], '--device'),
+        (['--crf=99'], '--crf'),
+        (['--trunc=nan'], '--trunc'),
+        (['--batch=0'], '--batch'),
+    ],
+)
+def test_wrong_options_are_one_sentence(home: pathlib.Path, tmp_path: pathlib.Path, arguments: list[str], words: str) -> None:
     snapshot = home / 'run' / 'network-snapshot-000001.pkl'
-    result = click.testing.CliRunner().invoke(
-        generate_video.main, [f'--network={snapshot}', f'--outdir={tmp_path}', *arguments])
+    result = click.testing.CliRunner().invoke(generate_video.main, [f'--network={snapshot}', f'--outdir={tmp_path}', *arguments])
     assert result.exit_code == 2
     assert words in result.stderr.strip().splitlines()[-1]
 

@@ -35,7 +35,7 @@ def walk(length: int, seed: int, step: float = 0.1) -> np.ndarray:
 
 
 def make(
-    path: pathlib.Path, clips: dict[str, np.ndarray], *, reference: dict | None = None, fps: float = 25, **extra: Any,
+    path: pathlib.Path, clips: dict[str, np.ndarray], *, reference: dict | None = None, fps: float = 25, **extra: Any
 ) -> pathlib.Path:
     reference = reference or {'sha256': 'a' * 64, 'path': 'gone.pkl'}
     num_ws, w_dim = next(iter(clips.values())).shape[1:]
@@ -50,8 +50,11 @@ def make(
 
 @pytest.fixture
 def data(tmp_path: pathlib.Path) -> pathlib.Path:
-    return make(tmp_path / 'data.zip', {'ann.1': walk(30, 0), 'ann.2': walk(20, 1), 'bob.1': walk(50, 2), 'eve.1': walk(10, 3)},
-                note='kept')
+    return make(
+        tmp_path / 'data.zip',
+        {'ann.1': walk(30, 0), 'ann.2': walk(20, 1), 'bob.1': walk(50, 2), 'eve.1': walk(10, 3)},
+        note='kept',
+    )
 
 
 def clips_of(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -59,7 +62,7 @@ def clips_of(path: pathlib.Path) -> dict[str, np.ndarray]:
         return {clip.name: dataset.load_clip(index) for index, clip in enumerate(dataset.clips)}
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Looking
 
 
@@ -110,7 +113,7 @@ def test_stats_of_known_motion(tmp_path: pathlib.Path) -> None:
 def test_preview_renders_the_codes(tiny_latents: pathlib.Path, tiny_generator: pathlib.Path, tmp_path: pathlib.Path) -> None:
     result = run('preview', f'--data={tiny_latents}', f'--outdir={tmp_path / "videos"}', '--clips=sec*', '--device=cpu')
     assert result.exit_code == 0, result.output
-    video, = (tmp_path / 'videos').iterdir()
+    (video,) = (tmp_path / 'videos').iterdir()
     frames = imageio_ffmpeg.read_frames(str(video))
     meta = next(frames)
     assert (video.name, meta['size'], len(list(frames))) == ('second.mp4', (16, 16), 60)
@@ -122,7 +125,7 @@ def test_preview_renders_the_codes(tiny_latents: pathlib.Path, tiny_generator: p
     assert 'no clip is called' in sentence_of(run(*options, '--clips=x'))
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Joining and dividing
 
 
@@ -146,7 +149,9 @@ def test_merge_refuses_what_does_not_go_together(data: pathlib.Path, tmp_path: p
     wider = make(tmp_path / 'wider.zip', {'x': np.zeros((3, 6, 9), np.float32)})
     dest = tmp_path / 'all.zip'
     for second, words, force in (
-        (other, 'another image generator', True), (faster, 'different rates', True), (wider, '[6, 9]', False),
+        (other, 'another image generator', True),
+        (faster, 'different rates', True),
+        (wider, '[6, 9]', False),
     ):
         options = ['merge', f'--data={data}', f'--data={second}', f'--dest={dest}']
         assert words in sentence_of(run(*options))
@@ -182,14 +187,19 @@ def test_split_by_recording_speaker_and_name(data: pathlib.Path) -> None:
     result = run('split', f'--data={data}', '--train=a.zip', '--test=b.zip', '--by=speaker', '--speaker=^[.]')
     assert 'divided' in sentence_of(result) or 'finds no speaker' in sentence_of(result)
     assert 'not a regular expression' in sentence_of(
-        run('split', f'--data={data}', '--train=a.zip', '--test=b.zip', '--by=speaker', '--speaker=('))
+        run('split', f'--data={data}', '--train=a.zip', '--test=b.zip', '--by=speaker', '--speaker=(')
+    )
 
 
 def test_split_by_time(data: pathlib.Path) -> None:
     whole = clips_of(data)
     train, test = split(data, '--by=time', '--fraction=0.25', '--gap=10')
     assert {name: (len(train[name]), len(test.get(name, ()))) for name in train} == {
-        'ann.1': (15, 5), 'ann.2': (8, 2), 'bob.1': (30, 10), 'eve.1': (10, 0)}
+        'ann.1': (15, 5),
+        'ann.2': (8, 2),
+        'bob.1': (30, 10),
+        'eve.1': (10, 0),
+    }
     np.testing.assert_array_equal(test['bob.1'], whole['bob.1'][40:])
     with LatentDataset(data.parent / 'parts' / 'test.zip') as dataset:
         assert 'psnr' not in dataset.clips[0].extra  # that of the whole clip
@@ -197,7 +207,7 @@ def test_split_by_time(data: pathlib.Path) -> None:
         assert dataset.frame_arrays(0)['quads'][0, 0, 0] == 25 * 8
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Converting
 
 

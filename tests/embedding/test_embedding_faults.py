@@ -29,8 +29,10 @@ NUM_WS, W_DIM = 6, 8  # of tiny_generator
 
 
 def run(generator: pathlib.Path, source: pathlib.Path, dest: pathlib.Path, *options: str) -> click.testing.Result:
-    return click.testing.CliRunner().invoke(embed_video.main, [
-        f'--network={generator}', f'--source={source}', f'--dest={dest}', '--device=cpu', '--perceptual=none', *options])
+    return click.testing.CliRunner().invoke(
+        embed_video.main,
+        [f'--network={generator}', f'--source={source}', f'--dest={dest}', '--device=cpu', '--perceptual=none', *options],
+    )
 
 
 def sentence_of(result: click.testing.Result) -> str:
@@ -62,18 +64,26 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return folder
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Interruptions
 
 
 def test_killed_again_and_again_ends_with_the_same_bytes(
-    tiny_generator: pathlib.Path, encoder: pathlib.Path, recordings: pathlib.Path, tmp_path: pathlib.Path, root: pathlib.Path,
+    tiny_generator: pathlib.Path, encoder: pathlib.Path, recordings: pathlib.Path, tmp_path: pathlib.Path, root: pathlib.Path
 ) -> None:
     options = ['--chunk=4', '--steps=8', '--first-steps=8', '--stop=0', '--refine', f'--encoder={encoder}', '--measure-every=1']
     assert run(tiny_generator, recordings, tmp_path / 'whole.zip', *options).exit_code == 0
     dest, partial = tmp_path / 'parts.zip', tmp_path / 'parts.zip.partial'
-    command = [sys.executable, str(root / 'embed_video.py'), f'--network={tiny_generator}', f'--source={recordings}',
-               f'--dest={dest}', '--device=cpu', '--perceptual=none', *options]
+    command = [
+        sys.executable,
+        str(root / 'embed_video.py'),
+        f'--network={tiny_generator}',
+        f'--source={recordings}',
+        f'--dest={dest}',
+        '--device=cpu',
+        '--perceptual=none',
+        *options,
+    ]
     environment = {**os.environ, 'OMP_NUM_THREADS': str(torch.get_num_threads())}
 
     def frames_of(clip: str) -> int:
@@ -116,11 +126,23 @@ def test_killed_again_and_again_ends_with_the_same_bytes(
 
 @pytest.mark.parametrize('stop_after', [1, 6])
 def test_without_a_report_an_interruption_changes_nothing_either(
-    tiny_generator: pathlib.Path, encoder: pathlib.Path, recordings: pathlib.Path, tmp_path: pathlib.Path,
-    monkeypatch: pytest.MonkeyPatch, stop_after: int,
+    tiny_generator: pathlib.Path,
+    encoder: pathlib.Path,
+    recordings: pathlib.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop_after: int,
 ) -> None:
-    options = ['--chunk=4', '--steps=6', '--first-steps=6', '--stop=0', '--refine', f'--encoder={encoder}', '--no-report',
-               '--measure-every=2']
+    options = [
+        '--chunk=4',
+        '--steps=6',
+        '--first-steps=6',
+        '--stop=0',
+        '--refine',
+        f'--encoder={encoder}',
+        '--no-report',
+        '--measure-every=2',
+    ]
     assert run(tiny_generator, recordings, tmp_path / 'whole.zip', *options).exit_code == 0
     append, calls = latent_dataset_writer.ClipWriter.append, []
 
@@ -139,7 +161,7 @@ def test_without_a_report_an_interruption_changes_nothing_either(
 
 
 def test_a_kill_between_the_last_frame_and_the_entry_costs_nothing(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reference: dict[str, Any] = {'image_generator': {'sha256': 'a' * 64}, 'num_ws': 1, 'w_dim': 2, 'embedding': {}}
     codes = np.random.RandomState(0).randn(9, 1, 2).astype(np.float32)
@@ -156,7 +178,7 @@ def test_a_kill_between_the_last_frame_and_the_entry_costs_nothing(
 
 
 def test_disk_full_at_frame_ten_thousand(
-    tiny_generator: pathlib.Path, encoder: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch,
+    tiny_generator: pathlib.Path, encoder: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shades = np.random.RandomState(0).randint(0, 256, [8, 16, 16, 3], dtype=np.uint8)
     with VideoWriter(tmp_path / 'long.mp4', fps=50, preset='ultrafast', crf=40) as video:
@@ -200,7 +222,7 @@ def test_disk_full_at_frame_ten_thousand(
         assert codes[:9_728].tobytes() == before
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Encoders of pSp and e4e
 
 
@@ -210,8 +232,15 @@ def wide_generator(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> p
     monkeypatch.setattr(psp_encoders, 'BACKBONE_STAGES', ((16, 1), (128, 1), (256, 1), (64, 2)))
     monkeypatch.setattr(psp_encoders, 'CODE_WIDTH', 64)
     torch.manual_seed(1)
-    G = stylegan2.Generator(z_dim=8, c_dim=0, w_dim=64, img_resolution=64, img_channels=3, mapping_kwargs={'num_layers': 1},
-                            synthesis_kwargs={'channel_base': 256, 'channel_max': 8})
+    G = stylegan2.Generator(
+        z_dim=8,
+        c_dim=0,
+        w_dim=64,
+        img_resolution=64,
+        img_channels=3,
+        mapping_kwargs={'num_layers': 1},
+        synthesis_kwargs={'channel_base': 256, 'channel_max': 8},
+    )
     checkpoints.save_module_pickle(str(tmp_path / 'wide.pkl'), {'G_ema': G.eval().requires_grad_(False)})
     return tmp_path / 'wide.pkl'
 
@@ -222,9 +251,14 @@ def save_psp(path: pathlib.Path, num_styles: int, **opts: Any) -> pathlib.Path:
     for name, value in encoder.state_dict().items():
         if 'num_batches' not in name:
             value.copy_(torch.rand_like(value) if value.ndim < 2 else torch.randn_like(value) * value[0].numel() ** -0.5)
-    torch.save({'state_dict': {f'encoder.{name}': value for name, value in encoder.state_dict().items()},
-                'latent_avg': torch.linspace(-1, 1, num_styles * 64).reshape(num_styles, 64),
-                'opts': {'encoder_type': 'GradualStyleEncoder', 'start_from_latent_avg': True, **opts}}, path)
+    torch.save(
+        {
+            'state_dict': {f'encoder.{name}': value for name, value in encoder.state_dict().items()},
+            'latent_avg': torch.linspace(-1, 1, num_styles * 64).reshape(num_styles, 64),
+            'opts': {'encoder_type': 'GradualStyleEncoder', 'start_from_latent_avg': True, **opts},
+        },
+        path,
+    )
     return path
 
 
@@ -263,7 +297,7 @@ def test_encoders_that_do_not_fit(wide_generator: pathlib.Path, recordings: path
 
 
 def test_an_encoder_of_another_file_is_taken_only_by_force(
-    tiny_generator: pathlib.Path, encoder: pathlib.Path, recordings: pathlib.Path, tmp_path: pathlib.Path,
+    tiny_generator: pathlib.Path, encoder: pathlib.Path, recordings: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     module = checkpoints.load_encoder(str(encoder))
     for name, sha256 in (('right', checkpoints.file_sha256(str(tiny_generator))), ('wrong', 'b' * 64)):
@@ -283,8 +317,12 @@ def test_lpips_weights_that_do_not_fit(tiny_generator: pathlib.Path, recordings:
     (tmp_path / 'text.ckpt').write_text('hello')
     (tmp_path / 'other.ckpt').write_bytes(pickle.dumps({'AlexNet_0': {}}))
     torch.save({'weight': torch.zeros(3)}, tmp_path / 'state.pth')
-    for name, words in (('text.ckpt', 'does not hold'), ('other.ckpt', 'does not hold'), ('state.pth', 'does not hold'),
-                        ('absent.ckpt', 'no such file')):
+    for name, words in (
+        ('text.ckpt', 'does not hold'),
+        ('other.ckpt', 'does not hold'),
+        ('state.pth', 'does not hold'),
+        ('absent.ckpt', 'no such file'),
+    ):
         result = run(tiny_generator, recordings, tmp_path / 'data.zip', '--perceptual=alex', f'--lpips-weights={tmp_path / name}')
         sentence = sentence_of(result)
         assert words in sentence

@@ -57,8 +57,14 @@ def test_report_of_footage(tiny_generator: pathlib.Path, G: Any, codes: np.ndarr
         (tmp_path / 'set' / name).mkdir(parents=True)
         for index, frame in enumerate(originals):
             PIL.Image.fromarray(frame).save(tmp_path / 'set' / name / f'{index:02d}.png')
-    arguments = [f'--network={tiny_generator}', f'--source={tmp_path / "set"}', f'--dest={tmp_path / "data.zip"}', '--chunk=5',
-                 '--measure-every=3', '--identity=no']
+    arguments = [
+        f'--network={tiny_generator}',
+        f'--source={tmp_path / "set"}',
+        f'--dest={tmp_path / "data.zip"}',
+        '--chunk=5',
+        '--measure-every=3',
+        '--identity=no',
+    ]
     result = run(*arguments)
     assert result.exit_code == 0, result.output
     folder = tmp_path / 'data-report'
@@ -74,10 +80,9 @@ def test_report_of_footage(tiny_generator: pathlib.Path, G: Any, codes: np.ndarr
     targets = torch.from_numpy(originals).permute(0, 3, 1, 2) / 127.5 - 1
     images = inversion.synthesize(torch.from_numpy(found)).clamp(-1, 1)
     assert extra['psnr'] == pytest.approx(float(peak_signal_to_noise(images, targets)[::3].mean()), abs=1e-3)
-    assert extra['jitter'] == pytest.approx(
-        float(second_differences(inversion.whiten(torch.from_numpy(found))).mean()), abs=1e-4)
+    assert extra['jitter'] == pytest.approx(float(second_differences(inversion.whiten(torch.from_numpy(found))).mean()), abs=1e-4)
     second = np.diff(originals.astype(np.float64), 2, axis=0)
-    assert clip['pixel_jitter_original'] == pytest.approx(np.sqrt((second ** 2).mean(axis=(1, 2, 3))).mean(), rel=1e-4)
+    assert clip['pixel_jitter_original'] == pytest.approx(np.sqrt((second**2).mean(axis=(1, 2, 3))).mean(), rel=1e-4)
     rows = list(read_measures(str(folder / clip['measures'])))
     assert [index for index, row in enumerate(rows) if 'psnr' in row] == [0, 3, 6, 9, 12]
     assert [index for index, row in enumerate(rows) if 'pixel_jitter' in row] == list(range(2, 13))
@@ -104,7 +109,7 @@ def test_codes_have_a_report_when_asked_for(tiny_generator: pathlib.Path, codes:
     assert run(*arguments).exit_code == 0
     assert not (tmp_path / 'data-report').exists()
     assert run(*arguments, '--overwrite', '--report').exit_code == 0
-    clip, = json.loads((tmp_path / 'data-report' / 'report.json').read_text())['clips']
+    (clip,) = json.loads((tmp_path / 'data-report' / 'report.json').read_text())['clips']
     assert clip['pixel_jitter'] > 0
     assert 'psnr' not in clip
     frames = imageio_ffmpeg.read_frames(str(tmp_path / 'data-report' / clip['video']))
@@ -156,8 +161,9 @@ def test_measures_survive_a_cut(tmp_path: pathlib.Path) -> None:
     assert not (tmp_path / 'none.png').exists()
 
 
-def test_without_dlib_it_says_how_to_install_it(tiny_generator: pathlib.Path, tmp_path: pathlib.Path,
-                                               monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_dlib_it_says_how_to_install_it(
+    tiny_generator: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(face_identity, '_model_folder', lambda: None)
     with pytest.raises(InputError, match='pip install dlib-bin'):
         face_identity.FaceIdentity()
@@ -174,7 +180,7 @@ def test_faces_of_one_person_are_near(shared: pathlib.Path) -> None:
 
     frames = {}
     for name in ('lp-d10', 'lp-d3'):
-        clip, = open_footage(shared / 'footage' / 'aligned128' / f'{name}.mp4')
+        (clip,) = open_footage(shared / 'footage' / 'aligned128' / f'{name}.mp4')
         frames[name] = [frame for _, frame in zip(range(31), clip.frames(), strict=False)]
     identity = face_identity.FaceIdentity()
     first = frames['lp-d10'][0]
@@ -187,8 +193,13 @@ def test_faces_of_one_person_are_near(shared: pathlib.Path) -> None:
 
 
 def test_identity_is_in_the_numbers(G: Any, codes: np.ndarray, tmp_path: pathlib.Path) -> None:
-    review = ClipReview(Inversion(G, None, InversionOptions()), fps=25, measure_every=2, video=str(tmp_path / 'x.mp4'),
-                        identity=lambda original, embedded: None if original.mean() > 200 else float(original.mean()))
+    review = ClipReview(
+        Inversion(G, None, InversionOptions()),
+        fps=25,
+        measure_every=2,
+        video=str(tmp_path / 'x.mp4'),
+        identity=lambda original, embedded: None if original.mean() > 200 else float(original.mean()),
+    )
     frames = np.stack([np.full([16, 16, 3], value, np.uint8) for value in (10, 20, 30, 40, 250)])
     with review:
         rows = review.add(frames, torch.from_numpy(frames).permute(0, 3, 1, 2) / 127.5 - 1, torch.from_numpy(codes[:5]))

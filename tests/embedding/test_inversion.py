@@ -41,8 +41,13 @@ def test_coupled_quadratics_have_the_solution_of_the_linear_equations() -> None:
     before = torch.ones(size, dtype=torch.float64)
     coupling = smoothness(num, before, weight)
     assert coupling is not None
-    found = minimize(quadratic(hessians, centres), torch.zeros(num, size, dtype=torch.float64), inverse_hessian=lambda rows: rows,
-                     steps=300, coupling=coupling)
+    found = minimize(
+        quadratic(hessians, centres),
+        torch.zeros(num, size, dtype=torch.float64),
+        inverse_hessian=lambda rows: rows,
+        steps=300,
+        coupling=coupling,
+    )
     # The gradient of sum f_t + weight (|h_0 - before|^2 + sum |h_t - h_{t-1}|^2) is zero.
     gradient = torch.einsum('nde,ne->nd', hessians, found - centres)
     chain = torch.cat([before[None], found])

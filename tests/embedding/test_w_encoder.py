@@ -93,12 +93,12 @@ def test_frames_of_long_footage_are_thinned_out_evenly() -> None:
 
 
 def final_weights(outdir: pathlib.Path) -> dict[str, torch.Tensor]:
-    run_dir, = outdir.iterdir()
+    (run_dir,) = outdir.iterdir()
     return load_encoder(str(sorted(run_dir.glob('encoder-*.pkl'))[-1])).state_dict()
 
 
 def test_training_learns_and_an_interrupted_run_ends_the_same(
-    tiny_generator: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch,
+    tiny_generator: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     G: Any = load_generator(str(tiny_generator))
     frames = tmp_path / 'frames'
@@ -108,16 +108,35 @@ def test_training_learns_and_an_interrupted_run_ends_the_same(
     for index, image in enumerate(images):
         encoder_training._save_grid([image[None]], str(frames / f'{index}.png'))
     options = [
-        f'--network={tiny_generator}', f'--data={frames}', '--kimg=0.96', '--batch=16', '--tick=0.24', '--snap=1', '--warmup=0.1',
-        '--ema=0.1', '--perceptual=none', '--cmax=32', '--hidden=64', '--device=cpu', '--lr=0.003',
+        f'--network={tiny_generator}',
+        f'--data={frames}',
+        '--kimg=0.96',
+        '--batch=16',
+        '--tick=0.24',
+        '--snap=1',
+        '--warmup=0.1',
+        '--ema=0.1',
+        '--perceptual=none',
+        '--cmax=32',
+        '--hidden=64',
+        '--device=cpu',
+        '--lr=0.003',
     ]
     result = run(*options, f'--outdir={tmp_path / "whole"}')
     assert result.exit_code == 0, result.output
-    run_dir, = (tmp_path / 'whole').iterdir()
+    (run_dir,) = (tmp_path / 'whole').iterdir()
     assert run_dir.name == '00000-encoder-tiny-generator-frames-batch16'
     names = {path.name for path in run_dir.iterdir()}
-    assert {'training_options.json', 'log.txt', 'stats.jsonl', 'reals.png', 'samples.png', 'recon-frames-000000.png',
-            'encoder-000000.pkl', 'training-state.pt'} <= names
+    assert {
+        'training_options.json',
+        'log.txt',
+        'stats.jsonl',
+        'reals.png',
+        'samples.png',
+        'recon-frames-000000.png',
+        'encoder-000000.pkl',
+        'training-state.pt',
+    } <= names
     lines = [json.loads(line) for line in (run_dir / 'stats.jsonl').read_text().splitlines()]
     assert [round(line['Progress/kimg']['mean'], 3) for line in lines] == [0.24, 0.48, 0.72, 0.96]
     assert lines[-1]['Loss/encoder/w']['mean'] < 0.9 * lines[0]['Loss/encoder/w']['mean']
@@ -141,11 +160,19 @@ def test_training_learns_and_an_interrupted_run_ends_the_same(
     assert 'Resuming at 0.480 kimg' in result.output
     whole, parts = final_weights(tmp_path / 'whole'), final_weights(tmp_path / 'parts')
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
-    run_dir, = (tmp_path / 'parts').iterdir()
+    (run_dir,) = (tmp_path / 'parts').iterdir()
     assert len((run_dir / 'stats.jsonl').read_text().splitlines()) == 4
     # A new run may start from these weights.
-    again = run(*options[:2], *options[5:], '--kimg=0.02', '--lr=1e-9', '--batch=4', '--tick=0.02',
-                f'--init={sorted(run_dir.glob("encoder-*.pkl"))[-1]}', f'--outdir={tmp_path / "started"}')
+    again = run(
+        *options[:2],
+        *options[5:],
+        '--kimg=0.02',
+        '--lr=1e-9',
+        '--batch=4',
+        '--tick=0.02',
+        f'--init={sorted(run_dir.glob("encoder-*.pkl"))[-1]}',
+        f'--outdir={tmp_path / "started"}',
+    )
     assert again.exit_code == 0, again.output
     started = final_weights(tmp_path / 'started')
     torch.testing.assert_close(started['stem.weight'], whole['stem.weight'], atol=1e-6, rtol=0)

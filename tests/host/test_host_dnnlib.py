@@ -30,9 +30,16 @@ def test_easy_dict():
     assert not hasattr(d, '__wrapped__')
 
 
-@pytest.mark.parametrize(('seconds', 'long', 'brief'), [
-    (0.4, '0s', '0s'), (59.6, '1m 00s', '1m 00s'), (3599, '59m 59s', '59m 59s'), (3661, '1h 01m 01s', '1h 01m'),
-    (90061, '1d 01h 01m', '1d 01h')])
+@pytest.mark.parametrize(
+    ('seconds', 'long', 'brief'),
+    [
+        (0.4, '0s', '0s'),
+        (59.6, '1m 00s', '1m 00s'),
+        (3599, '59m 59s', '59m 59s'),
+        (3661, '1h 01m 01s', '1h 01m'),
+        (90061, '1d 01h 01m', '1d 01h'),
+    ],
+)
 def test_format_time(seconds, long, brief):
     assert util.format_time(seconds) == long
     assert util.format_time_brief(seconds) == brief
@@ -62,7 +69,7 @@ def test_objects_by_name(tmp_path, monkeypatch):
 
 
 def test_logger(tmp_path):
-    script = '''
+    script = """
 import sys
 from dnnlib.util import Logger
 with Logger(sys.argv[1], 'a'):
@@ -71,11 +78,17 @@ with Logger(sys.argv[1], 'a'):
     sys.stdout.write(b'three\\n')
     print(sys.stdout.isatty(), sys.stdout.encoding.lower())
 print('four')
-'''
+"""
     log = tmp_path / 'log.txt'
     log.write_text('zero\n')
-    done = subprocess.run([sys.executable, '-c', script, str(log)], capture_output=True, text=True, check=True,
-                          env={**os.environ, 'PYTHONIOENCODING': 'utf-8'}, cwd=os.path.dirname(util.__file__) + '/..')
+    done = subprocess.run(
+        [sys.executable, '-c', script, str(log)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, 'PYTHONIOENCODING': 'utf-8'},
+        cwd=os.path.dirname(util.__file__) + '/..',
+    )
     assert log.read_text() == 'zero\none\ntwo\nthree\nFalse utf-8\n'
     assert done.stdout == 'one\ntwo\nthree\nFalse utf-8\nfour\n'
 
@@ -93,9 +106,20 @@ def test_lists_and_copies_files(tmp_path):
         util.list_dir_recursively_with_ignore(str(tmp_path / 'nothing'))
 
 
-@pytest.mark.parametrize(('text', 'answer'), [
-    ('https://example.org/a.pkl', True), ('http://localhost:80/', True), ('model.pkl', False), ('C:\\model.pkl', False),
-    ('ftp://example.org/a', False), ('https://', False), ('http://[', False), (None, False), ('file:///a', False)])
+@pytest.mark.parametrize(
+    ('text', 'answer'),
+    [
+        ('https://example.org/a.pkl', True),
+        ('http://localhost:80/', True),
+        ('model.pkl', False),
+        ('C:\\model.pkl', False),
+        ('ftp://example.org/a', False),
+        ('https://', False),
+        ('http://[', False),
+        (None, False),
+        ('file:///a', False),
+    ],
+)
 def test_is_url(text, answer):
     assert util.is_url(text) is answer
     assert util.is_url('file:///a', allow_file_urls=True)

@@ -118,16 +118,24 @@ def options(tmp_path, monkeypatch):
     np.save(tmp_path / 'data.npy', np.arange(10))
     torch.jit.script(Detector()).save(str(tmp_path / 'detector.pt'))
     return metric_utils.MetricOptions(
-        G=Generator(), device='cpu', dataset_kwargs={
-            'class_name': 'test_host_metrics.Pictures', 'path': str(tmp_path / 'data.npy'), 'count': 10})
+        G=Generator(),
+        device='cpu',
+        dataset_kwargs={'class_name': 'test_host_metrics.Pictures', 'path': str(tmp_path / 'data.npy'), 'count': 10},
+    )
 
 
 @pytest.mark.filterwarnings('ignore::DeprecationWarning')
 def test_dataset_statistics_and_their_cache(options, tmp_path):
     def mean(max_items=None, **detector_kwargs):
         stats = metric_utils.compute_feature_stats_for_dataset(
-            options, str(tmp_path / 'detector.pt'), detector_kwargs, batch_size=4, max_items=max_items,
-            data_loader_kwargs={'num_workers': 0}, capture_mean_cov=True)
+            options,
+            str(tmp_path / 'detector.pt'),
+            detector_kwargs,
+            batch_size=4,
+            max_items=max_items,
+            data_loader_kwargs={'num_workers': 0},
+            capture_mean_cov=True,
+        )
         return stats.get_mean_cov()[0].tolist()
 
     def count():
@@ -150,7 +158,8 @@ def test_dataset_statistics_and_their_cache(options, tmp_path):
 def test_generator_statistics(options, tmp_path, jit):
     options.G_kwargs.level = 0.5
     stats = metric_utils.compute_feature_stats_for_generator(
-        options, str(tmp_path / 'detector.pt'), {}, batch_size=6, batch_gen=3, jit=jit, capture_all=True, max_items=20)
+        options, str(tmp_path / 'detector.pt'), {}, batch_size=6, batch_gen=3, jit=jit, capture_all=True, max_items=20
+    )
     # labels 0 and 1 give -0.5 and 1.5: 127.5 * -0.5 + 128 = 64.25 and more than white
     assert stats.get_all().shape == (20, 3)
     assert set(np.unique(stats.get_all())) == {64.0, 255.0}

@@ -6,17 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from torch_utils.ops import (
-    bias_act,
-    conv2d_gradfix,
-    conv2d_resample,
-    filtered_lrelu,
-    fma,
-    grid_sample_gradfix,
-    upfirdn2d,
-)
+from torch_utils.ops import bias_act, conv2d_gradfix, conv2d_resample, filtered_lrelu, fma, grid_sample_gradfix, upfirdn2d
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # upfirdn2d.
 
 
@@ -65,8 +57,10 @@ def test_upfirdn2d_is_its_definition(case, taps):
         with pytest.raises(ValueError, match='smaller than the filter'):
             upfirdn2d.upfirdn2d(torch.tensor(x), torch.tensor(f), **case)
         return
-    expected = [[naive_upfirdn2d(plane, f2d, up, down, padding, case.get('flip_filter', False), case.get('gain', 1))
-                 for plane in image] for image in x]
+    expected = [
+        [naive_upfirdn2d(plane, f2d, up, down, padding, case.get('flip_filter', False), case.get('gain', 1)) for plane in image]
+        for image in x
+    ]
     result = upfirdn2d.upfirdn2d(torch.tensor(x), torch.tensor(f), **case)
     np.testing.assert_allclose(result.numpy(), expected, atol=1e-12)
 
@@ -93,8 +87,12 @@ def test_both_plain_forms_of_upfirdn2d_agree():
     x = torch.randn(2, 3, 11, 6)
     for case, taps in itertools.product(CASES, [(4,), (3, 4)]):
         arguments = upfirdn2d._Resampling(
-            upfirdn2d._parse_scaling(case.get('up', 1)), upfirdn2d._parse_scaling(case.get('down', 1)),
-            upfirdn2d._parse_padding(case.get('padding', 0)), case.get('flip_filter', False), case.get('gain', 1))
+            upfirdn2d._parse_scaling(case.get('up', 1)),
+            upfirdn2d._parse_scaling(case.get('down', 1)),
+            upfirdn2d._parse_padding(case.get('padding', 0)),
+            case.get('flip_filter', False),
+            case.get('gain', 1),
+        )
         f = torch.randn(*taps)
         direct = upfirdn2d._insert_zeros_and_filter(x, f, arguments)
         torch.testing.assert_close(upfirdn2d._transpose_and_filter(x, f, arguments), direct)
@@ -105,8 +103,12 @@ def test_resampling_keeps_constants_and_sizes():
     f = upfirdn2d.setup_filter([1, 3, 3, 1])
     assert f.shape == (4, 4)
     assert f.sum() == 1
-    for result, size in [(upfirdn2d.upsample2d(x, f), (16, 24)), (upfirdn2d.downsample2d(x, f), (4, 6)),
-                         (upfirdn2d.filter2d(x, f), (8, 12)), (upfirdn2d.upsample2d(x, torch.ones(4) / 4, up=[1, 4]), (32, 12))]:
+    for result, size in [
+        (upfirdn2d.upsample2d(x, f), (16, 24)),
+        (upfirdn2d.downsample2d(x, f), (4, 6)),
+        (upfirdn2d.filter2d(x, f), (8, 12)),
+        (upfirdn2d.upsample2d(x, torch.ones(4) / 4, up=[1, 4]), (32, 12)),
+    ]:
         assert result.shape[2:] == size
         torch.testing.assert_close(result[:, :, 3:-3, 3:-3], torch.full_like(result[:, :, 3:-3, 3:-3], 3))
 
@@ -128,7 +130,7 @@ def test_upfirdn2d_refuses_wrong_arguments(arguments):
         upfirdn2d.upfirdn2d(torch.ones(1, 1, 4, 4), None, **arguments)
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # bias_act.
 
 FORMULAS = {
@@ -176,7 +178,7 @@ def test_bias_act_leaves_its_input_alone():
         bias_act.bias_act(x, torch.ones(2))
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # conv2d_resample.
 
 
@@ -187,7 +189,7 @@ def explicit_conv2d_resample(x, w, f, up, down, padding, groups, flip_weight, fl
     before = (taps + up - 1) // 2 * (up > 1) + (taps - down + 1) // 2 * (down > 1)
     after = (taps - up) // 2 * (up > 1) + (taps - down) // 2 * (down > 1)
     sides = [padding + before, padding + after] * 2
-    x = upfirdn2d.upfirdn2d(x, f if up > 1 else None, up=up, padding=sides, gain=up ** 2, flip_filter=flip_filter)
+    x = upfirdn2d.upfirdn2d(x, f if up > 1 else None, up=up, padding=sides, gain=up**2, flip_filter=flip_filter)
     x = torch.nn.functional.conv2d(x, w if flip_weight else w.flip([2, 3]), groups=groups)
     return upfirdn2d.upfirdn2d(x, f if down > 1 else None, down=down, flip_filter=flip_filter)
 
@@ -198,11 +200,18 @@ def test_conv2d_resample(kernel, up, down):
     torch.manual_seed(5)
     asymmetric = torch.rand(4, 4)
     for f, groups, flip_weight, flip_filter in itertools.product(
-            [None, asymmetric, torch.rand(5, 5)], [1, 2], [False, True], [False, True]):
+        [None, asymmetric, torch.rand(5, 5)], [1, 2], [False, True], [False, True]
+    ):
         x = torch.randn(2, 4, 6, 5).double()
         w = torch.randn(6, 4 // groups, kernel, kernel).double()
-        options = {'up': up, 'down': down, 'padding': kernel // 2, 'groups': groups, 'flip_weight': flip_weight,
-                       'flip_filter': flip_filter}
+        options = {
+            'up': up,
+            'down': down,
+            'padding': kernel // 2,
+            'groups': groups,
+            'flip_weight': flip_weight,
+            'flip_filter': flip_filter,
+        }
         expected = explicit_conv2d_resample(x, w, f, **options)
         torch.testing.assert_close(conv2d_resample.conv2d_resample(x, w, f, **options), expected)
 
@@ -211,12 +220,14 @@ def test_conv2d_resample_gradients():
     torch.manual_seed(6)
     f = torch.rand(3, 3)
     for up, down in [(2, 1), (1, 2)]:
-        second_order(lambda x, w: conv2d_resample.conv2d_resample(
-            x, w, f, up=up, down=down, padding=[1, 0, 2, 1], flip_weight=False),  # noqa: B023
-            torch.randn(1, 2, 3, 4), torch.randn(2, 2, 3, 3))
+        second_order(
+            lambda x, w: conv2d_resample.conv2d_resample(x, w, f, up=up, down=down, padding=[1, 0, 2, 1], flip_weight=False),  # noqa: B023
+            torch.randn(1, 2, 3, 4),
+            torch.randn(2, 2, 3, 3),
+        )
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # The small ones.
 
 
@@ -264,10 +275,14 @@ def test_filtered_lrelu():
 def test_results_can_be_changed_in_place():
     f = upfirdn2d.setup_filter([1, 3, 3, 1])
     for function in (
-        lambda x: upfirdn2d.upsample2d(x, f), lambda x: upfirdn2d.downsample2d(x, f), lambda x: upfirdn2d.filter2d(x, None),
+        lambda x: upfirdn2d.upsample2d(x, f),
+        lambda x: upfirdn2d.downsample2d(x, f),
+        lambda x: upfirdn2d.filter2d(x, None),
         lambda x: conv2d_resample.conv2d_resample(x, torch.ones(1, 2, 3, 3), f, up=2, padding=1),
-        lambda x: bias_act.bias_act(x, gain=0.7, clamp=0.5), lambda x: bias_act.bias_act(x, torch.ones(2)),
-        lambda x: fma.fma(x, x, x), lambda x: grid_sample_gradfix.grid_sample(x, torch.zeros(1, 2, 2, 2)),
+        lambda x: bias_act.bias_act(x, gain=0.7, clamp=0.5),
+        lambda x: bias_act.bias_act(x, torch.ones(2)),
+        lambda x: fma.fma(x, x, x),
+        lambda x: grid_sample_gradfix.grid_sample(x, torch.zeros(1, 2, 2, 2)),
     ):
         x = torch.randn(1, 2, 4, 4, requires_grad=True)
         (expected,) = torch.autograd.grad((function(x) + 1).square().sum(), x)

@@ -17,7 +17,7 @@ import torch
 import dnnlib
 from torch_utils import misc, persistence, training_stats
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # misc.
 
 
@@ -55,7 +55,7 @@ def test_infinite_sampler():
     assert stream != take(60, seed=1)
     assert min(np.bincount(stream, minlength=10)) >= 3
     # what was drawn moves back by less than the window of 5 items: it comes again after 10 - 4 steps at the earliest
-    assert all(len(set(stream[index:index + 6])) == 6 for index in range(55))
+    assert all(len(set(stream[index : index + 6])) == 6 for index in range(55))
     parts = [take(20, rank=rank, num_replicas=3) for rank in range(3)]
     assert [index for turn in zip(*parts, strict=True) for index in turn] == stream
     assert take(30, window_size=0)[:10] == take(30, window_size=0)[10:20]
@@ -98,6 +98,7 @@ def test_profiled_function_keeps_its_name():
     def add(a: int, b: int = 2) -> int:
         """Sum."""
         return a + b
+
     assert add(1) == 3
     assert add.__name__ == 'add'
     assert list(inspect.signature(add).parameters) == ['a', 'b']
@@ -124,7 +125,7 @@ def test_ddp_sync():
         pass
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # persistence.
 
 SOURCE = '''
@@ -198,12 +199,20 @@ def test_the_stream_is_what_others_expect(module):
     assert meta.keys() == {'type', 'version', 'module_src', 'class_name', 'state'}
     assert (meta['type'], meta['version'], meta['class_name'], meta['module_src']) == ('class', 6, 'Layer', SOURCE)
     assert {'_parameters', '_buffers', '_modules', 'training', 'options', '_init_args', '_init_kwargs'} <= meta['state'].keys()
-    names = {(argument or '') for opcode, argument, _ in pickletools.genops(pickle.dumps(module.Net(2), protocol=2))
-             if opcode.name == 'GLOBAL'}
+    names = {
+        (argument or '')
+        for opcode, argument, _ in pickletools.genops(pickle.dumps(module.Net(2), protocol=2))
+        if opcode.name == 'GLOBAL'
+    }
     assert names == {
-        'torch_utils.persistence _reconstruct_persistent_obj', 'dnnlib.util EasyDict', 'collections OrderedDict',
-        'torch._utils _rebuild_parameter', 'torch._utils _rebuild_tensor_v2', 'torch.storage _load_from_bytes',
-        '_codecs encode', *(name for name in names if name.endswith(' set')),  # protocol 2: bytes and empty sets
+        'torch_utils.persistence _reconstruct_persistent_obj',
+        'dnnlib.util EasyDict',
+        'collections OrderedDict',
+        'torch._utils _rebuild_parameter',
+        'torch._utils _rebuild_tensor_v2',
+        'torch.storage _load_from_bytes',
+        '_codecs encode',
+        *(name for name in names if name.endswith(' set')),  # protocol 2: bytes and empty sets
     }
 
 
@@ -232,6 +241,7 @@ def test_refuses_what_it_cannot_keep(module, monkeypatch):
         pickle.dumps(layer)
     with pytest.raises(pickle.PicklingError, match='Layer: an argument or attribute'):
         module.Layer(2, {'key': lambda: None})
+
     class Local(module.Layer):
         pass
 
@@ -250,20 +260,22 @@ def test_refuses_what_it_cannot_keep(module, monkeypatch):
 
 def test_constructor_arguments_can_be_left_out(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / 'persistent_plain_module.py').write_text(textwrap.dedent('''
+    (tmp_path / 'persistent_plain_module.py').write_text(
+        textwrap.dedent("""
         from torch_utils import persistence
         @persistence.persistent_class
         class Plain:
             _record_init_args = False
             def __init__(self, value):
                 self.value = [value, self]
-    '''))
+    """)
+    )
     plain = pickle.loads(pickle.dumps(__import__('persistent_plain_module').Plain(1)))
     assert vars(plain).keys() == {'value'}
     assert not isinstance(plain, torch.nn.Module)
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # training_stats.
 
 
@@ -311,7 +323,7 @@ def test_intervals(stats):
     assert np.isnan(keeping['b'])
 
 
-RANK_SCRIPT = '''
+RANK_SCRIPT = """
 import os, sys, torch
 from torch_utils import misc, training_stats
 rank, folder = int(sys.argv[1]), sys.argv[2]
@@ -337,12 +349,20 @@ try:
 except AssertionError as error:
     print(str(error) == 'not the same on all ranks: BatchNorm1d.weight')
 torch.distributed.destroy_process_group()
-'''
+"""
 
 
 def test_two_ranks(root, tmp_path):
-    ranks = [subprocess.Popen([sys.executable, '-c', RANK_SCRIPT, str(rank), str(tmp_path)],
-                              cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for rank in range(2)]
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, '-c', RANK_SCRIPT, str(rank), str(tmp_path)],
+            cwd=root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
     for process in ranks:
         output, _ = process.communicate(timeout=120)
         assert process.returncode == 0, output

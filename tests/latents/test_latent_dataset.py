@@ -42,7 +42,9 @@ def test_zip_and_folder_hold_the_same(dataset: pathlib.Path, tmp_path: pathlib.P
     for path in (dataset, tmp_path / 'folder'):
         with LatentDataset(path) as data:
             assert [(clip.name, clip.num_frames, clip.fps, clip.source) for clip in data.clips] == [
-                ('talk: one', 7, 25.0, 'one.mp4'), ('talk/two', 4, 25.0, 'two.mp4')]
+                ('talk: one', 7, 25.0, 'one.mp4'),
+                ('talk/two', 4, 25.0, 'two.mp4'),
+            ]
             assert data.clips[0].extra == {'psnr': 30.5}
             assert (data.num_ws, data.w_dim, data.fps, data.num_frames, len(data)) == (3, 5, 25.0, 11, 2)
             assert data.image_generator == GENERATOR
@@ -79,7 +81,7 @@ def test_digest_tells_any_difference(dataset: pathlib.Path, tmp_path: pathlib.Pa
     assert len(digests) == 4
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # What others may hand us.
 
 
@@ -88,6 +90,7 @@ def edit(change: Callable[[dict[str, Any]], object]) -> Callable[[pathlib.Path],
         description = json.loads((folder / 'dataset.json').read_text())
         change(description)
         (folder / 'dataset.json').write_text(json.dumps(description))
+
     return apply
 
 
@@ -110,8 +113,12 @@ BAD_FOLDERS: dict[str, tuple[Callable[[pathlib.Path], object], str]] = {
     'lost': (lambda folder: (folder / 'clips' / '00001-talk_two.npy').unlink(), 'missing'),
     'objects': (replace_clip(np.array([{}] * 7), allow_pickle=True), 'object'),
     'integers': (replace_clip(np.zeros((7, 3, 5), np.int64)), 'int64'),
-    'cut off': (lambda folder: (folder / 'clips' / '00000-talk_one.npy').write_bytes(
-        (folder / 'clips' / '00000-talk_one.npy').read_bytes()[:-1]), 'cut off'),
+    'cut off': (
+        lambda folder: (folder / 'clips' / '00000-talk_one.npy').write_bytes(
+            (folder / 'clips' / '00000-talk_one.npy').read_bytes()[:-1]
+        ),
+        'cut off',
+    ),
     'no array': (lambda folder: (folder / 'clips' / '00000-talk_one.npy').write_bytes(b'x' * 500), 'cannot be read'),
 }
 
@@ -156,7 +163,7 @@ def test_files_that_are_no_zip(dataset: pathlib.Path, tmp_path: pathlib.Path) ->
         LatentDataset(tmp_path / 'absent.zip')
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Interruptions.
 
 
@@ -192,7 +199,7 @@ def test_a_clip_goes_on_after_its_last_whole_chunk(tmp_path: pathlib.Path) -> No
     clip = writer.open_clip('talk', chunk=4)
     clip.append(codes[:4], [{'psnr': 20.0}] * 4)
     clip.append(codes[4:8], [{'psnr': 30.0}] * 4)
-    part, = (tmp_path / 'data.zip.partial' / 'clips').glob('*.npy.part')
+    (part,) = (tmp_path / 'data.zip.partial' / 'clips').glob('*.npy.part')
     with open(part, 'ab') as file:
         file.write(b'half a frame')
 
@@ -202,7 +209,7 @@ def test_a_clip_goes_on_after_its_last_whole_chunk(tmp_path: pathlib.Path) -> No
     assert clip.num_frames == 8
     np.testing.assert_array_equal(clip.last_codes(2), codes[6:8])
     # Codes whose measures did not reach the disk are made again.
-    measures, = (tmp_path / 'data.zip.partial' / 'clips').glob('*.measures.part')
+    (measures,) = (tmp_path / 'data.zip.partial' / 'clips').glob('*.measures.part')
     measures.write_text(''.join(measures.read_text().splitlines(keepends=True)[:-1]) + '{"psn')
     clip = open_writer(tmp_path / 'data.zip').open_clip('talk', chunk=4)
     assert clip.num_frames == 4
@@ -228,8 +235,11 @@ def test_bad_codes_are_refused_when_written(tmp_path: pathlib.Path) -> None:
     broken = make_codes(6, 0)
     broken[4] = np.inf
     for codes, fps, sentence in (
-        (broken, 25, "clip 'x' .* frame 4"), (np.zeros((3, 5)), 25, r'shape \[3, 5\]'), (np.zeros((2, 4, 5)), 25, r'\[2, 4, 5\]'),
-        (np.zeros((0, 3, 5)), 25, 'no frames'), (make_codes(2, 0), float('nan'), 'rate'),
+        (broken, 25, "clip 'x' .* frame 4"),
+        (np.zeros((3, 5)), 25, r'shape \[3, 5\]'),
+        (np.zeros((2, 4, 5)), 25, r'\[2, 4, 5\]'),
+        (np.zeros((0, 3, 5)), 25, 'no frames'),
+        (make_codes(2, 0), float('nan'), 'rate'),
     ):
         with pytest.raises(InputError, match=sentence):
             writer.add_clip('x', codes, fps=fps, source='')

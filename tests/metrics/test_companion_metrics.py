@@ -21,7 +21,7 @@ from metrics.repetition import Repetition, find_returns, window_deviations, wind
 from networks.errors import InputError
 from networks.latent_generator import LatentGenerator
 
-PACES = np.array([60, 40, 20, 10, 5, 5])    # frames, the time constants of the motion below
+PACES = np.array([60, 40, 20, 10, 5, 5])  # frames, the time constants of the motion below
 
 
 def motion(num_frames: int, seed: int) -> torch.Tensor:
@@ -30,7 +30,7 @@ def motion(num_frames: int, seed: int) -> torch.Tensor:
     decay = np.exp(-1 / PACES)
     position, steps = random.randn(6), []
     for noise in random.randn(num_frames + 4, 6):
-        position = decay * position + np.sqrt(1 - decay ** 2) * noise
+        position = decay * position + np.sqrt(1 - decay**2) * noise
         steps.append(position)
     return torch.from_numpy(np.stack([np.convolve(column, np.ones(5) / 5, 'valid') for column in np.transpose(steps)], axis=1))
 
@@ -42,7 +42,7 @@ def at(sequence: torch.Tensor, positions: np.ndarray) -> torch.Tensor:
     return torch.lerp(sequence[before], sequence[before + 1], share)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Repetition
 
 
@@ -58,7 +58,7 @@ def test_returns_are_those_of_the_definition(monkeypatch: pytest.MonkeyPatch) ->
     assert np.allclose(window_distances(y, n, range(3, 20), backwards=True).sqrt(), backwards[3:20], atol=1e-6)
     lags = np.arange(count) - np.arange(count)[:, np.newaxis]
     forwards[abs(lags) < n] = backwards[abs(lags) < n] = np.inf
-    monkeypatch.setattr(repetition, 'ROWS_AT_ONCE', 11)     # several blocks
+    monkeypatch.setattr(repetition, 'ROWS_AT_ONCE', 11)  # several blocks
     found = find_returns(y, n, tolerance=2.0)
     assert np.allclose(found.forwards, forwards.min(axis=1))
     assert np.allclose(found.backwards, backwards.min(axis=1))
@@ -82,7 +82,7 @@ def test_repetition_is_one_for_what_repeats_itself(real: Repetition) -> None:
         found = real.measure(at(y, time % period))
         assert found['repetition'] > 0.99, period
         assert found['lag_share'] > 0.99
-        if period >= 25:    # a shorter one is found by one of its multiples
+        if period >= 25:  # a shorter one is found by one of its multiples
             assert found['lag_frames'] % period == pytest.approx(0, abs=1) or found['lag_frames'] % period > period - 1
         assert found['new_frames'] < period + 75
     assert real.measure(at(y, time % 99.5) + 0.1 * noise)['repetition'] > 0.99
@@ -92,7 +92,7 @@ def test_repetition_is_one_for_what_repeats_itself(real: Repetition) -> None:
     assert there_and_back['forwards'] < 0.2
     # Longer than half of the video: 300 of its frames are shown twice, windows across the seams are new.
     assert real.measure(at(y, time % 700.0))['share'] == pytest.approx(2 * (300 - 24) / 976, abs=0.03)
-    assert real.measure(at(y, np.minimum(time, 500.0)))['repetition'] == pytest.approx(0.5, abs=0.05)   # freezes half way
+    assert real.measure(at(y, np.minimum(time, 500.0)))['repetition'] == pytest.approx(0.5, abs=0.05)  # freezes half way
 
 
 def test_repetition_is_zero_for_what_is_like_real_footage_or_wilder(real: Repetition) -> None:
@@ -107,7 +107,7 @@ def test_repetition_is_zero_for_what_is_like_real_footage_or_wilder(real: Repeti
 
 def test_repetition_ranks(real: Repetition) -> None:
     y, time = motion(1000, 7), np.arange(1000)
-    wandering = motion(1000, 8)     # a loop that is a little different every time
+    wandering = motion(1000, 8)  # a loop that is a little different every time
     loop = at(y, time % 150.0)
     near = [loop + strength * wandering for strength in (0, 0.3, 0.4, 0.6)]
     partly = [torch.cat([loop[:end], y[end:]]) for end in (1000, 600, 350, 0)]
@@ -133,7 +133,7 @@ def test_repetition_refuses_bare_numbers(real: Repetition) -> None:
     assert Repetition([motion(400, 0), motion(60, 0)], 1000).protocol['real_clips_too_short'] == 1
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Drift
 
 
@@ -146,18 +146,21 @@ def test_drift_of_known_videos() -> None:
     # Pairs of blocks at 40 - lag of each lag from 20 to 39 blocks: the mean square lag is that of a steady slope.
     lags = np.arange(20, 40)
     slope = torch.arange(1000).double().unsqueeze(1) * torch.eye(6, dtype=torch.float64)[:1] * 0.01
-    expected = 0.25 * np.sqrt(np.average(lags ** 2, weights=40 - lags)) / drift.compare([slope])['real_distance']
+    expected = 0.25 * np.sqrt(np.average(lags**2, weights=40 - lags)) / drift.compare([slope])['real_distance']
     assert drift.compare([slope])['drift'] == pytest.approx(expected)
     walk = torch.from_numpy(np.random.RandomState(0).randn(40, 4000, 6)).cumsum(1)
     far = Drift([motion(4000, 0)], 4000).compare(walk)['distance'] / drift.compare(walk[:, :1000])['distance']
-    assert far == pytest.approx(2, rel=0.15)    # the root of four times as long
-    for arguments, words in [(([motion(99, 0)], 1000), 'no real clip has 100 frames'), (([torch.zeros(500, 2)], 500), 'no unit'),
-                             (([motion(500, 0)], 60), 'at least 100')]:
+    assert far == pytest.approx(2, rel=0.15)  # the root of four times as long
+    for arguments, words in [
+        (([motion(99, 0)], 1000), 'no real clip has 100 frames'),
+        (([torch.zeros(500, 2)], 500), 'no unit'),
+        (([motion(500, 0)], 60), 'at least 100'),
+    ]:
         with pytest.raises(InputError, match=words):
             Drift(*arguments)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Motion
 
 
@@ -165,10 +168,10 @@ def test_spectrum_has_the_power_of_the_velocity() -> None:
     steps = torch.from_numpy(np.random.RandomState(0).randn(20000, 2))
     power, segments = velocity_spectrum(steps.cumsum(0))
     assert segments == (19999 - 64) // 32 + 1
-    assert power.mean() == pytest.approx(2, rel=0.03)               # two coordinates of unit variance
-    assert power[4:-1].std() < 0.1                                  # and white
+    assert power.mean() == pytest.approx(2, rel=0.03)  # two coordinates of unit variance
+    assert power[4:-1].std() < 0.1  # and white
     wave = torch.sin(2 * torch.pi * 8 / 64 * torch.arange(1000)).double().unsqueeze(1)
-    assert velocity_spectrum(wave.cumsum(0))[0].argmax() == 7       # 8 cycles in 64 frames; f begins at 1
+    assert velocity_spectrum(wave.cumsum(0))[0].argmax() == 7  # 8 cycles in 64 frames; f begins at 1
 
 
 def test_motion_of_known_videos() -> None:
@@ -196,7 +199,7 @@ def test_motion_of_known_videos() -> None:
         MotionStatistics([motion(80, 0)], 25, scaled=True)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Diversity
 
 
@@ -224,7 +227,7 @@ def test_diversity_of_known_videos() -> None:
         Diversity([motion(3000, 0)], num_videos=3)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Points
 
 
@@ -279,7 +282,7 @@ def test_interval_covers_the_mean_and_repeats_itself() -> None:
     assert all(math.isnan(end) for end in bootstrap_interval(np.array([1.0])))
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # The metrics
 
 
@@ -335,7 +338,7 @@ def test_latent_metrics_through_the_host_interface() -> None:
         assert results[f'{metric}_videos'] == 64
         assert all(isinstance(value, (int, float)) and math.isfinite(value) for value in results.values())
         assert results == calculate(metric, **options)
-    for metric in ('repetition_latent_120f', 'drift_latent_120f'):   # made when asked for
+    for metric in ('repetition_latent_120f', 'drift_latent_120f'):  # made when asked for
         assert pathlib.Path(find_metric(metric)).stem == metric.split('_')[0]
         assert math.isfinite(calculate(metric, **options)[metric])
         assert best_of(metric) == (1 if metric.startswith('drift') else 'lower')
@@ -357,16 +360,18 @@ def test_picture_metrics_through_the_host_interface(monkeypatch: pytest.MonkeyPa
         assert results[f'{metric}_videos'] == 5
         assert results[f'{metric}_videos_too_short'] == 1
         assert results[f'{metric}_low'] <= results[metric] <= results[f'{metric}_high']
-    assert (real.streamed, fake.streamed) == (3, 5)     # decoded once for all four
+    assert (real.streamed, fake.streamed) == (3, 5)  # decoded once for all four
     assert calculate('repetition_200f', **sets)['repetition_200f'] < 0.1
     still = Footage([10] * 6, [300] * 6)
     monkeypatch.setattr(still, 'stream', lambda index, start=0: iter([np.full([64, 64, 3], index, np.uint8)] * 300))
     still.sha256 = 'still'
     for metric, value in {'repetition_200f': 1, 'drift_200f': 0}.items():
         assert calculate(metric, G_kwargs={'real_videos': real, 'fake_videos': still})[metric] == pytest.approx(value)
-    for changed, words in [({'fake_videos': None}, 'no fake ones'),
-                           ({'fake_videos': Footage([1], [300], fps=30)}, 'have 25 frames'),
-                           ({'fake_videos': Footage([1, 2], [100, 199])}, 'the longest of these 2 has 199')]:
+    for changed, words in [
+        ({'fake_videos': None}, 'no fake ones'),
+        ({'fake_videos': Footage([1], [300], fps=30)}, 'have 25 frames'),
+        ({'fake_videos': Footage([1, 2], [100, 199])}, 'the longest of these 2 has 199'),
+    ]:
         with pytest.raises(InputError, match=words):
             calculate('repetition_200f', G_kwargs={'real_videos': real, **changed})
 
@@ -375,8 +380,13 @@ def measure_as_rank(rank: int, ranks: int, folder: pathlib.Path) -> None:
     """One process of `test_ranks_share_the_work_and_agree`: writes its results and how many videos it looked at."""
     torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/meeting', rank=rank, world_size=ranks)
     fake = Footage([5, 6, 7, 8, 9], [220] * 5)
-    results = calculate('repetition_200f', num_gpus=ranks, rank=rank, cache=False,
-                        G_kwargs={'real_videos': Footage([1, 2, 3], [300] * 3), 'fake_videos': fake})
+    results = calculate(
+        'repetition_200f',
+        num_gpus=ranks,
+        rank=rank,
+        cache=False,
+        G_kwargs={'real_videos': Footage([1, 2, 3], [300] * 3), 'fake_videos': fake},
+    )
     (folder / str(rank)).write_text(json.dumps([results, fake.streamed]))
     torch.distributed.destroy_process_group()
 
@@ -384,8 +394,9 @@ def measure_as_rank(rank: int, ranks: int, folder: pathlib.Path) -> None:
 def test_ranks_share_the_work_and_agree(tmp_path: pathlib.Path) -> None:
     discover_metrics()
     fake = Footage([5, 6, 7, 8, 9], [220] * 5)
-    alone = calculate('repetition_200f', cache=False,
-                      G_kwargs={'real_videos': Footage([1, 2, 3], [300] * 3), 'fake_videos': fake})
+    alone = calculate(
+        'repetition_200f', cache=False, G_kwargs={'real_videos': Footage([1, 2, 3], [300] * 3), 'fake_videos': fake}
+    )
     context = torch.multiprocessing.get_context('fork')
     processes = [context.Process(target=measure_as_rank, args=(rank, 2, tmp_path)) for rank in range(2)]
     for process in processes:

@@ -35,8 +35,15 @@ def snapshot(tiny_generator: pathlib.Path, tiny_latents: pathlib.Path, tmp_path:
     reference = checkpoints.image_generator_reference(str(tiny_generator), checkpoints.load_generator(str(tiny_generator)))
     with LatentDataset(str(tiny_latents)) as dataset:
         temporal_snapshot.save_snapshot(
-            str(path), G=networks, G_ema=networks, C=networks, image_generator=reference,
-            data=temporal_snapshot.describe_dataset(dataset), training_options={}, progress={})
+            str(path),
+            G=networks,
+            G_ema=networks,
+            C=networks,
+            image_generator=reference,
+            data=temporal_snapshot.describe_dataset(dataset),
+            training_options={},
+            progress={},
+        )
     return path
 
 
@@ -67,8 +74,9 @@ def test_a_snapshot_against_both_references(snapshot: pathlib.Path, tiny_latents
 
 
 def test_latent_data_sets_stand_for_videos(tiny_latents: pathlib.Path) -> None:
-    result = run(f'--real={tiny_latents}', f'--fake={tiny_latents}', '--metrics=fvd20_8f', '--fake-clips=spread',
-                 '--real-clips=spread')
+    result = run(
+        f'--real={tiny_latents}', f'--fake={tiny_latents}', '--metrics=fvd20_8f', '--fake-clips=spread', '--real-clips=spread'
+    )
     assert result.exit_code == 0, result.stderr
     line = json.loads(result.stdout)
     assert line['results']['fvd20_8f'] == pytest.approx(0, abs=1e-6)
@@ -82,8 +90,10 @@ def test_mistakes_are_one_sentence(snapshot: pathlib.Path, tiny_latents: pathlib
     (tmp_path / 'weights.pt').write_bytes(b'<html>')
     os.makedirs(tmp_path / 'empty')
     for arguments, words in [
-        ([], "Missing option '--network'"), ([f'--real={video}'], "'--fake'"),
-        ([f'--fake={video}'], "Missing option '--real'"), ([f'--fake={video}', f'--network={snapshot}'], 'give one of them'),
+        ([], "Missing option '--network'"),
+        ([f'--real={video}'], "'--fake'"),
+        ([f'--fake={video}'], "Missing option '--real'"),
+        ([f'--fake={video}', f'--network={snapshot}'], 'give one of them'),
         ([f'--fake={video}', '--real=absent'], "--real: there is no file or folder 'absent'"),
         ([f'--fake={video}', f'--real={tmp_path / "empty"}', '--metrics=fvd9_9f'], 'nothing to compare'),
         ([f'--fake={video}', f'--real={video}', '--metrics=fvd0_16f'], 'there is no fvd0_16f'),
@@ -92,8 +102,10 @@ def test_mistakes_are_one_sentence(snapshot: pathlib.Path, tiny_latents: pathlib
         ([f'--fake={video}', f'--real={video}', '--reference=embedding'], 'leave --real out'),
         ([f'--network={snapshot}', '--reference=footage'], '--reference=footage needs the footage'),
         ([f'--network={snapshot}', f'--real={video}', '--metrics=fvd8_9f'], '4x4 pixels and the fake ones 16x16'),
-        ([f'--fake={video}', f'--real={video}', '--metrics=fvd8_9f', f'--detector={tmp_path / "weights.pt"}'],
-         'this is a web page: the download did not give the file'),
+        (
+            [f'--fake={video}', f'--real={video}', '--metrics=fvd8_9f', f'--detector={tmp_path / "weights.pt"}'],
+            'this is a web page: the download did not give the file',
+        ),
     ]:
         result = run(*arguments)
         assert (result.exit_code, result.stdout) == (2, ''), arguments

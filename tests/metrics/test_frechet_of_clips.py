@@ -69,18 +69,25 @@ def random_videos(count: int, num_frames: int, seed: int, step: float = 4) -> np
 def options(tmp_path: pathlib.Path, detector, **more) -> MetricOptions:
     kwargs = {'class_name': 'training.videos.recorded_videos.RecordedVideos'}
     protocol: dict = {}
-    return MetricOptions(device='cpu', G_kwargs={
-        'real_videos': {**kwargs, 'path': str(tmp_path / 'real.npy')},
-        'fake_videos': {**kwargs, 'path': str(tmp_path / 'fake.npy')},
-        'video_options': {'detectors': (detector,), **more}, 'protocol': protocol})
+    return MetricOptions(
+        device='cpu',
+        G_kwargs={
+            'real_videos': {**kwargs, 'path': str(tmp_path / 'real.npy')},
+            'fake_videos': {**kwargs, 'path': str(tmp_path / 'fake.npy')},
+            'video_options': {'detectors': (detector,), **more},
+            'protocol': protocol,
+        },
+    )
 
 
 def calculate(metric: str, opts: MetricOptions) -> dnnlib.EasyDict:
     assert discovery.find_metric(metric)
     return metric_main.calc_metric(metric=metric, G_kwargs=opts.G_kwargs, device='cpu', cache=opts.cache).results
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Clips.
+
 
 def test_clips_are_those_of_the_rules() -> None:
     one = choose_clips([30, 5, 40, 30], 3, 10, rule='random', seed=1)
@@ -106,14 +113,20 @@ def test_clips_are_those_of_the_rules() -> None:
     assert first.too_short == [0, 1]
     assert choose_clips([None], 3, 10, start=7, endless=True).clips == [(0, 7), (1, 7), (2, 7)]
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Statistics.
+
 
 def test_deviation_is_that_of_new_draws() -> None:
     random = np.random.RandomState(0)
     scales = np.array([2, 1, 0.5])
-    values = [frechet_distance(*mean_and_covariance(random.randn(200, 3) * scales),
-                               *mean_and_covariance(random.randn(300, 3) * scales + 0.5)) for _ in range(200)]
+    values = [
+        frechet_distance(
+            *mean_and_covariance(random.randn(200, 3) * scales), *mean_and_covariance(random.randn(300, 3) * scales + 0.5)
+        )
+        for _ in range(200)
+    ]
     a, b = random.randn(200, 3) * scales, random.randn(300, 3) * scales + 0.5
     deviation = distance_deviation(a, b, resamples=100)
     assert deviation == pytest.approx(np.std(values), rel=0.35)
@@ -136,14 +149,21 @@ def test_kernel_distance_is_unbiased() -> None:
     values = [kernel_distance(random.randn(10, 4), random.randn(15, 4)) for _ in range(2000)]
     assert abs(np.mean(values)) < 4 * np.std(values) / len(values) ** 0.5
     x, y = random.randn(3, 2), random.randn(2, 2)
+
     def k(a, b):
         return (a @ b / 2 + 1) ** 3
-    by_hand = (sum(k(x[i], x[j]) for i in range(3) for j in range(3) if i != j) / 6 + k(y[0], y[1])
-               - 2 * sum(k(a, b) for a in x for b in y) / 6)
+
+    by_hand = (
+        sum(k(x[i], x[j]) for i in range(3) for j in range(3) if i != j) / 6
+        + k(y[0], y[1])
+        - 2 * sum(k(a, b) for a in x for b in y) / 6
+    )
     assert kernel_distance(x, y) == pytest.approx(by_hand, rel=1e-12)
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Metrics.
+
 
 def test_distance_interval_and_protocol(tmp_path: pathlib.Path, detector) -> None:
     real, fake = random_videos(40, 20, 0), random_videos(50, 16, 1, step=8)
@@ -190,7 +210,8 @@ def test_frame_distance_is_that_of_all_frames(tmp_path: pathlib.Path) -> None:
     expected = frechet_distance(*(part for colour in colours for part in mean_and_covariance(colour.reshape(-1, 3))))
     assert results['frame_fid20_5f_at7'] == pytest.approx(expected, rel=1e-6)
     assert results['frame_fid20_5f_at7_kernel_distance'] == pytest.approx(
-        kernel_distance(*(colour.mean(axis=1) for colour in colours)), rel=1e-5)
+        kernel_distance(*(colour.mean(axis=1) for colour in colours)), rel=1e-5
+    )
 
 
 def test_the_number_does_not_depend_on_threads(tmp_path: pathlib.Path, detector, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +243,7 @@ def test_too_few_clips_give_no_bare_number(tmp_path: pathlib.Path, detector, cap
     assert results['fvd6_8f_rank_deficient'] > 0
     assert results['fvd6_8f_expected_bias'] > 0
     assert '6 real and 6 fake samples are too few for 6 dimensions' in capsys.readouterr().err
-    spread = calculate('fvd20_8f', options(tmp_path, detector))    # 30 possible clips of 8 frames in 6 videos of 12
+    spread = calculate('fvd20_8f', options(tmp_path, detector))  # 30 possible clips of 8 frames in 6 videos of 12
     assert spread['fvd20_8f'] is not None
     assert spread['fvd20_8f_clips_real_side_by_side'] == 6
     assert 'the clips overlap' in capsys.readouterr().err
@@ -262,6 +283,7 @@ def test_sets_that_do_not_fit_together(tmp_path: pathlib.Path, detector, capsys)
 
 def test_a_damaged_picture_and_features_that_are_not_finite(tmp_path: pathlib.Path, detector) -> None:
     import PIL.Image
+
     np.save(tmp_path / 'real.npy', random_videos(12, 8, 0))
     for index, video in enumerate(random_videos(12, 8, 1)):
         folder = tmp_path / 'frames' / f'v{index}'
@@ -303,7 +325,7 @@ def test_features_are_kept_by_content(tmp_path: pathlib.Path, detector, cache_fo
     assert not features('b.npy', batch=4).cached
     for path in (cache_folder / clip_features_module.CACHE_FOLDER).iterdir():
         content = bytearray(path.read_bytes())
-        place = content.index(first.values.dtype.str.encode()) + 200    # behind the header of the array
+        place = content.index(first.values.dtype.str.encode()) + 200  # behind the header of the array
         content[place] ^= 1
         path.write_bytes(content)
     assert not features('b.npy', batch=4).cached  # damaged, so computed again
@@ -312,21 +334,33 @@ def test_features_are_kept_by_content(tmp_path: pathlib.Path, detector, cache_fo
 def test_the_number_does_not_depend_on_the_number_of_ranks(tmp_path: pathlib.Path, root: pathlib.Path) -> None:
     np.save(tmp_path / 'real.npy', random_videos(31, 20, 0))
     np.save(tmp_path / 'fake.npy', random_videos(33, 16, 1, step=6))
-    program = DETECTOR_SOURCE + textwrap.dedent('''
+    program = DETECTOR_SOURCE + textwrap.dedent("""
         import sys
         import calc_metrics_video
         from metrics import detectors
         detectors.MAKERS['i3d'] = lambda path: TinyDetector()
         if __name__ == '__main__':
             calc_metrics_video.main()
-    ''')
+    """)
     (tmp_path / 'program.py').write_text(program)
-    arguments = [str(tmp_path / 'program.py'), f'--real={tmp_path / "real.npy"}', f'--fake={tmp_path / "fake.npy"}',
-                 '--metrics=fvd30_8f', '--device=cpu', '--batch=4', '--no-cache']
+    arguments = [
+        str(tmp_path / 'program.py'),
+        f'--real={tmp_path / "real.npy"}',
+        f'--fake={tmp_path / "fake.npy"}',
+        '--metrics=fvd30_8f',
+        '--device=cpu',
+        '--batch=4',
+        '--no-cache',
+    ]
     lines = []
     for launcher in ([], ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']):
-        done = subprocess.run([sys.executable, *launcher, *arguments], capture_output=True, text=True, cwd=tmp_path,
-                              env={**os.environ, 'PYTHONPATH': str(root), 'OMP_NUM_THREADS': '1'})
+        done = subprocess.run(
+            [sys.executable, *launcher, *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, 'PYTHONPATH': str(root), 'OMP_NUM_THREADS': '1'},
+        )
         assert done.returncode == 0, done.stderr
         lines.append(json.loads(done.stdout))
     assert [line['num_gpus'] for line in lines] == [1, 2]
@@ -337,8 +371,14 @@ def test_the_number_does_not_depend_on_the_number_of_ranks(tmp_path: pathlib.Pat
 def test_names_that_follow_the_pattern() -> None:
     known, broken = discovery.discover_metrics()
     assert broken == {}
-    assert {'fvd2048_16f', 'fvd2048_25f', 'fvd2048_25f_at225', 'fvd2048_128f', 'fvd2048_128f_subsample8f',
-            'frame_fid2048_25f_at225'} <= set(known)
+    assert {
+        'fvd2048_16f',
+        'fvd2048_25f',
+        'fvd2048_25f_at225',
+        'fvd2048_128f',
+        'fvd2048_128f_subsample8f',
+        'frame_fid2048_25f_at225',
+    } <= set(known)
     assert discovery.find_metric('fvd500_20f_subsample2f_at1000') == known['fvd2048_16f']
     assert discovery.find_metric('frame_fid100_9f') == known['frame_fid2048_16f']
     for wrong in ('fvd0_16f', 'fvd2048_f', 'fvd2048_16', 'fvd_16f', 'frame_fid10_9f_subsample2f'):

@@ -24,14 +24,15 @@ def random_covariance(size: int, rank: int, seed: int) -> np.ndarray:
     return factor @ factor.T / rank
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # The distance of two Gaussians
 
 
 def test_frechet_distance_of_gaussians_with_a_closed_form() -> None:
     # One dimension: (m1 - m2)^2 + (s1 - s2)^2.
-    assert frechet_distance(np.array([1.0]), np.array([[4.0]]), np.array([-2.0]), np.array([[9.0]])) == \
-        pytest.approx(9 + 1, rel=1e-14)
+    assert frechet_distance(np.array([1.0]), np.array([[4.0]]), np.array([-2.0]), np.array([[9.0]])) == pytest.approx(
+        9 + 1, rel=1e-14
+    )
     # Covariances that share their eigenvectors: the sum over axes of the same.
     rotation = np.linalg.qr(np.random.RandomState(0).randn(5, 5))[0]
     a, b = np.array([0, 1, 4, 9, 16.0]), np.array([1, 0, 4, 1, 25.0])
@@ -89,12 +90,14 @@ def test_expected_bias_is_that_of_a_simulation() -> None:
     assert expected_bias(np.eye(400), 2048, 2048) == pytest.approx(40.3, rel=0.03)
     random = np.random.RandomState(0)
     scales = np.array([3, 1, 0.5, 0.1, 0])
-    values = [frechet_distance(*mean_and_covariance(random.randn(100, 5) * scales),
-                               *mean_and_covariance(random.randn(300, 5) * scales)) for _ in range(200)]
-    assert expected_bias(np.diag(scales ** 2), 100, 300) == pytest.approx(np.mean(values), rel=0.15)
+    values = [
+        frechet_distance(*mean_and_covariance(random.randn(100, 5) * scales), *mean_and_covariance(random.randn(300, 5) * scales))
+        for _ in range(200)
+    ]
+    assert expected_bias(np.diag(scales**2), 100, 300) == pytest.approx(np.mean(values), rel=0.15)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # The latent distance
 
 
@@ -116,7 +119,7 @@ def moving_codes(num_frames: int, seed: int, pace: float = 0.2) -> np.ndarray:
 
 
 def windows_of(codes: np.ndarray, window: int = 25) -> np.ndarray:
-    return np.stack([codes[begin:begin + window] for begin in range(0, len(codes) - window + 1, window)])
+    return np.stack([codes[begin : begin + window] for begin in range(0, len(codes) - window + 1, window)])
 
 
 @pytest.fixture(scope='module')
@@ -221,7 +224,7 @@ def test_coordinates_are_white_and_the_tail_has_unit_length() -> None:
     assert np.sqrt(np.mean(coordinates[:, -1] ** 2)) == pytest.approx(1, rel=1e-5)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # How metrics are found
 
 
@@ -239,16 +242,18 @@ class Recording:
         pass
 
 
-def test_registered_metrics_run_through_the_host_interface(capsys: pytest.CaptureFixture[str],
-                                                           tmp_path: pathlib.Path) -> None:
+def test_registered_metrics_run_through_the_host_interface(capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path) -> None:
     found, broken = discovery.discover_metrics()
     assert broken == {}
     assert {'lfd2048_25f', 'lfd2048_25f_at225'} <= set(found)
     assert pathlib.Path(found['lfd2048_25f']).name == 'latent_frechet_distance.py'
     torch.manual_seed(0)
     generator = LatentGenerator(6, 16, num_components=8)
-    options = {'G': generator, 'device': torch.device('cpu'),
-               'dataset_kwargs': dnnlib.EasyDict(class_name=f'{__name__}.Recording', path='0')}
+    options = {
+        'G': generator,
+        'device': torch.device('cpu'),
+        'dataset_kwargs': dnnlib.EasyDict(class_name=f'{__name__}.Recording', path='0'),
+    }
     first = metric_main.calc_metric(metric='lfd2048_25f', **options)
     assert first.results['lfd2048_25f_windows_fake'] == 2048
     assert first.results['lfd2048_25f_dimension'] == 23
@@ -265,13 +270,15 @@ def test_registered_metrics_run_through_the_host_interface(capsys: pytest.Captur
 
 def test_a_file_of_the_users_own(tmp_path: pathlib.Path) -> None:
     good = tmp_path / 'blinks.py'
-    good.write_text(textwrap.dedent('''
+    good.write_text(
+        textwrap.dedent("""
         from metrics import metric_main
 
         @metric_main.register_metric
         def test_only_blink_rate(opts):
             return {'test_only_blink_rate': 0.25}
-    '''))
+    """)
+    )
     assert discovery.load_metric_file(str(good)) == ['test_only_blink_rate']
     assert discovery.load_metric_file(str(good)) == ['test_only_blink_rate']  # named twice
     assert metric_main.calc_metric(metric='test_only_blink_rate', G=None).results == {'test_only_blink_rate': 0.25}

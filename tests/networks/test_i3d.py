@@ -72,7 +72,7 @@ def test_resizing_is_that_of_tensorflow_1():
     torch.testing.assert_close(column[1, :, 0], torch.tensor([0.0, 4]))
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Small networks: three convolutions, one module, two poolings; with unequal zeros before and behind.
 
 
@@ -162,7 +162,7 @@ class Unit(torch.nn.Module):
         self.conv3d = torch.nn.Conv3d(inputs, outputs, kernel, bias=bias)
         if not bias:
             self.add_module(norm, torch.nn.BatchNorm3d(outputs))
-        self.kept: list[int] = [1, kernel]      # TorchScript has a function of its own for lists
+        self.kept: list[int] = [1, kernel]  # TorchScript has a function of its own for lists
 
     def forward(self, x):
         return self.conv3d(x)
@@ -197,15 +197,27 @@ def as_script(units, state, path, rename, norm='bn'):
         torch.jit.script(Port(tree)).save(str(path))
 
 
-NUMBERED = {'Mixed_3b.b0': 'mixed_3b.branch_0', 'Mixed_3b.b1a': 'mixed_3b.branch_1.0', 'Mixed_3b.b1b': 'mixed_3b.branch_1.1',
-            'Mixed_3b.b2a': 'mixed_3b.branch_2.0', 'Mixed_3b.b2b': 'mixed_3b.branch_2.1', 'Mixed_3b.b3b': 'mixed_3b.branch_3.1',
-            'Conv3d_1a_7x7': 'conv3d_1a_7x7', 'logits': 'conv3d_0c_1x1'}
+NUMBERED = {
+    'Mixed_3b.b0': 'mixed_3b.branch_0',
+    'Mixed_3b.b1a': 'mixed_3b.branch_1.0',
+    'Mixed_3b.b1b': 'mixed_3b.branch_1.1',
+    'Mixed_3b.b2a': 'mixed_3b.branch_2.0',
+    'Mixed_3b.b2b': 'mixed_3b.branch_2.1',
+    'Mixed_3b.b3b': 'mixed_3b.branch_3.1',
+    'Conv3d_1a_7x7': 'conv3d_1a_7x7',
+    'logits': 'conv3d_0c_1x1',
+}
 
 
-@pytest.mark.parametrize('rename', [
-    lambda name: name, lambda name: f'detector.{name}', NUMBERED.__getitem__,
-    lambda name: f'x{name[::-1]}.stage'.replace('.', '_', name.count('.')),       # no known names: by the order of the shapes
-])
+@pytest.mark.parametrize(
+    'rename',
+    [
+        lambda name: name,
+        lambda name: f'detector.{name}',
+        NUMBERED.__getitem__,
+        lambda name: f'x{name[::-1]}.stage'.replace('.', '_', name.count('.')),  # no known names: by the order of the shapes
+    ],
+)
 def test_torchscript_archives_give_the_plain_network(small, tmp_path, rename):
     state = random_state(small)
     as_script(small, state, tmp_path / 'script.pt', rename, norm='batch3d' if rename('logits').startswith('conv') else 'bn')
@@ -223,8 +235,11 @@ def test_torchscript_archives_give_the_plain_network(small, tmp_path, rename):
 def test_every_container_of_the_published_weights_is_the_same_detector(detector, tmp_path):
     assert detector.description['published']
     tree = i3d_weights.Container(detector.description['file']).content
-    units = {name: (i3d_weights._as_letters(name), shape[1], shape[0], shape[2])
-             for name, shape in i3d.convolutions() if name != i3d_weights.LOGITS}
+    units = {
+        name: (i3d_weights._as_letters(name), shape[1], shape[0], shape[2])
+        for name, shape in i3d.convolutions()
+        if name != i3d_weights.LOGITS
+    }
     state = {}
     for name, (theirs, _, outputs, _) in units.items():
         layer, moments = tree['params'], tree['batch_stats']
@@ -232,8 +247,12 @@ def test_every_container_of_the_published_weights_is_the_same_detector(detector,
             layer, moments = layer[key], moments[key]
         state[f'{theirs}.conv3d.weight'] = torch.tensor(layer['Conv_0']['kernel'].transpose(4, 3, 0, 1, 2).copy())
         moments = moments['BatchNorm_0']
-        values = {'bias': layer['BatchNorm_0']['bias'], 'weight': np.ones(outputs, np.float32),
-                  'running_mean': moments['mean'], 'running_var': moments['var']}
+        values = {
+            'bias': layer['BatchNorm_0']['bias'],
+            'weight': np.ones(outputs, np.float32),
+            'running_mean': moments['mean'],
+            'running_var': moments['var'],
+        }
         state |= {f'{theirs}.bn.{key}': torch.tensor(np.asarray(value).reshape(-1).copy()) for key, value in values.items()}
     layer = tree['params'][i3d_weights.LOGITS]['Conv_0']
     state['logits.conv3d.weight'] = torch.tensor(layer['kernel'].transpose(4, 3, 0, 1, 2).copy())
@@ -288,7 +307,7 @@ def test_files_that_are_not_the_weights(small, tmp_path, monkeypatch, cache_fold
         i3d.I3D(path)
     as_script(small, state, path, {name: f'x{index}' for index, name in enumerate(reversed(NUMBERED))}.__getitem__)
     broken = path.read_bytes()
-    path.write_bytes(broken[:len(broken) // 2])
+    path.write_bytes(broken[: len(broken) // 2])
     with pytest.raises(InputError, match='does not hold the weights of I3D: it is a zip archive without its end'):
         i3d.I3D(path)
     torch.save({'a.weight': torch.zeros([6, 10, 1, 1, 1]), 'a.bias': torch.zeros([6])}, path)

@@ -74,9 +74,15 @@ def test_distance_is_zero_for_equal_images_with_finite_gradients() -> None:
 
 def fake_tree(value: float = 0.1) -> dict:
     shapes = lpips._convolution_shapes(NETWORKS['alex'][0])
-    tree: dict = {'AlexNet_0': {
-        f'Conv_{index}': {'kernel': np.full((shape[2], shape[3], shape[1], shape[0]), value, np.float32),
-                          'bias': np.zeros(shape[0], np.float32)} for index, shape in enumerate(shapes)}}
+    tree: dict = {
+        'AlexNet_0': {
+            f'Conv_{index}': {
+                'kernel': np.full((shape[2], shape[3], shape[1], shape[0]), value, np.float32),
+                'bias': np.zeros(shape[0], np.float32),
+            }
+            for index, shape in enumerate(shapes)
+        }
+    }
     for index, layer in enumerate(NETWORKS['alex'][0]):
         tree[f'NetLinLayer_{index}'] = {'Conv_0': {'kernel': np.full((1, 1, layer[-1][0], 1), value, np.float32)}}
     return tree
@@ -113,8 +119,11 @@ def test_weights_that_cannot_be_used(tmp_path: pathlib.Path, monkeypatch: pytest
     good = pickle.dumps(fake_tree())
     other = {key.replace('AlexNet', 'VGG16'): value for key, value in fake_tree().items()}
     for content, sentence in (
-        (pickle.dumps({'AlexNet_0': Harmful()}), 'names'), (good[:-500], 'does not hold'), (b'hello', 'does not hold'),
-        (pickle.dumps({}), 'does not hold'), (pickle.dumps(fake_tree(-0.1)), 'negative'),
+        (pickle.dumps({'AlexNet_0': Harmful()}), 'names'),
+        (good[:-500], 'does not hold'),
+        (b'hello', 'does not hold'),
+        (pickle.dumps({}), 'does not hold'),
+        (pickle.dumps(fake_tree(-0.1)), 'negative'),
         (pickle.dumps(fake_tree(np.nan)), 'finite'),
     ):
         (tmp_path / 'w.ckpt').write_bytes(content)

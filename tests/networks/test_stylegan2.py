@@ -20,8 +20,14 @@ def small_generator(seed=0, *, c_dim=0, resolution=16, channels=3, mapping_kwarg
     """A generator with every parameter away from its initial value."""
     torch.manual_seed(seed)
     G = stylegan2.Generator(
-        12, c_dim, 10, resolution, channels, mapping_kwargs={'num_layers': 2, **(mapping_kwargs or {})},
-        synthesis_kwargs={**SMALL, **synthesis_kwargs})
+        12,
+        c_dim,
+        10,
+        resolution,
+        channels,
+        mapping_kwargs={'num_layers': 2, **(mapping_kwargs or {})},
+        synthesis_kwargs={**SMALL, **synthesis_kwargs},
+    )
     with torch.no_grad():
         for name, parameter in G.named_parameters():
             if name.endswith(('bias', 'noise_strength')):
@@ -33,13 +39,15 @@ def small_generator(seed=0, *, c_dim=0, resolution=16, channels=3, mapping_kwarg
 def codes(G, count=2, seed=1):
     return torch.randn([count, G.num_ws, G.w_dim], generator=torch.Generator().manual_seed(seed))
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Published outputs.
 
 GOLDEN = [
     (f'{file}.pkl', name)
     for file in ('stylegan2-ada-64', 'stylegan2-ada-cond-32', 'stylegan2-from-stylegan3-32')
-    for name in ('ws', 'ws_psi0.7', 'img_wplus_const', 'img_wplus_none', 'img_psi0.7_const')]
+    for name in ('ws', 'ws_psi0.7', 'img_wplus_const', 'img_wplus_none', 'img_psi0.7_const')
+]
 
 
 @pytest.mark.parametrize('fused', [False, True])
@@ -58,7 +66,7 @@ def test_agrees_with_the_public_implementation(shared, file, name, fused):
         ours = G.synthesis(wplus, noise_mode=name.rsplit('_', 1)[1], **options)
     error = np.abs(ours.numpy() - answers[name]).max() / np.ptp(answers[name])
     print(f'{file} {name} fused={fused}: {error:.1e}')
-    assert error < 1e-5     # 1e-4 is promised.
+    assert error < 1e-5  # 1e-4 is promised.
 
 
 def test_number_of_parameters_is_the_published_one():
@@ -68,8 +76,10 @@ def test_number_of_parameters_is_the_published_one():
     assert sum(parameter.numel() for parameter in G.parameters()) == 30_370_060
     assert G.num_ws == 18
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # The definition, sample by sample in float64.
+
 
 def layer_by_definition(layer, x, w, noise):
     """Zero-insertion, filter, modulated and demodulated weights, noise, bias, activation: nothing rearranged."""
@@ -98,16 +108,32 @@ def layer_by_definition(layer, x, w, noise):
 
 
 @pytest.mark.parametrize('fused', [False, True])
-@pytest.mark.parametrize(('up', 'filter_taps', 'kernel_size', 'activation', 'clamp'), [
-    (1, (1, 3, 3, 1), 3, 'lrelu', None), (2, (1, 3, 3, 1), 3, 'lrelu', 0.7), (2, (1, 2, 1), 3, 'linear', None),
-    (2, (1, 2), 3, 'relu', None), (2, (1, 4, 6, 4, 1), 3, 'swish', 0.5), (2, (1, 3, 3, 1), 1, 'tanh', None),
-    (1, (1, 3, 3, 1), 5, 'softplus', None), (2, (1, 2, 3, 4, 4, 3, 2, 1), 3, 'elu', None),
-])
+@pytest.mark.parametrize(
+    ('up', 'filter_taps', 'kernel_size', 'activation', 'clamp'),
+    [
+        (1, (1, 3, 3, 1), 3, 'lrelu', None),
+        (2, (1, 3, 3, 1), 3, 'lrelu', 0.7),
+        (2, (1, 2, 1), 3, 'linear', None),
+        (2, (1, 2), 3, 'relu', None),
+        (2, (1, 4, 6, 4, 1), 3, 'swish', 0.5),
+        (2, (1, 3, 3, 1), 1, 'tanh', None),
+        (1, (1, 3, 3, 1), 5, 'softplus', None),
+        (2, (1, 2, 3, 4, 4, 3, 2, 1), 3, 'elu', None),
+    ],
+)
 def test_layer_is_its_definition(up, filter_taps, kernel_size, activation, clamp, fused):
     torch.manual_seed(3)
     layer = stylegan2.SynthesisLayer(
-        5, 4, w_dim=6, resolution=8, up=up, kernel_size=kernel_size, activation=activation, resample_filter=filter_taps,
-        conv_clamp=clamp)
+        5,
+        4,
+        w_dim=6,
+        resolution=8,
+        up=up,
+        kernel_size=kernel_size,
+        activation=activation,
+        resample_filter=filter_taps,
+        conv_clamp=clamp,
+    )
     with torch.no_grad():
         layer.bias.normal_()
         layer.noise_strength.fill_(0.4)
@@ -133,14 +159,16 @@ def test_half_precision_does_not_overflow():
     answer, ours = (y.float() * scale[:, :, None, None] for y, scale in ((wide, wide_scale), (half, half_scale)))
     assert torch.allclose(ours, answer, atol=2e-2)
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Derivatives.
+
 
 @pytest.mark.parametrize(('up', 'activation'), [(1, 'lrelu'), (2, 'lrelu'), (2, 'swish')])
 def test_first_and_second_derivatives_are_exact(up, activation):
     torch.manual_seed(1)
     layer = stylegan2.SynthesisLayer(3, 2, w_dim=4, resolution=4, up=up, activation=activation).double()
-    layer.resample_filter = layer.resample_filter.float()      # Filters stay float32, as setup_filter() makes them.
+    layer.resample_filter = layer.resample_filter.float()  # Filters stay float32, as setup_filter() makes them.
     x = torch.randn(2, 3, 4 // up, 4 // up, dtype=torch.float64, requires_grad=True)
     w = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
     weight = layer.weight.detach().clone().requires_grad_()
@@ -151,8 +179,10 @@ def test_first_and_second_derivatives_are_exact(up, activation):
     assert torch.autograd.gradcheck(run, (x, w, weight))
     assert torch.autograd.gradgradcheck(run, (x, w, weight))
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Whole networks.
+
 
 @pytest.mark.parametrize('channels', [1, 3])
 @pytest.mark.parametrize('use_noise', [True, False])
@@ -163,7 +193,7 @@ def test_architectures(architecture, use_noise, channels):
     image = G.synthesis(ws, noise_mode='const')
     assert image.shape == (2, channels, 16, 16)
     assert torch.allclose(G.synthesis(ws, noise_mode='const', fused_modconv=True), image, atol=1e-5)
-    assert torch.allclose(G.synthesis(ws[:1], noise_mode='const'), image[:1], atol=1e-5)     # Samples are independent.
+    assert torch.allclose(G.synthesis(ws[:1], noise_mode='const'), image[:1], atol=1e-5)  # Samples are independent.
     assert torch.equal(G.synthesis(ws, noise_mode='none'), image) == (not use_noise)
 
     names = G.state_dict().keys()
@@ -188,7 +218,7 @@ def test_every_code_acts_from_its_own_layer_on():
 def test_random_noise_differs_for_each_sample_and_call():
     G = small_generator()
     ws = codes(G, 1).repeat(2, 1, 1)
-    first, second = G.synthesis(ws), G.synthesis(ws)    # NVIDIA's default is 'random'.
+    first, second = G.synthesis(ws), G.synthesis(ws)  # NVIDIA's default is 'random'.
     assert not torch.equal(first[0], first[1])
     assert not torch.equal(first, second)
 
@@ -210,10 +240,10 @@ def test_mapping_normalises_and_truncates():
 def test_average_of_w_moves_only_when_it_should():
     G = small_generator()
     z, before = torch.randn(64, 12), G.mapping.w_avg.clone()
-    G.mapping(z)                                        # Evaluation.
+    G.mapping(z)  # Evaluation.
     G.train()
-    G.mapping(z, skip_w_avg_update=True)                # As stylegan2-ada-pytorch asks for it.
-    G(z, update_emas=False)                             # As stylegan3 asks for it.
+    G.mapping(z, skip_w_avg_update=True)  # As stylegan2-ada-pytorch asks for it.
+    G(z, update_emas=False)  # As stylegan3 asks for it.
     assert torch.equal(G.mapping.w_avg, before)
     mean = G.mapping(z, skip_w_avg_update=True)[:, 0].mean(dim=0)
     G.mapping(z)
@@ -228,13 +258,16 @@ def test_arguments_may_be_nested_or_flat():
     assert stylegan2.Generator(0, 2, 4, 8, 3, mapping_kwargs={'num_layers': 1})(None, torch.eye(2)).shape == (2, 3, 8, 8)
 
 
-@pytest.mark.parametrize(('call', 'message'), [
-    (lambda G: G.synthesis(torch.zeros(1, 5, 10)), r'\[N, 6, 10\], got \[1, 5, 10\]'),
-    (lambda G: G.mapping(torch.zeros(1, 3)), r'\[N, 12\], got \[1, 3\]'),
-    (lambda G: G.synthesis(torch.zeros(1, 6, 10), noise_mode='loud'), 'random, const, none'),
-    (lambda G: stylegan2.Generator(4, 0, 4, 12, 3), 'power of two'),
-    (lambda G: stylegan2.Generator(4, 0, 4, 8, 3, architecture='deep'), 'architecture'),
-])
+@pytest.mark.parametrize(
+    ('call', 'message'),
+    [
+        (lambda G: G.synthesis(torch.zeros(1, 5, 10)), r'\[N, 6, 10\], got \[1, 5, 10\]'),
+        (lambda G: G.mapping(torch.zeros(1, 3)), r'\[N, 12\], got \[1, 3\]'),
+        (lambda G: G.synthesis(torch.zeros(1, 6, 10), noise_mode='loud'), 'random, const, none'),
+        (lambda G: stylegan2.Generator(4, 0, 4, 12, 3), 'power of two'),
+        (lambda G: stylegan2.Generator(4, 0, 4, 8, 3, architecture='deep'), 'architecture'),
+    ],
+)
 def test_mistakes_are_one_sentence(call, message):
     with pytest.raises(ValueError, match=message):
         call(small_generator())
@@ -245,21 +278,26 @@ def test_embedded_text_stands_alone_and_reads_in_old_python(module):
     tree = ast.parse(inspect.getsource(module), feature_version=(3, 7))
     imported = {
         alias.name.split('.')[0] if isinstance(node, ast.Import) else str(node.module).split('.')[0]
-        for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names}
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for alias in node.names
+    }
     assert imported <= {'__future__', 'math', 'typing', 'torch', 'torch_utils'}
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Discriminator.
+
 
 @pytest.mark.parametrize('c_dim', [0, 3])
 @pytest.mark.parametrize('architecture', ['skip', 'orig', 'resnet'])
 def test_discriminator_is_trainable_twice(architecture, c_dim):
     torch.manual_seed(0)
     D = stylegan2_discriminator.Discriminator(c_dim, 16, 3, architecture=architecture, channel_base=128, channel_max=8)
-    images = torch.randn(6, 3, 16, 16, requires_grad=True)     # Groups of 4 do not divide 6.
+    images = torch.randn(6, 3, 16, 16, requires_grad=True)  # Groups of 4 do not divide 6.
     logits = D(images, torch.eye(3).repeat(2, 1) if c_dim else None)
     assert logits.shape == (6, 1)
-    gradient, = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     gradient.square().sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for name, p in D.named_parameters() if 'bias' not in name)
 
@@ -274,7 +312,7 @@ def test_minibatch_deviation_is_its_definition():
     ours = stylegan2_discriminator.MinibatchStdLayer(4, 2)(x)
     assert torch.equal(ours[:, :6], x)
     for index, feature in itertools.product(range(8), range(2)):
-        group = x[index % 2::2, feature * 3:feature * 3 + 3].numpy()    # Samples n, n + N/group, ...
+        group = x[index % 2 :: 2, feature * 3 : feature * 3 + 3].numpy()  # Samples n, n + N/group, ...
         assert np.allclose(ours[index, 6 + feature], np.sqrt(group.var(axis=0) + 1e-8).mean(), atol=1e-6)
 
 

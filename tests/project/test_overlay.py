@@ -13,19 +13,49 @@ import pytest
 
 # Python files of either repository; a file of ours of the same name would be left out when ours are laid over theirs.
 THEIR_FILES = {
-    'avg_spectra.py', 'calc_metrics.py', 'dataset_tool.py', 'gen_images.py', 'gen_video.py', 'generate.py', 'legacy.py',
-    'projector.py', 'style_mixing.py', 'train.py', 'visualizer.py',
-    'dnnlib/__init__.py', 'dnnlib/util.py',
-    'metrics/__init__.py', 'metrics/equivariance.py', 'metrics/frechet_inception_distance.py', 'metrics/inception_score.py',
-    'metrics/kernel_inception_distance.py', 'metrics/metric_main.py', 'metrics/metric_utils.py',
-    'metrics/perceptual_path_length.py', 'metrics/precision_recall.py',
-    'torch_utils/__init__.py', 'torch_utils/custom_ops.py', 'torch_utils/misc.py', 'torch_utils/persistence.py',
+    'avg_spectra.py',
+    'calc_metrics.py',
+    'dataset_tool.py',
+    'gen_images.py',
+    'gen_video.py',
+    'generate.py',
+    'legacy.py',
+    'projector.py',
+    'style_mixing.py',
+    'train.py',
+    'visualizer.py',
+    'dnnlib/__init__.py',
+    'dnnlib/util.py',
+    'metrics/__init__.py',
+    'metrics/equivariance.py',
+    'metrics/frechet_inception_distance.py',
+    'metrics/inception_score.py',
+    'metrics/kernel_inception_distance.py',
+    'metrics/metric_main.py',
+    'metrics/metric_utils.py',
+    'metrics/perceptual_path_length.py',
+    'metrics/precision_recall.py',
+    'torch_utils/__init__.py',
+    'torch_utils/custom_ops.py',
+    'torch_utils/misc.py',
+    'torch_utils/persistence.py',
     'torch_utils/training_stats.py',
-    'torch_utils/ops/__init__.py', 'torch_utils/ops/bias_act.py', 'torch_utils/ops/conv2d_gradfix.py',
-    'torch_utils/ops/conv2d_resample.py', 'torch_utils/ops/filtered_lrelu.py', 'torch_utils/ops/fma.py',
-    'torch_utils/ops/grid_sample_gradfix.py', 'torch_utils/ops/upfirdn2d.py',
-    'training/__init__.py', 'training/augment.py', 'training/dataset.py', 'training/loss.py', 'training/networks.py',
-    'training/networks_stylegan2.py', 'training/networks_stylegan3.py', 'training/training_loop.py',
+    'torch_utils/ops/__init__.py',
+    'torch_utils/ops/bias_act.py',
+    'torch_utils/ops/conv2d_gradfix.py',
+    'torch_utils/ops/conv2d_resample.py',
+    'torch_utils/ops/filtered_lrelu.py',
+    'torch_utils/ops/fma.py',
+    'torch_utils/ops/grid_sample_gradfix.py',
+    'torch_utils/ops/upfirdn2d.py',
+    'training/__init__.py',
+    'training/augment.py',
+    'training/dataset.py',
+    'training/loss.py',
+    'training/networks.py',
+    'training/networks_stylegan2.py',
+    'training/networks_stylegan3.py',
+    'training/training_loop.py',
 }
 THEIR_FOLDERS = {'gui_utils', 'viz'}
 
@@ -33,27 +63,63 @@ THEIR_FOLDERS = {'gui_utils', 'viz'}
 HOST_NAMES = {
     'dnnlib': {'EasyDict', 'make_cache_dir_path', 'util'},
     'dnnlib.util': {
-        'EasyDict', 'Logger', 'ask_yes_no', 'call_func_by_name', 'construct_class_by_name', 'copy_files_and_create_dirs',
-        'format_time', 'get_dtype_and_ctype', 'get_module_dir_by_obj_name', 'get_module_from_obj_name', 'get_obj_by_name',
-        'get_obj_from_module', 'get_top_level_function_name', 'is_pickleable', 'is_top_level_function', 'is_url',
-        'list_dir_recursively_with_ignore', 'make_cache_dir_path', 'open_url', 'set_cache_dir', 'strtobool', 'tuple_product',
+        'EasyDict',
+        'Logger',
+        'ask_yes_no',
+        'call_func_by_name',
+        'construct_class_by_name',
+        'copy_files_and_create_dirs',
+        'format_time',
+        'get_dtype_and_ctype',
+        'get_module_dir_by_obj_name',
+        'get_module_from_obj_name',
+        'get_obj_by_name',
+        'get_obj_from_module',
+        'get_top_level_function_name',
+        'is_pickleable',
+        'is_top_level_function',
+        'is_url',
+        'list_dir_recursively_with_ignore',
+        'make_cache_dir_path',
+        'open_url',
+        'set_cache_dir',
+        'strtobool',
+        'tuple_product',
     },
     'torch_utils': {'custom_ops', 'misc', 'ops', 'persistence', 'training_stats'},
     'torch_utils.custom_ops': {'get_plugin', 'verbosity'},
     'torch_utils.misc': {
-        'InfiniteSampler', 'assert_shape', 'check_ddp_consistency', 'constant', 'copy_params_and_buffers', 'ddp_sync',
-        'named_params_and_buffers', 'params_and_buffers', 'print_module_summary', 'profiled_function',
+        'InfiniteSampler',
+        'assert_shape',
+        'check_ddp_consistency',
+        'constant',
+        'copy_params_and_buffers',
+        'ddp_sync',
+        'named_params_and_buffers',
+        'params_and_buffers',
+        'print_module_summary',
+        'profiled_function',
         'suppress_tracer_warnings',
     },
     'torch_utils.persistence': {'import_hook', 'is_persistent', 'persistent_class', '_reconstruct_persistent_obj'},
     'torch_utils.training_stats': {'Collector', 'init_multiprocessing', 'report', 'report0'},
     'torch_utils.ops': {
-        'bias_act', 'conv2d_gradfix', 'conv2d_resample', 'fma', 'grid_sample_gradfix', 'upfirdn2d',
+        'bias_act',
+        'conv2d_gradfix',
+        'conv2d_resample',
+        'fma',
+        'grid_sample_gradfix',
+        'upfirdn2d',
         'filtered_lrelu',  # stylegan3 only; over stylegan2-ada-pytorch ours fills the gap
     },
     'torch_utils.ops.bias_act': {'activation_funcs', 'bias_act'},
     'torch_utils.ops.conv2d_gradfix': {
-        'conv2d', 'conv_transpose2d', 'enabled', 'no_weight_gradients', 'weight_gradients_disabled'},
+        'conv2d',
+        'conv_transpose2d',
+        'enabled',
+        'no_weight_gradients',
+        'weight_gradients_disabled',
+    },
     'torch_utils.ops.conv2d_resample': {'conv2d_resample'},
     'torch_utils.ops.filtered_lrelu': {'filtered_lrelu'},
     'torch_utils.ops.fma': {'fma'},
@@ -61,12 +127,19 @@ HOST_NAMES = {
     'torch_utils.ops.upfirdn2d': {'downsample2d', 'filter2d', 'setup_filter', 'upfirdn2d', 'upsample2d'},
     'metrics.metric_main': {'calc_metric', 'is_valid_metric', 'list_valid_metrics', 'register_metric', 'report_metric'},
     'metrics.metric_utils': {
-        'FeatureStats', 'MetricOptions', 'ProgressMonitor', 'compute_feature_stats_for_dataset',
-        'compute_feature_stats_for_generator', 'get_feature_detector', 'get_feature_detector_name'},
+        'FeatureStats',
+        'MetricOptions',
+        'ProgressMonitor',
+        'compute_feature_stats_for_dataset',
+        'compute_feature_stats_for_generator',
+        'get_feature_detector',
+        'get_feature_detector_name',
+    },
 }
 
 # Files of ours that only serve our own host layer; over another host they lie there unused.
 OUR_HOST_HELPERS = {'dnnlib/download.py', 'metrics/feature_stats.py'}
+
 
 def tracked_files(root: pathlib.Path) -> list[str]:
     listing = subprocess.run(['git', 'ls-files', '*.py'], cwd=root, capture_output=True, text=True)
@@ -77,9 +150,11 @@ def tracked_files(root: pathlib.Path) -> list[str]:
 
 def plugin_files(root: pathlib.Path) -> list[str]:
     """What is laid over a host: everything but its own layer, the tests, and what only serves development."""
-    return [name for name in tracked_files(root)
-            if name not in THEIR_FILES | OUR_HOST_HELPERS
-            and not name.startswith(('tests/', 'benchmarks/', 'demo/', 'torch_utils/'))]
+    return [
+        name
+        for name in tracked_files(root)
+        if name not in THEIR_FILES | OUR_HOST_HELPERS and not name.startswith(('tests/', 'benchmarks/', 'demo/', 'torch_utils/'))
+    ]
 
 
 def host_uses(source: str) -> Iterator[tuple[str, str]]:
@@ -144,14 +219,17 @@ def test_only_host_names_that_both_have(root: pathlib.Path) -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize(('source', 'uses'), [
-    ('import dnnlib\ndnnlib.util.format_time_brief(3)', [('dnnlib', 'util'), ('dnnlib.util', 'format_time_brief')]),
-    ('from torch_utils import misc as m\nm.nan_to_num(x)', [('torch_utils', 'misc'), ('torch_utils.misc', 'nan_to_num')]),
-    ('from metrics import metric_main\nmetric_main._metric_dict', [('metrics.metric_main', '_metric_dict')]),
-    ('from torch_utils.ops.fma import fma', [('torch_utils.ops.fma', 'fma')]),
-    ('import metrics.metric_utils', [('metrics', 'metric_utils')]),
-    ('import numpy\nnumpy.util.x', []),
-])
+@pytest.mark.parametrize(
+    ('source', 'uses'),
+    [
+        ('import dnnlib\ndnnlib.util.format_time_brief(3)', [('dnnlib', 'util'), ('dnnlib.util', 'format_time_brief')]),
+        ('from torch_utils import misc as m\nm.nan_to_num(x)', [('torch_utils', 'misc'), ('torch_utils.misc', 'nan_to_num')]),
+        ('from metrics import metric_main\nmetric_main._metric_dict', [('metrics.metric_main', '_metric_dict')]),
+        ('from torch_utils.ops.fma import fma', [('torch_utils.ops.fma', 'fma')]),
+        ('import metrics.metric_utils', [('metrics', 'metric_utils')]),
+        ('import numpy\nnumpy.util.x', []),
+    ],
+)
 def test_uses_are_found(source: str, uses: list[tuple[str, str]]) -> None:
     assert sorted(host_uses(source)) == sorted(uses)
 
@@ -169,8 +247,13 @@ def test_layers_import_downwards_only(root: pathlib.Path) -> None:
         if room not in below:
             continue
         for node in ast.walk(ast.parse((root / name).read_text())):
-            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else \
-                [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
+            modules = (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module]
+                if isinstance(node, ast.ImportFrom) and node.module and not node.level
+                else []
+            )
             for module in modules:
                 top = module.split('.')[0]
                 if top in commands or (top in rooms and top != room and top not in below[room]):
@@ -180,8 +263,11 @@ def test_layers_import_downwards_only(root: pathlib.Path) -> None:
 
 def test_embedded_sources_stand_alone(root: pathlib.Path) -> None:
     """Files of persistent classes travel inside of pickles, so they may import only what every reader has."""
-    embedded = [name for name in tracked_files(root) if name.startswith('networks/')
-                and '@persistence.persistent_class' in (root / name).read_text()]
+    embedded = [
+        name
+        for name in tracked_files(root)
+        if name.startswith('networks/') and '@persistence.persistent_class' in (root / name).read_text()
+    ]
     assert {'networks/latent_generator.py', 'networks/stylegan2.py'} <= set(embedded)
     for name in embedded:
         for node in ast.walk(ast.parse((root / name).read_text())):
@@ -194,21 +280,25 @@ def test_a_host_that_needs_pkg_resources_gets_it(root: pathlib.Path, tmp_path: p
     """stylegan3's operations compare versions with a module that today's setuptools lacks."""
     ops = tmp_path / 'torch_utils' / 'ops'
     ops.mkdir(parents=True)
-    (ops / 'conv2d_gradfix.py').write_text('from pkg_resources import parse_version\n'
-                                           'new = parse_version("2.13.0+cpu") >= parse_version("1.11.0a")\n')
+    (ops / 'conv2d_gradfix.py').write_text(
+        'from pkg_resources import parse_version\nnew = parse_version("2.13.0+cpu") >= parse_version("1.11.0a")\n'
+    )
     (tmp_path / 'networks').symlink_to(root / 'networks')
-    program = ('import sys; sys.modules.pop("pkg_resources", None)\n'
-               'class Missing:\n'
-               '    def find_spec(self, name, *rest):\n'
-               '        if name == "pkg_resources": raise ModuleNotFoundError(name)\n'
-               'import importlib.util as u; real = u.find_spec\n'
-               'u.find_spec = lambda name, *rest: None if name == "pkg_resources" else real(name, *rest)\n'
-               'sys.meta_path.insert(0, Missing())\n'
-               'import networks\n'
-               'print("pkg_resources" in sys.modules)\n'
-               'from torch_utils.ops import conv2d_gradfix; print(conv2d_gradfix.new)\n')
+    program = (
+        'import sys; sys.modules.pop("pkg_resources", None)\n'
+        'class Missing:\n'
+        '    def find_spec(self, name, *rest):\n'
+        '        if name == "pkg_resources": raise ModuleNotFoundError(name)\n'
+        'import importlib.util as u; real = u.find_spec\n'
+        'u.find_spec = lambda name, *rest: None if name == "pkg_resources" else real(name, *rest)\n'
+        'sys.meta_path.insert(0, Missing())\n'
+        'import networks\n'
+        'print("pkg_resources" in sys.modules)\n'
+        'from torch_utils.ops import conv2d_gradfix; print(conv2d_gradfix.new)\n'
+    )
     over = subprocess.run([sys.executable, '-c', program], cwd=tmp_path, capture_output=True, text=True)
     assert over.stdout == 'True\nTrue\n', over.stderr
-    alone = subprocess.run([sys.executable, '-c', program.rsplit('from torch_utils', 1)[0]], cwd=root, capture_output=True,
-                           text=True)
+    alone = subprocess.run(
+        [sys.executable, '-c', program.rsplit('from torch_utils', 1)[0]], cwd=root, capture_output=True, text=True
+    )
     assert alone.stdout == 'False\n', alone.stderr  # our own host layer does without

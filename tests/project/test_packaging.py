@@ -49,16 +49,24 @@ def test_wheel_holds_every_file_that_runs(root: pathlib.Path, tmp_path: pathlib.
     listing = subprocess.run(['git', 'ls-files'], cwd=root, capture_output=True, text=True)
     if listing.returncode != 0:
         pytest.skip('not a git checkout')
-    wanted = {name for name in listing.stdout.splitlines()
-              if name.endswith(('.py', '.cu', '.cpp', '.h')) and (root / name).exists()
-              and not name.startswith(('tests/', 'benchmarks/', 'demo/', 'docs/'))}
+    wanted = {
+        name
+        for name in listing.stdout.splitlines()
+        if name.endswith(('.py', '.cu', '.cpp', '.h'))
+        and (root / name).exists()
+        and not name.startswith(('tests/', 'benchmarks/', 'demo/', 'docs/'))
+    }
     # Out of a copy, so that no build folder appears in the checkout.
     copy = tmp_path / 'copy'
     for name in [*wanted, 'pyproject.toml', 'README.md', 'LICENSE']:
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).write_bytes((root / name).read_bytes())
-    built = subprocess.run([sys.executable, '-c', 'import setuptools.build_meta as b; print(b.build_wheel("dist"))'],
-                           cwd=copy, capture_output=True, text=True)
+    built = subprocess.run(
+        [sys.executable, '-c', 'import setuptools.build_meta as b; print(b.build_wheel("dist"))'],
+        cwd=copy,
+        capture_output=True,
+        text=True,
+    )
     assert built.returncode == 0, built.stderr
     wheel = next((copy / 'dist').glob('stylevideogan-*.whl'))
     with zipfile.ZipFile(wheel) as archive:
@@ -101,8 +109,11 @@ def test_options_in_the_documentation_exist(root: pathlib.Path) -> None:
             if 'preparation_options' in text:  # options that several commands share
                 text += (root / 'training' / 'footage' / 'preparation_options.py').read_text()
             known = set(re.findall(r"'(--[a-z-]+)'", text)) | {'--help'}
-            wrong += [f'{page.relative_to(root)}: {command} {option}'
-                      for option in re.findall(r'(?<!\S)(--[a-z-]+)', arguments) if option not in known]
+            wrong += [
+                f'{page.relative_to(root)}: {command} {option}'
+                for option in re.findall(r'(?<!\S)(--[a-z-]+)', arguments)
+                if option not in known
+            ]
     assert wrong == []
 
 

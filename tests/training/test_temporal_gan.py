@@ -17,8 +17,16 @@ from training.temporal_trainer import Settings, TemporalTrainer
 
 def make_generator(**kwargs) -> LatentGenerator:
     torch.manual_seed(3)
-    arguments = {'num_ws': 3, 'w_dim': 5, 'latent_dim': 6, 'noise_dim': 6, 'hidden_dim': 6, 'initial_widths': [8],
-                 'widening_widths': [8, 12], **kwargs}
+    arguments = {
+        'num_ws': 3,
+        'w_dim': 5,
+        'latent_dim': 6,
+        'noise_dim': 6,
+        'hidden_dim': 6,
+        'initial_widths': [8],
+        'widening_widths': [8, 12],
+        **kwargs,
+    }
     return LatentGenerator(**arguments).double()
 
 
@@ -62,6 +70,7 @@ def test_streaming_equals_batch(kwargs):
 
 def angle_by_finite_differences(G, i, s, step=1e-6):
     """phi of one sample from central differences of d = ||l_{t-1} - l_0||."""
+
     def distance(i, s):
         l = G.rollout(s[None], G.initial_state(i[None]))[0]
         return float((l[0, -1] - l[0, 0]).norm())
@@ -171,7 +180,7 @@ def test_diversity_penalty_of_known_futures():
     y = torch.randn(3, 30, 4)
     other = y.clone()
     other[1, 20:] += math.sqrt(0.5)  # e^2 = 0.5 / 2, what is wanted
-    other[2, :20] += 100             # the first two thirds do not count
+    other[2, :20] += 100  # the first two thirds do not count
     other[2, 20:] += math.sqrt(0.125)
     other.requires_grad_(True)
     penalty, apart = diversity_penalty(y, other, 0.25)
@@ -190,7 +199,7 @@ def test_futures_of_a_random_walk_with_memory_part_as_the_footage_says():
     for _ in range(2):
         y = start
         for _ in range(frames):
-            y = phi * y + math.sqrt(1 - phi ** 2) * random.standard_normal(start.shape)
+            y = phi * y + math.sqrt(1 - phi**2) * random.standard_normal(start.shape)
         ends.append(y)
     step = np.square(ends[0] - start).mean() / 2
     assert divergence(step) == pytest.approx(np.square(ends[0] - ends[1]).mean() / 2, rel=0.03)
@@ -206,7 +215,7 @@ def test_critic_does_not_couple_samples():
     torch.testing.assert_close(C(x)[:1], C(x[:1]))
     fake, mix = torch.randn_like(x), torch.rand(4, dtype=torch.float64)
     together = gradient_penalty(C, x, fake, mix)
-    alone = torch.cat([gradient_penalty(C, x[n:n + 1], fake[n:n + 1], mix[n:n + 1]) for n in range(4)])
+    alone = torch.cat([gradient_penalty(C, x[n : n + 1], fake[n : n + 1], mix[n : n + 1]) for n in range(4)])
     torch.testing.assert_close(together, alone)
 
 
@@ -217,8 +226,9 @@ def test_latent_space(tiny_latents):
         space = fit_latent_space(dataset, variance=0.99, whitening=1.0)
         coordinates = torch.cat([space.encode(dataset.load_clip(0)), space.encode(dataset.load_clip(1))])
     # Fully whitened coordinates: zero mean, unit covariance.
-    torch.testing.assert_close(torch.cov(coordinates.double().T, correction=0), torch.eye(space.num_coordinates).double(),
-                               rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        torch.cov(coordinates.double().T, correction=0), torch.eye(space.num_coordinates).double(), rtol=0, atol=1e-4
+    )
     variances = np.linalg.svd(flat - flat.mean(axis=0), compute_uv=False) ** 2
     assert space.num_coordinates == int((np.cumsum(variances) / variances.sum() < 0.99).sum()) + 1
     back = (space.mean + space.encode(codes) @ space.basis).reshape(codes.shape)
@@ -247,7 +257,7 @@ def test_critic_sees_motion_in_its_own_unit(tiny_latents):
         space = fit_latent_space(dataset)
         windows = Windows(dataset, space, 60)  # the second clip is one window
     K = space.num_coordinates
-    y = torch.stack([windows.coordinates[start:start + 60] for start in windows.starts])
+    y = torch.stack([windows.coordinates[start : start + 60] for start in windows.starts])
     view = windows.critic_view(y, 0.5)
     torch.testing.assert_close(view[..., :K], y)
     assert view[:, 0, K:].abs().max() == 0
@@ -263,8 +273,13 @@ def make_trainer(tiny_latents, **settings) -> TemporalTrainer:
         windows = Windows(dataset, space, 9)
     return TemporalTrainer(
         G_kwargs={'num_ws': 6, 'w_dim': 8, 'latent_dim': 8, 'noise_dim': 8, 'hidden_dim': 8, 'widening_widths': [16]},
-        C_kwargs={'narrowing_widths': [8], 'temporal_channels': [8]}, space=space, windows=windows,
-        settings=Settings(**{'batch': 8, 'pool': 2, **settings}), total_kimg=100, seed=5)
+        C_kwargs={'narrowing_widths': [8], 'temporal_channels': [8]},
+        space=space,
+        windows=windows,
+        settings=Settings(**{'batch': 8, 'pool': 2, **settings}),
+        total_kimg=100,
+        seed=5,
+    )
 
 
 def test_resumed_steps_equal_uninterrupted_ones(tiny_latents, tmp_path):
@@ -296,6 +311,7 @@ def test_carried_windows_go_on_where_earlier_ones_were(tiny_latents):
 
 def test_two_futures_of_one_moment_part(tiny_latents):
     """A generator that hardly hears its noise, as one in a limit cycle, learns to listen."""
+
     def apart(weight: float) -> float:
         torch.manual_seed(0)
         trainer = make_trainer(tiny_latents, lambda_diversity=weight, diversity=1.0, gap_interval=1)
@@ -312,8 +328,17 @@ def test_two_futures_of_one_moment_part(tiny_latents):
 
 def test_training_learns_the_spread_of_the_data(tiny_latents):
     """The critic's gradient moves the generator: its windows come nearer to the real ones in mean and variance."""
-    trainer = make_trainer(tiny_latents, batch=32, lambda_gap=0.0, lambda_diversity=0.0, motion_weight=0.0, carry=0.0,
-                           generator_lr=5e-3, critic_lr=5e-3, decay=0.0)
+    trainer = make_trainer(
+        tiny_latents,
+        batch=32,
+        lambda_gap=0.0,
+        lambda_diversity=0.0,
+        motion_weight=0.0,
+        carry=0.0,
+        generator_lr=5e-3,
+        critic_lr=5e-3,
+        decay=0.0,
+    )
     real = trainer.windows.coordinates
 
     def spread_error() -> float:
@@ -321,8 +346,10 @@ def test_training_learns_the_spread_of_the_data(tiny_latents):
         i = torch.randn(256, 8, generator=noise)
         l, _ = trainer.G.rollout(torch.randn(256, 8, 8, generator=noise), trainer.G.initial_state(i))
         y = trainer.G.coordinates(l).detach().flatten(0, 1)
-        return float(((y.std(dim=0) - real.std(dim=0)) / real.std(dim=0)).abs().mean()
-                     + ((y.mean(dim=0) - real.mean(dim=0)) / real.std(dim=0)).abs().mean())
+        return float(
+            ((y.std(dim=0) - real.std(dim=0)) / real.std(dim=0)).abs().mean()
+            + ((y.mean(dim=0) - real.mean(dim=0)) / real.std(dim=0)).abs().mean()
+        )
 
     before = spread_error()
     for _ in range(150):

@@ -55,7 +55,7 @@ def test_video_has_the_frames_the_rate_and_a_front_index(tmp_path: pathlib.Path,
     assert 'bt709' in meta['pix_fmt']
     assert decoded.shape == (40, height + height % 2, width + width % 2, 3)
     error = decoded[:, :height, :width].astype(float) - frames
-    assert np.sqrt(np.mean(error ** 2)) < 3  # rounding of the colour space and the codec, no wrong matrix or range
+    assert np.sqrt(np.mean(error**2)) < 3  # rounding of the colour space and the codec, no wrong matrix or range
     assert np.abs(error.mean(axis=(0, 1, 2))).max() < 2  # the reader rounds down
     data = path.read_bytes()
     assert data.index(b'moov') < data.index(b'mdat')
@@ -129,7 +129,6 @@ def test_a_full_disk_is_told_as_such(tmp_path: pathlib.Path, monkeypatch: pytest
 def test_a_full_device_is_enospc(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = VideoWriter(tmp_path / 'a.mp4', fps=25)
     real = subprocess.Popen
-
 
     def to_full_device(arguments: list[str], **kwargs: object) -> subprocess.Popen:
         unseekable = ['frag_keyframe+empty_moov' if argument == '+faststart' else argument for argument in arguments]

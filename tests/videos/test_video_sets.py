@@ -63,7 +63,7 @@ def test_frames_are_the_same_from_every_container(tmp_path: pathlib.Path) -> Non
         assert (videos_of.fps, videos_of.fps_is_known) == (25, False)
         assert np.array_equal(videos_of.clip(1, 2, 4, stride=3), videos[1, 2::3])
         overlapping = list(videos_of.clips(0, [0, 1, 7], 5))
-        assert np.array_equal(np.stack(overlapping), np.stack([videos[0, start:start + 5] for start in (0, 1, 7)]))
+        assert np.array_equal(np.stack(overlapping), np.stack([videos[0, start : start + 5] for start in (0, 1, 7)]))
         assert np.array_equal(np.stack(list(videos_of.stream(0, 10))), videos[0, 10:])
         with pytest.raises(DamagedVideo, match=r'ends before frame 12, and its description promised 12 frames'):
             videos_of.clip(0, 10, 3)
@@ -137,17 +137,23 @@ def test_what_is_no_video(tmp_path: pathlib.Path, tiny_latents: pathlib.Path) ->
     np.save(tmp_path / 'none.npy', np.zeros([0, 3, 4, 4, 3], np.uint8))
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'broken.zip').write_bytes(b'PK\x03\x04')
-    for name, words in [('float.npy', 'holds float32 of shape'), ('first.npy', 'move the channels to the end'),
-                        ('none.npy', 'is empty'), ('empty', 'nothing to compare'), ('absent', 'no such file or folder'),
-                        ('broken.zip', 'not a zip file, or it was cut off')]:
+    for name, words in [
+        ('float.npy', 'holds float32 of shape'),
+        ('first.npy', 'move the channels to the end'),
+        ('none.npy', 'is empty'),
+        ('empty', 'nothing to compare'),
+        ('absent', 'no such file or folder'),
+        ('broken.zip', 'not a zip file, or it was cut off'),
+    ]:
         with pytest.raises(InputError, match=words):
             RecordedVideos(tmp_path / name)
     with pytest.raises(InputError, match='is a latent data set, not videos'):
         RecordedVideos(tiny_latents)
 
 
-def test_what_was_found_is_kept_until_a_file_changes(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch,
-                                                     cache_folder: pathlib.Path) -> None:
+def test_what_was_found_is_kept_until_a_file_changes(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, cache_folder: pathlib.Path
+) -> None:
     write_mp4(tmp_path / 'a.mp4', numbered(12, 0, 32, 32))
     first = RecordedVideos(tmp_path / 'a.mp4').sha256
     assert not list(cache_folder.rglob('*.json'))  # so young a file could still change within one tick of its time stamp
@@ -175,8 +181,15 @@ def tiny_snapshot(tiny_generator: pathlib.Path, tiny_latents: pathlib.Path, tmp_
     reference = checkpoints.image_generator_reference(str(tiny_generator), checkpoints.load_generator(str(tiny_generator)))
     with LatentDataset(str(tiny_latents)) as dataset:
         temporal_snapshot.save_snapshot(
-            str(path), G=networks, G_ema=networks, C=networks, image_generator=reference,
-            data=temporal_snapshot.describe_dataset(dataset), training_options={}, progress={})
+            str(path),
+            G=networks,
+            G_ema=networks,
+            C=networks,
+            image_generator=reference,
+            data=temporal_snapshot.describe_dataset(dataset),
+            training_options={},
+            progress={},
+        )
     return path
 
 
@@ -192,8 +205,10 @@ def test_generated_videos_are_those_of_the_seeds(tiny_snapshot: pathlib.Path) ->
     assert np.array_equal(videos.clip(6, 0, 1), GeneratedVideos(tiny_snapshot, first_seed=9).clip(0, 0, 1))  # beyond the length
     # Loaded networks are the same as their files, and everything that changes the frames changes the digest.
     assert GeneratedVideos(generator, G, first_seed=3).sha256 == videos.sha256
-    others = [GeneratedVideos(generator, G, **{'first_seed': 3, **change}).sha256
-              for change in ({'first_seed': 4}, {'trunc': 0.5}, {'resolution': 8}, {'noise_mode': 'none'})]
+    others = [
+        GeneratedVideos(generator, G, **{'first_seed': 3, **change}).sha256
+        for change in ({'first_seed': 4}, {'trunc': 0.5}, {'resolution': 8}, {'noise_mode': 'none'})
+    ]
     assert len({videos.sha256, *others}) == 5
     still = GeneratedVideos(generator, G, trunc=0.0).clip(0, 0, 3)
     assert np.array_equal(still[0], still[2])

@@ -13,47 +13,48 @@ import dnnlib
 
 from . import bias_act_cuda, cuda_plugins
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Activation functions.
 
 
 def _activation(
-    func:         Callable[..., torch.Tensor],  # Maps (x, alpha) to the activations.
-    def_alpha:    float,                        # Default of the shape parameter alpha.
-    def_gain:     float,                        # Default gain: about keeps the variance.
-    cuda_idx:     int,                          # Number of the function in the CUDA form.
-    ref:          str,                          # What its gradient is computed from: input 'x', output 'y', nothing ''.
-    has_2nd_grad: bool,                         # Whether the second derivative is not zero.
+    func: Callable[..., torch.Tensor],  # Maps (x, alpha) to the activations.
+    def_alpha: float,  # Default of the shape parameter alpha.
+    def_gain: float,  # Default gain: about keeps the variance.
+    cuda_idx: int,  # Number of the function in the CUDA form.
+    ref: str,  # What its gradient is computed from: input 'x', output 'y', nothing ''.
+    has_2nd_grad: bool,  # Whether the second derivative is not zero.
 ) -> dnnlib.EasyDict:
-    return dnnlib.EasyDict(func=func, def_alpha=def_alpha, def_gain=def_gain, cuda_idx=cuda_idx, ref=ref,
-                           has_2nd_grad=has_2nd_grad)
+    return dnnlib.EasyDict(
+        func=func, def_alpha=def_alpha, def_gain=def_gain, cuda_idx=cuda_idx, ref=ref, has_2nd_grad=has_2nd_grad
+    )
 
 
 activation_funcs: dict[str, Any] = {
-    'linear':   _activation(lambda x, alpha=0, **_: x,                          0,   1,            1, '',  False),
-    'relu':     _activation(lambda x, alpha=0, **_: F.relu(x),                  0,   math.sqrt(2), 2, 'y', False),
-    'lrelu':    _activation(lambda x, alpha=0.2, **_: F.leaky_relu(x, alpha),   0.2, math.sqrt(2), 3, 'y', False),
-    'tanh':     _activation(lambda x, alpha=0, **_: torch.tanh(x),              0,   1,            4, 'y', True),
-    'sigmoid':  _activation(lambda x, alpha=0, **_: torch.sigmoid(x),           0,   1,            5, 'y', True),
-    'elu':      _activation(lambda x, alpha=0, **_: F.elu(x),                   0,   1,            6, 'y', True),
-    'selu':     _activation(lambda x, alpha=0, **_: F.selu(x),                  0,   1,            7, 'y', True),
-    'softplus': _activation(lambda x, alpha=0, **_: F.softplus(x),              0,   1,            8, 'y', True),
-    'swish':    _activation(lambda x, alpha=0, **_: F.silu(x),                  0,   math.sqrt(2), 9, 'x', True),
+    'linear': _activation(lambda x, alpha=0, **_: x, 0, 1, 1, '', False),
+    'relu': _activation(lambda x, alpha=0, **_: F.relu(x), 0, math.sqrt(2), 2, 'y', False),
+    'lrelu': _activation(lambda x, alpha=0.2, **_: F.leaky_relu(x, alpha), 0.2, math.sqrt(2), 3, 'y', False),
+    'tanh': _activation(lambda x, alpha=0, **_: torch.tanh(x), 0, 1, 4, 'y', True),
+    'sigmoid': _activation(lambda x, alpha=0, **_: torch.sigmoid(x), 0, 1, 5, 'y', True),
+    'elu': _activation(lambda x, alpha=0, **_: F.elu(x), 0, 1, 6, 'y', True),
+    'selu': _activation(lambda x, alpha=0, **_: F.selu(x), 0, 1, 7, 'y', True),
+    'softplus': _activation(lambda x, alpha=0, **_: F.softplus(x), 0, 1, 8, 'y', True),
+    'swish': _activation(lambda x, alpha=0, **_: F.silu(x), 0, math.sqrt(2), 9, 'x', True),
 }
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # The operation.
 
 
 def bias_act(
-    x:     torch.Tensor,                # Activations of any shape.
-    b:     torch.Tensor | None = None,  # Bias [x.shape[dim]], same dtype as x; None = no bias.
-    dim:   int = 1,                     # Dimension of x that the bias belongs to.
-    act:   str = 'linear',              # Key of `activation_funcs`.
-    alpha: float | None = None,         # Shape parameter of the activation function; None = its default.
-    gain:  float | None = None,         # Factor behind the activation function; None = its default.
-    clamp: float | None = None,         # Limit the result to [-clamp, clamp]; None or negative = no limit.
-    impl:  str = 'cuda',                # 'cuda' = the CUDA form where possible, 'ref' = the plain form.
+    x: torch.Tensor,  # Activations of any shape.
+    b: torch.Tensor | None = None,  # Bias [x.shape[dim]], same dtype as x; None = no bias.
+    dim: int = 1,  # Dimension of x that the bias belongs to.
+    act: str = 'linear',  # Key of `activation_funcs`.
+    alpha: float | None = None,  # Shape parameter of the activation function; None = its default.
+    gain: float | None = None,  # Factor behind the activation function; None = its default.
+    clamp: float | None = None,  # Limit the result to [-clamp, clamp]; None or negative = no limit.
+    impl: str = 'cuda',  # 'cuda' = the CUDA form where possible, 'ref' = the plain form.
 ) -> torch.Tensor:
     """Return clamp(act(x + b) * gain), of the shape and dtype of x; differentiable twice."""
     plugin = cuda_plugins.plugin_for('bias_act', x, impl, _probe)
@@ -83,13 +84,11 @@ def _along(b: torch.Tensor, dim: int, ndim: int) -> torch.Tensor:
     return b.reshape([-1 if axis == dim % ndim else 1 for axis in range(ndim)])
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Plain form.
 
 
-def _plain(
-    x: torch.Tensor, b: torch.Tensor | None, dim: int, act: str, alpha: float, gain: float, limit: float
-) -> torch.Tensor:
+def _plain(x: torch.Tensor, b: torch.Tensor | None, dim: int, act: str, alpha: float, gain: float, limit: float) -> torch.Tensor:
     """The definition step by step."""
     if b is not None:
         x = x + _along(b, dim, x.ndim)
@@ -97,9 +96,7 @@ def _plain(
     return y.clamp(-limit, limit) if limit >= 0 else y
 
 
-def _piecewise_linear(
-    x: torch.Tensor, b: torch.Tensor | None, dim: int, slope: float, gain: float, limit: float
-) -> torch.Tensor:
+def _piecewise_linear(x: torch.Tensor, b: torch.Tensor | None, dim: int, slope: float, gain: float, limit: float) -> torch.Tensor:
     """Return clamp(gain * u), where u = x + b if that is positive, else slope * (x + b).
 
     Takes two passes over the memory where the definition takes five: a positive gain can go into the sum.

@@ -13,11 +13,11 @@ class Options(NamedTuple):
     """Arguments of one bias_act, checked and complete, and the compiled module."""
 
     plugin: Any
-    spec:   Any    # entry of activation_funcs
-    dim:    int    # not negative
-    alpha:  float
-    gain:   float  # not 0
-    clamp:  float  # negative = none
+    spec: Any  # entry of activation_funcs
+    dim: int  # not negative
+    alpha: float
+    gain: float  # not 0
+    clamp: float  # negative = none
 
 
 def run(x: torch.Tensor, b: torch.Tensor | None, options: Options) -> torch.Tensor:
@@ -35,8 +35,19 @@ def _call(grad: int, options: Options, reference: torch.Tensor, **tensors: torch
     addresses = [dense[name].data_ptr() if name in dense else 0 for name in ('x', 'b', 'xref', 'yref', 'dy')]
     with torch.cuda.device(y.device):
         options.plugin.bias_act(
-            *addresses, y.data_ptr(), y.numel(), 1 if b is None else b.numel(), max(y.stride(options.dim), 1), grad,
-            options.spec.cuda_idx, options.alpha, options.gain, options.clamp, ELEMENT_TYPES[y.dtype], current_stream(y))
+            *addresses,
+            y.data_ptr(),
+            y.numel(),
+            1 if b is None else b.numel(),
+            max(y.stride(options.dim), 1),
+            grad,
+            options.spec.cuda_idx,
+            options.alpha,
+            options.gain,
+            options.clamp,
+            ELEMENT_TYPES[y.dtype],
+            current_stream(y),
+        )
     return y
 
 
@@ -57,7 +68,7 @@ def _sum_to_bias(dx: torch.Tensor, options: Options) -> torch.Tensor:
 
 
 class _BiasAct(torch.autograd.Function):
-    """y = clamp(gain act(x + b))"""
+    """y = clamp(gain act(x + b))."""
 
     @staticmethod
     def forward(  # type: ignore[override]

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-enabled = False                    # Kept for scripts that set it; both values mean the same.
+enabled = False  # Kept for scripts that set it; both values mean the same.
 weight_gradients_disabled = False  # True within no_weight_gradients().
 
 
@@ -52,8 +52,7 @@ def conv_transpose2d(
     dilation: int | tuple[int, int] = 1,
 ) -> torch.Tensor:
     """Return `torch.nn.functional.conv_transpose2d` of the same arguments."""
-    return torch.nn.functional.conv_transpose2d(
-        input, _gate(weight), bias, stride, padding, output_padding, groups, dilation)
+    return torch.nn.functional.conv_transpose2d(input, _gate(weight), bias, stride, padding, output_padding, groups, dilation)
 
 
 def _gate(weight: torch.Tensor) -> torch.Tensor:

@@ -11,15 +11,15 @@ from .upfirdn2d import _get_filter_size, _parse_padding, upfirdn2d
 
 
 def conv2d_resample(
-    x:           torch.Tensor,                # Images [N, C_in, H, W].
-    w:           torch.Tensor,                # Kernels [C_out, C_in / groups, kh, kw].
-    f:           torch.Tensor | None = None,  # Resampling filter from setup_filter(); None = one tap of 1.
-    up:          int = 1,                     # Upsampling factor.
-    down:        int = 1,                     # Downsampling factor.
-    padding:     Any = 0,                     # Pixels of the upsampled image: one number, [x, y] or [x0, x1, y0, y1].
-    groups:      int = 1,                     # Groups of channels.
-    flip_weight: bool = True,                 # True = correlation as torch.nn.functional.conv2d, False = convolution.
-    flip_filter: bool = False,                # Turn the resampling filter by 180 degrees.
+    x: torch.Tensor,  # Images [N, C_in, H, W].
+    w: torch.Tensor,  # Kernels [C_out, C_in / groups, kh, kw].
+    f: torch.Tensor | None = None,  # Resampling filter from setup_filter(); None = one tap of 1.
+    up: int = 1,  # Upsampling factor.
+    down: int = 1,  # Downsampling factor.
+    padding: Any = 0,  # Pixels of the upsampled image: one number, [x, y] or [x0, x1, y0, y1].
+    groups: int = 1,  # Groups of channels.
+    flip_weight: bool = True,  # True = correlation as torch.nn.functional.conv2d, False = convolution.
+    flip_filter: bool = False,  # Turn the resampling filter by 180 degrees.
 ) -> torch.Tensor:
     """Upsample x by `up`, convolve with w, downsample by `down` -> [N, C_out, H', W'].
 
@@ -50,7 +50,7 @@ def conv2d_resample(
             return _convolve(x, w, groups=groups, flip_weight=flip_weight)
         if down == 1:
             x = _convolve(x, w, groups=groups, flip_weight=flip_weight)
-            return upfirdn2d(x, f, up=up, padding=sides, gain=up ** 2, flip_filter=flip_filter)
+            return upfirdn2d(x, f, up=up, padding=sides, gain=up**2, flip_filter=flip_filter)
 
     if up == 1:
         x = upfirdn2d(x, f, padding=sides, flip_filter=flip_filter)
@@ -59,24 +59,25 @@ def conv2d_resample(
     # Upsampling: the transposed convolution does not multiply the inserted zeros. It yields what a full convolution of
     # the upsampled image would (kernel size - 1 pixels on each side), but for up-1 zeros at the end.
     x = _convolve_transposed(x, w, stride=up, groups=groups, flip_weight=flip_weight)
-    sides = [sides[0] - (kernel_width - 1), sides[1] - (kernel_width - up),
-             sides[2] - (kernel_height - 1), sides[3] - (kernel_height - up)]
-    x = upfirdn2d(x, f, padding=sides, gain=up ** 2, flip_filter=flip_filter)
+    sides = [
+        sides[0] - (kernel_width - 1),
+        sides[1] - (kernel_width - up),
+        sides[2] - (kernel_height - 1),
+        sides[3] - (kernel_height - up),
+    ]
+    x = upfirdn2d(x, f, padding=sides, gain=up**2, flip_filter=flip_filter)
     return upfirdn2d(x, f, down=down, flip_filter=flip_filter) if down > 1 else x
 
 
 def _convolve(
-    x: torch.Tensor, w: torch.Tensor, *, groups: int, flip_weight: bool, stride: int = 1,
-    padding: tuple[int, int] = (0, 0),
+    x: torch.Tensor, w: torch.Tensor, *, groups: int, flip_weight: bool, stride: int = 1, padding: tuple[int, int] = (0, 0)
 ) -> torch.Tensor:
     if not flip_weight and max(w.shape[2:]) > 1:
         w = w.flip([2, 3])
     return conv2d_gradfix.conv2d(x, w, stride=stride, padding=padding, groups=groups)
 
 
-def _convolve_transposed(
-    x: torch.Tensor, w: torch.Tensor, *, stride: int, groups: int, flip_weight: bool
-) -> torch.Tensor:
+def _convolve_transposed(x: torch.Tensor, w: torch.Tensor, *, stride: int, groups: int, flip_weight: bool) -> torch.Tensor:
     if flip_weight:  # a transposed convolution turns the kernel once more
         w = w.flip([2, 3])
     out_channels, in_channels, height, width = w.shape

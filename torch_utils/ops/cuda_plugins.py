@@ -29,9 +29,12 @@ def plugin_for(operation: str, x: torch.Tensor, impl: str, probe: Callable[[Any,
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return None  # a compiler or tracer sees through the plain form only
     plugin = custom_ops.get_plugin_if_possible(
-        f'{operation}_plugin', [f'{operation}.cpp', f'{operation}.cu'], source_dir=os.path.dirname(__file__),
+        f'{operation}_plugin',
+        [f'{operation}.cpp', f'{operation}.cu'],
+        source_dir=os.path.dirname(__file__),
         headers=[f'{operation}.h', f'{operation}_math.h', 'element_types.h'],
-        extra_cuda_cflags=['--allow-unsupported-compiler'])
+        extra_cuda_cflags=['--allow-unsupported-compiler'],
+    )
     return plugin if plugin is not None and _works(operation, plugin, x.device, probe) else None
 
 
@@ -47,8 +50,11 @@ def _works(operation: str, plugin: Any, device: torch.device, probe: Callable[[A
         except RuntimeError as error:
             _works_on[key] = False
             if custom_ops.verbosity != 'none':
-                print(f'{operation}_plugin: does not run on {device} ({error}); going on with the plain PyTorch form.',
-                      file=sys.stderr, flush=True)
+                print(
+                    f'{operation}_plugin: does not run on {device} ({error}); going on with the plain PyTorch form.',
+                    file=sys.stderr,
+                    flush=True,
+                )
     return _works_on[key]
 
 

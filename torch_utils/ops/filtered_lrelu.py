@@ -12,18 +12,18 @@ from .upfirdn2d import _get_filter_size, _parse_padding, upfirdn2d
 
 
 def filtered_lrelu(
-    x:           torch.Tensor,                 # Activations [N, C, H, W].
-    fu:          torch.Tensor | None = None,   # Upsampling filter from setup_filter(); None = one tap of 1.
-    fd:          torch.Tensor | None = None,   # Downsampling filter from setup_filter(); None = one tap of 1.
-    b:           torch.Tensor | None = None,   # Bias [C]; None = no bias.
-    up:          int = 1,                      # Upsampling factor.
-    down:        int = 1,                      # Downsampling factor.
-    padding:     Any = 0,                      # Pixels of the upsampled image: a number, [x, y] or [x0, x1, y0, y1].
-    gain:        float = math.sqrt(2),         # Factor behind the leaky ReLU.
-    slope:       float = 0.2,                  # Its slope for negative inputs.
-    clamp:       float | None = None,          # Limit the activations to [-clamp, clamp]; None = no limit.
-    flip_filter: bool = False,                 # False = convolution, True = correlation.
-    impl:        str = 'cuda',                 # 'cuda' = CUDA forms where possible, 'ref' = the plain form.
+    x: torch.Tensor,  # Activations [N, C, H, W].
+    fu: torch.Tensor | None = None,  # Upsampling filter from setup_filter(); None = one tap of 1.
+    fd: torch.Tensor | None = None,  # Downsampling filter from setup_filter(); None = one tap of 1.
+    b: torch.Tensor | None = None,  # Bias [C]; None = no bias.
+    up: int = 1,  # Upsampling factor.
+    down: int = 1,  # Downsampling factor.
+    padding: Any = 0,  # Pixels of the upsampled image: a number, [x, y] or [x0, x1, y0, y1].
+    gain: float = math.sqrt(2),  # Factor behind the leaky ReLU.
+    slope: float = 0.2,  # Its slope for negative inputs.
+    clamp: float | None = None,  # Limit the activations to [-clamp, clamp]; None = no limit.
+    flip_filter: bool = False,  # False = convolution, True = correlation.
+    impl: str = 'cuda',  # 'cuda' = CUDA forms where possible, 'ref' = the plain form.
 ) -> torch.Tensor:
     """Return the images after bias, upsampling, gain * leaky ReLU, clamping and downsampling; differentiable twice.
 
@@ -38,6 +38,6 @@ def filtered_lrelu(
         _get_filter_size(f)
     if b is not None:
         x = bias_act(x, b, impl=impl)
-    x = upfirdn2d(x, fu, up=up, padding=list(_parse_padding(padding)), gain=up ** 2, flip_filter=flip_filter, impl=impl)
+    x = upfirdn2d(x, fu, up=up, padding=list(_parse_padding(padding)), gain=up**2, flip_filter=flip_filter, impl=impl)
     x = bias_act(x, act='lrelu', alpha=slope, gain=gain, clamp=clamp, impl=impl)
     return upfirdn2d(x, fd, down=down, flip_filter=flip_filter, impl=impl)

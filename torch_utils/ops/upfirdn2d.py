@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from . import cuda_plugins, upfirdn2d_cuda
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Arguments.
 
 
@@ -43,12 +43,12 @@ def _get_filter_size(f: torch.Tensor | None) -> tuple[int, int]:
 
 
 def setup_filter(
-    f:           Any,                              # Filter [height, width] or [taps] (separable), a number, or None.
-    device:      torch.device | str = 'cpu',       # Where to put the result.
-    normalize:   bool = True,                      # Scale to a sum of 1: constant images keep their value.
-    flip_filter: bool = False,                     # Turn the filter by 180 degrees.
-    gain:        float = 1,                        # Factor on images that the filter is applied to.
-    separable:   bool | None = None,               # Keep [taps] separable; None = if that is faster (8 taps and more).
+    f: Any,  # Filter [height, width] or [taps] (separable), a number, or None.
+    device: torch.device | str = 'cpu',  # Where to put the result.
+    normalize: bool = True,  # Scale to a sum of 1: constant images keep their value.
+    flip_filter: bool = False,  # Turn the filter by 180 degrees.
+    gain: float = 1,  # Factor on images that the filter is applied to.
+    separable: bool | None = None,  # Keep [taps] separable; None = if that is faster (8 taps and more).
 ) -> torch.Tensor:
     """Return the filter as upfirdn2d wants it: float32, [height, width] or [taps] (separable).
 
@@ -69,19 +69,19 @@ def setup_filter(
     return (taps * gain ** (taps.ndim / 2)).to(device=device)
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # The operation.
 
 
 def upfirdn2d(
-    x:           torch.Tensor,         # Images [N, C, H, W].
-    f:           torch.Tensor | None,  # Filter [height, width] or [taps] (separable), float32; None = one tap of 1.
-    up:          Any = 1,              # Upsampling factor, or [x, y].
-    down:        Any = 1,              # Downsampling factor, or [x, y].
-    padding:     Any = 0,              # Zeros around the upsampled image: one number, [x, y] or [x0, x1, y0, y1].
-    flip_filter: bool = False,         # False = convolution, True = correlation.
-    gain:        float = 1,            # Factor on the result.
-    impl:        str = 'cuda',         # 'cuda' = the CUDA form where possible, 'ref' = the plain form.
+    x: torch.Tensor,  # Images [N, C, H, W].
+    f: torch.Tensor | None,  # Filter [height, width] or [taps] (separable), float32; None = one tap of 1.
+    up: Any = 1,  # Upsampling factor, or [x, y].
+    down: Any = 1,  # Downsampling factor, or [x, y].
+    padding: Any = 0,  # Zeros around the upsampled image: one number, [x, y] or [x0, x1, y0, y1].
+    flip_filter: bool = False,  # False = convolution, True = correlation.
+    gain: float = 1,  # Factor on the result.
+    impl: str = 'cuda',  # 'cuda' = the CUDA form where possible, 'ref' = the plain form.
 ) -> torch.Tensor:
     """Upsample by inserting zeros, pad or crop, filter, and keep every `down`-th sample. Differentiable twice.
 
@@ -106,24 +106,33 @@ def upfirdn2d(
 
 
 def filter2d(
-    x: torch.Tensor, f: torch.Tensor | None, padding: Any = 0, flip_filter: bool = False, gain: float = 1,
-    impl: str = 'cuda',
+    x: torch.Tensor, f: torch.Tensor | None, padding: Any = 0, flip_filter: bool = False, gain: float = 1, impl: str = 'cuda'
 ) -> torch.Tensor:
     """Filter images [N, C, H, W]; the size stays, but for `padding` more."""
     return _resample(x, f, 1, 1, padding, flip_filter, gain, impl)
 
 
 def upsample2d(
-    x: torch.Tensor, f: torch.Tensor | None, up: Any = 2, padding: Any = 0, flip_filter: bool = False,
-    gain: float = 1, impl: str = 'cuda',
+    x: torch.Tensor,
+    f: torch.Tensor | None,
+    up: Any = 2,
+    padding: Any = 0,
+    flip_filter: bool = False,
+    gain: float = 1,
+    impl: str = 'cuda',
 ) -> torch.Tensor:
     """Upsample images [N, C, H, W] by `up`, keeping their brightness; `padding` counts in pixels of the result."""
     return _resample(x, f, up, 1, padding, flip_filter, gain, impl)
 
 
 def downsample2d(
-    x: torch.Tensor, f: torch.Tensor | None, down: Any = 2, padding: Any = 0, flip_filter: bool = False,
-    gain: float = 1, impl: str = 'cuda',
+    x: torch.Tensor,
+    f: torch.Tensor | None,
+    down: Any = 2,
+    padding: Any = 0,
+    flip_filter: bool = False,
+    gain: float = 1,
+    impl: str = 'cuda',
 ) -> torch.Tensor:
     """Downsample images [N, C, H, W] by `down`; `padding` counts in pixels of x."""
     return _resample(x, f, 1, down, padding, flip_filter, gain, impl)
@@ -140,18 +149,18 @@ def _resample(
     return upfirdn2d(x, f, list(up_xy), list(down_xy), sides, flip_filter, gain * up_xy[0] * up_xy[1], impl)
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Gradient.
 
 
 class _Resampling(NamedTuple):
     """Arguments of one upfirdn2d, checked and complete."""
 
-    up:          tuple[int, int]            # x, y
-    down:        tuple[int, int]            # x, y
-    padding:     tuple[int, int, int, int]  # x0, x1, y0, y1
+    up: tuple[int, int]  # x, y
+    down: tuple[int, int]  # x, y
+    padding: tuple[int, int, int, int]  # x0, x1, y0, y1
     flip_filter: bool
-    gain:        float
+    gain: float
 
 
 def _differentiable(x: torch.Tensor, f: torch.Tensor, resampling: _Resampling, plugin: Any) -> torch.Tensor:
@@ -194,7 +203,7 @@ class _Upfirdn2d(torch.autograd.Function):
         return _differentiable(dy, f, transposed, ctx.plugin), None, None, None
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Plain form.
 
 
@@ -204,9 +213,7 @@ def _plain(x: torch.Tensor, f: torch.Tensor, resampling: _Resampling) -> torch.T
     return (_transpose_and_filter if x.device.type == 'cpu' else _insert_zeros_and_filter)(x, f, resampling)
 
 
-def _passes(
-    x: torch.Tensor, f: torch.Tensor, resampling: _Resampling
-) -> Iterator[tuple[torch.Tensor, _Resampling]]:
+def _passes(x: torch.Tensor, f: torch.Tensor, resampling: _Resampling) -> Iterator[tuple[torch.Tensor, _Resampling]]:
     """Yield the correlation kernel [h, w] and the arguments of one pass, or for a separable filter of two."""
     up, down, padding, flip_filter, gain = resampling
     kernel = (f if flip_filter else f.flip(tuple(range(f.ndim)))).to(x.dtype)
@@ -246,15 +253,14 @@ def _transpose_and_filter(x: torch.Tensor, f: torch.Tensor, resampling: _Resampl
             x = F.conv2d(x, weight, stride=(down[1], down[0]), padding=own_padding, groups=planes)
         else:
             # The transposed convolution has all that is not zero; cut off, or fill up, what the padding asks for.
-            crop = [taps_x - 1 - padding[0], taps_x - up[0] - padding[1],
-                    taps_y - 1 - padding[2], taps_y - up[1] - padding[3]]
+            crop = [taps_x - 1 - padding[0], taps_x - up[0] - padding[1], taps_y - 1 - padding[2], taps_y - up[1] - padding[3]]
             own_crop = max(min(crop[2:]), 0), max(min(crop[:2]), 0)
             weight = kernel.flip([0, 1]).expand(planes, 1, -1, -1).contiguous()
             x = F.conv_transpose2d(x, weight, stride=(up[1], up[0]), padding=own_crop, groups=planes)
             rest = [own_crop[1 - index // 2] - cut for index, cut in enumerate(crop)]
             x = F.pad(x, rest) if any(rest) else x
             if down != (1, 1):
-                x = x[:, :, ::down[1], ::down[0]].contiguous()
+                x = x[:, :, :: down[1], :: down[0]].contiguous()
     return _unfold(x, batch, channels)
 
 

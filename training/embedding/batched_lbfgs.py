@@ -1,12 +1,12 @@
 """Limited-memory BFGS for many functions at once, one for each frame, that are coupled by a known quadratic term.
 
-Minimises  sum_t f_t(h_t) + sum_{s,t} A_st h_s . h_t / 2 + sum_t b_t . h_t  over the rows of h ``[N, D]``. Every frame has
+Minimises  sum_t f_t(h_t) + sum_{s,t} A_st h_s . h_t / 2 + sum_t b_t . h_t  over the rows of h `[N, D]`. Every frame has
 its own history, step size and end, while all frames that are still at work are evaluated together. For the step of a frame the
 others count as fixed (Jacobi's iteration), which makes its function an ordinary one; the coupling is weak beside f.
 
 The two-loop recursion is that of J. Nocedal: Updating quasi-Newton matrices with limited storage (Mathematics of Computation
 35, 1980). Its first guess of the inverse Hessian is a given matrix, which is worth more than the history: see
-:mod:`training.embedding.code_curvature`. A step that does not lower the loss of its frame is not taken, and tried again at a
+`training.embedding.code_curvature`. A step that does not lower the loss of its frame is not taken, and tried again at a
 third of its length.
 """
 
@@ -17,40 +17,48 @@ import torch
 
 FIRST_GAIN = 0.5  # how much of its first step a frame dares
 
-#----------------------------------------------------------------------------
 
 @dataclasses.dataclass(frozen=True)
 class Coupling:
-    """The quadratic term: ``matrix`` A ``[N, N]``, symmetric, and ``linear`` b ``[N, D]``."""
+    """The quadratic term: `matrix` A `[N, N]`, symmetric, and `linear` b `[N, D]`."""
 
     matrix: torch.Tensor
     linear: torch.Tensor
 
     def pull(self, h: torch.Tensor) -> torch.Tensor:
-        """Its gradient, A h + b, ``[N, D]``."""
+        """Its gradient, A h + b, `[N, D]`."""
         return self.matrix @ h + self.linear
 
-# Values ``[n]`` and gradients ``[n, D]`` of f_t for the rows ``[n, D]`` of the frames with the indices ``[n]``.
+
+# Values `[n]` and gradients `[n, D]` of f_t for the rows `[n, D]` of the frames with the indices `[n]`.
 Function = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
+
 def minimize(
-    function: Function, start: torch.Tensor, *, inverse_hessian: Callable[[torch.Tensor], torch.Tensor], steps: int,
-    coupling: Coupling | None = None, memory: int = 8, stop: float = 0, patience: int = 5,
+    function: Function,
+    start: torch.Tensor,
+    *,
+    inverse_hessian: Callable[[torch.Tensor], torch.Tensor],
+    steps: int,
+    coupling: Coupling | None = None,
+    memory: int = 8,
+    stop: float = 0,
+    patience: int = 5,
 ) -> torch.Tensor:
-    """Finds the minimum near ``start``.
+    """Find the minimum near `start`.
 
     Args:
         function: f, see above.
-        start: h ``[N, D]`` to start from.
-        inverse_hessian: Multiplies rows ``[n, D]`` by the first guess of the inverse Hessian, symmetric and positive.
+        start: h `[N, D]` to start from.
+        inverse_hessian: Multiplies rows `[n, D]` by the first guess of the inverse Hessian, symmetric and positive.
         steps: Most evaluations of each frame.
         coupling: The quadratic term; None: there is none.
         memory: Steps that are remembered.
-        stop: A frame is done when its loss falls by less than this part in ``patience`` evaluations; 0: never.
-        patience: See ``stop``.
+        stop: A frame is done when its loss falls by less than this part in `patience` evaluations; 0: never.
+        patience: See `stop`.
 
     Returns:
-        h ``[N, D]``.
+        h `[N, D]`.
     """
     h = start.clone()
     num, width = h.shape
@@ -85,21 +93,25 @@ def minimize(
                 break
     return h
 
+
 class _History:
     """The last steps s = h' - h and bends v = g' - g of every frame; a pair that cannot be used has rho = 0."""
 
     def __init__(self, num: int, width: int, memory: int, like: torch.Tensor) -> None:
         self.steps = like.new_zeros(memory, num, width)
         self.bends = like.new_zeros(memory, num, width)
-        self.rho = like.new_zeros(memory, num)      # 1 / (s . v)
+        self.rho = like.new_zeros(memory, num)  # 1 / (s . v)
         self.gain = like.new_full([num], FIRST_GAIN)  # of the first guess
         self.pushed = 0
 
     def push(
-        self, active: torch.Tensor, step: torch.Tensor, bend: torch.Tensor,
+        self,
+        active: torch.Tensor,
+        step: torch.Tensor,
+        bend: torch.Tensor,
         inverse_hessian: Callable[[torch.Tensor], torch.Tensor],
     ) -> None:
-        """Remembers one more pair ``[n, D]`` of the active frames and forgets the oldest."""
+        """Remember one more pair `[n, D]` of the active frames and forget the oldest."""
         slot = self.pushed % len(self.rho)
         product = (step * bend).sum(dim=1)
         # Curvature must be positive, and not by rounding only.
@@ -113,9 +125,9 @@ class _History:
         self.pushed += 1
 
     def multiply(
-        self, vector: torch.Tensor, active: torch.Tensor, inverse_hessian: Callable[[torch.Tensor], torch.Tensor],
+        self, vector: torch.Tensor, active: torch.Tensor, inverse_hessian: Callable[[torch.Tensor], torch.Tensor]
     ) -> torch.Tensor:
-        """Returns the inverse Hessian times ``vector`` ``[n, D]``, by the two loops over the pairs, newest first and back."""
+        """The inverse Hessian times `vector` `[n, D]`, by the two loops over the pairs, newest first and back."""
         count = len(self.rho)
         slots = [(self.pushed - 1 - age) % count for age in range(min(self.pushed, count))]
         weights = []
@@ -128,5 +140,3 @@ class _History:
             back = self.rho[slot, active] * (self.bends[slot, active] * vector).sum(dim=1)
             vector = vector + (weight - back)[:, None] * self.steps[slot, active]
         return vector
-
-#----------------------------------------------------------------------------

@@ -19,16 +19,16 @@ from training.embedding.inversion import Inversion
 from training.videos.output import VideoWriter, as_rgb
 from training.videos.synthesis import images_to_uint8
 
-NUM_EVEN = 8   # frames at equal distances that a report shows
+NUM_EVEN = 8  # frames at equal distances that a report shows
 NUM_WORST = 4  # frames with the largest error that a report shows
 
-#----------------------------------------------------------------------------
 
 class IdentityMeasure(Protocol):
     """A face recognition network: how far the identities of two faces are apart."""
 
     def __call__(self, original: np.ndarray, embedded: np.ndarray) -> float | None:
-        """Distance of the faces in two frames uint8 ``[H, W, 3]`` of one geometry; None where no face is found."""
+        """Distance of the faces in two frames uint8 `[H, W, 3]` of one geometry; None where no face is found."""
+
 
 @dataclasses.dataclass
 class ShownFrame:
@@ -39,17 +39,16 @@ class ShownFrame:
     embedded: np.ndarray
     row: dict[str, float]
 
-#----------------------------------------------------------------------------
 
 class ClipReview:
     """Renders the codes of one clip and compares them with its frames.
 
     The rows of measures hold
 
-    * ``psnr`` (dB), ``lpips``: of every ``measure_every``-th frame, see :meth:`Inversion.measure`;
-    * ``identity``: distance of the faces, of the same frames, where there is a measure of it and it finds a face;
-    * ``jitter``: root mean square of w_{t+1} - 2 w_t + w_{t-1} in standard deviations of W, from the third frame on;
-    * ``pixel_jitter``, ``pixel_jitter_original``: the same of the pixels, grey levels of 255 (at most 256 pixels wide).
+    * `psnr` (dB), `lpips`: of every `measure_every`-th frame, see `Inversion.measure`;
+    * `identity`: distance of the faces, of the same frames, where there is a measure of it and it finds a face;
+    * `jitter`: root mean square of w_{t+1} - 2 w_t + w_{t-1} in standard deviations of W, from the third frame on;
+    * `pixel_jitter`, `pixel_jitter_original`: the same of the pixels, grey levels of 255 (at most 256 pixels wide).
 
     Without a video only the frames that are measured are rendered, and the jitter of pixels is not measured.
 
@@ -64,7 +63,7 @@ class ClipReview:
     """
 
     def __init__(
-        self, inversion: Inversion, *, fps: float, measure_every: int, video: str | None, identity: IdentityMeasure | None,
+        self, inversion: Inversion, *, fps: float, measure_every: int, video: str | None, identity: IdentityMeasure | None
     ) -> None:
         self.inversion, self.measure_every, self.identity = inversion, measure_every, identity
         self.num_frames = 0
@@ -80,24 +79,27 @@ class ClipReview:
             self._video = VideoWriter(video, fps=fps)
 
     def skip(self, num_frames: int, last: np.ndarray) -> None:
-        """Begins after the first frames of the clip, without a look at them; ``last`` are the codes of up to two of them."""
+        """Begin after the first frames of the clip, without a look at them; `last` are the codes of up to two of them."""
         self.num_frames, self._codes = num_frames, torch.from_numpy(last)
 
     def add(self, frames: np.ndarray | None, targets: torch.Tensor | None, ws: torch.Tensor) -> list[dict[str, float]]:
-        """Takes the next frames of the clip.
+        """Take the next frames of the clip.
 
         Args:
-            frames: uint8 ``[n, resolution, resolution, 3]``; None where there are codes alone.
-            targets: The same as images ``[n, C, r, r]`` in [-1, 1], r as :class:`Inversion` compares them.
-            ws: Codes ``[n, num_ws, w_dim]``.
+            frames: uint8 `[n, resolution, resolution, 3]`; None where there are codes alone.
+            targets: The same as images `[n, C, r, r]` in [-1, 1], r as `Inversion` compares them.
+            ws: Codes `[n, num_ws, w_dim]`.
 
         Returns:
             One row of measures for each frame.
         """
         rows: list[dict[str, float]] = [{} for _ in range(len(ws))]
         self._measure_code_jitter(ws, rows)
-        measured = [] if targets is None or not self.measure_every else [
-            index for index in range(len(ws)) if (self.num_frames + index) % self.measure_every == 0]
+        measured = (
+            []
+            if targets is None or not self.measure_every
+            else [index for index in range(len(ws)) if (self.num_frames + index) % self.measure_every == 0]
+        )
         rendered = list(range(len(ws))) if self._video is not None else measured
         if rendered:
             with torch.no_grad():
@@ -113,13 +115,13 @@ class ClipReview:
         return rows
 
     def shown_frames(self) -> tuple[list[ShownFrame], list[ShownFrame]]:
-        """Returns frames at equal distances, and those with the largest error, worst first."""
+        """Frames at equal distances, and those with the largest error, worst first."""
         chosen = np.unique(np.linspace(0, max(len(self._even) - 1, 0), NUM_EVEN).round().astype(int))
         worst = [item[2] for item in sorted(self._worst, key=lambda item: (-item[0], item[1]))]
         return [self._even[index] for index in chosen if self._even], worst
 
     def close(self) -> None:
-        """Puts the video in its place."""
+        """Put the video in its place."""
         if self._video is not None:
             self._video.close()
 
@@ -135,13 +137,18 @@ class ClipReview:
     def _measure_code_jitter(self, ws: torch.Tensor, rows: Sequence[dict[str, float]]) -> None:
         codes = torch.cat([self._codes, ws.cpu()])
         values = second_differences(self.inversion.whiten(codes))
-        for row, value in zip(rows[len(rows) - len(values):], values.tolist(), strict=True):
+        for row, value in zip(rows[len(rows) - len(values) :], values.tolist(), strict=True):
             row['jitter'] = value
         self._codes = codes[-2:]
 
     def _show(
-        self, frames: np.ndarray | None, targets: torch.Tensor | None, images: torch.Tensor, small: torch.Tensor,
-        rows: Sequence[dict[str, float]], measured: Sequence[int],
+        self,
+        frames: np.ndarray | None,
+        targets: torch.Tensor | None,
+        images: torch.Tensor,
+        small: torch.Tensor,
+        rows: Sequence[dict[str, float]],
+        measured: Sequence[int],
     ) -> None:
         assert self._video is not None
         for name, batch in (('pixel_jitter', small), ('pixel_jitter_original', targets)):
@@ -149,7 +156,7 @@ class ClipReview:
                 continue
             series = torch.cat([self._last[name], batch]) if name in self._last else batch
             values = second_differences(series) * 127.5
-            for row, value in zip(rows[len(rows) - len(values):], values.tolist(), strict=True):
+            for row, value in zip(rows[len(rows) - len(values) :], values.tolist(), strict=True):
                 row[name] = value
             self._last[name] = series[-2:].clone()
         embedded = images_to_uint8(images)
@@ -175,14 +182,14 @@ class ClipReview:
             if len(self._worst) > NUM_WORST:
                 heapq.heappop(self._worst)
 
+
 def second_differences(series: torch.Tensor) -> torch.Tensor:
-    """Root mean square of x_{t+1} - 2 x_t + x_{t-1} of ``[T, ...]``, a value for each frame from the third on."""
+    """Root mean square of x_{t+1} - 2 x_t + x_{t-1} of `[T, ...]`, a value for each frame from the third on."""
     if len(series) < 3:
         return series.new_zeros(0)
     return (series[2:] - 2 * series[1:-1] + series[:-2]).square().flatten(1).mean(dim=1).sqrt()
 
+
 def file_stem(name: str) -> str:
     """Name of a clip as the name of a file."""
     return re.sub(r'[^\w.-]+', '_', name)
-
-#----------------------------------------------------------------------------

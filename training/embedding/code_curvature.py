@@ -15,28 +15,32 @@ from collections.abc import Callable
 
 import torch
 
-DAMPING = 0.1       # of the average curvature is added, because few samples see few directions
-SPREAD = 0.5        # standard deviations of the codes at which the curvature is taken
+DAMPING = 0.1  # of the average curvature is added, because few samples see few directions
+SPREAD = 0.5  # standard deviations of the codes at which the curvature is taken
 SAMPLES = 256
 BATCH = 16
 
-#----------------------------------------------------------------------------
 
 def inverse_curvature(
-    residuals: Callable[[torch.Tensor], list[torch.Tensor]], num_ws: int, w_dim: int, *, device: torch.device,
-    floor: float = 0, seed: int = 0,
+    residuals: Callable[[torch.Tensor], list[torch.Tensor]],
+    num_ws: int,
+    w_dim: int,
+    *,
+    device: torch.device,
+    floor: float = 0,
+    seed: int = 0,
 ) -> torch.Tensor:
-    """Estimates the inverse Hessian of a loss |r(h)|^2, block by block.
+    """Estimate the inverse Hessian of a loss |r(h)|^2, block by block.
 
     Args:
-        residuals: Parts ``[N, ...]`` of r for h ``[N, num_ws, w_dim]``.
+        residuals: Parts `[N, ...]` of r for h `[N, num_ws, w_dim]`.
         num_ws, w_dim: Shape of a code.
         device: Where it is computed.
         floor: Curvature of the loss's other terms, the same in every direction.
         seed: Of the codes and of n; equal seeds give equal results.
 
     Returns:
-        Symmetric positive matrices ``[num_ws, w_dim, w_dim]``.
+        Symmetric positive matrices `[num_ws, w_dim, w_dim]`.
     """
     random = torch.Generator().manual_seed(seed)
     total = torch.zeros(num_ws, w_dim, w_dim, dtype=torch.float64, device=device)
@@ -53,5 +57,3 @@ def inverse_curvature(
         raise FloatingPointError('the image generator or the perceptual distance gives gradients that are not finite')
     hessian += damping * torch.eye(w_dim, dtype=torch.float64, device=device)
     return torch.linalg.inv(hessian).float()
-
-#----------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 
-#----------------------------------------------------------------------------
 
 class CodeSampler:
     """Draws W+ codes that cover W, its truncations, mixtures of styles, and a neighbourhood in W+.
@@ -19,20 +18,28 @@ class CodeSampler:
       Codes of real footage lie outside of W; this is what makes the encoder know codes there.
 
     Args:
-        G: Image generator with ``mapping``, ``num_ws``, ``w_dim``, ``z_dim``, ``c_dim``.
+        G: Image generator with `mapping`, `num_ws`, `w_dim`, `z_dim`, `c_dim`.
         num_statistics: Samples of W for its average and covariance.
         seed: Of these samples.
         truncation, interpolation, mixing, shuffling, spreading: Probabilities.
         spread: Largest relative standard deviation of the spread.
 
     Attributes:
-        w_avg: ``[w_dim]``.
-        covariance: ``[w_dim, w_dim]``.
+        w_avg: `[w_dim]`.
+        covariance: `[w_dim, w_dim]`.
     """
 
     def __init__(
-        self, G: Any, *, num_statistics: int = 16384, seed: int = 0, truncation: float = 0.5,
-        interpolation: float = 0.25, mixing: float = 0.3, shuffling: float = 0.1, spreading: float = 0.5,
+        self,
+        G: Any,
+        *,
+        num_statistics: int = 16384,
+        seed: int = 0,
+        truncation: float = 0.5,
+        interpolation: float = 0.25,
+        mixing: float = 0.3,
+        shuffling: float = 0.1,
+        spreading: float = 0.5,
         spread: float = 1.0,
     ) -> None:
         self.G = G
@@ -42,8 +49,9 @@ class CodeSampler:
         self.truncation, self.interpolation, self.mixing = truncation, interpolation, mixing
         self.shuffling, self.spreading, self.spread = shuffling, spreading, spread
         generator = torch.Generator().manual_seed(seed)
-        w = torch.cat([self._map(min(1024, num_statistics - done), generator).double().cpu()
-                       for done in range(0, num_statistics, 1024)])
+        w = torch.cat(
+            [self._map(min(1024, num_statistics - done), generator).double().cpu() for done in range(0, num_statistics, 1024)]
+        )
         self.w_avg = w.mean(dim=0).float()
         self.covariance = torch.cov(w.T).float()
         variances, axes = torch.linalg.eigh(self.covariance.double())
@@ -51,7 +59,7 @@ class CodeSampler:
 
     @torch.no_grad()
     def _map(self, count: int, generator: torch.Generator) -> torch.Tensor:
-        """Returns ``[count, w_dim]``; random labels where the generator takes labels."""
+        """`[count, w_dim]`; random labels where the generator takes labels."""
         z = torch.randn([count, self.z_dim], generator=generator)
         c = torch.zeros([count, self.c_dim])
         if self.c_dim:
@@ -60,7 +68,8 @@ class CodeSampler:
 
     @torch.no_grad()
     def draw(self, count: int, generator: torch.Generator) -> torch.Tensor:
-        """Draws codes ``[count, num_ws, w_dim]`` with random numbers of a CPU generator only."""
+        """Draw codes `[count, num_ws, w_dim]` with random numbers of a CPU generator only."""
+
         def chosen(probability: float) -> torch.Tensor:
             return (torch.rand([count, 1, 1], generator=generator) < probability).to(self.device)
 
@@ -69,10 +78,10 @@ class CodeSampler:
 
         w_avg = self.w_avg.to(self.device)
         first, second = self._map(2 * count, generator).chunk(2)
-        first, second = first[:, None], second[:, None]                                     # [N, 1, w_dim]
+        first, second = first[:, None], second[:, None]  # [N, 1, w_dim]
         first = torch.where(chosen(self.interpolation), torch.lerp(first, second, uniform(0, 1)), first)
         first = torch.where(chosen(self.truncation), torch.lerp(w_avg.expand_as(first), first, uniform(0.3, 1)), first)
-        ws = first.repeat(1, self.num_ws, 1)                                                # [N, num_ws, w_dim]
+        ws = first.repeat(1, self.num_ws, 1)  # [N, num_ws, w_dim]
         cut = torch.randint(1, max(self.num_ws, 2), [count, 1, 1], generator=generator).to(self.device)
         after = torch.arange(self.num_ws, device=self.device)[None, :, None] >= cut
         ws = torch.where(chosen(self.mixing) & after, second, ws)
@@ -82,5 +91,3 @@ class CodeSampler:
         noise = torch.randn([count, self.num_ws, self.w_dim], generator=generator).to(self.device)
         strength = torch.where(chosen(self.spreading), uniform(0, self.spread), torch.zeros(1, device=self.device))
         return ws + strength * (noise @ self._root.T)
-
-#----------------------------------------------------------------------------

@@ -31,19 +31,25 @@ from training.latents.writer import PREPARATION_FOLDER, ClipWriter, LatentDatase
 from training.videos.output import VideoWriter
 from training.videos.synthesis import render_codes
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Sources.
 
+
 def open_sources(
-    sources: Sequence[str], *, num_ws: int, w_dim: int, fps: float | None, keep_damaged: bool,
+    sources: Sequence[str],
+    *,
+    num_ws: int,
+    w_dim: int,
+    fps: float | None,
+    keep_damaged: bool,
     parts: Sequence[tuple[float | None, float | None]] | None = None,
 ) -> list[FootageClip | CodeClip]:
-    """Finds the clips of all sources, footage and codes, with unique names.
+    """Find the clips of all sources, footage and codes, with unique names.
 
     Args:
         sources: Paths.
         num_ws, w_dim: What the image generator takes, for codes.
-        fps, keep_damaged: As of :func:`training.footage.clips.open_footage`.
+        fps, keep_damaged: As of `training.footage.clips.open_footage`.
         parts: Start and end of what shall be taken of each source, seconds; None: all.
 
     Raises:
@@ -66,16 +72,21 @@ def open_sources(
         clips[index] = dataclasses.replace(clip, name=name)
     return clips
 
+
 def prepare_sources(
-    clips: Sequence[FootageClip | CodeClip], writer: LatentDatasetWriter, settings: PreparationSettings, *, size: int,
+    clips: Sequence[FootageClip | CodeClip],
+    writer: LatentDatasetWriter,
+    settings: PreparationSettings,
+    *,
+    size: int,
     skip_damaged: bool,
 ) -> list[FootageClip | CodeClip]:
-    """Splits and aligns the footage among the clips, says what is left out, and keeps that with the data set.
+    """Split and align the footage among the clips, say what is left out, and keep that with the data set.
 
     Args:
-        clips: As of :func:`open_sources`.
+        clips: As of `open_sources`.
         writer: Of the data set; the first look at the frames is kept in its partial folder.
-        settings, size, skip_damaged: As of :func:`training.footage.preparation.prepare_footage`.
+        settings, size, skip_damaged: As of `training.footage.preparation.prepare_footage`.
 
     Raises:
         InputError: No clip is left, or one cannot be used.
@@ -92,13 +103,13 @@ def prepare_sources(
     writer.set_preparation(entries)
     return [*prepared, *(clip for clip in clips if isinstance(clip, CodeClip))]
 
+
 def read_chunks(clip: FootageClip, chunk: int, start: int) -> Iterator[list[np.ndarray]]:
-    """Yields the frames uint8 ``[H, W, 3]`` of a clip from frame ``start`` on, up to ``chunk`` at a time."""
+    """Yield the frames uint8 `[H, W, 3]` of a clip from frame `start` on, up to `chunk` at a time."""
     frames = clip.frames(start)
     while part := list(itertools.islice(frames, chunk)):
         yield part
 
-#----------------------------------------------------------------------------
 
 @dataclasses.dataclass
 class Embedder:
@@ -106,7 +117,7 @@ class Embedder:
 
     Attributes:
         G: Image generator.
-        inversion: Renders and measures; optimises when ``refine``.
+        inversion: Renders and measures; optimises when `refine`.
         encoder: Gives codes in one pass; None for optimisation alone.
         refine: Whether codes are optimised.
         chunk: Frames at a time.
@@ -125,7 +136,7 @@ class Embedder:
     identity: IdentityMeasure | None = None
 
     def embed_clip(self, clip: FootageClip, index: int, writer: ClipWriter, bar: Any) -> None:
-        """Embeds the frames of a clip that ``writer`` does not hold yet.
+        """Embed the frames of a clip that `writer` does not hold yet.
 
         A report shows all frames of the clip, so those that are embedded already are rendered again.
         """
@@ -154,7 +165,7 @@ class Embedder:
         self._report_clip(clip, index, writer, review)
 
     def take_over(self, clip: CodeClip, index: int, writer: ClipWriter) -> None:
-        """Copies codes that exist, with a report that shows what they render to."""
+        """Copie codes that exist, with a report that shows what they render to."""
         codes = clip.load()
         with self._open_review(clip, index) as review, progress(total=len(codes), description=clip.name) as bar:
             for start in range(0, len(codes), self.chunk):
@@ -166,17 +177,14 @@ class Embedder:
 
     def _open_review(self, clip: FootageClip | CodeClip, index: int) -> ClipReview:
         video = None if self.report is None else self.report.path(index, clip.name, '.mp4')
-        return ClipReview(
-            self.inversion, fps=clip.fps, measure_every=self.measure_every, video=video, identity=self.identity)
+        return ClipReview(self.inversion, fps=clip.fps, measure_every=self.measure_every, video=video, identity=self.identity)
 
     def _report_clip(self, clip: FootageClip | CodeClip, index: int, writer: ClipWriter, review: ClipReview) -> None:
         if self.report is not None:
             self.report.add_clip(index, clip.name, clip.fps, writer.measures_path, *review.shown_frames())
 
-    def _encode(
-        self, raw: Sequence[np.ndarray], images: torch.Tensor, writer: ClipWriter, position: int,
-    ) -> torch.Tensor | None:
-        """Returns the encoder's codes of the frames from ``position`` on, None without an encoder."""
+    def _encode(self, raw: Sequence[np.ndarray], images: torch.Tensor, writer: ClipWriter, position: int) -> torch.Tensor | None:
+        """The encoder's codes of the frames from `position` on, None without an encoder."""
         if self.encoder is None:
             return None
         with torch.no_grad():
@@ -186,20 +194,22 @@ class Embedder:
             frame = position + int(finite.int().argmin())
             raise InputError(
                 f'The encoder gives codes that are NaN or infinite for clip {writer.name!r}, frame {frame}; its file is '
-                'damaged, or its training has failed.')
+                'damaged, or its training has failed.'
+            )
         return codes
 
     def _fit(
-        self, targets: torch.Tensor, start: torch.Tensor | None, writer: ClipWriter, before_start: torch.Tensor | None,
+        self, targets: torch.Tensor, start: torch.Tensor | None, writer: ClipWriter, before_start: torch.Tensor | None
     ) -> torch.Tensor:
-        """Returns the codes of the next frames: those of the encoder, or optimised ones."""
+        """The codes of the next frames: those of the encoder, or optimised ones."""
         if start is not None and not self.refine:
             return start
         before = torch.from_numpy(writer.last_codes()[0]) if writer.num_frames else None
         return self.inversion.fit_chunk(targets, start, before, before_start)
 
+
 def encoder_input(encoder: Any, raw: Sequence[np.ndarray], images: torch.Tensor) -> torch.Tensor:
-    """Returns what an encoder sees of frames, images ``[N, C, H, W]`` in [-1, 1].
+    """What an encoder sees of frames, images `[N, C, H, W]` in [-1, 1].
 
     Our encoders were trained on frames at the generator's resolution and resize those themselves. Those of pSp and e4e
     were trained on pictures of 256x256 that Pillow had resized by its bilinear filter: they get exactly that, made from
@@ -207,13 +217,14 @@ def encoder_input(encoder: Any, raw: Sequence[np.ndarray], images: torch.Tensor)
 
     Args:
         encoder: WEncoder or ImageEncoder.
-        raw: Frames uint8 ``[H, W, 3]`` as they came.
+        raw: Frames uint8 `[H, W, 3]` as they came.
         images: The same at the generator's resolution.
     """
     if not isinstance(encoder, ImageEncoder):
         return images
     frames = np.stack([_resize_bilinear(frame, encoder.img_resolution) for frame in raw])
     return frames_to_images(frames, encoder.img_channels).to(images.device)
+
 
 def _resize_bilinear(frame: np.ndarray, size: int) -> np.ndarray:
     height, width = frame.shape[:2]
@@ -222,17 +233,15 @@ def _resize_bilinear(frame: np.ndarray, size: int) -> np.ndarray:
     image = PIL.Image.fromarray(frame[top : top + side, left : left + side])
     return np.asarray(image if side == size else image.resize((size, size), PIL.Image.Resampling.BILINEAR))
 
-#----------------------------------------------------------------------------
 
 def embed_all(
-    clips: Sequence[FootageClip | CodeClip], writer: LatentDatasetWriter, embedder: Embedder | None, *,
-    skip_damaged: bool = False,
+    clips: Sequence[FootageClip | CodeClip], writer: LatentDatasetWriter, embedder: Embedder | None, *, skip_damaged: bool = False
 ) -> None:
-    """Embeds every clip that the data set does not hold yet.
+    """Embed every clip that the data set does not hold yet.
 
     Args:
         clips: Footage, or codes to be taken over.
-        writer: Of the data set; :meth:`LatentDatasetWriter.finish` is left to the caller.
+        writer: Of the data set; `LatentDatasetWriter.finish` is left to the caller.
         embedder: For footage, and for a report on codes; may be None when all clips are codes.
         skip_damaged: Leave out clips that cannot be decoded, with a word on each.
 
@@ -263,10 +272,11 @@ def embed_all(
     if embedder is not None and embedder.report is not None:
         embedder.report.write_page(writer.clip_entries)
 
+
 def _embed_footage(
-    clip: FootageClip, index: int, writer: LatentDatasetWriter, embedder: Embedder, description: str, skip_damaged: bool,
+    clip: FootageClip, index: int, writer: LatentDatasetWriter, embedder: Embedder, description: str, skip_damaged: bool
 ) -> bool:
-    """Embeds one clip; returns whether it was, which a damaged one that is to be skipped was not."""
+    """Embed one clip; return whether it was, which a damaged one that is to be skipped was not."""
     part = writer.open_clip(clip.name, chunk=embedder.chunk)
     first, start_time = part.num_frames, time.perf_counter()
     try:
@@ -282,27 +292,34 @@ def _embed_footage(
     rate = (part.num_frames - first) / (time.perf_counter() - start_time)
     extra: dict[str, Any] = {}
     if clip.quads is not None and clip.source_size is not None:
-        extra = {'first_frame': clip.first_frame, 'source_size': list(clip.source_size),
-                 'arrays': {'quads': np.broadcast_to(clip.quads, (part.num_frames, 4, 2))}}
+        extra = {
+            'first_frame': clip.first_frame,
+            'source_size': list(clip.source_size),
+            'arrays': {'quads': np.broadcast_to(clip.quads, (part.num_frames, 4, 2))},
+        }
     part.close(fps=clip.fps, source=clip.source, **extra)
-    quality = ''.join(f', {label} {averages[key]:{form}}' for key, label, form in (
-        ('psnr', 'PSNR', '.2f'), ('lpips', 'LPIPS', '.4f'), ('identity', 'identity', '.3f'), ('jitter', 'jitter', '.3f'),
-    ) if key in averages)
+    quality = ''.join(
+        f', {label} {averages[key]:{form}}'
+        for key, label, form in (
+            ('psnr', 'PSNR', '.2f'),
+            ('lpips', 'LPIPS', '.4f'),
+            ('identity', 'identity', '.3f'),
+            ('jitter', 'jitter', '.3f'),
+        )
+        if key in averages
+    )
     report(f'{clip.name}: {part.num_frames} frames{quality}, {rate:.2f} frames a second')
     return True
 
-#----------------------------------------------------------------------------
 
-def write_previews(
-    clips: Sequence[FootageClip | CodeClip], dataset: Any, G: Any, folder: str, *, batch: int = 16,
-) -> None:
-    """Writes one video a clip: the original on the left (where there is footage), the rendered codes on the right.
+def write_previews(clips: Sequence[FootageClip | CodeClip], dataset: Any, G: Any, folder: str, *, batch: int = 16) -> None:
+    """Write one video a clip: the original on the left (where there is footage), the rendered codes on the right.
 
     Args:
         clips: As they were embedded.
         dataset: The finished LatentDataset.
         G: Image generator.
-        folder: Where the videos go, ``NAME.mp4``.
+        folder: Where the videos go, `NAME.mp4`.
         batch: Frames rendered at a time.
     """
     os.makedirs(folder, exist_ok=True)
@@ -314,14 +331,11 @@ def write_previews(
         if isinstance(clip, FootageClip):
             originals = (fit(frame, int(G.img_resolution)) for frame in clip.frames())
         path = os.path.join(folder, re.sub(r'[^\w.-]+', '_', info.name) + '.mp4')
-        with VideoWriter(path, fps=info.fps) as video, progress(
-            total=info.num_frames, description=f'preview {info.name}',
-        ) as bar:
+        with VideoWriter(path, fps=info.fps) as video, progress(total=info.num_frames, description=f'preview {info.name}') as bar:
             for image, original in zip(rendered, originals, strict=False):
                 video.write(image if original is None else _beside(original, image))
                 bar.update(1)
 
+
 def _beside(original: np.ndarray, image: np.ndarray) -> np.ndarray:
     return np.concatenate([original, np.broadcast_to(image, original.shape)], axis=1)
-
-#----------------------------------------------------------------------------

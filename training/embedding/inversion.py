@@ -6,9 +6,9 @@ step means the same in every direction. For all frames t of a chunk at once,
     sum_t  lambda_lpips LPIPS(G(w_t), x_t) + lambda_pixel mean |G(w_t) - x_t|^2
          + lambda_average mean |h_t|^2 + lambda_layers mean |h_t - mean_l h_t|^2 + lambda_smooth mean |h_t - h_{t-1}|^2
 
-is minimised by :mod:`training.embedding.batched_lbfgs`, with mean_l the average over the style layers (a code in W has equal
+is minimised by `training.embedding.batched_lbfgs`, with mean_l the average over the style layers (a code in W has equal
 layers) and h_{-1} the last frame of the chunk before it, if any. The quadratic terms pull weakly; what makes a step a good
-one is :mod:`training.embedding.code_curvature`. Frames whose loss no longer falls leave the batch.
+one is `training.embedding.code_curvature`. Frames whose loss no longer falls leave the batch.
 """
 
 import dataclasses
@@ -24,24 +24,22 @@ from training.embedding.code_curvature import inverse_curvature
 from training.embedding.code_sampler import CodeSampler
 from training.embedding.encoder_loss import LARGEST_LOSS_RESOLUTION, peak_signal_to_noise, shrink
 
-#----------------------------------------------------------------------------
 
 @dataclasses.dataclass(frozen=True)
 class InversionOptions:
     """Settings of the optimisation; they decide its result."""
 
-    steps: int = 20               # most evaluations of a frame
-    first_steps: int = 100        # of the first frame of a clip, which starts from far away, before it joins its chunk
+    steps: int = 20  # most evaluations of a frame
+    first_steps: int = 100  # of the first frame of a clip, which starts from far away, before it joins its chunk
     lambda_lpips: float = 1.0
     lambda_pixel: float = 2.0
     lambda_average: float = 1e-3  # toward the average code
-    lambda_layers: float = 1e-3   # toward W
-    lambda_smooth: float = 0.1    # over time
-    stop: float = 0.01            # a frame stops when its loss falls by less than this part in `patience` evaluations
+    lambda_layers: float = 1e-3  # toward W
+    lambda_smooth: float = 0.1  # over time
+    stop: float = 0.01  # a frame stops when its loss falls by less than this part in `patience` evaluations
     patience: int = 5
-    seed: int = 0                 # of the samples that B and the curvature come from
+    seed: int = 0  # of the samples that B and the curvature come from
 
-#----------------------------------------------------------------------------
 
 class Inversion:
     """Optimises W+ codes of frames for one image generator.
@@ -60,31 +58,31 @@ class Inversion:
         sampler = CodeSampler(G, seed=options.seed)
         variances, axes = torch.linalg.eigh(sampler.covariance.double())
         # Directions in which W is flat stay reachable: codes of footage lie outside of W.
-        floor = 0.05 ** 2 * float(variances.clamp(min=0).mean())
+        floor = 0.05**2 * float(variances.clamp(min=0).mean())
         deviations = variances.clamp(min=max(floor, 1e-12)).sqrt()
         self.w_avg = sampler.w_avg.to(self.device)
-        self.basis = (axes * deviations).float().to(self.device)                 # B
-        self._inverse = (axes / deviations).T.float().to(self.device)            # B^-1
+        self.basis = (axes * deviations).float().to(self.device)  # B
+        self._inverse = (axes / deviations).T.float().to(self.device)  # B^-1
 
     def average(self, count: int = 1) -> torch.Tensor:
-        """Returns ``count`` times the average code, ``[count, num_ws, w_dim]``."""
+        """`count` times the average code, `[count, num_ws, w_dim]`."""
         return self.w_avg.expand(count, self.num_ws, self.w_dim).clone()
 
     def whiten(self, ws: torch.Tensor) -> torch.Tensor:
-        """Returns h of codes w, both ``[N, num_ws, w_dim]``."""
+        """H of codes w, both `[N, num_ws, w_dim]`."""
         return (ws.to(self.device) - self.w_avg) @ self._inverse.T
 
     def render(self, ws: torch.Tensor) -> torch.Tensor:
-        """Renders codes at the generator's resolution, images ``[N, C, H, W]`` around [-1, 1]."""
+        """Render codes at the generator's resolution, images `[N, C, H, W]` around [-1, 1]."""
         return self.G.synthesis(ws.to(self.device), noise_mode='const', force_fp32=True).to(torch.float32)
 
     def synthesize(self, ws: torch.Tensor) -> torch.Tensor:
-        """Renders codes at the resolution of the comparison, ``[N, C, resolution, resolution]``."""
+        """Render codes at the resolution of the comparison, `[N, C, resolution, resolution]`."""
         return shrink(self.render(ws), self.resolution)
 
     @functools.cached_property
     def inverse_curvature(self) -> torch.Tensor:
-        """First guess of the inverse Hessian of a frame's loss, ``[num_ws, w_dim, w_dim]``, from codes near the average."""
+        """First guess of the inverse Hessian of a frame's loss, `[num_ws, w_dim, w_dim]`, from codes near the average."""
         options = self.options
 
         def residuals(h: torch.Tensor) -> list[torch.Tensor]:
@@ -96,26 +94,28 @@ class Inversion:
 
         size = self.num_ws * self.w_dim
         floor = 2 * (options.lambda_average + options.lambda_layers + 2 * options.lambda_smooth) / size
-        return inverse_curvature(
-            residuals, self.num_ws, self.w_dim, device=self.device, floor=floor, seed=options.seed)
+        return inverse_curvature(residuals, self.num_ws, self.w_dim, device=self.device, floor=floor, seed=options.seed)
 
     def fit_chunk(
-        self, targets: torch.Tensor, start: torch.Tensor | None, before: torch.Tensor | None,
+        self,
+        targets: torch.Tensor,
+        start: torch.Tensor | None,
+        before: torch.Tensor | None,
         before_start: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Finds the codes of a chunk of frames.
+        """Find the codes of a chunk of frames.
 
         An encoder errs alike for neighbouring frames. So what was found to be missing in the answer for the frame before, or
         in that for the first frame of a clip, is added to all its answers, where that lowers the loss.
 
         Args:
-            targets: Images ``[N, C, resolution, resolution]`` in [-1, 1].
-            start: Codes to start from, ``[N, num_ws, w_dim]`` (of an encoder); None: from the frame before.
-            before: Code of the frame before the chunk, ``[num_ws, w_dim]``; None at the beginning of a clip.
+            targets: Images `[N, C, resolution, resolution]` in [-1, 1].
+            start: Codes to start from, `[N, num_ws, w_dim]` (of an encoder); None: from the frame before.
+            before: Code of the frame before the chunk, `[num_ws, w_dim]`; None at the beginning of a clip.
             before_start: What the encoder gave for that frame; None: not known.
 
         Returns:
-            Codes ``[N, num_ws, w_dim]``.
+            Codes `[N, num_ws, w_dim]`.
         """
         options = self.options
         if start is not None:
@@ -134,14 +134,12 @@ class Inversion:
 
     @torch.no_grad()
     def _better(self, targets: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        """Returns for each frame that of two codes that has the lower loss."""
+        """For each frame that of two codes that has the lower loss."""
         wanted = None if self.lpips is None else self.lpips.embed(targets)
         losses = [self._losses(self.whiten(codes), targets, wanted) for codes in (first, second)]
         return torch.where((losses[1] < losses[0])[:, None, None], second, first)
 
-    def _optimize(
-        self, targets: torch.Tensor, start: torch.Tensor, before: torch.Tensor | None, steps: int,
-    ) -> torch.Tensor:
+    def _optimize(self, targets: torch.Tensor, start: torch.Tensor, before: torch.Tensor | None, steps: int) -> torch.Tensor:
         options, shape = self.options, start.shape
         with torch.no_grad():
             wanted = None if self.lpips is None else self.lpips.embed(targets)
@@ -149,7 +147,7 @@ class Inversion:
         def function(h: torch.Tensor, active: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             h = h.detach().requires_grad_()
             losses = self._losses(h.reshape(-1, *shape[1:]), targets[active], None if wanted is None else wanted[active])
-            gradients, = torch.autograd.grad(losses.sum(), h)
+            (gradients,) = torch.autograd.grad(losses.sum(), h)
             return losses.detach(), gradients
 
         def inverse_hessian(rows: torch.Tensor) -> torch.Tensor:
@@ -157,13 +155,21 @@ class Inversion:
 
         h = self.whiten(start).flatten(1)
         coupling = smoothness(
-            len(h), None if before is None else self.whiten(before).flatten(), options.lambda_smooth / h.shape[1])
-        h = minimize(function, h, inverse_hessian=inverse_hessian, steps=steps, coupling=coupling, stop=options.stop,
-                     patience=options.patience)
+            len(h), None if before is None else self.whiten(before).flatten(), options.lambda_smooth / h.shape[1]
+        )
+        h = minimize(
+            function,
+            h,
+            inverse_hessian=inverse_hessian,
+            steps=steps,
+            coupling=coupling,
+            stop=options.stop,
+            patience=options.patience,
+        )
         return self.w_avg + h.reshape(shape) @ self.basis.T
 
     def _losses(self, h: torch.Tensor, targets: torch.Tensor, wanted: torch.Tensor | None) -> torch.Tensor:
-        """Returns the loss of each frame but for smoothness, ``[N]``."""
+        """The loss of each frame but for smoothness, `[N]`."""
         options = self.options
         images = self.synthesize(self.w_avg + h @ self.basis.T)
         losses = options.lambda_pixel * (images - targets).square().mean(dim=(1, 2, 3))
@@ -174,7 +180,7 @@ class Inversion:
 
     @torch.no_grad()
     def compare(self, images: torch.Tensor, targets: torch.Tensor) -> list[dict[str, float]]:
-        """Returns ``psnr`` (dB) and, with a perceptual distance, ``lpips`` of each pair of images in [-1, 1]."""
+        """`psnr` (dB) and, with a perceptual distance, `lpips` of each pair of images in [-1, 1]."""
         rows = [{'psnr': float(value)} for value in peak_signal_to_noise(images, targets)]
         if self.lpips is not None:
             for row, value in zip(rows, self.lpips(images, targets), strict=True):
@@ -182,16 +188,17 @@ class Inversion:
         return rows
 
     def measure(self, ws: torch.Tensor, targets: torch.Tensor) -> list[dict[str, float]]:
-        """Returns the measures of :meth:`compare` of codes ``[N, num_ws, w_dim]``."""
+        """The measures of `compare` of codes `[N, num_ws, w_dim]`."""
         with torch.no_grad():
             return self.compare(self.synthesize(ws).clamp(-1, 1), targets)
 
+
 def smoothness(num_frames: int, before: torch.Tensor | None, weight: float) -> Coupling | None:
-    """Returns weight * sum_t |h_t - h_{t-1}|^2 as the coupling of the frames of a chunk.
+    """Weight * sum_t |h_t - h_{t-1}|^2 as the coupling of the frames of a chunk.
 
     Args:
         num_frames: Of the chunk, N.
-        before: h of the frame before it, ``[D]``; None at the beginning of a clip, whose first frame has no such term.
+        before: h of the frame before it, `[D]`; None at the beginning of a clip, whose first frame has no such term.
         weight: Of the term; 0: None is returned.
     """
     if weight == 0 or (num_frames == 1 and before is None):
@@ -203,5 +210,3 @@ def smoothness(num_frames: int, before: torch.Tensor | None, weight: float) -> C
         return Coupling(matrix, torch.zeros(num_frames, 1))
     matrix = matrix.to(before)
     return Coupling(matrix[1:, 1:], matrix[1:, :1] * before)
-
-#----------------------------------------------------------------------------

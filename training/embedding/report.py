@@ -1,8 +1,8 @@
 """The quality report of an embedding, a folder beside the data set: what a person looks at before training.
 
-For clip number i: ``i-NAME.mp4`` (original | embedded), ``i-NAME.png`` (measures over time), ``i-NAME-frames.png`` (frames at
-equal distances and the worst ones) and ``i-NAME.jsonl`` (measures of every frame). ``report.json`` has the numbers of all clips,
-``index.html`` shows everything in a browser.
+For clip number i: `i-NAME.mp4` (original | embedded), `i-NAME.png` (measures over time), `i-NAME-frames.png` (frames at
+equal distances and the worst ones) and `i-NAME.jsonl` (measures of every frame). `report.json` has the numbers of all clips,
+`index.html` shows everything in a browser.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ MEASURES: dict[str, tuple[str, str, int, str]] = {
     'lpips': ('LPIPS', '', 4, 'lower is better'),
     'identity': ('identity distance', '', 3, 'lower is better; below 0.6 is the same person'),
     'jitter': ('jitter of codes', 'std of W', 3, 'lower is smoother'),
-    'pixel_jitter': ('jitter of pixels', 'of 255', 2, 'as near to the original\'s as can be'),
+    'pixel_jitter': ('jitter of pixels', 'of 255', 2, "as near to the original's as can be"),
     'pixel_jitter_original': ('jitter of pixels, original', 'of 255', 2, ''),
 }
 PLOTS = (('psnr',), ('lpips',), ('identity',), ('jitter',), ('pixel_jitter', 'pixel_jitter_original'))
@@ -33,7 +33,6 @@ FILES = {'video': '.mp4', 'plot': '.png', 'frames': '-frames.png', 'measures': '
 MOST_POINTS = 1200  # of a curve; longer clips are averaged, with the range as a shade
 PICTURE_SIDE = 160  # pixels of a frame in the page's pictures
 
-#----------------------------------------------------------------------------
 
 class EmbeddingReport:
     """Writes the report clip by clip.
@@ -47,12 +46,12 @@ class EmbeddingReport:
         self.folder, self.head = folder, dict(head)
 
     def path(self, index: int, name: str, ending: str) -> str:
-        """Returns the path of one of a clip's files, for example with the ending ``.mp4``."""
+        """The path of one of a clip's files, for example with the ending `.mp4`."""
         os.makedirs(self.folder, exist_ok=True)
         return os.path.join(self.folder, f'{index:05d}-{file_stem(name)[:80]}{ending}')
 
     def remove_old(self) -> None:
-        """Removes the files of the report that is there, if any."""
+        """Remove the files of the report that is there, if any."""
         try:
             with open(os.path.join(self.folder, 'report.json'), encoding='utf-8') as file:
                 entries = json.load(file)['clips']
@@ -64,14 +63,14 @@ class EmbeddingReport:
                 os.remove(os.path.join(self.folder, name))
 
     def add_clip(
-        self, index: int, name: str, fps: float, measures: str, even: Sequence[ShownFrame], worst: Sequence[ShownFrame],
+        self, index: int, name: str, fps: float, measures: str, even: Sequence[ShownFrame], worst: Sequence[ShownFrame]
     ) -> None:
-        """Writes pictures and measures of one clip; its video is there already.
+        """Write pictures and measures of one clip; its video is there already.
 
         Args:
             index, name, fps: Of the clip.
-            measures: File with the measures of its frames (:class:`training.latents.frame_measures.FrameMeasures`).
-            even, worst: Frames to show, see :meth:`training.embedding.clip_review.ClipReview.shown_frames`.
+            measures: File with the measures of its frames (`training.latents.frame_measures.FrameMeasures`).
+            even, worst: Frames to show, see `training.embedding.clip_review.ClipReview.shown_frames`.
         """
         with open(measures, 'rb') as source, open(self.path(index, name, '.jsonl'), 'wb') as target:
             while part := source.read(1 << 20):
@@ -80,10 +79,10 @@ class EmbeddingReport:
         save_frames(even, worst, self.path(index, name, '-frames.png'))
 
     def write_page(self, clips: Sequence[Mapping[str, Any]]) -> None:
-        """Writes ``report.json`` and ``index.html``.
+        """Write `report.json` and `index.html`.
 
         Args:
-            clips: Entries of ``dataset.json`` of all clips so far.
+            clips: Entries of `dataset.json` of all clips so far.
         """
         os.makedirs(self.folder, exist_ok=True)
         entries = []
@@ -91,21 +90,29 @@ class EmbeddingReport:
             files = {key: os.path.basename(self.path(index, clip['name'], ending)) for key, ending in FILES.items()}
             there = {key: file for key, file in files.items() if os.path.isfile(os.path.join(self.folder, file))}
             entries.append({**{key: value for key, value in clip.items() if key != 'file'}, **there})
-        content = {**self.head, 'num_clips': len(clips), 'num_frames': sum(clip['num_frames'] for clip in clips),
-                   'quality': total_quality(dict(clip) for clip in clips), 'clips': entries}
+        content = {
+            **self.head,
+            'num_clips': len(clips),
+            'num_frames': sum(clip['num_frames'] for clip in clips),
+            'quality': total_quality(dict(clip) for clip in clips),
+            'clips': entries,
+        }
         _replace_text(os.path.join(self.folder, 'report.json'), json.dumps(content, indent=2) + '\n')
         _replace_text(os.path.join(self.folder, 'index.html'), _page(content))
+
 
 def _replace_text(path: str, text: str) -> None:
     with open(path + '.tmp', 'w', encoding='utf-8') as file:
         file.write(text)
     os.replace(path + '.tmp', path)
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Pictures.
 
+
 def plot_measures(measures: str, fps: float, path: str, *, title: str) -> None:
-    """Draws the measures of a clip over time into a PNG; nothing where there are none."""
+    """Draw the measures of a clip over time into a PNG; nothing where there are none."""
     columns: dict[str, list[float]] = {}
     count = 0
     for row in read_measures(measures):
@@ -138,6 +145,7 @@ def plot_measures(measures: str, fps: float, path: str, *, title: str) -> None:
     axes[-1].set_xlabel('time (s)', fontsize=8)
     figure.savefig(path, dpi=100)
 
+
 def _draw_curve(axis: Any, times: np.ndarray, values: np.ndarray, label: str) -> None:
     color = 'tab:gray' if label == 'original' else 'tab:blue'
     if len(values) > MOST_POINTS:
@@ -149,8 +157,9 @@ def _draw_curve(axis: Any, times: np.ndarray, values: np.ndarray, label: str) ->
         axis.fill_between(times, low, high, color=color, alpha=0.25, linewidth=0)
     axis.plot(times, values, color=color, linewidth=1, label=label, marker='.' if len(values) < 40 else None)
 
+
 def save_frames(even: Sequence[ShownFrame], worst: Sequence[ShownFrame], path: str) -> None:
-    """Saves a picture: frames at equal distances, then the worst, each original above what its code renders to."""
+    """Save a picture: frames at equal distances, then the worst, each original above what its code renders to."""
     from PIL import ImageDraw
 
     rows = [(label, shown) for label, shown in (('', even), ('worst: ', worst)) if shown]
@@ -173,7 +182,8 @@ def save_frames(even: Sequence[ShownFrame], worst: Sequence[ShownFrame], path: s
                 picture.paste(image.resize((side, side), smooth), (left, top + text + part * side))
     picture.save(path)
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # The page.
 
 STYLE = """
@@ -184,29 +194,43 @@ img { max-width: 100%; } video { width: 640px; max-width: 100%; image-rendering:
 dt { font-weight: 600; } dd { margin: 0 0 0.4em 1.5em; } h2 { margin-top: 2em; } .note { color: #666; }
 """
 
+
 def _page(content: Mapping[str, Any]) -> str:
     keys = [key for key in MEASURES if any(key in clip for clip in content['clips'])]
-    head = ''.join(f'<dt>{html.escape(key.replace("_", " "))}</dt><dd>{html.escape(_words(value))}</dd>'
-                   for key, value in content.items() if key not in ('clips', 'quality') and _words(value))
+    head = ''.join(
+        f'<dt>{html.escape(key.replace("_", " "))}</dt><dd>{html.escape(_words(value))}</dd>'
+        for key, value in content.items()
+        if key not in ('clips', 'quality') and _words(value)
+    )
     titles = ''.join(f'<th title="{html.escape(MEASURES[key][3])}">{_title(key)}</th>' for key in keys)
     lines = [
         f'<tr><td><a href="#clip{index}">{html.escape(clip["name"])}</a></td><td>{clip["num_frames"]}</td>'
-        f'{_cells(clip, keys)}</tr>' for index, clip in enumerate(content['clips'])
+        f'{_cells(clip, keys)}</tr>'
+        for index, clip in enumerate(content['clips'])
     ]
-    total = (f'<tr><th>all</th><td><b>{content["num_frames"]}</b></td>{_cells(content["quality"], keys)}</tr>'
-             if len(content['clips']) > 1 else '')
+    total = (
+        f'<tr><th>all</th><td><b>{content["num_frames"]}</b></td>{_cells(content["quality"], keys)}</tr>'
+        if len(content['clips']) > 1
+        else ''
+    )
     notes = ' '.join(f'{_title(key)}: {html.escape(MEASURES[key][3])}.' for key in keys if MEASURES[key][3])
     sections = ''.join(_section(index, clip) for index, clip in enumerate(content['clips']))
-    return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Embedding report</title><style>{STYLE}</style>'
-            f'</head><body>\n<h1>Embedding report</h1>\n<dl>{head}</dl>\n<table><tr><th>clip</th><th>frames</th>{titles}</tr>\n'
-            + '\n'.join(lines) + f'\n{total}</table>\n<p class="note">{notes}</p>\n{sections}</body></html>\n')
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Embedding report</title><style>{STYLE}</style>'
+        f'</head><body>\n<h1>Embedding report</h1>\n<dl>{head}</dl>\n<table><tr><th>clip</th><th>frames</th>{titles}</tr>\n'
+        + '\n'.join(lines)
+        + f'\n{total}</table>\n<p class="note">{notes}</p>\n{sections}</body></html>\n'
+    )
+
 
 def _title(key: str) -> str:
     name, unit, _, _ = MEASURES[key]
     return html.escape(f'{name} ({unit})' if unit else name)
 
+
 def _cells(values: Mapping[str, Any], keys: Sequence[str]) -> str:
     return ''.join(f'<td>{values[key]:.{MEASURES[key][2]}f}</td>' if key in values else '<td></td>' for key in keys)
+
 
 def _words(value: Any) -> str:
     if isinstance(value, Mapping):
@@ -214,6 +238,7 @@ def _words(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ', '.join(filter(None, map(_words, value)))
     return '' if value is None else str(value)
+
 
 def _section(index: int, clip: Mapping[str, Any]) -> str:
     text = f'<h2 id="clip{index}">{html.escape(clip["name"])}</h2>\n'
@@ -226,5 +251,3 @@ def _section(index: int, clip: Mapping[str, Any]) -> str:
         if key in clip:
             text += f'<p><img src="{clip[key]}" alt="{words}" loading="lazy"></p>\n'
     return text
-
-#----------------------------------------------------------------------------

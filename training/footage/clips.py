@@ -27,32 +27,52 @@ from training.footage.ffmpeg_input import decode_video, describe_video
 
 IMAGE_ENDINGS = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff', '.ppm')
 VIDEO_ENDINGS = (
-    '.mp4', '.mov', '.m4v', '.mkv', '.webm', '.avi', '.mpg', '.mpeg', '.ts', '.mts', '.m2ts', '.wmv', '.flv', '.ogv',
-    '.3gp', '.gif', '.h264', '.264', '.hevc', '.h265', '.y4m', '.mxf', '.vob',
+    '.mp4',
+    '.mov',
+    '.m4v',
+    '.mkv',
+    '.webm',
+    '.avi',
+    '.mpg',
+    '.mpeg',
+    '.ts',
+    '.mts',
+    '.m2ts',
+    '.wmv',
+    '.flv',
+    '.ogv',
+    '.3gp',
+    '.gif',
+    '.h264',
+    '.264',
+    '.hevc',
+    '.h265',
+    '.y4m',
+    '.mxf',
+    '.vob',
 )
 DEFAULT_FPS = 25.0  # of images, which do not tell a rate
 
-#----------------------------------------------------------------------------
 
 @dataclasses.dataclass(frozen=True)
 class FootageClip:
     """Frames of one recording, in order."""
 
-    name: str                     # unique among the clips that were opened together
-    fps: float                    # frames per second of what frames() returns
-    num_frames: int | None        # exact for images, None for videos
-    source: str                   # the file or folder
-    expected_frames: int | None   # for progress: exact for images, duration times rate for videos, None if unknown
+    name: str  # unique among the clips that were opened together
+    fps: float  # frames per second of what frames() returns
+    num_frames: int | None  # exact for images, None for videos
+    source: str  # the file or folder
+    expected_frames: int | None  # for progress: exact for images, duration times rate for videos, None if unknown
     open_frames: Callable[[int], Iterator[np.ndarray]] = dataclasses.field(repr=False)  # from a frame number on
-    first_frame: int = 0          # where the clip begins in its source, in frames of this rate
-    identity: str = ''            # changes when the files do
+    first_frame: int = 0  # where the clip begins in its source, in frames of this rate
+    identity: str = ''  # changes when the files do
     # What training.footage.preparation adds: corners of what was cut out, float32 [T, 4, 2], or [1, 4, 2] for all frames,
     # in pixels of the upright frame, whose (width, height) is source_size.
     quads: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
     source_size: tuple[int, int] | None = None
 
     def frames(self, first: int = 0) -> Generator[np.ndarray, None, None]:
-        """Yields the frames from number ``first`` on, uint8 ``[H, W, 3]`` RGB, all of one size.
+        """Yield the frames from number `first` on, uint8 `[H, W, 3]` RGB, all of one size.
 
         Every call gives the same frames.
 
@@ -70,10 +90,10 @@ class FootageClip:
             yield frame
 
     def between(self, start: float | None, end: float | None) -> 'FootageClip':
-        """Returns the part from ``start`` to ``end``, seconds from the beginning; None: its own beginning or end.
+        """The part from `start` to `end`, seconds from the beginning; None: its own beginning or end.
 
         Raises:
-            InputError: The part is empty as far as the length is known; otherwise :meth:`frames` says so.
+            InputError: The part is empty as far as the length is known; otherwise `frames` says so.
         """
         first = 0 if start is None else max(math.ceil(start * self.fps - 1e-6), 0)
         stop = None if end is None else math.ceil(end * self.fps - 1e-6)
@@ -102,14 +122,24 @@ class FootageClip:
                 raise InputError(f'{self.source} ends before {_seconds(first / self.fps)}, so there is no frame to take.')
 
         return dataclasses.replace(
-            self, num_frames=count if self.num_frames is not None else None, expected_frames=expected, open_frames=open_part,
-            first_frame=self.first_frame + first, identity=f'{self.identity} {first} {count}')
+            self,
+            num_frames=count if self.num_frames is not None else None,
+            expected_frames=expected,
+            open_frames=open_part,
+            first_frame=self.first_frame + first,
+            identity=f'{self.identity} {first} {count}',
+        )
+
 
 def open_footage(
-    source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *,
-    fps: float | None = None, keep_damaged: bool = False, start: float | None = None, end: float | None = None,
+    source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    fps: float | None = None,
+    keep_damaged: bool = False,
+    start: float | None = None,
+    end: float | None = None,
 ) -> list[FootageClip]:
-    """Finds the clips of one or several sources.
+    """Find the clips of one or several sources.
 
     Args:
         source: Path of a source as in the module's description, or several.
@@ -134,18 +164,19 @@ def open_footage(
         clips = [clip.between(start, end) for clip in clips]
     return with_unique_names(clips)
 
-def fit(frame: np.ndarray, resolution: int) -> np.ndarray:
-    """Makes a frame square: cuts out the centre, then resizes.
 
-    A side that is a whole multiple of ``resolution`` is averaged over k x k pixels (area, rounded once); any other
+def fit(frame: np.ndarray, resolution: int) -> np.ndarray:
+    """Make a frame square: cuts out the centre, then resizes.
+
+    A side that is a whole multiple of `resolution` is averaged over k x k pixels (area, rounded once); any other
     size goes through Pillow's Lanczos filter, which is widened with the reduction and so does not alias.
 
     Args:
-        frame: uint8 ``[H, W, 3]``.
+        frame: uint8 `[H, W, 3]`.
         resolution: Pixels of the result's side.
 
     Returns:
-        uint8 ``[resolution, resolution, 3]``.
+        uint8 `[resolution, resolution, 3]`.
     """
     height, width, channels = frame.shape
     side = min(height, width)
@@ -160,8 +191,10 @@ def fit(frame: np.ndarray, resolution: int) -> np.ndarray:
     image = PIL.Image.fromarray(np.ascontiguousarray(square))
     return np.asarray(image.resize((resolution, resolution), PIL.Image.Resampling.LANCZOS))
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Sources.
+
 
 def _open_source(path: str, fps: float | None, keep_damaged: bool) -> list[FootageClip]:
     if re.match(r'^[a-z][a-z0-9+.-]+://', path, re.IGNORECASE):
@@ -176,6 +209,7 @@ def _open_source(path: str, fps: float | None, keep_damaged: bool) -> list[Foota
     if ending in IMAGE_ENDINGS:
         return [_image_clip(_stem(path), path, [path], fps)]
     return [_video_clip(_stem(path), path, fps, keep_damaged)]
+
 
 def _open_folder(path: str, fps: float | None, keep_damaged: bool) -> list[FootageClip]:
     clips = []
@@ -194,6 +228,7 @@ def _open_folder(path: str, fps: float | None, keep_damaged: bool) -> list[Foota
     if not clips:
         raise InputError(f'{path}: neither images nor videos are in this folder, so there are no frames.')
     return sorted(clips, key=lambda clip: _natural_key(clip.name))
+
 
 def _open_zip(path: str, fps: float | None) -> list[FootageClip]:
     try:
@@ -215,19 +250,31 @@ def _open_zip(path: str, fps: float | None) -> list[FootageClip]:
     clips = []
     for folder in natural_sort(folders):
         members = folders[folder]
-        clips.append(FootageClip(
-            name=folder or _stem(path), fps=fps or DEFAULT_FPS, num_frames=len(members), expected_frames=len(members),
-            source=f'{path}/{folder}' if folder else path, open_frames=_ZipFrames(path, members),
-            identity=f'{_file_identity([path])} {fps or DEFAULT_FPS}',
-        ))
+        clips.append(
+            FootageClip(
+                name=folder or _stem(path),
+                fps=fps or DEFAULT_FPS,
+                num_frames=len(members),
+                expected_frames=len(members),
+                source=f'{path}/{folder}' if folder else path,
+                open_frames=_ZipFrames(path, members),
+                identity=f'{_file_identity([path])} {fps or DEFAULT_FPS}',
+            )
+        )
     return clips
+
 
 def _image_clip(name: str, source: str, files: Sequence[str], fps: float | None) -> FootageClip:
     return FootageClip(
-        name=name, fps=fps or DEFAULT_FPS, num_frames=len(files), source=source, expected_frames=len(files),
+        name=name,
+        fps=fps or DEFAULT_FPS,
+        num_frames=len(files),
+        source=source,
+        expected_frames=len(files),
         open_frames=lambda first: map(_read_image_file, files[first:]),
         identity=f'{_file_identity(files)} {fps or DEFAULT_FPS}',
     )
+
 
 def _video_clip(name: str, path: str, fps: float | None, keep_damaged: bool) -> FootageClip:
     description = describe_video(path)
@@ -236,12 +283,17 @@ def _video_clip(name: str, path: str, fps: float | None, keep_damaged: bool) -> 
     if expected is not None:
         expected = max(round(expected * rate / description.fps), 1)
     return FootageClip(
-        name=name, fps=rate, num_frames=None, source=path,
+        name=name,
+        fps=rate,
+        num_frames=None,
+        source=path,
         expected_frames=expected,
         open_frames=lambda first: decode_video(
-            path, fps=rate, first_frame=first, expected_frames=expected, keep_damaged=keep_damaged),
+            path, fps=rate, first_frame=first, expected_frames=expected, keep_damaged=keep_damaged
+        ),
         identity=f'{_file_identity([path])} {rate}',
     )
+
 
 class _ZipFrames:
     """Opens the zip for one pass over some of its images."""
@@ -259,11 +311,14 @@ class _ZipFrames:
                     raise InputError(f'{where} cannot be read from the zip: {error}.') from error
                 yield _decode_image(io.BytesIO(data), where)
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Images and names.
+
 
 def _read_image_file(path: str) -> np.ndarray:
     return _decode_image(path, path)
+
 
 def _decode_image(file: str | io.BytesIO, where: str) -> np.ndarray:
     try:
@@ -278,13 +333,16 @@ def _decode_image(file: str | io.BytesIO, where: str) -> np.ndarray:
             raise
         raise InputError(f'{where} is not an image that can be decoded, or it is cut off: {error}.') from error
 
+
 def _natural_key(name: str) -> list[tuple[int, int, str]]:
     # frame2 comes before frame10.
     return [(0, int(part), '') if part.isdigit() else (1, 0, part) for part in re.split(r'(\d+)', name) if part]
 
+
 def natural_sort(names: Iterable[str]) -> list[str]:
-    """Sorts names so that numbers in them count as numbers."""
+    """Sort names so that numbers in them count as numbers."""
     return sorted(names, key=lambda name: (_natural_key(name), name))
+
 
 def _file_identity(files: Sequence[str]) -> str:
     digest = hashlib.sha256()
@@ -293,14 +351,17 @@ def _file_identity(files: Sequence[str]) -> str:
         digest.update(f'{os.path.abspath(path)} {status.st_size} {status.st_mtime_ns}\n'.encode())
     return digest.hexdigest()
 
+
 def _seconds(time: float) -> str:
     return f'{time:g} s' if time < 60 else f'{int(time // 3600)}:{int(time // 60 % 60):02d}:{time % 60:06.3f}'
+
 
 def _stem(path: str) -> str:
     return os.path.splitext(os.path.basename(path))[0]
 
+
 def with_unique_names(clips: Iterable[FootageClip]) -> list[FootageClip]:
-    """Numbers names that occur more than once."""
+    """Number names that occur more than once."""
     taken: set[str] = set()
     result = []
     for clip in clips:
@@ -310,5 +371,3 @@ def with_unique_names(clips: Iterable[FootageClip]) -> list[FootageClip]:
         taken.add(name)
         result.append(dataclasses.replace(clip, name=name))
     return result
-
-#----------------------------------------------------------------------------

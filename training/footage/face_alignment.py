@@ -1,6 +1,6 @@
 """FFHQ's face alignment: from eyes and mouth to an oriented square, steadied over time, and from the square to an image.
 
-The square of one face, with the centres of the eyes l and r, the corners of the mouth p and q, and ``rot90`` turning
+The square of one face, with the centres of the eyes l and r, the corners of the mouth p and q, and `rot90` turning
 a vector by a quarter (rot90 (a, b) = (-b, a), from the x axis to the y axis, which points down)::
 
     e = r - l                           m = (p + q) / 2 - (l + r) / 2
@@ -22,15 +22,14 @@ import PIL.Image
 
 SUPERSAMPLING = 4  # samples along each side of a pixel of the result: FFHQ draws at 4096 and reduces to 1024
 
-#----------------------------------------------------------------------------
 
 @dataclasses.dataclass(frozen=True)
 class FaceAxes:
     """Squares of the faces of T frames.
 
     Attributes:
-        center: c, float64 ``[T, 2]``.
-        x, y: From the centre to the middle of the right and of the lower side, float64 ``[T, 2]``.
+        center: c, float64 `[T, 2]`.
+        x, y: From the centre to the middle of the right and of the lower side, float64 `[T, 2]`.
     """
 
     center: np.ndarray
@@ -39,10 +38,10 @@ class FaceAxes:
 
     @classmethod
     def of_points(cls, points: np.ndarray) -> 'FaceAxes':
-        """Computes the squares of faces.
+        """Compute the squares of faces.
 
         Args:
-            points: ``[T, 4, 2]``, (x, y) of the left eye's centre, the right eye's centre, the mouth's left corner and
+            points: `[T, 4, 2]`, (x, y) of the left eye's centre, the right eye's centre, the mouth's left corner and
                 its right corner; left and right as the picture shows them.
         """
         left_eye, right_eye, left_corner, right_corner = np.moveaxis(np.asarray(points, dtype=np.float64), 1, 0)
@@ -54,20 +53,22 @@ class FaceAxes:
         return cls(center=between + 0.1 * m, x=x, y=_rot90(x))
 
     def steadied(self, center_sigma: float, axes_sigma: float) -> 'FaceAxes':
-        """Filters the squares over time; standard deviations in frames, 0 leaves as it is."""
+        """Filter the squares over time; standard deviations in frames, 0 leaves as it is."""
         return FaceAxes(
-            gaussian_filter(self.center, center_sigma), gaussian_filter(self.x, axes_sigma), gaussian_filter(self.y, axes_sigma))
+            gaussian_filter(self.center, center_sigma), gaussian_filter(self.x, axes_sigma), gaussian_filter(self.y, axes_sigma)
+        )
 
     def quads(self) -> np.ndarray:
-        """Returns the corners, ``[T, 4, 2]``: upper left, lower left, lower right, upper right of the picture to be."""
+        """The corners, `[T, 4, 2]`: upper left, lower left, lower right, upper right of the picture to be."""
         corners = [self.center + i * self.x + j * self.y for i, j in ((-1, -1), (-1, 1), (1, 1), (1, -1))]
         return np.stack(corners, axis=1)
 
+
 def gaussian_filter(values: np.ndarray, sigma: float) -> np.ndarray:
-    """Filters along the first axis by a Gaussian, cut off at 4 sigma; the ends are mirrored, edge samples included.
+    """Filter along the first axis by a Gaussian, cut off at 4 sigma; the ends are mirrored, edge samples included.
 
     Args:
-        values: ``[T, ...]``.
+        values: `[T, ...]`.
         sigma: Standard deviation, samples; 0: no filter.
     """
     if sigma <= 0:
@@ -78,29 +79,29 @@ def gaussian_filter(values: np.ndarray, sigma: float) -> np.ndarray:
     padded = np.pad(np.asarray(values, dtype=np.float64), padding, mode='symmetric')
     return sum(weight * padded[i : i + len(values)] for i, weight in enumerate(kernel))  # type: ignore[return-value]
 
+
 def square_quad(height: int, width: int) -> np.ndarray:
-    """Returns the corners of the centre square of a frame, float64 ``[4, 2]``."""
+    """The corners of the centre square of a frame, float64 `[4, 2]`."""
     side = min(height, width)
     left, top = (width - side) // 2 - 0.5, (height - side) // 2 - 0.5
     return np.array([[left, top], [left, top + side], [left + side, top + side], [left + side, top]])
 
-#----------------------------------------------------------------------------
 
 def cut_out(frame: np.ndarray, quad: np.ndarray, size: int) -> np.ndarray:
-    """Cuts a quadrilateral out of a frame as FFHQ's images were cut.
+    """Cut a quadrilateral out of a frame as FFHQ's images were cut.
 
     A frame that is far too large is reduced first (Lanczos), so that sampling does not alias. Where the quadrilateral
     reaches beyond the frame, this is continued by reflection, blurred and faded to its median colour toward the
-    outside. Sampling is bilinear at four times the size, which is then reduced by Lanczos. With ``size=1024`` the
+    outside. Sampling is bilinear at four times the size, which is then reduced by Lanczos. With `size=1024` the
     pixels are those of FFHQ.
 
     Args:
-        frame: uint8 ``[H, W, 3]``.
-        quad: Corners ``[4, 2]`` as of :meth:`FaceAxes.quads`.
+        frame: uint8 `[H, W, 3]`.
+        quad: Corners `[4, 2]` as of `FaceAxes.quads`.
         size: Side of the result, pixels.
 
     Returns:
-        uint8 ``[size, size, 3]``.
+        uint8 `[size, size, 3]`.
     """
     image = PIL.Image.fromarray(np.ascontiguousarray(frame))
     corners = np.array(quad, dtype=np.float64)
@@ -132,8 +133,9 @@ def cut_out(frame: np.ndarray, quad: np.ndarray, size: int) -> np.ndarray:
     image = image.transform((drawn, drawn), PIL.Image.Transform.QUAD, places, PIL.Image.Resampling.BILINEAR)
     return np.asarray(image.resize((size, size), PIL.Image.Resampling.LANCZOS))
 
+
 def _continued(pixels: np.ndarray, before: np.ndarray, after: np.ndarray, blur: float) -> np.ndarray:
-    """Continues an image beyond its edges: uint8 ``[H, W, 3]``, pixels (x, y) to add before and after, sigma of the blur."""
+    """Continue an image beyond its edges: uint8 `[H, W, 3]`, pixels (x, y) to add before and after, sigma of the blur."""
     plain = np.pad(pixels.astype(np.float32), ((before[1], after[1]), (before[0], after[0]), (0, 0)), mode='reflect')
     # 1 at the outer edge, 0 where the frame begins, negative inside of it.
     slopes = []
@@ -146,8 +148,9 @@ def _continued(pixels: np.ndarray, before: np.ndarray, after: np.ndarray, blur: 
     mixed += (np.median(mixed, axis=(0, 1)) - mixed) * np.clip(outside, 0, 1)
     return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
 
+
 def _blurred(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur of float32 ``[H, W, C]`` along the first axis; the edges are mirrored.
+    """Gaussian blur of float32 `[H, W, C]` along the first axis; the edges are mirrored.
 
     As products with a band matrix, a block of rows at a time: several times faster than Fourier transforms or sums.
     """
@@ -164,15 +167,16 @@ def _blurred(image: np.ndarray, sigma: float) -> np.ndarray:
         result[start : start + count] = band[:count, : count + 2 * radius] @ rows[start : start + count + 2 * radius]
     return result.reshape(image.shape)
 
+
 def _gaussian_kernel(sigma: float) -> np.ndarray:
     offsets = np.arange(-int(4 * sigma + 0.5), int(4 * sigma + 0.5) + 1)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)
     return weights / weights.sum()
 
+
 def _rot90(vectors: np.ndarray) -> np.ndarray:
     return np.stack([-vectors[..., 1], vectors[..., 0]], axis=-1)
 
+
 def _length(vectors: np.ndarray) -> np.ndarray:
     return np.asarray(np.linalg.norm(vectors, axis=-1, keepdims=vectors.ndim > 1))
-
-#----------------------------------------------------------------------------

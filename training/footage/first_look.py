@@ -22,37 +22,39 @@ from training.footage.clips import FootageClip
 from training.footage.face_landmarks import MAX_FACES, FaceDetector
 from training.footage.scene_cuts import REACH, ChangeMeter
 
-ROW = np.dtype([
-    ('checksum', '<u4'),
-    ('changes', '<f4', (REACH,)),           # of training.footage.scene_cuts.ChangeMeter
-    ('num_faces', '<u4'),
-    ('points', '<f4', (MAX_FACES, 4, 2)),   # of training.footage.face_landmarks.Face, the largest first
-    ('boxes', '<f4', (MAX_FACES, 4)),
-])
+ROW = np.dtype(
+    [
+        ('checksum', '<u4'),
+        ('changes', '<f4', (REACH,)),  # of training.footage.scene_cuts.ChangeMeter
+        ('num_faces', '<u4'),
+        ('points', '<f4', (MAX_FACES, 4, 2)),  # of training.footage.face_landmarks.Face, the largest first
+        ('boxes', '<f4', (MAX_FACES, 4)),
+    ]
+)
 VERSION = 1
 SECONDS_BETWEEN_WRITES = 2.0
 
-#----------------------------------------------------------------------------
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
     """What was found in a recording.
 
     Attributes:
-        rows: One a frame, of type ``ROW``.
+        rows: One a frame, of type `ROW`.
         size: (width, height) of the frames, pixels.
     """
 
     rows: np.ndarray
     size: tuple[int, int]
 
+
 def analyse(
-    clip: FootageClip, index: int, folder: str, *, detector: Callable[[], FaceDetector] | None, model: str | None,
+    clip: FootageClip, index: int, folder: str, *, detector: Callable[[], FaceDetector] | None, model: str | None
 ) -> Analysis:
-    """Looks at all frames of a recording, or goes on with what an interrupted run has left.
+    """Look at all frames of a recording, or go on with what an interrupted run has left.
 
     Args:
-        clip: As :func:`training.footage.clips.open_footage` gives it.
+        clip: As `training.footage.clips.open_footage` gives it.
         index: Of the recording among the sources.
         folder: Where the result is kept.
         detector: Gives the detector of faces when it is needed; None: no faces are looked for.
@@ -72,18 +74,19 @@ def analyse(
     assert store.size is not None
     return Analysis(store.read(), store.size)
 
+
 def checksum(frame: np.ndarray) -> int:
-    """Returns a number that two different frames hardly share; large frames are looked at in part."""
+    """A number that two different frames hardly share; large frames are looked at in part."""
     step = max(min(frame.shape[:2]) // 256, 1)
     return zlib.crc32(frame[::step, ::step].tobytes())
 
-#----------------------------------------------------------------------------
 
 class _OtherFramesError(Exception):
     """Frames that were read again are not those of the interrupted run."""
 
+
 class _Store:
-    """Rows of one recording on the disk: ``STEM.rows`` holds them, ``STEM.json`` tells whose they are and if all are there."""
+    """Rows of one recording on the disk: `STEM.rows` holds them, `STEM.json` tells whose they are and if all are there."""
 
     def __init__(self, stem: str, identity: dict[str, Any]) -> None:
         self._rows, self._about, self._identity = stem + '.rows', stem + '.json', identity
@@ -140,6 +143,7 @@ class _Store:
             os.fsync(file.fileno())
         os.replace(temporary, self._about)
 
+
 def _look_at_frames(clip: FootageClip, store: _Store, detector: Callable[[], FaceDetector] | None) -> None:
     before = store.read()
     begin = max(store.num_rows - REACH, 0)
@@ -167,5 +171,3 @@ def _look_at_frames(clip: FootageClip, store: _Store, detector: Callable[[], Fac
     if store.num_rows == 0:
         raise InputError(f'{clip.source} has no frames.')
     store.finish()
-
-#----------------------------------------------------------------------------

@@ -8,29 +8,27 @@ import torch
 from networks.errors import InputError
 from training.footage.clips import FootageClip, fit
 
-#----------------------------------------------------------------------------
 
 def frames_to_images(frames: np.ndarray | torch.Tensor, img_channels: int = 3) -> torch.Tensor:
-    """Converts frames uint8 ``[N, H, W, 3]`` into images float32 ``[N, img_channels, H, W]`` in [-1, 1].
+    """Convert frames uint8 `[N, H, W, 3]` into images float32 `[N, img_channels, H, W]` in [-1, 1].
 
     One channel is the mean of the three.
     """
     images = torch.as_tensor(frames).permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1
     return images.mean(dim=1, keepdim=True) if img_channels == 1 else images
 
-#----------------------------------------------------------------------------
 
 class FrameBank:
     """Frames of all clips at one size; of long footage every second, fourth, ... frame, so that memory stays bounded.
 
     Args:
         clips: Footage.
-        resolution: Side of the stored frames (:func:`training.footage.clips.fit`).
+        resolution: Side of the stored frames (`training.footage.clips.fit`).
         max_bytes: Bound of the memory for frames.
         on_frame: Called after each frame that was read, for progress.
 
     Attributes:
-        frames: uint8 ``[num_frames, resolution, resolution, 3]``.
+        frames: uint8 `[num_frames, resolution, resolution, 3]`.
         stride: Every how many frames one was kept.
         num_read: Frames that the footage has.
 
@@ -39,7 +37,11 @@ class FrameBank:
     """
 
     def __init__(
-        self, clips: Sequence[FootageClip], resolution: int, *, max_bytes: int = 512 << 20,
+        self,
+        clips: Sequence[FootageClip],
+        resolution: int,
+        *,
+        max_bytes: int = 512 << 20,
         on_frame: Callable[[], object] | None = None,
     ) -> None:
         limit = max(max_bytes // (resolution * resolution * 3), 2)
@@ -63,13 +65,11 @@ class FrameBank:
         return len(self.frames)
 
     def draw(self, count: int, generator: torch.Generator, img_channels: int) -> torch.Tensor:
-        """Draws frames with replacement; returns images ``[count, img_channels, resolution, resolution]``, [-1, 1]."""
+        """Draw frames with replacement; return images `[count, img_channels, resolution, resolution]`, [-1, 1]."""
         indices = torch.randint(len(self.frames), [count], generator=generator).numpy()
         return frames_to_images(self.frames[indices], img_channels)
 
     def evenly(self, count: int, img_channels: int) -> torch.Tensor:
-        """Returns up to ``count`` frames at equal distances, as images (see :meth:`draw`)."""
+        """Up to `count` frames at equal distances, as images (see `draw`)."""
         indices = np.unique(np.linspace(0, len(self.frames) - 1, count).round().astype(int))
         return frames_to_images(self.frames[indices], img_channels)
-
-#----------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Footage as it comes to clips that a generator can draw: split at cuts and lost faces, aligned, with a report.
 
-Every recording is looked at once (:mod:`training.footage.first_look`); what is kept of it is read again when it is asked for.
+Every recording is looked at once (`training.footage.first_look`); what is kept of it is read again when it is asked for.
 """
 
 import contextlib
@@ -24,21 +24,20 @@ from training.footage.scene_cuts import find_cuts
 
 CHECKED_FRAMES = 8  # at the beginning of a clip that is entered in the middle of a recording
 
-#----------------------------------------------------------------------------
 
 @dataclasses.dataclass(frozen=True)
 class PreparationSettings:
     """How footage becomes clips.
 
     Attributes:
-        align: ``ffhq``: faces are aligned as FFHQ's; ``center``: the centre square; ``none``: frames are square already.
-        face: Which face of several, see :func:`training.footage.face_tracks.follow_face`.
-        center_sigma, axes_sigma: Filters of the alignment over time, frames (:class:`training.footage.face_alignment.FaceAxes`).
+        align: `ffhq`: faces are aligned as FFHQ's; `center`: the centre square; `none`: frames are square already.
+        face: Which face of several, see `training.footage.face_tracks.follow_face`.
+        center_sigma, axes_sigma: Filters of the alignment over time, frames (`training.footage.face_alignment.FaceAxes`).
         bridge: So many frames without the face are bridged.
         scene_cuts: Whether recordings are split at scene cuts.
         min_frames: Shorter pieces of a recording that was split are left out.
-        landmarks: File of landmarks (:func:`training.footage.face_landmarks.load_landmarks`), or a folder with one file a
-            recording, ``NAME.npy`` or ``NAME.npz``; None: a detector finds them.
+        landmarks: File of landmarks (`training.footage.face_landmarks.load_landmarks`), or a folder with one file a
+            recording, `NAME.npy` or `NAME.npz`; None: a detector finds them.
         face_model: File of the detector's model; None: the one that is installed.
     """
 
@@ -53,7 +52,7 @@ class PreparationSettings:
     face_model: str | None = None
 
     def description(self) -> dict[str, Any]:
-        """Returns what decides about the result, for ``dataset.json``: files by their digest.
+        """What decides about the result, for `dataset.json`: files by their digest.
 
         Raises:
             InputError: A file that is named does not exist, or the detector or its model is not installed.
@@ -72,21 +71,22 @@ class PreparationSettings:
             require_detector()
         return values
 
+
 def prepare_footage(
-    clips: Sequence[FootageClip], settings: PreparationSettings, *, size: int, folder: str, skip_damaged: bool = False,
+    clips: Sequence[FootageClip], settings: PreparationSettings, *, size: int, folder: str, skip_damaged: bool = False
 ) -> tuple[list[FootageClip], list[dict[str, Any]]]:
-    """Splits and aligns recordings.
+    """Split and align recordings.
 
     Args:
-        clips: Recordings as :func:`training.footage.clips.open_footage` gives them.
+        clips: Recordings as `training.footage.clips.open_footage` gives them.
         settings: See there.
         size: Side of aligned faces, pixels; other frames keep their size.
         folder: Where results of the first look are kept, so that an interrupted run goes on from there.
         skip_damaged: Leave out recordings that cannot be decoded.
 
     Returns:
-        The clips (with ``quads``, ``first_frame`` and ``source_size``), and the report: for every piece of every
-        recording ``source``, ``first_frame``, ``num_frames``, ``fps``, ``clip`` (its name, None: left out) and ``reason``.
+        The clips (with `quads`, `first_frame` and `source_size`), and the report: for every piece of every
+        recording `source`, `first_frame`, `num_frames`, `fps`, `clip` (its name, None: left out) and `reason`.
 
     Raises:
         InputError: A recording cannot be used, or nothing is left.
@@ -122,8 +122,9 @@ def prepare_footage(
         raise InputError(f'No clip is left of the footage: {"; ".join(reasons)}.{_advice(reasons)}')
     return prepared, entries
 
+
 def describe_preparation(entries: Sequence[dict[str, Any]]) -> list[str]:
-    """Says what became of every recording that was split or shortened, one sentence a piece that was left out."""
+    """Say what became of every recording that was split or shortened, one sentence a piece that was left out."""
     lines = []
     for source, group in itertools.groupby(entries, key=lambda entry: entry['source']):
         pieces = list(group)
@@ -135,14 +136,18 @@ def describe_preparation(entries: Sequence[dict[str, Any]]) -> list[str]:
         for piece in pieces:
             if piece['clip'] is None and piece['num_frames'] is not None:
                 first, last = piece['first_frame'], piece['first_frame'] + piece['num_frames'] - 1
-                lines.append(f'  left out: frames {first} to {last} ({first / piece["fps"]:.2f} s to '
-                             f'{(last + 1) / piece["fps"]:.2f} s): {piece["reason"]}')
+                lines.append(
+                    f'  left out: frames {first} to {last} ({first / piece["fps"]:.2f} s to '
+                    f'{(last + 1) / piece["fps"]:.2f} s): {piece["reason"]}'
+                )
             elif piece['clip'] is None:
                 lines.append(f'  left out: {piece["reason"]}')
     return lines
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Splitting.
+
 
 class _Detection(contextlib.ExitStack):
     """Loads the detector when the first frame needs it: a run whose frames are all known needs none."""
@@ -159,11 +164,13 @@ class _Detection(contextlib.ExitStack):
             self._detector = self.enter_context(FaceDetector(self._model))
         return self._detector
 
+
 def _split(
-    clip: FootageClip, index: int, settings: PreparationSettings, detection: _Detection, landmarks: str | None, folder: str,
+    clip: FootageClip, index: int, settings: PreparationSettings, detection: _Detection, landmarks: str | None, folder: str
 ) -> tuple[list[Piece], Analysis]:
-    analysis = analyse(clip, index, folder, detector=detection.detector if detection.wanted else None,
-                       model=detection.model_sha256)
+    analysis = analyse(
+        clip, index, folder, detector=detection.detector if detection.wanted else None, model=detection.model_sha256
+    )
     rows = analysis.rows
     scenes = split_at_cuts(len(rows), find_cuts(rows['changes']) if settings.scene_cuts else [])
     _check_shape(clip, analysis.size, settings)
@@ -172,26 +179,34 @@ def _split(
     num_faces, points, boxes = rows['num_faces'], rows['points'], rows['boxes']
     if landmarks is not None:
         num_faces, points, boxes = _faces_of_file(landmarks, clip, len(rows))
-    pieces = [piece for scene in scenes
-              for piece in follow_face(scene, num_faces, points, boxes, face=settings.face, bridge=settings.bridge)]
+    pieces = [
+        piece
+        for scene in scenes
+        for piece in follow_face(scene, num_faces, points, boxes, face=settings.face, bridge=settings.bridge)
+    ]
     return drop_short(pieces, settings.min_frames), analysis
+
 
 def _check_shape(clip: FootageClip, size: tuple[int, int], settings: PreparationSettings) -> None:
     if settings.align == 'none' and size[0] != size[1]:
         raise InputError(
             f'{clip.source} has frames of {size[0]}x{size[1]} pixels; --align=none takes frames that are square and aligned '
-            'already, --align=center cuts out the centre square.')
+            'already, --align=center cuts out the centre square.'
+        )
+
 
 def _faces_of_file(path: str, clip: FootageClip, num_frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     landmarks = load_landmarks(path)
     if len(landmarks) != num_frames:
         raise InputError(
             f'{path} has landmarks of {len(landmarks)} frames, but {clip.source} has {num_frames} at {clip.fps:g} frames per '
-            'second between --start and --end; they must be of the same frames.')
+            'second between --start and --end; they must be of the same frames.'
+        )
     found = ~np.isnan(landmarks).any(axis=(1, 2))
     known = np.where(found[:, np.newaxis, np.newaxis], landmarks, 0)
     boxes = np.concatenate([known.min(axis=1), known.max(axis=1)], axis=1)
     return found.astype(int), points_of_68(known)[:, np.newaxis], boxes[:, np.newaxis]
+
 
 def _landmark_files(path: str) -> list[str]:
     if not os.path.isdir(path):
@@ -201,8 +216,9 @@ def _landmark_files(path: str) -> list[str]:
     files = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
     return sorted(file for file in files if file.endswith(('.npy', '.npz')))
 
+
 def _match_landmarks(clips: Sequence[FootageClip], settings: PreparationSettings) -> dict[str, str]:
-    """Returns the file of landmarks of each recording by its name."""
+    """The file of landmarks of each recording by its name."""
     path = settings.landmarks
     if path is None or settings.align != 'ffhq':
         return {}
@@ -210,7 +226,8 @@ def _match_landmarks(clips: Sequence[FootageClip], settings: PreparationSettings
         if len(clips) != 1:
             raise InputError(
                 f'--landmarks: {path} is one file, but the sources hold {len(clips)} recordings; give a folder with a file '
-                f'for each, named as the recording ({clips[0].name}.npy and so on).')
+                f'for each, named as the recording ({clips[0].name}.npy and so on).'
+            )
         return {clips[0].name: path}
     found = {}
     for clip in clips:
@@ -221,9 +238,17 @@ def _match_landmarks(clips: Sequence[FootageClip], settings: PreparationSettings
         found[clip.name] = existing[0]
     return found
 
+
 def _entry(clip: FootageClip, first: int, count: int | None, name: str | None, reason: str) -> dict[str, Any]:
-    return {'source': clip.source, 'first_frame': clip.first_frame + first, 'num_frames': count, 'fps': clip.fps,
-            'clip': name, 'reason': reason}
+    return {
+        'source': clip.source,
+        'first_frame': clip.first_frame + first,
+        'num_frames': count,
+        'fps': clip.fps,
+        'clip': name,
+        'reason': reason,
+    }
+
 
 def _advice(reasons: Sequence[str]) -> str:
     if any(reason.startswith('two faces') for reason in reasons):
@@ -234,8 +259,10 @@ def _advice(reasons: Sequence[str]) -> str:
         return ' --min-frames keeps shorter ones.'
     return ''
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Clips.
+
 
 def _whole_clip(clip: FootageClip, settings: PreparationSettings) -> FootageClip:
     with contextlib.closing(clip.frames()) as frames:
@@ -246,8 +273,9 @@ def _whole_clip(clip: FootageClip, settings: PreparationSettings) -> FootageClip
     _check_shape(clip, (width, height), settings)
     return dataclasses.replace(clip, source_size=(width, height), quads=square_quad(height, width).astype(np.float32)[np.newaxis])
 
+
 def _prepared_clip(
-    clip: FootageClip, name: str, piece: Piece, analysis: Analysis, settings: PreparationSettings, size: int,
+    clip: FootageClip, name: str, piece: Piece, analysis: Analysis, settings: PreparationSettings, size: int
 ) -> FootageClip:
     width, height = analysis.size
     count = piece.stop - piece.first
@@ -258,23 +286,31 @@ def _prepared_clip(
         quads = square_quad(height, width).astype(np.float32)[np.newaxis]
     checks = analysis.rows['checksum'][piece.first : piece.stop].copy()
     return dataclasses.replace(
-        clip, name=name, num_frames=count, expected_frames=count, first_frame=clip.first_frame + piece.first,
-        source_size=analysis.size, quads=quads,
+        clip,
+        name=name,
+        num_frames=count,
+        expected_frames=count,
+        first_frame=clip.first_frame + piece.first,
+        source_size=analysis.size,
+        quads=quads,
         open_frames=functools.partial(
-            _piece_frames, clip, piece.first, checks, quads if piece.points is not None else None, size),
+            _piece_frames, clip, piece.first, checks, quads if piece.points is not None else None, size
+        ),
         identity=f'{clip.identity} {piece.first} {count}',
     )
 
+
 def _piece_frames(
-    clip: FootageClip, start: int, checks: np.ndarray, quads: np.ndarray | None, size: int, first: int,
+    clip: FootageClip, start: int, checks: np.ndarray, quads: np.ndarray | None, size: int, first: int
 ) -> Iterator[np.ndarray]:
-    """Yields frames ``first`` and up of the piece that begins with frame ``start`` of a recording."""
+    """Yield frames `first` and up of the piece that begins with frame `start` of a recording."""
     with contextlib.closing(_verified(clip, start, checks, first)) as frames:
         for number, frame in enumerate(frames, start=first):
             yield frame if quads is None else cut_out(frame, quads[number], size)
 
+
 def _verified(clip: FootageClip, start: int, checks: np.ndarray, first: int) -> Generator[np.ndarray, None, None]:
-    """Yields frames that are those of the first look; videos that cannot be entered in the middle are read to the place."""
+    """Yield frames that are those of the first look; videos that cannot be entered in the middle are read to the place."""
     if first >= len(checks):
         return
     wanted = checks[first : first + CHECKED_FRAMES]
@@ -292,8 +328,7 @@ def _verified(clip: FootageClip, start: int, checks: np.ndarray, first: int) -> 
             return
     raise InputError(f'{clip.source} has changed since its frames were looked at; run the command again.')
 
+
 def _sha256(path: str) -> str:
     with open(path, 'rb') as file:
         return hashlib.sha256(file.read()).hexdigest()
-
-#----------------------------------------------------------------------------

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 Function = TypeVar('Function', bound=Callable[..., Any])
 
-#----------------------------------------------------------------------------
 
 class _Time(click.ParamType):
     """A point of time: '90', '90.5', '1:30' and '0:01:30.5' give seconds."""
@@ -29,20 +28,36 @@ class _Time(click.ParamType):
             self.fail(f'{value!r} is not a time; write seconds (90.5), m:ss (1:30) or h:mm:ss (0:01:30)', param, ctx)
         return 3600.0 * int(match[1] or 0) + 60.0 * int(match[2] or 0) + float(match[3])
 
+
 TIME = _Time()
+# fmt: off
 OPTIONS = (
-    click.option('--start',        help='Begin there; given once for all sources, or once for each', metavar='TIME', type=TIME, multiple=True),  # noqa: E501
+    click.option('--start',        help='Begin there; given once for all sources, or once for each', metavar='TIME', type=TIME,
+                 multiple=True),
     click.option('--end',          help='End there, likewise', metavar='TIME', type=TIME, multiple=True),
-    click.option('--align',        help='Faces as in FFHQ, the centre square, or frames that are square and aligned already', type=click.Choice(['ffhq', 'center', 'none']), default='center'),  # noqa: E501
-    click.option('--face',         help='Which face of several; only: frames with a second one are left out', type=click.Choice(['largest', 'left', 'right', 'only']), default='largest'),  # noqa: E501
-    click.option('--landmarks',    help='68 landmarks of every frame (.npy, .npz) instead of the detector; for several recordings a folder with NAME.npy', metavar='PATH', type=str),  # noqa: E501
-    click.option('--face-model',   help="Model of the detector, a face_landmarker.task, instead of the package's", metavar='FILE', type=str),  # noqa: E501
-    click.option('--center-sigma', help='Filter of the place of the face over time, frames; 0: none', metavar='FRAMES', type=NON_NEGATIVE_FLOAT, default=1),  # noqa: E501
-    click.option('--axes-sigma',   help='The same for its size and rotation', metavar='FRAMES', type=NON_NEGATIVE_FLOAT, default=3),  # noqa: E501
-    click.option('--bridge',       help='Longest gap without the face that does not end a clip', metavar='FRAMES', type=NON_NEGATIVE_INT, default=5),  # noqa: E501
-    click.option('--scene-cuts',   help='Begin another clip at scene cuts, or take recordings as they are', type=click.Choice(['split', 'ignore']), default='split'),  # noqa: E501
-    click.option('--min-frames',   help='Leave out shorter pieces of what was split', metavar='FRAMES', type=POSITIVE_INT, default=25),  # noqa: E501
+    click.option('--align',        help='Faces as in FFHQ, the centre square, or frames that are square and aligned already',
+                 type=click.Choice(['ffhq', 'center', 'none']), default='center'),
+    click.option('--face',         help='Which face of several; only: frames with a second one are left out',
+                 type=click.Choice(['largest', 'left', 'right', 'only']), default='largest'),
+    click.option('--landmarks',
+                 help='68 landmarks of every frame (.npy, .npz) instead of the detector; for several recordings a '
+                      'folder with NAME.npy',
+                 metavar='PATH'),
+    click.option('--face-model',   help="Model of the detector, a face_landmarker.task, instead of the package's",
+                 metavar='FILE'),
+    click.option('--center-sigma', help='Filter of the place of the face over time, frames; 0: none', metavar='FRAMES',
+                 type=NON_NEGATIVE_FLOAT, default=1),
+    click.option('--axes-sigma',   help='The same for its size and rotation', metavar='FRAMES', type=NON_NEGATIVE_FLOAT,
+                 default=3),
+    click.option('--bridge',       help='Longest gap without the face that does not end a clip', metavar='FRAMES',
+                 type=NON_NEGATIVE_INT, default=5),
+    click.option('--scene-cuts',   help='Begin another clip at scene cuts, or take recordings as they are',
+                 type=click.Choice(['split', 'ignore']), default='split'),
+    click.option('--min-frames',   help='Leave out shorter pieces of what was split', metavar='FRAMES', type=POSITIVE_INT,
+                 default=25),
 )
+# fmt: on
+
 
 def preparation_options(function: Function) -> Function:
     """Decorator of a command: adds the options above."""
@@ -50,8 +65,9 @@ def preparation_options(function: Function) -> Function:
         function = option(function)
     return function
 
+
 def preparation_settings(opts: types.SimpleNamespace) -> 'PreparationSettings':
-    """Returns what the options say.
+    """What the options say.
 
     Raises:
         UserMistake: Options that have no effect together.
@@ -61,12 +77,20 @@ def preparation_settings(opts: types.SimpleNamespace) -> 'PreparationSettings':
     if opts.landmarks and opts.align != 'ffhq':
         raise UserMistake(f'--landmarks: --align={opts.align} does not use them; give --align=ffhq')
     return PreparationSettings(
-        align=opts.align, face=opts.face, center_sigma=float(opts.center_sigma), axes_sigma=float(opts.axes_sigma),
-        bridge=opts.bridge, scene_cuts=opts.scene_cuts == 'split', min_frames=opts.min_frames, landmarks=opts.landmarks,
-        face_model=opts.face_model)
+        align=opts.align,
+        face=opts.face,
+        center_sigma=float(opts.center_sigma),
+        axes_sigma=float(opts.axes_sigma),
+        bridge=opts.bridge,
+        scene_cuts=opts.scene_cuts == 'split',
+        min_frames=opts.min_frames,
+        landmarks=opts.landmarks,
+        face_model=opts.face_model,
+    )
+
 
 def parts_of_sources(opts: types.SimpleNamespace) -> list[tuple[float | None, float | None]]:
-    """Returns (start, end) in seconds for every source.
+    """(start, end) in seconds for every source.
 
     Raises:
         UserMistake: More or fewer times than sources, or an end that is not after its start.
@@ -75,9 +99,12 @@ def parts_of_sources(opts: types.SimpleNamespace) -> list[tuple[float | None, fl
     parts = list(zip(*columns, strict=True))
     for start, end in parts:
         if end is not None and end <= (start or 0):
-            raise UserMistake(f'--end: the part from {start or 0:g} s to {end:g} s is empty; --end is counted from the beginning '
-                              'of the recording, too')
+            raise UserMistake(
+                f'--end: the part from {start or 0:g} s to {end:g} s is empty; --end is counted from the beginning '
+                'of the recording, too'
+            )
     return parts
+
 
 def _each(values: Sequence[float | None], name: str, count: int) -> list[float | None]:
     if not values:
@@ -85,5 +112,3 @@ def _each(values: Sequence[float | None], name: str, count: int) -> list[float |
     if len(values) not in (1, count):
         raise UserMistake(f'{name} is given {len(values)} times for {count} sources; give it once for all, or once for each')
     return [*values] * (count if len(values) == 1 else 1)
-
-#----------------------------------------------------------------------------

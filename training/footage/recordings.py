@@ -24,7 +24,6 @@ from training.footage.ffmpeg_input import decode_video, describe_video
 
 ARRAY_ENDINGS = ('.npy', '.npz')
 
-#----------------------------------------------------------------------------
 
 class Recording:
     """One video.
@@ -146,8 +145,10 @@ class ArrayVideo(Recording):
             total.update(np.ascontiguousarray(frame).tobytes())
         return total.hexdigest()
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Finding.
+
 
 def find_recordings(path: str, fps: float | None = None) -> tuple[list[Recording], dict[str, str]]:
     """The videos of a file, folder or zip, sorted by name so that numbers count as numbers.
@@ -240,8 +241,10 @@ def _find_in_array(path: str, name: str) -> list[Recording]:
         raise DamagedVideo(f'{path} is not an array file, or it was cut off: {error}.') from error
     if array.dtype != np.uint8 or array.ndim not in (4, 5) or array.shape[-1] != 3:
         hint = '; move the channels to the end' if array.ndim in (4, 5) and array.shape[-3] == 3 else ''
-        raise InputError(f'{path} holds {array.dtype} of shape {list(array.shape)}, and videos are uint8 (0 to 255) of shape '
-                         f'[N, T, H, W, 3] or [T, H, W, 3]{hint}.')
+        raise InputError(
+            f'{path} holds {array.dtype} of shape {list(array.shape)}, and videos are uint8 (0 to 255) of shape '
+            f'[N, T, H, W, 3] or [T, H, W, 3]{hint}.'
+        )
     if 0 in array.shape:
         raise InputError(f'{path} is empty: its shape is {list(array.shape)}.')
     if array.ndim == 4:
@@ -270,8 +273,10 @@ def _map_npz(path: str) -> np.ndarray:
             raise ValueError('it holds Python objects')
         return np.memmap(raw, dtype=dtype, mode='r', offset=raw.tell(), shape=shape, order='F' if fortran else 'C')
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Bytes and images.
+
 
 class _FileBytes:
     """Reads one file."""
@@ -296,6 +301,7 @@ class _ZipBytes:
             if self.archive is None:
                 self.archive = zipfile.ZipFile(self.path)
             return self.archive.read(name)
+
         return read
 
 

@@ -12,12 +12,11 @@ import numpy as np
 import PIL.Image
 
 SIDE, BINS, REACH = 48, 16, 3
-THRESHOLD = 0.05      # least change of a cut; 0.02 is lively talking, 0.3 the change to another scene
-RATIO = 4.0           # how far a cut stands out from the changes around it
-NEIGHBOURS = 4        # frames before and after that are compared
-DUPLICATE = 1e-3      # changes below are repeated frames, as resampling to a higher rate makes them
+THRESHOLD = 0.05  # least change of a cut; 0.02 is lively talking, 0.3 the change to another scene
+RATIO = 4.0  # how far a cut stands out from the changes around it
+NEIGHBOURS = 4  # frames before and after that are compared
+DUPLICATE = 1e-3  # changes below are repeated frames, as resampling to a higher rate makes them
 
-#----------------------------------------------------------------------------
 
 class ChangeMeter:
     """Measures how much each frame differs from the ones before it.
@@ -31,13 +30,13 @@ class ChangeMeter:
         self._recent: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=REACH)
 
     def update(self, frame: np.ndarray) -> np.ndarray:
-        """Takes the next frame and returns its changes to the frames 1, 2 and 3 before; 1 where there is none.
+        """Take the next frame and return its changes to the frames 1, 2 and 3 before; 1 where there is none.
 
         Args:
-            frame: uint8 ``[H, W, 3]``.
+            frame: uint8 `[H, W, 3]`.
 
         Returns:
-            float32 ``[3]``.
+            float32 `[3]`.
         """
         features = _features(frame)
         changes = np.ones(REACH, np.float32)
@@ -48,19 +47,23 @@ class ChangeMeter:
         self._recent.append(features)
         return changes
 
+
 def _features(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     step = max(min(frame.shape[:2]) // (4 * SIDE), 1)  # resizing all pixels of a large frame takes longer than decoding it
     image = PIL.Image.fromarray(np.ascontiguousarray(frame[::step, ::step]))
     small = np.asarray(image.resize((SIDE, SIDE), PIL.Image.Resampling.BOX), dtype=np.float32) / 255
-    counts = [np.bincount(np.minimum((small[:, :, channel] * BINS).astype(int), BINS - 1).ravel(), minlength=BINS)
-              for channel in range(3)]
+    counts = [
+        np.bincount(np.minimum((small[:, :, channel] * BINS).astype(int), BINS - 1).ravel(), minlength=BINS)
+        for channel in range(3)
+    ]
     return small, np.concatenate(counts) / (SIDE * SIDE)
 
+
 def find_cuts(changes: np.ndarray) -> list[int]:
-    """Finds the first frames of new scenes.
+    """Find the first frames of new scenes.
 
     Args:
-        changes: Of all frames, ``[T, 3]`` as of :meth:`ChangeMeter.update`.
+        changes: Of all frames, `[T, 3]` as of `ChangeMeter.update`.
 
     Returns:
         Frame numbers in (0, T), rising. A change that is taken back within two frames, such as a flash, is no cut.
@@ -80,5 +83,3 @@ def find_cuts(changes: np.ndarray) -> list[int]:
         if length < REACH and changes[second, length] < THRESHOLD:
             flashes |= {first, second}
     return [frame for frame in candidates if frame not in flashes]
-
-#----------------------------------------------------------------------------

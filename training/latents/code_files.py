@@ -1,10 +1,10 @@
 """W+ codes that other tools have made, read as clips.
 
-* ``.npz`` with ``w`` ``[T, num_ws, w_dim]`` (NVIDIA's projector has T = 1) and optionally ``fps``,
-* ``.npy`` and ``.pt`` with one array or tensor of that shape (e4e's ``latents.pt``),
+* `.npz` with `w` `[T, num_ws, w_dim]` (NVIDIA's projector has T = 1) and optionally `fps`,
+* `.npy` and `.pt` with one array or tensor of that shape (e4e's `latents.pt`),
 * a folder of such files: those with several frames are clips; those with one frame are the frames of one clip.
 
-``[T, 1, w_dim]`` is a code of W for all layers. Nothing in these files is run: pickled objects are refused.
+`[T, 1, w_dim]` is a code of W for all layers. Nothing in these files is run: pickled objects are refused.
 """
 
 import dataclasses
@@ -22,7 +22,6 @@ from training.footage.clips import DEFAULT_FPS, IMAGE_ENDINGS, VIDEO_ENDINGS, na
 
 CODE_ENDINGS = ('.npz', '.npy', '.pt', '.pth')
 
-#----------------------------------------------------------------------------
 
 @dataclasses.dataclass(frozen=True)
 class CodeClip:
@@ -33,16 +32,19 @@ class CodeClip:
     source: str
     load: Callable[[], np.ndarray] = dataclasses.field(repr=False)  # float32 [T, num_ws, w_dim]
 
+
 def holds_codes(source: str) -> bool:
-    """Tells whether a source is a file or a folder of codes; a folder with frames or videos is footage."""
+    """Tell whether a source is a file or a folder of codes; a folder with frames or videos is footage."""
     if not os.path.isdir(source):
         return source.lower().endswith(CODE_ENDINGS)
     names = [name.lower() for _, _, files in os.walk(source) for name in files]
-    return (any(name.endswith(CODE_ENDINGS) for name in names)
-            and not any(name.endswith(IMAGE_ENDINGS + VIDEO_ENDINGS) for name in names))
+    return any(name.endswith(CODE_ENDINGS) for name in names) and not any(
+        name.endswith(IMAGE_ENDINGS + VIDEO_ENDINGS) for name in names
+    )
+
 
 def open_codes(source: str, *, num_ws: int, w_dim: int, fps: float | None = None) -> list[CodeClip]:
-    """Finds the clips of a file or folder of codes.
+    """Find the clips of a file or folder of codes.
 
     Args:
         source: As in the module's description.
@@ -83,11 +85,13 @@ def open_codes(source: str, *, num_ws: int, w_dim: int, fps: float | None = None
         raise InputError(f'{source}: this folder holds no codes ({", ".join(CODE_ENDINGS)}).')
     return clips
 
+
 def _join(files: Sequence[str], num_ws: int, w_dim: int) -> np.ndarray:
     return np.concatenate([read_codes(file, num_ws=num_ws, w_dim=w_dim)[0] for file in files])
 
+
 def read_codes(path: str, *, num_ws: int, w_dim: int) -> tuple[np.ndarray, float | None]:
-    """Reads one file of codes; returns float32 ``[T, num_ws, w_dim]`` and the rate if the file tells it.
+    """Read one file of codes; return float32 `[T, num_ws, w_dim]` and the rate if the file tells it.
 
     Raises:
         InputError: Damaged, not codes, or codes for another generator.
@@ -125,5 +129,3 @@ def read_codes(path: str, *, num_ws: int, w_dim: int) -> tuple[np.ndarray, float
     if len(codes) == 0:
         raise InputError(f'{path} has no frames.')
     return np.ascontiguousarray(codes, dtype=np.float32), fps
-
-#----------------------------------------------------------------------------

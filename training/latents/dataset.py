@@ -6,13 +6,13 @@ Layout, the same in a zip and in a folder::
     clips/00000-NAME.npy         float32 [num_frames, num_ws, w_dim], one file a clip
     clips/00000-NAME.KEY.npy     float32 [num_frames, ...], further values of its frames, if any ("arrays" of the clip)
 
-``dataset.json`` holds ``format``, ``format_version``, ``image_generator`` (``sha256``, ``path``, ``class_name``,
-``init_kwargs`` of the network that renders the codes), ``num_ws``, ``w_dim``, ``fps``, ``embedding`` (how the codes
-were made), ``preparation`` (which pieces of the footage are clips) and ``clips``, a list of
-``{name, file, num_frames, fps, source, ...}``; further keys are kept as they are.
+`dataset.json` holds `format`, `format_version`, `image_generator` (`sha256`, `path`, `class_name`,
+`init_kwargs` of the network that renders the codes), `num_ws`, `w_dim`, `fps`, `embedding` (how the codes
+were made), `preparation` (which pieces of the footage are clips) and `clips`, a list of
+`{name, file, num_frames, fps, source, ...}`; further keys are kept as they are.
 
 Clips are mapped into memory, not read: opening a data set costs its headers, whatever the length of the footage.
-The writer is in :mod:`training.latents.writer`.
+The writer is in `training.latents.writer`.
 """
 
 import dataclasses
@@ -35,19 +35,17 @@ __all__ = ['ClipInfo', 'LatentDataset', 'LatentDatasetWriter']
 
 CHECKED_AT_ONCE = 1 << 22  # values whose finiteness is checked in one go, 16 MiB
 
-#----------------------------------------------------------------------------
 
 @dataclasses.dataclass(frozen=True)
 class ClipInfo:
-    """One clip of a latent data set, as ``dataset.json`` tells it."""
+    """One clip of a latent data set, as `dataset.json` tells it."""
 
-    name: str                   # unique within the data set
+    name: str  # unique within the data set
     num_frames: int
-    fps: float                  # frames per second
-    source: str                 # where the recording was
+    fps: float  # frames per second
+    source: str  # where the recording was
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)  # anything else, for example psnr and lpips
 
-#----------------------------------------------------------------------------
 
 class LatentDataset:
     """W+ codes of footage, opened for reading.
@@ -57,17 +55,17 @@ class LatentDataset:
 
     Attributes:
         path: As given.
-        image_generator: Reference to the image generator that renders the codes: ``sha256``, ``path`` and more.
+        image_generator: Reference to the image generator that renders the codes: `sha256`, `path` and more.
         num_ws, w_dim: Shape of one code.
         fps: Frames per second of the clips; where clips differ, the rate that most frames have.
-        clips: List of :class:`ClipInfo`.
+        clips: List of `ClipInfo`.
         embedding: How the codes were made.
         preparation: Which pieces of the footage are clips, and which were left out and why
-            (:func:`training.footage.preparation.prepare_footage`); empty where nothing is known.
-        quality: Averages of the clips' measures over all frames (``psnr``, ``lpips``, ...), as far as they are known.
+            (`training.footage.preparation.prepare_footage`); empty where nothing is known.
+        quality: Averages of the clips' measures over all frames (`psnr`, `lpips`, ...), as far as they are known.
 
     Raises:
-        InputError: It is not such a data set, it is empty, or its arrays disagree with ``dataset.json``.
+        InputError: It is not such a data set, it is empty, or its arrays disagree with `dataset.json`.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -118,7 +116,7 @@ class LatentDataset:
         return self._sha256
 
     def load_clip(self, index: int) -> np.ndarray:
-        """Returns the codes of one clip, float32 ``[num_frames, num_ws, w_dim]``.
+        """The codes of one clip, float32 `[num_frames, num_ws, w_dim]`.
 
         The array is mapped copy-on-write where the file allows it: pages are read when they are used, and writing to
         the array changes only the caller's copy. Every call checks that all codes are finite.
@@ -139,9 +137,9 @@ class LatentDataset:
         return codes
 
     def frame_arrays(self, index: int) -> dict[str, np.ndarray]:
-        """Returns further values of the frames of a clip by name, float32 ``[num_frames, ...]`` each.
+        """Further values of the frames of a clip by name, float32 `[num_frames, ...]` each.
 
-        ``quads`` ``[num_frames, 4, 2]`` are the corners of the aligned face in the recording (upper left, lower left, lower
+        `quads` `[num_frames, 4, 2]` are the corners of the aligned face in the recording (upper left, lower left, lower
         right, upper right; pixels), where the footage was aligned.
 
         Raises:
@@ -158,11 +156,11 @@ class LatentDataset:
         return arrays
 
     def load_quads(self, index: int) -> np.ndarray | None:
-        """Returns the corners of what was cut out of each frame of a clip, float32 ``[num_frames, 4, 2]``, or None.
+        """The corners of what was cut out of each frame of a clip, float32 `[num_frames, 4, 2]`, or None.
 
         Upper left, lower left, lower right and upper right of the picture that was embedded, in pixels of the upright
-        recording, whose (width, height) is ``clips[index].extra['source_size']``; the centre of its first pixel is (0, 0).
-        The first frame of the clip is frame ``extra['first_frame']`` of the recording at the clip's rate.
+        recording, whose (width, height) is `clips[index].extra['source_size']`; the centre of its first pixel is (0, 0).
+        The first frame of the clip is frame `extra['first_frame']` of the recording at the clip's rate.
 
         Raises:
             InputError: The file is missing or damaged.
@@ -170,15 +168,13 @@ class LatentDataset:
         return self.frame_arrays(index).get('quads')
 
     def close(self) -> None:
-        """Closes the files; arrays that were returned stay valid."""
+        """Close the files; arrays that were returned stay valid."""
         self._container.close()
 
     def __enter__(self) -> 'LatentDataset':
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     # Reading of dataset.json.
@@ -264,8 +260,10 @@ class LatentDataset:
             raise self._fail(f'{file} cannot be read: {error}.') from error
         return np.ascontiguousarray(codes, dtype=np.float32)
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Containers: where the members of a folder or of a zip lie on the disk.
+
 
 class _Folder:
     def __init__(self, path: str) -> None:
@@ -284,12 +282,13 @@ class _Folder:
             return file.read()
 
     def locate(self, name: str) -> tuple[str, int, int, bool]:
-        """Returns the file, the first byte and the number of bytes of a member, and whether it is stored plainly."""
+        """The file, the first byte and the number of bytes of a member, and whether it is stored plainly."""
         path = self._file(name)
         return path, 0, os.path.getsize(path), True
 
     def close(self) -> None:
         pass
+
 
 class _Zip:
     def __init__(self, path: str) -> None:
@@ -305,7 +304,7 @@ class _Zip:
         return self.archive.read(name)
 
     def locate(self, name: str) -> tuple[str, int, int, bool]:
-        """Returns the file, the first byte and the number of bytes of a member, and whether it is stored plainly."""
+        """The file, the first byte and the number of bytes of a member, and whether it is stored plainly."""
         info = self.members[name]
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
             return self.path, 0, info.file_size, False
@@ -324,6 +323,7 @@ class _Zip:
     def close(self) -> None:
         self.archive.close()
 
+
 def _open_container(path: str) -> _Folder | _Zip:
     if os.path.isdir(path):
         return _Folder(path)
@@ -337,10 +337,9 @@ def _open_container(path: str) -> _Folder | _Zip:
     except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError) as error:
         raise InputError(f'{path} is not a zip file, or it was cut off: {error}.') from error
 
-#----------------------------------------------------------------------------
 
 class _ArrayFile:
-    """Header of one ``.npy`` array that lies somewhere in a file (numpy.lib.format describes it)."""
+    """Header of one `.npy` array that lies somewhere in a file (numpy.lib.format describes it)."""
 
     def __init__(self, path: str, start: int, size: int, plain: bool) -> None:
         self.path = path
@@ -360,6 +359,7 @@ class _ArrayFile:
         # Mode c: the caller may write to the array (torch wants that), the file never changes.
         return np.asarray(np.memmap(self.path, dtype='<f4', mode='c', offset=self.offset, shape=self.shape))
 
+
 def _read_npy_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype, bool, int]:
     start = file.tell()
     version = np.lib.format.read_magic(file)
@@ -370,5 +370,3 @@ def _read_npy_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype, bool, i
     else:
         raise ValueError(f'its .npy version {version} is not known')
     return shape, dtype, fortran_order, file.tell() - start
-
-#----------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-#----------------------------------------------------------------------------
 
 class FrameMeasures:
     """The measures of one clip's frames, in a file.
@@ -30,7 +29,7 @@ class FrameMeasures:
             self._count(row)
 
     def append(self, rows: Iterable[Mapping[str, float]]) -> None:
-        """Adds one row of finite numbers for each further frame; they are in the file when this returns."""
+        """Add one row of finite numbers for each further frame; they are in the file when this returns."""
         kept = [{key: float(value) for key, value in row.items() if np.isfinite(value)} for row in rows]
         with open(self.path, 'a', encoding='utf-8') as file:
             file.writelines(json.dumps(row) + '\n' for row in kept)
@@ -38,11 +37,11 @@ class FrameMeasures:
             self._count(row)
 
     def averages(self) -> dict[str, float]:
-        """Returns the average of every measure over the frames that have it."""
+        """The average of every measure over the frames that have it."""
         return {key: total / count for key, (total, count) in self._sums.items()}
 
     def truncate(self, num_frames: int) -> None:
-        """Forgets all but the first frames, and what a kill has cut off."""
+        """Forget all but the first frames, and what a kill has cut off."""
         temporary = self.path + '.tmp'
         self.num_frames, self._sums = 0, {}
         with open(temporary, 'w', encoding='utf-8') as file:
@@ -60,8 +59,9 @@ class FrameMeasures:
             entry[0] += value
             entry[1] += 1
 
+
 def read_measures(path: str) -> Iterator[dict[str, float]]:
-    """Yields the rows of a file in order, up to the first that is cut off; none where there is no file."""
+    """Yield the rows of a file in order, up to the first that is cut off; none where there is no file."""
     if not os.path.isfile(path):
         return
     with open(path, encoding='utf-8', errors='replace') as file:
@@ -75,5 +75,3 @@ def read_measures(path: str) -> Iterator[dict[str, float]]:
             if not isinstance(row, dict):
                 return
             yield row
-
-#----------------------------------------------------------------------------

@@ -18,11 +18,10 @@ from training.latents.writer import QUALITY_MEASURES, LatentDatasetWriter
 
 FRAMES_AT_ONCE = 1024
 
-#----------------------------------------------------------------------------
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """Frames ``start`` to ``stop - 1`` of one clip, and what they will be called."""
+    """Frames `start` to `stop - 1` of one clip, and what they will be called."""
 
     dataset: LatentDataset
     index: int
@@ -35,13 +34,15 @@ class Selection:
         """The whole clip."""
         return self.dataset.clips[self.index]
 
+
 def whole_clips(dataset: LatentDataset, indices: Iterable[int] | None = None) -> list[Selection]:
-    """Selects clips from their first to their last frame; None: all."""
+    """Select clips from their first to their last frame; None: all."""
     chosen = range(len(dataset.clips)) if indices is None else indices
     return [Selection(dataset, index, dataset.clips[index].name, 0, dataset.clips[index].num_frames) for index in chosen]
 
+
 def match_clips(dataset: LatentDataset, patterns: Sequence[str]) -> list[int]:
-    """Returns the indices of the clips whose name fits one of the patterns (``*`` and ``?``); all for no pattern.
+    """The indices of the clips whose name fits one of the patterns (`*` and `?`); all for no pattern.
 
     Raises:
         InputError: A pattern fits no clip.
@@ -55,32 +56,46 @@ def match_clips(dataset: LatentDataset, patterns: Sequence[str]) -> list[int]:
             raise InputError(f'{dataset.path}: no clip is called {pattern!r}; its clips are {shown}.')
     return [index for index, name in enumerate(names) if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
 
+
 def write_selections(
-    selections: Sequence[Selection], dest: str, *, image_generator: dict[str, Any], embedding: dict[str, Any],
-    overwrite: bool = False, sigma: float | None = None,
+    selections: Sequence[Selection],
+    dest: str,
+    *,
+    image_generator: dict[str, Any],
+    embedding: dict[str, Any],
+    overwrite: bool = False,
+    sigma: float | None = None,
 ) -> None:
-    """Writes a data set from parts of others.
+    """Write a data set from parts of others.
 
     Measures of a whole clip (PSNR, jitter, ...) are not those of a part or of filtered codes, and are left out there; whatever
-    else ``dataset.json`` says of a clip comes along, arrays that belong to its frames included.
+    else `dataset.json` says of a clip comes along, arrays that belong to its frames included.
 
     Args:
         selections: What it shall hold, with unique names.
         dest: A .zip, or a folder.
-        image_generator, embedding: For ``dataset.json``.
-        overwrite: Whether ``dest`` may be replaced.
-        sigma: Of a filter over time, frames (:func:`gaussian_filter`); None: codes stay as they are.
+        image_generator, embedding: For `dataset.json`.
+        overwrite: Whether `dest` may be replaced.
+        sigma: Of a filter over time, frames (`gaussian_filter`); None: codes stay as they are.
     """
     first = selections[0].dataset
     total = sum(part.stop - part.start for part in selections)
-    with LatentDatasetWriter(
-        dest, image_generator=image_generator, num_ws=first.num_ws, w_dim=first.w_dim, embedding=embedding,
-        overwrite=overwrite,
-    ) as writer, progress(total=total, description=os.path.basename(dest)) as bar:
+    with (
+        LatentDatasetWriter(
+            dest,
+            image_generator=image_generator,
+            num_ws=first.num_ws,
+            w_dim=first.w_dim,
+            embedding=embedding,
+            overwrite=overwrite,
+        ) as writer,
+        progress(total=total, description=os.path.basename(dest)) as bar,
+    ):
         for part in selections:
             if not writer.has_clip(part.name):
                 _copy(part, writer, sigma)
             bar.update(part.stop - part.start)
+
 
 def _copy(part: Selection, writer: LatentDatasetWriter, sigma: float | None = None) -> None:
     codes = part.dataset.load_clip(part.index)
@@ -91,24 +106,29 @@ def _copy(part: Selection, writer: LatentDatasetWriter, sigma: float | None = No
         clip.append(codes[start : min(start + FRAMES_AT_ONCE, part.stop)])
     whole = part.stop - part.start == part.info.num_frames and sigma is None
     arrays = part.dataset.frame_arrays(part.index)
-    extra = {key: value for key, value in part.info.extra.items()
-             if key != 'arrays' and (whole or key not in QUALITY_MEASURES)}
+    extra = {key: value for key, value in part.info.extra.items() if key != 'arrays' and (whole or key not in QUALITY_MEASURES)}
     if isinstance(extra.get('first_frame'), int):
         extra['first_frame'] += part.start
-    clip.close(fps=part.info.fps, source=part.info.source,
-               arrays={key: values[part.start : part.stop] for key, values in arrays.items()}, **extra)
+    clip.close(
+        fps=part.info.fps,
+        source=part.info.source,
+        arrays={key: values[part.start : part.stop] for key, values in arrays.items()},
+        **extra,
+    )
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Joining.
 
+
 def merge(datasets: Sequence[LatentDataset], dest: str, *, force: bool = False, overwrite: bool = False) -> None:
-    """Joins data sets; clips of equal names get numbers.
+    """Join data sets; clips of equal names get numbers.
 
     Args:
         datasets: At least one.
         dest: A .zip, or a folder.
         force: Allow different image generators (their spaces must be the same) and frame rates.
-        overwrite: Whether ``dest`` may be replaced.
+        overwrite: Whether `dest` may be replaced.
 
     Raises:
         InputError: The data sets do not go together.
@@ -118,16 +138,19 @@ def merge(datasets: Sequence[LatentDataset], dest: str, *, force: bool = False, 
         if (other.num_ws, other.w_dim) != (first.num_ws, first.w_dim):
             raise InputError(
                 f'{other.path} has codes [{other.num_ws}, {other.w_dim}], {first.path} has '
-                f'[{first.num_ws}, {first.w_dim}]; they belong to different image generators and cannot be joined.')
+                f'[{first.num_ws}, {first.w_dim}]; they belong to different image generators and cannot be joined.'
+            )
         if not force and other.image_generator.get('sha256') != first.image_generator.get('sha256'):
             raise InputError(
                 f'{other.path} was made with another image generator ({_generator(other)}) than {first.path} '
-                f'({_generator(first)}); if both have the same W+ space, join them by --force.')
+                f'({_generator(first)}); if both have the same W+ space, join them by --force.'
+            )
     rates = sorted({clip.fps for dataset in datasets for clip in dataset.clips})
     if len(rates) > 1 and not force:
         raise InputError(
             f'The clips have different rates ({", ".join(f"{rate:g}" for rate in rates)} frames per second), and a temporal '
-            'model wants one; embed them with one --fps, or join them all the same by --force.')
+            'model wants one; embed them with one --fps, or join them all the same by --force.'
+        )
     selections: list[Selection] = []
     taken: set[str] = set()
     for dataset in datasets:
@@ -138,23 +161,29 @@ def merge(datasets: Sequence[LatentDataset], dest: str, *, force: bool = False, 
             taken.add(name)
             selections.append(dataclasses.replace(part, name=name))
     embeddings = [dataset.embedding for dataset in datasets]
-    embedding = embeddings[0] if all(entry == embeddings[0] for entry in embeddings) else {
-        'method': 'merged', 'parts': [{'data': dataset.path, **dataset.embedding} for dataset in datasets]}
+    embedding = (
+        embeddings[0]
+        if all(entry == embeddings[0] for entry in embeddings)
+        else {'method': 'merged', 'parts': [{'data': dataset.path, **dataset.embedding} for dataset in datasets]}
+    )
     write_selections(selections, dest, image_generator=first.image_generator, embedding=embedding, overwrite=overwrite)
+
 
 def _generator(dataset: LatentDataset) -> str:
     reference = dataset.image_generator
     return f'{reference.get("path") or "unknown"}, sha256 {str(reference.get("sha256"))[:12]}...'
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Dividing.
 
-def split_by_group(
-    dataset: LatentDataset, group_of: Callable[[ClipInfo], str], test_fraction: float, seed: int,
-) -> tuple[list[Selection], list[Selection]]:
-    """Divides clips so that no group is in both parts.
 
-    Groups go to the test part in random order, each if that brings its length nearer to ``test_fraction`` of the frames.
+def split_by_group(
+    dataset: LatentDataset, group_of: Callable[[ClipInfo], str], test_fraction: float, seed: int
+) -> tuple[list[Selection], list[Selection]]:
+    """Divide clips so that no group is in both parts.
+
+    Groups go to the test part in random order, each if that brings its length nearer to `test_fraction` of the frames.
 
     Args:
         dataset: What is divided.
@@ -172,7 +201,7 @@ def split_by_group(
     for index, clip in enumerate(dataset.clips):
         groups.setdefault(group_of(clip), []).append(index)
     if len(groups) < 2:
-        only, = groups
+        (only,) = groups
         raise InputError(f'{dataset.path}: all clips belong together ({only!r}), so nothing can be divided; divide by time.')
     lengths = {name: sum(dataset.clips[index].num_frames for index in indices) for name, indices in groups.items()}
     order = sorted(groups)
@@ -189,8 +218,9 @@ def split_by_group(
     train = [index for index in range(len(dataset.clips)) if index not in set(test)]
     return whole_clips(dataset, train), whole_clips(dataset, test)
 
+
 def speaker_of(pattern: str) -> Callable[[ClipInfo], str]:
-    """Returns a function that finds the speaker in the name of a clip.
+    """A function that finds the speaker in the name of a clip.
 
     Args:
         pattern: Regular expression; its first group, or what it matches, is the speaker.
@@ -211,8 +241,9 @@ def speaker_of(pattern: str) -> Callable[[ClipInfo], str]:
 
     return find
 
+
 def split_by_time(dataset: LatentDataset, test_fraction: float, gap: int) -> tuple[list[Selection], list[Selection]]:
-    """Gives the last part of every clip to the second data set.
+    """Give the last part of every clip to the second data set.
 
     Args:
         dataset: What is divided.
@@ -236,14 +267,16 @@ def split_by_time(dataset: LatentDataset, test_fraction: float, gap: int) -> tup
         raise InputError(f'{dataset.path}: every clip is too short to be divided by time.')
     return train, test
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Smoothing.
+
 
 def gaussian_filter(codes: np.ndarray, sigma: float) -> np.ndarray:
     """Low-pass filters codes over time.
 
     Args:
-        codes: ``[T, ...]``; before its beginning and after its end the first and the last code go on.
+        codes: `[T, ...]`; before its beginning and after its end the first and the last code go on.
         sigma: Standard deviation of the Gaussian kernel, frames; it is cut off at four of them.
 
     Returns:
@@ -259,14 +292,16 @@ def gaussian_filter(codes: np.ndarray, sigma: float) -> np.ndarray:
         result[start:stop] = sum(weight * part[shift : shift + stop - start] for shift, weight in enumerate(kernel))
     return result
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Other tools' files.
 
-def export_codes(dataset: LatentDataset, index: int, path: str) -> None:
-    """Writes the codes of one clip for other tools, by the ending of the name.
 
-    ``.npz``: ``w`` float32 ``[T, num_ws, w_dim]`` (the key of NVIDIA's projector) and ``fps``; ``.npy``: the array;
-    ``.pt``: a tensor, as e4e writes it.
+def export_codes(dataset: LatentDataset, index: int, path: str) -> None:
+    """Write the codes of one clip for other tools, by the ending of the name.
+
+    `.npz`: `w` float32 `[T, num_ws, w_dim]` (the key of NVIDIA's projector) and `fps`; `.npy`: the array;
+    `.pt`: a tensor, as e4e writes it.
 
     Raises:
         InputError: Another ending.
@@ -291,5 +326,3 @@ def export_codes(dataset: LatentDataset, index: int, path: str) -> None:
         if os.path.exists(temporary):
             os.remove(temporary)
         raise
-
-#----------------------------------------------------------------------------

@@ -19,28 +19,39 @@ from training.latents.dataset import LatentDataset
 
 FRAMES_AT_ONCE = 256
 EXPLAINED = (0.5, 0.9, 0.95, 0.99)  # parts of the variance whose number of components is told
-STILL = 0.01          # a step of less than this part of the clip's median step is a frame that stands still
-RESEMBLING = 1.0      # frames nearer than this many median steps of their clip are the same moment
-COMPONENTS = 64       # in which clips are compared
-PROBES = 48           # frames of each clip that are looked for in the others
+STILL = 0.01  # a step of less than this part of the clip's median step is a frame that stands still
+RESEMBLING = 1.0  # frames nearer than this many median steps of their clip are the same moment
+COMPONENTS = 64  # in which clips are compared
+PROBES = 48  # frames of each clip that are looked for in the others
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Description.
 
+
 def describe(dataset: LatentDataset, *, digest: bool = False) -> dict[str, Any]:
-    """Returns what ``dataset.json`` tells, with totals, as JSON values; ``digest`` adds the sha256 of the content."""
+    """What `dataset.json` tells, with totals, as JSON values; `digest` adds the sha256 of the content."""
     content: dict[str, Any] = {
-        'data': dataset.path, 'num_clips': len(dataset.clips), 'num_frames': dataset.num_frames, 'fps': dataset.fps,
+        'data': dataset.path,
+        'num_clips': len(dataset.clips),
+        'num_frames': dataset.num_frames,
+        'fps': dataset.fps,
         'seconds': round(sum(clip.num_frames / clip.fps for clip in dataset.clips), 3),
-        'num_ws': dataset.num_ws, 'w_dim': dataset.w_dim, 'bytes': 4 * dataset.num_frames * dataset.num_ws * dataset.w_dim,
-        'image_generator': dataset.image_generator, 'image_generator_found': _find_generator(dataset),
-        'embedding': dataset.embedding, 'quality': dataset.quality,
-        'clips': [{'name': clip.name, 'num_frames': clip.num_frames, 'fps': clip.fps, 'source': clip.source, **clip.extra}
-                  for clip in dataset.clips],
+        'num_ws': dataset.num_ws,
+        'w_dim': dataset.w_dim,
+        'bytes': 4 * dataset.num_frames * dataset.num_ws * dataset.w_dim,
+        'image_generator': dataset.image_generator,
+        'image_generator_found': _find_generator(dataset),
+        'embedding': dataset.embedding,
+        'quality': dataset.quality,
+        'clips': [
+            {'name': clip.name, 'num_frames': clip.num_frames, 'fps': clip.fps, 'source': clip.source, **clip.extra}
+            for clip in dataset.clips
+        ],
     }
     if digest:
         content['sha256'] = dataset.sha256
     return content
+
 
 def _find_generator(dataset: LatentDataset) -> str | None:
     try:
@@ -48,8 +59,9 @@ def _find_generator(dataset: LatentDataset) -> str | None:
     except (InputError, OSError):
         return None
 
+
 def description_text(content: Mapping[str, Any]) -> str:
-    """Returns the description for people."""
+    """The description for people."""
     reference = content['image_generator']
     found = content['image_generator_found']
     lines = [
@@ -68,35 +80,52 @@ def description_text(content: Mapping[str, Any]) -> str:
     measures = [key for key in ('psnr', 'lpips', 'identity', 'jitter') if any(key in clip for clip in content['clips'])]
     rows = [['clip', 'frames', 'fps', *measures, 'source']]
     for clip in content['clips']:
-        rows.append([clip['name'], str(clip['num_frames']), f'{clip["fps"]:g}',
-                     *(f'{clip[key]:.4g}' if key in clip else '' for key in measures), clip['source']])
+        rows.append(
+            [
+                clip['name'],
+                str(clip['num_frames']),
+                f'{clip["fps"]:g}',
+                *(f'{clip[key]:.4g}' if key in clip else '' for key in measures),
+                clip['source'],
+            ]
+        )
     return '\n'.join([*lines, '', *_table(rows)])
+
 
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(seconds, 60)
     return f'{minutes:.0f} min {rest:.0f} s' if minutes else f'{rest:.1f} s'
 
+
 def _table(rows: list[list[str]]) -> list[str]:
     """Lines with aligned columns; the first and the last column stand left, numbers right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     last = len(widths) - 1
-    return ['  ' + '  '.join(text.ljust(width) if column in (0, last) else text.rjust(width)
-                             for column, (text, width) in enumerate(zip(row, widths, strict=True))).rstrip() for row in rows]
+    return [
+        '  '
+        + '  '.join(
+            text.ljust(width) if column in (0, last) else text.rjust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Measures.
 
+
 def measure(dataset: LatentDataset, *, max_frames: int = 4096) -> dict[str, Any]:
-    """Measures motion and variance, and finds clips that resemble each other.
+    """Measure motion and variance, and find clips that resemble each other.
 
     Args:
         dataset: Opened data set.
         max_frames: Most frames (evenly spread) from which principal components are computed.
 
     Returns:
-        JSON values: ``spread`` (s), ``components`` (number of principal components that explain 50, 90, 95 and 99 % of the
-        variance), ``clips`` with ``step`` (median), ``largest_step``, ``jitter`` (mean), ``still`` (part of the frames that
-        stand still), ``spread`` (of the clip, in units of s), and ``resembling``: pairs of clips, with the part of the
+        JSON values: `spread` (s), `components` (number of principal components that explain 50, 90, 95 and 99 % of the
+        variance), `clips` with `step` (median), `largest_step`, `jitter` (mean), `still` (part of the frames that
+        stand still), `spread` (of the clip, in units of s), and `resembling`: pairs of clips, with the part of the
         first one's frames that the second has, too.
     """
     mean, variance = _moments(dataset)
@@ -108,19 +137,25 @@ def measure(dataset: LatentDataset, *, max_frames: int = 4096) -> dict[str, Any]
     explained = np.cumsum(values) / total
     clips = [_measure_clip(dataset, index, unit, mean) for index in range(len(dataset.clips))]
     return {
-        'data': dataset.path, 'num_frames': dataset.num_frames, 'spread': spread, 'frames_of_components': len(sample),
+        'data': dataset.path,
+        'num_frames': dataset.num_frames,
+        'spread': spread,
+        'frames_of_components': len(sample),
         'components': {f'{part:.0%}': int(np.searchsorted(explained, part - 1e-9) + 1) for part in EXPLAINED},
-        'clips': clips, 'resembling': _resembling(dataset, mean, axes[:COMPONENTS]),
+        'clips': clips,
+        'resembling': _resembling(dataset, mean, axes[:COMPONENTS]),
     }
 
+
 def _pieces(dataset: LatentDataset, index: int) -> Iterator[np.ndarray]:
-    """Yields codes as float64 ``[n, num_ws * w_dim]``."""
+    """Yield codes as float64 `[n, num_ws * w_dim]`."""
     codes = dataset.load_clip(index)
     for start in range(0, len(codes), FRAMES_AT_ONCE):
         yield codes[start : start + FRAMES_AT_ONCE].reshape(-1, dataset.num_ws * dataset.w_dim).astype(np.float64)
 
+
 def _moments(dataset: LatentDataset) -> tuple[np.ndarray, float]:
-    """Returns the mean code ``[num_ws * w_dim]`` and the variance of one value, averaged over the values."""
+    """The mean code `[num_ws * w_dim]` and the variance of one value, averaged over the values."""
     size = dataset.num_ws * dataset.w_dim
     total = np.zeros(size)
     for index in range(len(dataset.clips)):
@@ -128,11 +163,13 @@ def _moments(dataset: LatentDataset) -> tuple[np.ndarray, float]:
             total += piece.sum(axis=0)
     mean = total / dataset.num_frames
     squares = sum(
-        float(np.square(piece - mean).sum()) for index in range(len(dataset.clips)) for piece in _pieces(dataset, index))
+        float(np.square(piece - mean).sum()) for index in range(len(dataset.clips)) for piece in _pieces(dataset, index)
+    )
     return mean, squares / (dataset.num_frames * size)
 
+
 def _sample(dataset: LatentDataset, max_frames: int) -> np.ndarray:
-    """Returns up to ``max_frames`` codes of all clips at equal distances, float64 ``[n, num_ws * w_dim]``."""
+    """Up to `max_frames` codes of all clips at equal distances, float64 `[n, num_ws * w_dim]`."""
     chosen = np.unique(np.linspace(0, dataset.num_frames - 1, min(max_frames, dataset.num_frames)).round().astype(int))
     parts, first = [], 0
     for index, clip in enumerate(dataset.clips):
@@ -141,8 +178,9 @@ def _sample(dataset: LatentDataset, max_frames: int) -> np.ndarray:
         first += clip.num_frames
     return np.concatenate(parts)
 
+
 def _principal_components(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns variances, largest first, and axes ``[n, D]`` (as many as matter) of centred values ``[N, D]``."""
+    """Variances, largest first, and axes `[n, D]` (as many as matter) of centred values `[N, D]`."""
     count, size = centred.shape
     if count < size:  # the smaller of the two products
         variances, left = np.linalg.eigh(centred @ centred.T / count)
@@ -153,6 +191,7 @@ def _principal_components(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     variances, vectors = np.linalg.eigh(centred.T @ centred / count)
     return variances[::-1].clip(min=0), vectors[:, ::-1].T
 
+
 def _measure_clip(dataset: LatentDataset, index: int, unit: float, mean: np.ndarray) -> dict[str, Any]:
     clip = dataset.clips[index]
     steps: list[np.ndarray] = []
@@ -162,22 +201,28 @@ def _measure_clip(dataset: LatentDataset, index: int, unit: float, mean: np.ndar
         squares += float(np.square(piece - mean).sum())
         series = np.concatenate([before, piece])
         if len(series) > 1:
-            steps.append(np.sqrt(np.square(np.diff(series[max(len(before) - 1, 0):], axis=0)).mean(axis=1)) / unit)
+            steps.append(np.sqrt(np.square(np.diff(series[max(len(before) - 1, 0) :], axis=0)).mean(axis=1)) / unit)
         if len(series) > 2:
             jitter += float(np.sqrt(np.square(np.diff(series, 2, axis=0)).mean(axis=1)).sum()) / unit
         before = series[-2:]
     lengths = np.concatenate(steps) if steps else np.zeros(1)
     median = float(np.median(lengths))
     return {
-        'name': clip.name, 'num_frames': clip.num_frames, 'step': median, 'largest_step': float(lengths.max()),
-        'jitter': jitter / max(clip.num_frames - 2, 1), 'still': float((lengths <= STILL * median).mean()) if steps else 0.0,
+        'name': clip.name,
+        'num_frames': clip.num_frames,
+        'step': median,
+        'largest_step': float(lengths.max()),
+        'jitter': jitter / max(clip.num_frames - 2, 1),
+        'still': float((lengths <= STILL * median).mean()) if steps else 0.0,
         'spread': float(np.sqrt(squares / (clip.num_frames * mean.size))) / unit,
     }
 
+
 def _resembling(dataset: LatentDataset, mean: np.ndarray, axes: np.ndarray) -> list[dict[str, Any]]:
-    """Finds clips that hold the same moments: frames of one nearer to the other's than it usually moves in one step."""
-    coordinates = [np.concatenate([(piece - mean) @ axes.T for piece in _pieces(dataset, index)])
-                   for index in range(len(dataset.clips))]
+    """Find clips that hold the same moments: frames of one nearer to the other's than it usually moves in one step."""
+    coordinates = [
+        np.concatenate([(piece - mean) @ axes.T for piece in _pieces(dataset, index)]) for index in range(len(dataset.clips))
+    ]
     pairs = []
     for first, mine in enumerate(coordinates):
         step = float(np.median(np.linalg.norm(np.diff(mine, axis=0), axis=1))) if len(mine) > 1 else 0.0
@@ -195,20 +240,32 @@ def _resembling(dataset: LatentDataset, mean: np.ndarray, axes: np.ndarray) -> l
                 pairs.append({'clip': dataset.clips[first].name, 'other': dataset.clips[second].name, 'shared': shared})
     return sorted(pairs, key=lambda pair: -pair['shared'])
 
+
 def measures_text(content: Mapping[str, Any]) -> str:
-    """Returns the measures for people."""
+    """The measures for people."""
     rows = [['clip', 'frames', 'step', 'largest', 'jitter', 'still', 'spread', '']]
     for clip in content['clips']:
-        rows.append([clip['name'], str(clip['num_frames']), f'{clip["step"]:.3f}', f'{clip["largest_step"]:.3f}',
-                     f'{clip["jitter"]:.3f}', f'{clip["still"]:.1%}', f'{clip["spread"]:.2f}', ''])
+        rows.append(
+            [
+                clip['name'],
+                str(clip['num_frames']),
+                f'{clip["step"]:.3f}',
+                f'{clip["largest_step"]:.3f}',
+                f'{clip["jitter"]:.3f}',
+                f'{clip["still"]:.1%}',
+                f'{clip["spread"]:.2f}',
+                '',
+            ]
+        )
     parts = ', '.join(f'{count} for {part}' for part, count in content['components'].items())
     lines = [
         os.fspath(content['data']),
         f'  {content["num_frames"]} frames; one value varies by {content["spread"]:.4g}, the unit of the numbers below',
-        f'  principal components of the variance: {parts} (of {content["frames_of_components"]} frames)', '', *_table(rows)]
+        f'  principal components of the variance: {parts} (of {content["frames_of_components"]} frames)',
+        '',
+        *_table(rows),
+    ]
     if content['resembling']:
         lines += ['', '  Clips that share moments:']
         lines += [f'    {pair["shared"]:.0%} of {pair["clip"]} is in {pair["other"]}' for pair in content['resembling']]
     return '\n'.join(lines)
-
-#----------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Writing of latent data sets, so that an interruption at any moment leaves the old file or a resumable folder.
 
-While a data set is made, everything lies in the folder ``DEST.partial``: clips that are complete, and the frames so
-far of the one in work. ``finish`` builds the zip under a temporary name and renames it, then removes the folder. A
+While a data set is made, everything lies in the folder `DEST.partial`: clips that are complete, and the frames so
+far of the one in work. `finish` builds the zip under a temporary name and renames it, then removes the folder. A
 second run with the same settings finds the folder and goes on where the first one stopped.
 """
 
@@ -27,14 +27,13 @@ HEADER_SIZE = 128  # of our .npy files: fixed, so that the number of frames can 
 # Measures of clips whose averages, weighted by frames, stand for the whole data set ("quality" in dataset.json).
 QUALITY_MEASURES = ('psnr', 'lpips', 'identity', 'jitter', 'pixel_jitter', 'pixel_jitter_original')
 
-#----------------------------------------------------------------------------
 
 class LatentDatasetWriter:
     """Makes a latent data set clip by clip.
 
     Args:
-        path: Where the data set shall be: a zip if the name ends in ``.zip``, otherwise a folder.
-        image_generator: Reference to the image generator (``networks.checkpoints.image_generator_reference``).
+        path: Where the data set shall be: a zip if the name ends in `.zip`, otherwise a folder.
+        image_generator: Reference to the image generator (`networks.checkpoints.image_generator_reference`).
         num_ws, w_dim: Shape of one code.
         embedding: How the codes are made; a run resumes only with equal settings.
         overwrite: Whether a data set that already has this name may be replaced (at the end, in one step).
@@ -45,26 +44,44 @@ class LatentDatasetWriter:
             if not writer.has_clip('speech'):
                 writer.add_clip('speech', codes, fps=25, source='speech.mp4')
 
-    Leaving the ``with`` block normally calls :meth:`finish`; leaving it by an exception keeps ``DEST.partial``.
+    Leaving the `with` block normally calls `finish`; leaving it by an exception keeps `DEST.partial`.
 
     Raises:
-        InputError: ``path`` exists and may not be replaced, or ``DEST.partial`` belongs to a run with other settings.
+        InputError: `path` exists and may not be replaced, or `DEST.partial` belongs to a run with other settings.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *,
-        image_generator: dict[str, Any], num_ws: int, w_dim: int, embedding: dict[str, Any], overwrite: bool = False,
+        self,
+        path: str | os.PathLike[str],
+        *,
+        image_generator: dict[str, Any],
+        num_ws: int,
+        w_dim: int,
+        embedding: dict[str, Any],
+        overwrite: bool = False,
     ) -> None:
         self.path = os.fspath(path).rstrip('/')
         self.partial_folder = self.path + '.partial'
         if os.path.exists(self.path) and not overwrite:
             raise InputError(f'{self.path} already exists; remove it, choose another name, or allow to overwrite it.')
         # Through JSON and back, so that it compares equal to what a resumed run reads from the disk.
-        self._description: dict[str, Any] = json.loads(json.dumps({
-            'format': FORMAT_NAME, 'format_version': FORMAT_VERSION, 'image_generator': image_generator,
-            'num_ws': num_ws, 'w_dim': w_dim, 'fps': None, 'embedding': embedding,
-            'num_clips': 0, 'num_frames': 0, 'quality': {}, 'clips': [],
-        }))
+        self._description: dict[str, Any] = json.loads(
+            json.dumps(
+                {
+                    'format': FORMAT_NAME,
+                    'format_version': FORMAT_VERSION,
+                    'image_generator': image_generator,
+                    'num_ws': num_ws,
+                    'w_dim': w_dim,
+                    'fps': None,
+                    'embedding': embedding,
+                    'num_clips': 0,
+                    'num_frames': 0,
+                    'quality': {},
+                    'clips': [],
+                }
+            )
+        )
         self.resumed = os.path.isfile(self._file('dataset.json'))
         if self.resumed:
             self._continue()
@@ -81,22 +98,22 @@ class LatentDatasetWriter:
 
     @property
     def clip_entries(self) -> list[dict[str, Any]]:
-        """What ``dataset.json`` tells of the clips that are complete, in order."""
+        """What `dataset.json` tells of the clips that are complete, in order."""
         return copy.deepcopy(self._description['clips'])
 
     def has_clip(self, name: str) -> bool:
-        """Tells whether a clip of this name is complete already (from this run or from the one that it resumes)."""
+        """Tell whether a clip of this name is complete already (from this run or from the one that it resumes)."""
         return name in self.clip_names
 
     def add_clip(self, name: str, codes: np.ndarray, *, fps: float, source: str, **extra: Any) -> None:
-        """Adds a whole clip.
+        """Add a whole clip.
 
         Args:
             name: Unique name.
-            codes: Finite values ``[T, num_ws, w_dim]``, stored as float32.
+            codes: Finite values `[T, num_ws, w_dim]`, stored as float32.
             fps: Frames per second.
             source: Where the recording was.
-            extra: Further JSON values to keep with the clip, for example ``psnr``.
+            extra: Further JSON values to keep with the clip, for example `psnr`.
 
         Raises:
             InputError: Wrong shape, no frames, a code that is not finite, or the name exists.
@@ -106,7 +123,7 @@ class LatentDatasetWriter:
         clip.close(fps=fps, source=source, **extra)
 
     def open_clip(self, name: str, *, restart: bool = False, chunk: int = 1) -> 'ClipWriter':
-        """Opens a clip for writing in pieces.
+        """Open a clip for writing in pieces.
 
         Args:
             name: Unique name.
@@ -122,12 +139,12 @@ class LatentDatasetWriter:
         return ClipWriter(self, name, restart=restart, chunk=chunk)
 
     def set_preparation(self, entries: list[dict[str, Any]]) -> None:
-        """Keeps in ``dataset.json`` which pieces of the footage are clips, and which were left out and why."""
+        """Keep in `dataset.json` which pieces of the footage are clips, and which were left out and why."""
         self._description['preparation'] = json.loads(json.dumps(entries))
         self._save_description()
 
     def forget_settings(self) -> None:
-        """Lets the next run have other settings, as long as no frame is embedded."""
+        """Let the next run have other settings, as long as no frame is embedded."""
         if not os.listdir(self._file('clips')):
             os.rmdir(self._file('clips'))
             os.remove(self._file('dataset.json'))
@@ -135,7 +152,7 @@ class LatentDatasetWriter:
                 os.rmdir(self.partial_folder)
 
     def finish(self) -> None:
-        """Writes the data set in one step and removes ``DEST.partial``.
+        """Write the data set in one step and remove `DEST.partial`.
 
         Raises:
             InputError: No clip was added.
@@ -150,9 +167,7 @@ class LatentDatasetWriter:
     def __enter__(self) -> 'LatentDatasetWriter':
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if kind is None and os.path.isdir(self.partial_folder):
             self.finish()
 
@@ -189,7 +204,9 @@ class LatentDatasetWriter:
             frames_per_rate[clip['fps']] = frames_per_rate.get(clip['fps'], 0) + clip['num_frames']
         self._description.update(
             fps=max(frames_per_rate, key=lambda rate: frames_per_rate[rate], default=None),
-            num_clips=len(clips), num_frames=sum(clip['num_frames'] for clip in clips), quality=total_quality(clips),
+            num_clips=len(clips),
+            num_frames=sum(clip['num_frames'] for clip in clips),
+            quality=total_quality(clips),
         )
         temporary = self._file('dataset.json.tmp')
         with open(temporary, 'w', encoding='utf-8') as file:
@@ -238,10 +255,9 @@ class LatentDatasetWriter:
         if old is not None:
             shutil.rmtree(old) if os.path.isdir(old) else os.remove(old)
 
-#----------------------------------------------------------------------------
 
 class ClipWriter:
-    """Writes one clip piece by piece; every piece is on the disk when :meth:`append` returns.
+    """Writes one clip piece by piece; every piece is on the disk when `append` returns.
 
     Attributes:
         num_frames: Frames written so far, those of an interrupted run included.
@@ -273,11 +289,11 @@ class ClipWriter:
             file.truncate(HEADER_SIZE + self.num_frames * self._frame_size)
 
     def last_codes(self, count: int = 1) -> np.ndarray:
-        """Returns the last ``count`` codes so far, float32 ``[<= count, num_ws, w_dim]``."""
+        """The last `count` codes so far, float32 `[<= count, num_ws, w_dim]`."""
         return self.read_codes(max(self.num_frames - count, 0), count)
 
     def read_codes(self, start: int, count: int) -> np.ndarray:
-        """Returns codes so far, float32 ``[<= count, num_ws, w_dim]``, from frame ``start`` on."""
+        """Codes so far, float32 `[<= count, num_ws, w_dim]`, from frame `start` on."""
         count = max(min(count, self.num_frames - start), 0)
         with open(self._part, 'rb') as file:
             file.seek(HEADER_SIZE + start * self._frame_size)
@@ -285,11 +301,11 @@ class ClipWriter:
         return values.reshape(count, *self._shape).astype(np.float32)
 
     def append(self, codes: np.ndarray, measures: Iterable[dict[str, float]] | None = None) -> None:
-        """Adds frames.
+        """Add frames.
 
         Args:
-            codes: Finite values ``[n, num_ws, w_dim]``.
-            measures: One dictionary of numbers for each frame (for example ``psnr``); the clip keeps their averages.
+            codes: Finite values `[n, num_ws, w_dim]`.
+            measures: One dictionary of numbers for each frame (for example `psnr`); the clip keeps their averages.
 
         Raises:
             InputError: Wrong shape, or a code that is not finite.
@@ -315,25 +331,25 @@ class ClipWriter:
 
     @property
     def measures_path(self) -> str:
-        """File with the measures of the frames so far, see :class:`training.latents.frame_measures.FrameMeasures`."""
+        """File with the measures of the frames so far, see `training.latents.frame_measures.FrameMeasures`."""
         return self._measures.path
 
     def averages(self) -> dict[str, float]:
-        """Returns the average of every measure over the frames so far."""
+        """The average of every measure over the frames so far."""
         return self._measures.averages()
 
     def close(self, *, fps: float, source: str, arrays: Mapping[str, np.ndarray] | None = None, **extra: Any) -> None:
-        """Makes the clip a part of the data set.
+        """Make the clip a part of the data set.
 
         Args:
             fps: Frames per second.
             source: Where the recording was.
-            arrays: Further values of its frames, ``[num_frames, ...]`` each, stored as float32 beside the codes under these
-                names (for example ``quads``); :meth:`LatentDataset.frame_arrays` returns them.
+            arrays: Further values of its frames, `[num_frames, ...]` each, stored as float32 beside the codes under these
+                names (for example `quads`); `LatentDataset.frame_arrays` returns them.
             extra: Further JSON values to keep with the clip.
 
         Raises:
-            InputError: It has no frames, or ``fps`` is not a positive number.
+            InputError: It has no frames, or `fps` is not a positive number.
         """
         if self.num_frames == 0:
             raise InputError(f'clip {self.name!r} has no frames.')
@@ -356,27 +372,31 @@ class ClipWriter:
             extra = {'arrays': members, **extra}
         os.replace(self._part, self._path)
         extra = {**{key: round(value, 6) for key, value in self.averages().items()}, **extra}
-        self._writer._register(json.loads(json.dumps(dict(
-            name=self.name, file=self._member, num_frames=self.num_frames, fps=float(fps), source=source, **extra,
-        ))))
+        self._writer._register(
+            json.loads(
+                json.dumps(
+                    dict(name=self.name, file=self._member, num_frames=self.num_frames, fps=float(fps), source=source, **extra)
+                )
+            )
+        )
         os.remove(self._measures.path)
 
     def discard(self) -> None:
-        """Forgets the frames of this clip."""
+        """Forget the frames of this clip."""
         for path in (self._part, self._measures.path):
             if os.path.exists(path):
                 os.remove(path)
 
-#----------------------------------------------------------------------------
 
 def _npy_header(shape: tuple[int, ...]) -> bytes:
-    """Returns a version 1.0 header of ``HEADER_SIZE`` bytes for little-endian float32 values in C order."""
+    """A version 1.0 header of `HEADER_SIZE` bytes for little-endian float32 values in C order."""
     text = repr({'descr': '<f4', 'fortran_order': False, 'shape': shape}).encode('latin1')
     length = HEADER_SIZE - 10  # after the magic string, the version and the length itself
     return b'\x93NUMPY\x01\x00' + length.to_bytes(2, 'little') + text.ljust(length - 1) + b'\n'
 
+
 def _store_aligned(archive: zipfile.ZipFile, path: str, name: str) -> None:
-    """Stores a file in a zip so that its bytes begin at a multiple of 64: arrays can be mapped into memory there."""
+    """Store a file in a zip so that its bytes begin at a multiple of 64: arrays can be mapped into memory there."""
     size = os.path.getsize(path)
     large = size >= 1 << 31
     info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
@@ -391,12 +411,14 @@ def _store_aligned(archive: zipfile.ZipFile, path: str, name: str) -> None:
     with open(path, 'rb') as source, archive.open(info, 'w', force_zip64=large) as target:
         shutil.copyfileobj(source, target, 1 << 20)
 
+
 def clip_files(clips: Iterable[dict[str, Any]]) -> list[str]:
-    """Returns the members of a data set that belong to these clips: codes, and further arrays of their frames."""
+    """The members of a data set that belong to these clips: codes, and further arrays of their frames."""
     return [file for clip in clips for file in (clip['file'], *clip.get('arrays', {}).values())]
 
+
 def total_quality(clips: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """Returns the measures of a data set: averages over its clips that have them, weighted by their frames."""
+    """The measures of a data set: averages over its clips that have them, weighted by their frames."""
     sums: dict[str, list[float]] = {}
     for clip in clips:
         for key in QUALITY_MEASURES:
@@ -406,11 +428,10 @@ def total_quality(clips: Iterable[dict[str, Any]]) -> dict[str, float]:
                 entry[1] += clip['num_frames']
     return {key: round(total / weight, 6) for key, (total, weight) in sums.items()}
 
+
 def _difference(key: str, old: Any, new: Any) -> str:
     if isinstance(old, dict) and isinstance(new, dict):
         for name in sorted(set(old) | set(new)):
             if old.get(name) != new.get(name):
                 return f'{name}: {old.get(name)} there, {new.get(name)} now'
     return f'{key}: {old} there, {new} now'
-
-#----------------------------------------------------------------------------

@@ -12,17 +12,21 @@ from training.videos.synthesis import render_codes
 
 
 def clip_files(dataset: LatentDataset, indices: Sequence[int], folder: str, ending: str) -> list[str]:
-    """Returns a path in ``folder`` for each of these clips: its name, with its index where names would be the same."""
+    """A path in `folder` for each of these clips: its name, with its index where names would be the same."""
     stems = [re.sub(r'[^\w.-]+', '_', clip.name) for clip in dataset.clips]
-    return [os.path.join(folder, (stems[index] if stems.count(stems[index]) == 1 else f'{stems[index]}-{index}') + ending)
-            for index in indices]
+    return [
+        os.path.join(folder, (stems[index] if stems.count(stems[index]) == 1 else f'{stems[index]}-{index}') + ending)
+        for index in indices
+    ]
+
 
 def video_path(dataset: LatentDataset, index: int, folder: str) -> str:
-    """Returns where the video of a clip goes."""
+    """Where the video of a clip goes."""
     return clip_files(dataset, [index], folder, '.mp4')[0]
 
+
 def render_clip(G: Any, dataset: LatentDataset, index: int, path: str, *, batch: int = 8) -> None:
-    """Renders one clip.
+    """Render one clip.
 
     Args:
         G: Image generator.

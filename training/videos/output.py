@@ -16,7 +16,7 @@ from networks.errors import InputError
 
 CONTAINERS = {'.mp4': 'mp4', '.mov': 'mov', '.mkv': 'matroska'}  # file name ending -> ffmpeg's name of the format
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Frames
 
 
@@ -56,7 +56,7 @@ def image_grid(frames: np.ndarray, columns: int) -> np.ndarray:
     return by_row.reshape(rows * height, columns * width, channels)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Writers
 
 
@@ -86,8 +86,7 @@ class FrameWriter:
     def __enter__(self) -> 'FrameWriter':
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if kind is None:
             try:
                 self.close()
@@ -116,8 +115,9 @@ class VideoWriter(FrameWriter):
         OSError: the disk is full, there is no permission, or ffmpeg failed.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, fps: float, crf: float = 17, preset: str = 'medium',
-                 comment: str = '') -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, fps: float, crf: float = 17, preset: str = 'medium', comment: str = ''
+    ) -> None:
         super().__init__(path)
         ending = os.path.splitext(self.path)[1].lower()
         if ending not in CONTAINERS:
@@ -145,11 +145,32 @@ class VideoWriter(FrameWriter):
         self.num_frames += 1
 
     def _arguments(self, height: int, width: int) -> list[str]:
-        """ffmpeg's arguments between the program and the name of the result; height and width are even."""
-        source = ['-f', 'rawvideo', '-pixel_format', 'rgb24', '-video_size', f'{width}x{height}',
-                  '-framerate', str(self.fps), '-i', 'pipe:0', '-an']
-        colours = ['-vf', 'scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int+bicubic',
-                   '-colorspace', 'bt709', '-color_primaries', 'bt709', '-color_trc', 'bt709', '-color_range', 'tv']
+        """Ffmpeg's arguments between the program and the name of the result; height and width are even."""
+        source = [
+            '-f',
+            'rawvideo',
+            '-pixel_format',
+            'rgb24',
+            '-video_size',
+            f'{width}x{height}',
+            '-framerate',
+            str(self.fps),
+            '-i',
+            'pipe:0',
+            '-an',
+        ]
+        colours = [
+            '-vf',
+            'scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int+bicubic',
+            '-colorspace',
+            'bt709',
+            '-color_primaries',
+            'bt709',
+            '-color_trc',
+            'bt709',
+            '-color_range',
+            'tv',
+        ]
         index_first = ['-movflags', '+faststart'] if self._format != 'matroska' else []
         comment = ['-metadata', f'comment={self._comment}'] if self._comment else []
         return [*source, *self._encoding, *colours, *index_first, *comment, '-f', self._format]
@@ -180,8 +201,13 @@ class _Encoder:
         self.complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         program = [imageio_ffmpeg.get_ffmpeg_exe(), '-hide_banner', '-loglevel', 'error', '-y']
         # In a session of its own, because Ctrl-C goes to the whole process group and would end it under our hands.
-        self.process = subprocess.Popen([*program, *arguments, self.partial], stdin=subprocess.PIPE,
-                                        stdout=subprocess.DEVNULL, stderr=self.complaints, start_new_session=True)
+        self.process = subprocess.Popen(
+            [*program, *arguments, self.partial],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=self.complaints,
+            start_new_session=True,
+        )
         assert self.process.stdin is not None
         self.stdin = self.process.stdin
 

@@ -29,19 +29,24 @@ from training.latents.writer import FORMAT_NAME
 from training.videos.rendered_videos import EmbeddedVideos, GeneratedVideos
 
 __all__ = [
-    'DamagedVideo', 'EmbeddedVideos', 'GeneratedVideos', 'RecordedVideos', 'VideoSet', 'open_shared', 'open_video_set',
+    'DamagedVideo',
+    'EmbeddedVideos',
+    'GeneratedVideos',
+    'RecordedVideos',
+    'VideoSet',
+    'open_shared',
+    'open_video_set',
     'source_kwargs',
 ]
 
-RATE_TOLERANCE = 0.005      # relative; 29.97 and 30 are one rate
-SETTLED_SECONDS = 2.0       # a file changed later than this ago could change again within one tick of its time stamp
+RATE_TOLERANCE = 0.005  # relative; 29.97 and 30 are one rate
+SETTLED_SECONDS = 2.0  # a file changed later than this ago could change again within one tick of its time stamp
 SURVEY_VERSION = 1
-MOST_NAMED = 5              # names in one sentence
+MOST_NAMED = 5  # names in one sentence
 
 _PLAIN = (str, int, float, bool, type(None), os.PathLike)
 _shared: dict[Any, tuple[VideoSet, dict[str, Any]]] = {}
 
-#----------------------------------------------------------------------------
 
 def open_video_set(source: Any) -> VideoSet:
     """A set from its keyword arguments (`class_name` and more), or the set itself."""
@@ -81,8 +86,11 @@ def is_latent_dataset(path: str) -> bool:
         with contextlib.suppress(OSError), open(os.path.join(path, 'dataset.json'), 'rb') as file:
             description = file.read(1 << 16)
     elif zipfile.is_zipfile(path):
-        with contextlib.suppress(KeyError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive, \
-                archive.open('dataset.json') as member:
+        with (
+            contextlib.suppress(KeyError, zipfile.BadZipFile),
+            zipfile.ZipFile(path) as archive,
+            archive.open('dataset.json') as member,
+        ):
             description = member.read(1 << 16)
     return FORMAT_NAME.encode() in description
 
@@ -106,8 +114,15 @@ class RecordedVideos(VideoSet):
         InputError: Nothing is there, videos differ in rate, or (with 'stop') one of them is damaged.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, fps: float | None = None, resolution: int | None = None,
-                 damaged: str = 'stop', cache: bool = True) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        fps: float | None = None,
+        resolution: int | None = None,
+        damaged: str = 'stop',
+        cache: bool = True,
+    ) -> None:
         if damaged not in ('stop', 'skip'):
             raise ValueError(f'damaged: {damaged!r} is neither stop nor skip')
         self.path, self._fit = os.fspath(path), resolution
@@ -124,14 +139,19 @@ class RecordedVideos(VideoSet):
                 self.num_frames.append(length)
         self._stop_at_damage(damaged)
         if not self._recordings:
-            raise InputError(f'{self.path}: every one of its {len(self.left_out)} videos is damaged; the first: '
-                             f'{next(iter(self.left_out.values()))}')
+            raise InputError(
+                f'{self.path}: every one of its {len(self.left_out)} videos is damaged; the first: '
+                f'{next(iter(self.left_out.values()))}'
+            )
         self.names = [recording.name for recording in self._recordings]
         self.fps, self.fps_is_known = self._common_rate(fps)
         self._sha256 = hashlib.sha256(json.dumps([content, fps, resolution]).encode()).hexdigest()
         self._resolution: tuple[int, int] | None = None
         self.description = {
-            'kind': 'recorded', 'path': self.path, 'videos': len(self), 'damaged_videos': len(self.left_out),
+            'kind': 'recorded',
+            'path': self.path,
+            'videos': len(self),
+            'damaged_videos': len(self.left_out),
             'frames': int(sum(length or 0 for length in self.num_frames)),
             'fit': None if resolution is None else f'central square to {resolution}x{resolution}',
         }
@@ -140,8 +160,10 @@ class RecordedVideos(VideoSet):
         if self.left_out and damaged == 'stop':
             count = len(self.left_out)
             more = f' ({count} videos of {self.path} are damaged)' if count > 1 else ''
-            raise DamagedVideo(f'{next(iter(self.left_out.values())).rstrip(".")}{more}; repair or remove it, or leave damaged '
-                               'videos out with --damaged=skip')
+            raise DamagedVideo(
+                f'{next(iter(self.left_out.values())).rstrip(".")}{more}; repair or remove it, or leave damaged '
+                'videos out with --damaged=skip'
+            )
 
     def _common_rate(self, asked: float | None) -> tuple[float, bool]:
         rates = collections.Counter(recording.fps for recording in self._recordings if recording.fps is not None)
@@ -149,11 +171,19 @@ class RecordedVideos(VideoSet):
             return asked or DEFAULT_FPS, asked is not None
         most = rates.most_common(1)[0][0]
         assert most is not None
-        other = next((recording for recording in self._recordings
-                      if recording.fps is not None and abs(recording.fps - most) > RATE_TOLERANCE * most), None)
+        other = next(
+            (
+                recording
+                for recording in self._recordings
+                if recording.fps is not None and abs(recording.fps - most) > RATE_TOLERANCE * most
+            ),
+            None,
+        )
         if other is not None:
-            raise InputError(f'{self.path}: {other.name} has {other.fps:g} frames per second and most others have {most:g}; '
-                             f'bring all to one rate with --fps={most:g}')
+            raise InputError(
+                f'{self.path}: {other.name} has {other.fps:g} frames per second and most others have {most:g}; '
+                f'bring all to one rate with --fps={most:g}'
+            )
         return most, True
 
     @property
@@ -179,9 +209,11 @@ class RecordedVideos(VideoSet):
                 continue
             if frame.shape[:2] != self.resolution:
                 (height, width), (first_height, first_width) = frame.shape[:2], self.resolution
-                raise InputError(f'{self.path}: {self.names[index]} has {width}x{height} pixels, and the first video '
-                                 f'{first_width}x{first_height}; bring all to one size with --resolution='
-                                 f'{min(height, width, first_height, first_width)}')
+                raise InputError(
+                    f'{self.path}: {self.names[index]} has {width}x{height} pixels, and the first video '
+                    f'{first_width}x{first_height}; bring all to one size with --resolution='
+                    f'{min(height, width, first_height, first_width)}'
+                )
             yield frame
 
     def damage(self) -> str | None:
@@ -191,8 +223,10 @@ class RecordedVideos(VideoSet):
         named = ', '.join(list(self.left_out)[:MOST_NAMED]) + (', ...' if len(self.left_out) > MOST_NAMED else '')
         return f'{self.path}: {len(self.left_out)} damaged videos are left out: {named}'
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Looking through all files once.
+
 
 def _survey(recordings: Sequence[Recording], fps: float | None, cache: bool) -> tuple[list[tuple[int, str]], str]:
     """(length, '') or (0, reason of the damage) of each recording, and the digest of all. Tells the recordings their rates."""
@@ -217,9 +251,11 @@ def _survey(recordings: Sequence[Recording], fps: float | None, cache: bool) -> 
 
 def _look_at_all(recordings: Sequence[Recording]) -> list[Any]:
     is_slow = any(isinstance(recording, VideoFile) for recording in recordings)
-    workers = min(os.cpu_count() or 1, 8) if is_slow else 1     # each waits for an ffmpeg of its own
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool, \
-            command_line.progress(total=len(recordings), description='Looking through the videos', unit='video') as bar:
+    workers = min(os.cpu_count() or 1, 8) if is_slow else 1  # each waits for an ffmpeg of its own
+    with (
+        concurrent.futures.ThreadPoolExecutor(workers) as pool,
+        command_line.progress(total=len(recordings), description='Looking through the videos', unit='video') as bar,
+    ):
         found = []
         try:
             for row in pool.map(_look_at, recordings):

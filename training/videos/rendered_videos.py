@@ -20,9 +20,8 @@ from training.latents.dataset import LatentDataset
 from training.videos.output import as_rgb
 from training.videos.synthesis import render_codes, stream_codes, truncate_codes
 
-LARGEST_SEED = 2 ** 32 - 1
+LARGEST_SEED = 2**32 - 1
 
-#----------------------------------------------------------------------------
 
 class _RenderedVideos(VideoSet):
     """What both have: an image generator, and codes by frame number."""
@@ -59,7 +58,10 @@ class _RenderedVideos(VideoSet):
 
     def _describe(self, kind: str, **more: Any) -> dict[str, Any]:
         return {
-            'kind': kind, **more, 'image_generator_weights_sha256': self._image_sha256, 'noise_mode': self._noise_mode,
+            'kind': kind,
+            **more,
+            'image_generator_weights_sha256': self._image_sha256,
+            'noise_mode': self._noise_mode,
             'fit': None if self._fit is None else f'central square to {self._fit}x{self._fit}',
         }
 
@@ -80,18 +82,33 @@ class EmbeddedVideos(_RenderedVideos):
         InputError: The files are not there, or do not belong together.
     """
 
-    def __init__(self, path: str | os.PathLike[str], image_generator: Any = None, *, resolution: int | None = None,
-                 noise_mode: str = 'const', batch: int = 8, device: Any = 'cpu', trust_pickle: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        image_generator: Any = None,
+        *,
+        resolution: int | None = None,
+        noise_mode: str = 'const',
+        batch: int = 8,
+        device: Any = 'cpu',
+        trust_pickle: bool = False,
+    ) -> None:
         self._dataset = LatentDataset(path)
-        G = load_image_generator(image_generator, self._dataset.image_generator, beside=os.fspath(path), device=device,
-                                 trust_pickle=trust_pickle)
+        G = load_image_generator(
+            image_generator, self._dataset.image_generator, beside=os.fspath(path), device=device, trust_pickle=trust_pickle
+        )
         _check_codes(G, self._dataset, f'{os.fspath(path)} has codes')
         super().__init__(G, noise_mode=noise_mode, batch=batch, resolution=resolution)
         self.names = [clip.name for clip in self._dataset.clips]
         self.num_frames = [clip.num_frames for clip in self._dataset.clips]
         self.fps = self._dataset.fps
-        self.description = self._describe('embedding', path=os.fspath(path), videos=len(self), frames=self._dataset.num_frames,
-                                          latents_sha256=self._dataset.sha256)
+        self.description = self._describe(
+            'embedding',
+            path=os.fspath(path),
+            videos=len(self),
+            frames=self._dataset.num_frames,
+            latents_sha256=self._dataset.sha256,
+        )
 
     def _codes_sha256(self) -> str:
         return self._dataset.sha256
@@ -132,9 +149,21 @@ class GeneratedVideos(_RenderedVideos):
 
     endless = True
 
-    def __init__(self, network: Any, image_generator: Any = None, *, first_seed: int = 0, num_videos: int = 2048,
-                 fps: float | None = None, resolution: int | None = None, trunc: float = 1.0, noise_mode: str = 'const',
-                 batch: int = 8, device: Any = 'cpu', trust_pickle: bool = False) -> None:
+    def __init__(
+        self,
+        network: Any,
+        image_generator: Any = None,
+        *,
+        first_seed: int = 0,
+        num_videos: int = 2048,
+        fps: float | None = None,
+        resolution: int | None = None,
+        trunc: float = 1.0,
+        noise_mode: str = 'const',
+        batch: int = 8,
+        device: Any = 'cpu',
+        trust_pickle: bool = False,
+    ) -> None:
         reference: dict[str, Any] = {}
         beside, self._generator = '', network
         if not isinstance(network, torch.nn.Module):
@@ -158,8 +187,9 @@ class GeneratedVideos(_RenderedVideos):
         self.num_frames = [None] * num_videos
         self.fps, self.fps_is_known = float(fps or 25), fps is not None
         self._generator_sha256 = module_sha256(self._generator)
-        self.description = self._describe('generated', path=beside or None, first_seed=first_seed, trunc=trunc,
-                                          generator_weights_sha256=self._generator_sha256)
+        self.description = self._describe(
+            'generated', path=beside or None, first_seed=first_seed, trunc=trunc, generator_weights_sha256=self._generator_sha256
+        )
 
     def _codes_sha256(self) -> str:
         return hashlib.sha256(json.dumps([self._generator_sha256, self.first_seed, self._trunc]).encode()).hexdigest()
@@ -180,10 +210,10 @@ class GeneratedVideos(_RenderedVideos):
             if number is None:
                 return
 
-#----------------------------------------------------------------------------
 
-def load_image_generator(source: Any, reference: dict[str, Any], *, beside: str, device: Any = 'cpu',
-                         trust_pickle: bool = False) -> Any:
+def load_image_generator(
+    source: Any, reference: dict[str, Any], *, beside: str, device: Any = 'cpu', trust_pickle: bool = False
+) -> Any:
     """The image generator: `source` itself if it is a network, else its file, else what `reference` names."""
     if isinstance(source, torch.nn.Module):
         return source
@@ -195,8 +225,9 @@ def load_image_generator(source: Any, reference: dict[str, Any], *, beside: str,
 
 def module_sha256(module: torch.nn.Module) -> str:
     """Digest of a network's class, construction arguments and weights: equal however the file is packed."""
-    digest = hashlib.sha256(json.dumps([type(module).__name__, _plain(getattr(module, 'init_kwargs', {}))], sort_keys=True,
-                                       default=str).encode())
+    digest = hashlib.sha256(
+        json.dumps([type(module).__name__, _plain(getattr(module, 'init_kwargs', {}))], sort_keys=True, default=str).encode()
+    )
     for name, tensor in sorted(module.state_dict().items()):
         values = tensor.detach().cpu().contiguous()
         digest.update(f'{name} {values.dtype} {list(values.shape)}\n'.encode())
@@ -210,8 +241,10 @@ def _plain(value: Any) -> Any:
 
 def _check_codes(G: Any, codes: Any, what: str) -> None:
     if (G.num_ws, G.w_dim) != (codes.num_ws, codes.w_dim):
-        raise InputError(f'{what} of {codes.num_ws} x {codes.w_dim}, and the image generator takes {G.num_ws} x {G.w_dim}; give '
-                         'the one that they belong to')
+        raise InputError(
+            f'{what} of {codes.num_ws} x {codes.w_dim}, and the image generator takes {G.num_ws} x {G.w_dim}; give '
+            'the one that they belong to'
+        )
 
 
 def _pieces(numbers: Iterable[int], size: int) -> Iterator[Sequence[int]]:

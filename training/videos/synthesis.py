@@ -26,8 +26,9 @@ def _render_batch(G: Any, ws: torch.Tensor, noise_mode: str, noise_seed: Sequenc
         return images_to_uint8(G.synthesis(ws, **options))
 
 
-def render_codes(G: Any, ws: torch.Tensor | np.ndarray, *, batch: int = 8, noise_mode: str = 'const',
-                 noise_seed: Sequence[int] | None = None) -> Iterator[np.ndarray]:
+def render_codes(
+    G: Any, ws: torch.Tensor | np.ndarray, *, batch: int = 8, noise_mode: str = 'const', noise_seed: Sequence[int] | None = None
+) -> Iterator[np.ndarray]:
     """Render W+ codes with an image generator, `batch` frames at a time.
 
     Every batch has the same size, the last one filled up and cut: rounding depends on the size of a batch, so a frame
@@ -45,12 +46,12 @@ def render_codes(G: Any, ws: torch.Tensor | np.ndarray, *, batch: int = 8, noise
     """
     ws = torch.as_tensor(ws, dtype=torch.float32)
     for begin in range(0, len(ws), batch):
-        part = ws[begin:begin + batch]
+        part = ws[begin : begin + batch]
         missing = batch - len(part)
         if missing:
             part = torch.cat([part, part[-1:].expand(missing, -1, -1)])
         seed = None if noise_seed is None else [*noise_seed, begin // batch]
-        yield from _render_batch(G, part, noise_mode, seed)[:batch - missing]
+        yield from _render_batch(G, part, noise_mode, seed)[: batch - missing]
 
 
 def truncate_codes(ws: torch.Tensor, center: torch.Tensor, psi: float) -> torch.Tensor:
@@ -91,8 +92,17 @@ def stream_codes(generator: Any, seed: int, *, chunk: int, burn_in: int = 0) -> 
         yield codes
 
 
-def stream_video(generator: Any, G: Any, seed: int, *, batch: int = 8, burn_in: int = 0, noise_mode: str = 'const',
-                 psi: float = 1.0, center: torch.Tensor | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def stream_video(
+    generator: Any,
+    G: Any,
+    seed: int,
+    *,
+    batch: int = 8,
+    burn_in: int = 0,
+    noise_mode: str = 'const',
+    psi: float = 1.0,
+    center: torch.Tensor | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The endless video of one seed.
 
     Args:

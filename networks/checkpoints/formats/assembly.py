@@ -8,10 +8,10 @@ from torch.overrides import TorchFunctionMode
 
 from networks.errors import InputError
 
-SMALL = 1 << 12     # Elements of a random tensor that a constructor may compute with.
-MOST_BLOCKS = 10    # 4 << 10 pixels: more than any StyleGAN2.
-MOST_LAYERS = 64    # Of a mapping network.
-MOST_LATENTS = 8192 # Values in a code.
+SMALL = 1 << 12  # Elements of a random tensor that a constructor may compute with.
+MOST_BLOCKS = 10  # 4 << 10 pixels: more than any StyleGAN2.
+MOST_LAYERS = 64  # Of a mapping network.
+MOST_LATENTS = 8192  # Values in a code.
 
 
 class NothingAllocated(TorchFunctionMode):
@@ -24,10 +24,18 @@ class NothingAllocated(TorchFunctionMode):
 
     FACTORIES = frozenset({torch.empty, torch.full, torch.ones, torch.rand, torch.randn, torch.zeros})
     RANDOM = frozenset({torch.rand, torch.randn})
-    IN_PLACE_OR_SCALED = frozenset({
-        torch.Tensor.div, torch.Tensor.__truediv__, torch.Tensor.mul, torch.Tensor.__mul__, torch.Tensor.normal_,
-        torch.Tensor.uniform_, torch.Tensor.div_, torch.Tensor.mul_,
-    })
+    IN_PLACE_OR_SCALED = frozenset(
+        {
+            torch.Tensor.div,
+            torch.Tensor.__truediv__,
+            torch.Tensor.mul,
+            torch.Tensor.__mul__,
+            torch.Tensor.normal_,
+            torch.Tensor.uniform_,
+            torch.Tensor.div_,
+            torch.Tensor.mul_,
+        }
+    )
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -43,9 +51,7 @@ class NothingAllocated(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def assemble(
-    construct: Callable[[], torch.nn.Module], state: Mapping[str, torch.Tensor], *, where: str
-) -> torch.nn.Module:
+def assemble(construct: Callable[[], torch.nn.Module], state: Mapping[str, torch.Tensor], *, where: str) -> torch.nn.Module:
     """Construct a module without allocating or initialising its weights, and give it those of a file.
 
     Args:

@@ -16,11 +16,11 @@ from networks.checkpoints.formats.assembly import assemble
 from networks.checkpoints.lazy_data import LazyEntries, PersistentNode
 from networks.errors import InputError
 
-GENERATOR_KEYS = ('G_ema', 'G')     # The averaged weights first.
+GENERATOR_KEYS = ('G_ema', 'G')  # The averaged weights first.
 POSITIONAL = ('z_dim', 'c_dim', 'w_dim', 'img_resolution', 'img_channels', 'mapping_kwargs', 'synthesis_kwargs')
-MOST_UNITS = 1 << 16                # Above every size in an architecture.
+MOST_UNITS = 1 << 16  # Above every size in an architecture.
 MOST_LAYERS = 64
-MOST_TAPS = 64                      # Of a resampling filter.
+MOST_TAPS = 64  # Of a resampling filter.
 
 # What the stylegan3 repository's StyleGAN2 takes for arguments that are not given.
 STYLEGAN3_DEFAULTS = {'num_fp16_res': 4, 'conv_clamp': 256}
@@ -35,8 +35,10 @@ FIXED = ('activation', 'up', 'down', 'architecture', 'kernel_size', 'conv_kernel
 class UnknownArchitecture(InputError):
     """A persistent generator that our classes do not compute: a fork with its own network source."""
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # The interface of every format.
+
 
 def matches(contents: Any) -> bool:
     """Whether this is a snapshot with a generator, or a persistent generator alone."""
@@ -66,7 +68,7 @@ def build_generator(contents: Any) -> torch.nn.Module:
     is_flat = construct is stylegan2.Generator and 'synthesis_kwargs' not in kwargs
     defaults = STYLEGAN3_DEFAULTS if is_flat and _is_from_stylegan3(node) else {}
     try:
-        module = assemble(lambda: construct(**{**defaults, **kwargs}), tensors, where=where)    # type: ignore[arg-type]
+        module = assemble(lambda: construct(**{**defaults, **kwargs}), tensors, where=where)  # type: ignore[arg-type]
     except InputError as error:
         raise UnknownArchitecture(str(error)) from error
     _take_settings(node, module, where)
@@ -84,13 +86,15 @@ def build_discriminator(contents: Any) -> torch.nn.Module | None:
     defaults = STYLEGAN3_DEFAULTS if _is_from_stylegan3(node) else {}
     try:
         module = assemble(
-            lambda: stylegan2_discriminator.Discriminator(*args, **{**defaults, **kwargs}), node.tensors(), where=where)  # type: ignore[arg-type]
+            lambda: stylegan2_discriminator.Discriminator(*args, **{**defaults, **kwargs}),
+            node.tensors(),  # type: ignore[arg-type]
+            where=where,
+        )
         _take_settings(node, module, where)
     except InputError:
-        return None     # A fork's own; the generator is what the file was opened for.
+        return None  # A fork's own; the generator is what the file was opened for.
     return module
 
-#----------------------------------------------------------------------------
 
 def find_generator(contents: Any) -> PersistentNode | None:
     """The node of the generator, or None."""
@@ -155,7 +159,8 @@ def _take_settings(node: PersistentNode, module: torch.nn.Module, where: str) ->
             if name in theirs and name in vars(ours) and _plain(theirs[name]) != _plain(vars(ours)[name]):
                 raise UnknownArchitecture(
                     f'{where} has {prefix}{name} = {_plain(theirs[name])!r}, and its construction arguments say '
-                    f'{_plain(vars(ours)[name])!r}: it was made by a changed architecture')
+                    f'{_plain(vars(ours)[name])!r}: it was made by a changed architecture'
+                )
 
 
 def _plain(value: Any) -> Any:
@@ -163,5 +168,3 @@ def _plain(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float)):
         return value
     return value[:60] if isinstance(value, str) else type(value).__name__
-
-#----------------------------------------------------------------------------

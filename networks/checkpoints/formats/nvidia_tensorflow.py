@@ -20,8 +20,8 @@ from torch_utils.ops import upfirdn2d
 
 WHERE = 'the TensorFlow StyleGAN2 generator'
 OLDEST_VERSION = 4  # Of tflib.Network; earlier files are progressive GANs.
-MOST_TAPS = 64      # Of a resampling filter.
-MOST_GAIN = 1e6     # Learning rate multiplier, clamp.
+MOST_TAPS = 64  # Of a resampling filter.
+MOST_GAIN = 1e6  # Learning rate multiplier, clamp.
 
 # Options that do not change what a trained network computes here: how it was trained or run, and what callers of
 # G.mapping() and G.synthesis() pass as arguments.
@@ -52,7 +52,7 @@ READ = (
     ('architecture', 'architecture', 'synthesis_kwargs', None),
 )
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # The interface of every format.
 
 
@@ -81,7 +81,7 @@ def build_generator(contents: Any) -> torch.nn.Module:
     return assemble(lambda: stylegan2.Generator(**kwargs), _state(arrays, kwargs), where=WHERE)
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Reading the nodes.
 
 
@@ -148,7 +148,7 @@ def _options(network: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Translating.
 
 

@@ -26,7 +26,6 @@ CLASSES: dict[str, Callable[..., torch.nn.Module]] = {
     'WEncoder': WEncoder,
 }
 
-#----------------------------------------------------------------------------
 
 def is_snapshot(contents: Any) -> bool:
     """Whether this is a snapshot of the temporal model."""
@@ -82,7 +81,7 @@ def build_module(node: PersistentNode) -> torch.nn.Module:
     where = f'its {node.class_name}'
     args, kwargs = node.constructor_arguments()
     nvidia_pytorch.check_arguments([*args, kwargs], f"{where}'s construction arguments")
-    return assemble(lambda: construct(*args, **kwargs), node.tensors(), where=where)    # type: ignore[arg-type]
+    return assemble(lambda: construct(*args, **kwargs), node.tensors(), where=where)  # type: ignore[arg-type]
 
 
 def _easy(value: Any, done: dict[int, Any]) -> Any:
@@ -94,5 +93,3 @@ def _easy(value: Any, done: dict[int, Any]) -> Any:
         for key, member in value.items():
             made[key] = _easy(member, done)
     return done[id(value)]
-
-#----------------------------------------------------------------------------

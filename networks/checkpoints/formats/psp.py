@@ -24,7 +24,7 @@ CODES = range(10, 19)  # num_ws of image generators of 64 to 1024 pixels.
 INTO_W = ('BackboneEncoderUsingLastLayerIntoW', 'SingleStyleCodeEncoder')
 INTO_W_PLUS = 'BackboneEncoderUsingLastLayerIntoWPlus'
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # The interface of every format.
 
 
@@ -80,7 +80,7 @@ def build_encoder(contents: Any) -> torch.nn.Module:
     return psp_encoders.ImageEncoder(encoder, num_ws, average).eval().requires_grad_(False)
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Finding.
 
 
@@ -112,10 +112,7 @@ def _encoder_kind(state: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
     if 'styles.0.linear.weight' in state:
         if name is None:  # The options that only one of the two has.
             name = 'Encoder4Editing' if 'stylegan_size' in options else 'GradualStyleEncoder'
-        kinds = {
-            'GradualStyleEncoder': psp_encoders.GradualStyleEncoder,
-            'Encoder4Editing': psp_encoders.Encoder4Editing,
-        }
+        kinds = {'GradualStyleEncoder': psp_encoders.GradualStyleEncoder, 'Encoder4Editing': psp_encoders.Encoder4Editing}
         if name in kinds:
             return kinds[name]
     elif 'output_layer_2.3.weight' in state and name in (None, INTO_W_PLUS):

@@ -20,7 +20,7 @@ NUM_AVERAGED = 4096  # Codes behind an average that the file does not hold (as m
 MARKS = ('style.1.weight', 'conv1.conv.weight', 'to_rgb1.conv.weight')  # Names that only this format has.
 WHERE = "the rosinality checkpoint's generator"
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # The interface of every format.
 
 
@@ -59,7 +59,7 @@ def generator_from_state(state: Mapping[str, Any], latent_avg: Any, *, where: st
     return module
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Finding.
 
 
@@ -98,7 +98,7 @@ def _mean_code(mapping: stylegan2.MappingNetwork) -> torch.Tensor:
     return torch.stack(means).mean(dim=0)
 
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Names (left: ours; right: theirs).
 
 

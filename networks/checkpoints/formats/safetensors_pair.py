@@ -19,14 +19,23 @@ from networks.errors import InputError
 
 METADATA_KEY = 'image_generator'
 CLASSES: dict[str, Any] = {'stylegan2.Generator': stylegan2.Generator, 'stylegan3.Generator': stylegan3.Generator}
-MAX_HEADER_BYTES = 1 << 23      # The format allows more; a StyleGAN has about 30 thousand.
+MAX_HEADER_BYTES = 1 << 23  # The format allows more; a StyleGAN has about 30 thousand.
 DTYPES = {
-    'F64': torch.float64, 'F32': torch.float32, 'F16': torch.float16, 'BF16': torch.bfloat16, 'I64': torch.int64,
-    'I32': torch.int32, 'I16': torch.int16, 'I8': torch.int8, 'U8': torch.uint8, 'BOOL': torch.bool,
+    'F64': torch.float64,
+    'F32': torch.float32,
+    'F16': torch.float16,
+    'BF16': torch.bfloat16,
+    'I64': torch.int64,
+    'I32': torch.int32,
+    'I16': torch.int16,
+    'I8': torch.int8,
+    'U8': torch.uint8,
+    'BOOL': torch.bool,
 }
 
-#----------------------------------------------------------------------------
+# ----------------------------------------------------------------------------
 # Reading. https://huggingface.co/docs/safetensors/index#format: length of the header, header in JSON, data.
+
 
 class SafetensorsContents:
     """Tensors of a safetensors file, still there, and the text pairs of its header."""
@@ -43,7 +52,7 @@ def is_safetensors(start: bytes, size: int) -> bool:
 
 def read(source: ByteSource) -> SafetensorsContents:
     """The contents, or InputError if the header is damaged."""
-    length, = struct.unpack('<Q', source.read(0, 8))
+    (length,) = struct.unpack('<Q', source.read(0, 8))
     tensors, metadata = {}, {}
     try:
         header = json.loads(source.read(8, length))
@@ -51,7 +60,7 @@ def read(source: ByteSource) -> SafetensorsContents:
         for name, entry in header.items():
             dtype, shape = DTYPES[entry['dtype']], tuple(entry['shape'])
             begin, end = entry['data_offsets']
-            stride = tuple(int(torch.Size(shape[axis + 1:]).numel()) for axis in range(len(shape)))
+            stride = tuple(int(torch.Size(shape[axis + 1 :]).numel()) for axis in range(len(shape)))
             data = LazyBytes(source, 8 + length + begin, end - begin)
             tensor = LazyTensor(LazyStorage(dtype, (end - begin) // dtype.itemsize, data), 0, shape, stride)
             if torch.Size(shape).numel() * dtype.itemsize != end - begin:
@@ -61,8 +70,10 @@ def read(source: ByteSource) -> SafetensorsContents:
         raise InputError('its safetensors header is damaged') from error
     return SafetensorsContents(tensors, metadata if isinstance(metadata, dict) else {})
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # The interface of every format.
+
 
 def matches(contents: Any) -> bool:
     """Whether this is a safetensors file."""
@@ -85,10 +96,12 @@ def build_generator(contents: SafetensorsContents) -> torch.nn.Module:
     if class_name not in CLASSES or not isinstance(kwargs, dict):
         raise InputError(f'it describes a {str(class_name)[:60]}, which is none of {", ".join(CLASSES)}')
     nvidia_pytorch.check_arguments(kwargs, "its generator's construction arguments")
-    return assemble(lambda: CLASSES[class_name](**kwargs), contents.tensors, where='its generator')    # type: ignore[arg-type]
+    return assemble(lambda: CLASSES[class_name](**kwargs), contents.tensors, where='its generator')  # type: ignore[arg-type]
 
-#----------------------------------------------------------------------------
+
+# ----------------------------------------------------------------------------
 # Writing.
+
 
 def describe(module: Any) -> dict[str, Any]:
     """What the header says of a generator of one of our classes."""
@@ -110,5 +123,3 @@ def write(path: str, description_path: str, module: torch.nn.Module) -> None:
     save_file(tensors, path, metadata={'format': 'pt', METADATA_KEY: description})
     with open(description_path, 'w', encoding='utf-8') as file:
         file.write(description + '\n')
-
-#----------------------------------------------------------------------------
