@@ -73,7 +73,8 @@ def _rollout(library: ctypes.CDLL, G: LatentGenerator, s: torch.Tensor, state: S
     size = -(-max([cells[0].input_size, *sizes]) // _LANES) * _LANES
     first = torch.stack([_padded(h, size) for h in state])
     inputs = (
-        _padded(s, size), first,
+        _padded(s, size),
+        first,
         torch.stack([_padded_matrix(cell.weight_ih, size) for cell in cells]),
         torch.stack([_padded_matrix(cell.weight_hh, size) for cell in cells]),
         torch.stack([_padded_vector(cell.bias_ih, size) for cell in cells]),
@@ -83,10 +84,11 @@ def _rollout(library: ctypes.CDLL, G: LatentGenerator, s: torch.Tensor, state: S
         l, memories = _Rollout.apply(library, *inputs)
     else:
         l, memories, _ = _forward(library, *inputs, save=False)
-    return l[..., :sizes[-1]], States(memories, sizes)
+    return l[..., : sizes[-1]], States(memories, sizes)
 
 
 # Units that are padded keep a memory of zero: r = z = 1/2, n = tanh(0), h' = h / 2 = 0.
+
 
 def _padded(x: torch.Tensor, size: int) -> torch.Tensor:
     return x if x.shape[-1] == size else torch.nn.functional.pad(x, (0, size - x.shape[-1]))
@@ -94,8 +96,11 @@ def _padded(x: torch.Tensor, size: int) -> torch.Tensor:
 
 def _padded_matrix(weight: torch.Tensor, size: int) -> torch.Tensor:
     gates = weight.unflatten(0, (3, -1))
-    return weight if gates.shape[1:] == (size, size) else torch.nn.functional.pad(
-        gates, (0, size - gates.shape[2], 0, size - gates.shape[1])).flatten(0, 1)
+    return (
+        weight
+        if gates.shape[1:] == (size, size)
+        else torch.nn.functional.pad(gates, (0, size - gates.shape[2], 0, size - gates.shape[1])).flatten(0, 1)
+    )
 
 
 def _padded_vector(bias: torch.Tensor, size: int) -> torch.Tensor:
@@ -104,14 +109,23 @@ def _padded_vector(bias: torch.Tensor, size: int) -> torch.Tensor:
 
 # Calls of the C functions. s [N, steps, D], first [cells, N, D], weights [cells, 3 D, D], biases [cells, 3 D].
 
+
 def _call(library: ctypes.CDLL, name: str, s: torch.Tensor, cells: int, tensors: Sequence[torch.Tensor | None]) -> None:
     function = getattr(library, f'rollout_{name}_{native_code.suffix(s)}')
     function(len(s), s.shape[1], cells, s.shape[2], *[None if x is None else native_code.pointer(x) for x in (s, *tensors)])
 
 
-def _forward(library: ctypes.CDLL, s: torch.Tensor, first: torch.Tensor, weight_ih: torch.Tensor, weight_hh: torch.Tensor,
-             bias_ih: torch.Tensor, bias_hh: torch.Tensor, save: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """l [N, t, D], memories [t, cells, N, D], and r, z, n, W_hn h + b_hn of all steps [t-1, cells, N, 4 D] if wanted."""
+def _forward(
+    library: ctypes.CDLL,
+    s: torch.Tensor,
+    first: torch.Tensor,
+    weight_ih: torch.Tensor,
+    weight_hh: torch.Tensor,
+    bias_ih: torch.Tensor,
+    bias_hh: torch.Tensor,
+    save: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Values l `[N, t, D]`, memories `[t, cells, N, D]`, and, to save, r, z, n, W_hn h + b_hn `[t-1, cells, N, 4 D]`."""
     s, weight_ih, weight_hh, bias_ih, bias_hh = (x.contiguous() for x in (s, weight_ih, weight_hh, bias_ih, bias_hh))
     cells, count, size = first.shape
     memories = s.new_empty(s.shape[1] + 1, cells, count, size)
@@ -144,9 +158,16 @@ class _RolloutGradient(torch.autograd.Function):
     """Gradients of noise, first memories, weights and biases, as a function of what `_Rollout` got and its outputs' gradients."""
 
     @staticmethod
-    def forward(ctx: Any, library: ctypes.CDLL, weights_wanted: bool, memories: torch.Tensor,  # type: ignore[override]
-                saved: torch.Tensor, g_l: torch.Tensor | None, g_memories: torch.Tensor | None,
-                *inputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def forward(
+        ctx: Any,
+        library: ctypes.CDLL,
+        weights_wanted: bool,
+        memories: torch.Tensor,  # type: ignore[override]
+        saved: torch.Tensor,
+        g_l: torch.Tensor | None,
+        g_memories: torch.Tensor | None,
+        *inputs: torch.Tensor,
+    ) -> tuple[torch.Tensor | None, ...]:
         ctx.set_materialize_grads(False)
         ctx.library = library
         s, first, weight_ih, weight_hh, *biases = (x.contiguous() for x in inputs)
@@ -156,14 +177,23 @@ class _RolloutGradient(torch.autograd.Function):
         gradients: list[torch.Tensor | None] = [None] * 4
         if weights_wanted:
             gradients = [torch.zeros_like(x) for x in (weight_ih, weight_hh, *biases)]
-        _call(library, 'backward', s, len(first), [weight_ih, weight_hh, memories, saved, g_l, g_memories, g_noise, g_first,
-                                                   *gradients])
+        _call(
+            library,
+            'backward',
+            s,
+            len(first),
+            [weight_ih, weight_hh, memories, saved, g_l, g_memories, g_noise, g_first, *gradients],
+        )
         return (g_noise, g_first, *gradients)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, v_noise: torch.Tensor | None, v_first: torch.Tensor | None,  # type: ignore[override]
-                 *v_weights: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+    def backward(
+        ctx: Any,
+        v_noise: torch.Tensor | None,
+        v_first: torch.Tensor | None,  # type: ignore[override]
+        *v_weights: torch.Tensor | None,
+    ) -> tuple[torch.Tensor | None, ...]:
         memories, saved, g_l, g_memories, *inputs = ctx.saved_tensors
         if any(v is not None for v in v_weights):
             return (None,) * 4 + _second_by_autograd(g_l, g_memories, inputs, (v_noise, v_first, *v_weights))
@@ -177,14 +207,34 @@ class _RolloutGradient(torch.autograd.Function):
         t_l = s.new_empty(len(s), s.shape[1] + 1, s.shape[2])
         d_noise, d_first = torch.empty_like(s), torch.empty_like(first)
         gradients = [torch.zeros_like(x) for x in (weight_ih, weight_hh, *biases)]
-        _call(ctx.library, 'second', s, len(first), [weight_ih, weight_hh, memories, saved, g_l, g_memories, v_noise, t_memories,
-                                                     t_l, d_noise, d_first, *gradients])
-        return (None, None, None, None, None if g_l is None else t_l, None if g_memories is None else t_memories,
-                d_noise, d_first, *gradients)
+        _call(
+            ctx.library,
+            'second',
+            s,
+            len(first),
+            [weight_ih, weight_hh, memories, saved, g_l, g_memories, v_noise, t_memories, t_l, d_noise, d_first, *gradients],
+        )
+        return (
+            None,
+            None,
+            None,
+            None,
+            None if g_l is None else t_l,
+            None if g_memories is None else t_memories,
+            d_noise,
+            d_first,
+            *gradients,
+        )
 
 
-def _plain(s: torch.Tensor, first: torch.Tensor, weight_ih: torch.Tensor, weight_hh: torch.Tensor, bias_ih: torch.Tensor,
-           bias_hh: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _plain(
+    s: torch.Tensor,
+    first: torch.Tensor,
+    weight_ih: torch.Tensor,
+    weight_hh: torch.Tensor,
+    bias_ih: torch.Tensor,
+    bias_hh: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(l, memories) of `_forward` by PyTorch's operations."""
     size = s.shape[2]
     states = [list(first.unbind(0))]
@@ -193,16 +243,17 @@ def _plain(s: torch.Tensor, first: torch.Tensor, weight_ih: torch.Tensor, weight
         for cell, h in enumerate(states[-2]):
             from_input = torch.addmm(bias_ih[cell], x, weight_ih[cell].t())
             from_memory = torch.addmm(bias_hh[cell], h, weight_hh[cell].t())
-            r, z = torch.sigmoid(from_input[:, :2 * size] + from_memory[:, :2 * size]).split(size, dim=1)
-            n = torch.tanh(from_input[:, 2 * size:] + r * from_memory[:, 2 * size:])
+            r, z = torch.sigmoid(from_input[:, : 2 * size] + from_memory[:, : 2 * size]).split(size, dim=1)
+            n = torch.tanh(from_input[:, 2 * size :] + r * from_memory[:, 2 * size :])
             x = n + z * (h - n)
             states[-1].append(x)
     memories = torch.stack([torch.stack(state) for state in states])
     return memories[:, -1].transpose(0, 1), memories
 
 
-def _second_by_autograd(g_l: torch.Tensor | None, g_memories: torch.Tensor | None, inputs: Sequence[torch.Tensor],
-                        v: Sequence[torch.Tensor | None]) -> tuple[torch.Tensor | None, ...]:
+def _second_by_autograd(
+    g_l: torch.Tensor | None, g_memories: torch.Tensor | None, inputs: Sequence[torch.Tensor], v: Sequence[torch.Tensor | None]
+) -> tuple[torch.Tensor | None, ...]:
     """Derivatives of sum <v, gradients> for g_l, g_memories and all inputs; the gradients of weights may have a v as well."""
     with torch.enable_grad():
         inputs = [x.detach().requires_grad_(True) for x in inputs]
@@ -231,5 +282,7 @@ def _agrees(library: ctypes.CDLL, dtype: torch.dtype) -> bool:
             second_order = torch.autograd.grad(first_order[0].square().sum() + first_order[1].square().sum(), inputs)
             results.append([l, memories, *first_order, *second_order])
     tolerance = 1e-3 if dtype == torch.float32 else 1e-9
-    return all(torch.allclose(a, b, rtol=tolerance, atol=tolerance * float(b.detach().abs().max()))
-               for a, b in zip(*results, strict=True))
+    return all(
+        torch.allclose(a, b, rtol=tolerance, atol=tolerance * float(b.detach().abs().max()))
+        for a, b in zip(*results, strict=True)
+    )
