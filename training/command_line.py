@@ -3,23 +3,23 @@
 Nothing heavy is imported here, so that `--help` and a mistyped option answer at once.
 """
 
-import contextlib
 import errno
 import functools
 import math
 import os
 import re
+import shlex
 import shutil
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 from tqdm import tqdm
 
 from networks.errors import InputError
+from training import stop_signals
+from training.standard_streams import be_patient
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,6 @@ Function = TypeVar('Function', bound=Callable[..., Any])
 
 EXIT_MISTAKE = 2  # what click itself uses for a wrong option
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
-EXIT_TERMINATED = 143  # 128 + SIGTERM
 MAX_SEED = 2**32 - 1  # np.random.RandomState takes no larger one
 MAX_SEEDS = 1_000_000  # a longer list is a slip of the keyboard
 OUR_PACKAGES = {'dnnlib', 'torch_utils', 'metrics', 'networks', 'plugins', 'training', 'demo'}
@@ -48,10 +47,6 @@ class UserMistake(click.ClickException):
     """Something that the user asked for cannot be done; shown as one sentence, exit code 2."""
 
     exit_code = EXIT_MISTAKE
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived: the same way out as Ctrl-C, so that nothing half-written stays behind."""
 
 
 def describe_os_error(error: OSError) -> str:
@@ -103,21 +98,10 @@ def share_cores() -> None:
         os.environ['GOMP_SPINCOUNT'] = str(SPIN_COUNT)
 
 
-@contextlib.contextmanager
-def _terminate_like_interrupt() -> Iterator[None]:
-    """Let SIGTERM raise inside the block (main thread only; elsewhere Python allows no handler)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: object) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+def this_command() -> str:
+    """The command line of this process as a further line, to be given again; nothing where it is no command of ours."""
+    name = os.path.basename(sys.argv[0])
+    return f'\n  python {shlex.join(sys.argv)}' if name.endswith('.py') and not name.startswith('__') else ''
 
 
 def clear_errors(function: Function | None = None, *, interrupted: str = INTERRUPTED) -> Any:
@@ -125,8 +109,9 @@ def clear_errors(function: Function | None = None, *, interrupted: str = INTERRU
 
     Covers `InputError`, errors of the operating system (full disk, no permission, ...), packages that are not installed,
     and memory that ran out.
-    Ctrl-C says `interrupted` and leaves with 130, SIGTERM likewise with 143. Anything else is a bug of this project
-    and keeps its traceback. Used plain (`@clear_errors`) or with a sentence (`@clear_errors(interrupted='...')`).
+    Ctrl-C says `interrupted` with the command that goes on and leaves with 130, SIGTERM likewise with 143 and SIGHUP with 129.
+    Anything else is a bug of this project and keeps its traceback. Used plain (`@clear_errors`) or with a sentence
+    (`@clear_errors(interrupted='...')`).
     """
     if function is None:
         return functools.partial(clear_errors, interrupted=interrupted)
@@ -134,19 +119,16 @@ def clear_errors(function: Function | None = None, *, interrupted: str = INTERRU
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         try:
-            with _terminate_like_interrupt():
+            with stop_signals.handling():
                 return function(*args, **kwargs)
         except (click.ClickException, click.exceptions.Exit):
             raise
         except (KeyboardInterrupt, click.Abort) as stop:
-            report(f'\n{interrupted}')
-            raise click.exceptions.Exit(EXIT_TERMINATED if isinstance(stop, Terminated) else EXIT_INTERRUPTED) from stop
+            if os.environ.get('RANK', '0') == '0':
+                report(f'\n{interrupted}{this_command()}')
+            raise click.exceptions.Exit(stop.exit_code if isinstance(stop, stop_signals.Stopped) else EXIT_INTERRUPTED) from stop
         except InputError as error:
             raise UserMistake(str(error)) from error
-        except BrokenPipeError as error:
-            # The reader of standard output (`| head`) is gone. Python would complain once more when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            raise click.exceptions.Exit(1) from error
         except OSError as error:
             raise UserMistake(describe_os_error(error)) from error
         except ModuleNotFoundError as error:
@@ -176,6 +158,8 @@ class _ClearMain(click.Command):
         **extra: Any,
     ) -> Any:
         share_cores()
+        if standalone_mode:
+            be_patient()
         try:
             result = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
             if not standalone_mode:

@@ -3,12 +3,12 @@
 import contextlib
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import dnnlib
 from networks.checkpoints import torch_archive
+from networks.checkpoints.durable_files import replacing as replacing
 from networks.checkpoints.formats import safetensors_pair
 from networks.checkpoints.lazy_data import ByteSource
 from networks.errors import InputError
@@ -97,22 +97,3 @@ def container(source: ByteSource) -> str:
     if start.lstrip()[:1] == b'{':
         raise InputError('this is JSON text; if it describes a .safetensors file, give that file')
     raise InputError('this is no checkpoint: neither a pickle, nor a file of torch.save, nor safetensors')
-
-
-@contextlib.contextmanager
-def replacing(path: Any) -> Iterator[str]:
-    """A temporary name beside `path`, moved there at the end; after an error `path` is as before."""
-    path = os.fspath(path)
-    folder = os.path.dirname(os.path.abspath(path))
-    handle, temporary = tempfile.mkstemp(prefix=f'.{os.path.basename(path)}.', suffix='.tmp', dir=folder)
-    os.close(handle)
-    try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise

@@ -1,0 +1,86 @@
+"""One at a time: what is in use is refused with its owner, and a stale lock stops nobody."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from networks.errors import InputError
+from training import locks
+from training.locks import InUse, Lock, lock_path, lock_target
+
+HOLD = """
+import sys, time
+from training.locks import lock_target
+with lock_target(sys.argv[1], '--dest'):
+    print('locked', flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def other(root, tmp_path):
+    """Another process that holds the lock of tmp_path/d.zip until its standard input ends."""
+    with subprocess.Popen(
+        [sys.executable, '-c', HOLD, str(tmp_path / 'd.zip')], cwd=root, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == 'locked\n'
+        yield process
+        process.kill()
+
+
+def test_in_use_says_who_and_a_killed_owner_is_no_owner(tmp_path, other):
+    target = tmp_path / 'd.zip'
+    with pytest.raises(
+        InUse, match=rf'--dest: .*d\.zip is in use by -c \(host .+, process {other.pid}, since 20\d\d-.*\)'
+    ) as caught:
+        lock_target(target, '--dest')
+    assert isinstance(caught.value, InputError)
+    assert len(str(caught.value)) < 600
+    other.kill()
+    other.wait()
+    assert os.path.exists(lock_path(target))  # the file is left, and stops nobody
+    with lock_target(target, '--dest'):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_was_given_back_leaves_nothing(tmp_path, other):
+    other.stdin.close()
+    other.wait()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_flock_the_word_in_the_file_decides(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, 'lock_file', lambda file: None)
+    path = tmp_path / 'lock'
+    with Lock(path, 'this'), pytest.raises(InUse, match=rf'process {os.getpid()}'):
+        Lock(path, 'this')
+    path.write_text(json.dumps({'host': locks.socket.gethostname(), 'pid': os.getpid(), 'started': 1.0}))
+    Lock(path, 'this').release()  # the number of the process was given anew since
+    path.write_text('{"host": "elsewhere", "pid": 7, "since": 1e9}')
+    with pytest.raises(InUse, match=r'host elsewhere, process 7, since 2001-.*remove '):
+        Lock(path, 'this')
+    for rubbish in ('', '[]', '{"pid": {}}', 'x\x00'):
+        path.write_text(rubbish)
+        Lock(path, 'this').release()
+
+
+def test_a_strange_owner_makes_a_readable_sentence(tmp_path):
+    path = tmp_path / 'lock'
+    with Lock(path, 'this'):
+        path.write_text('{"host": "\\u001b[2J%s", "pid": [1], "since": "soon", "command": {"a": 1}}' % ('h' * 5000))
+        with pytest.raises(InUse) as caught:
+            Lock(path, 'this')
+    assert str(caught.value).isprintable()
+    assert len(re.sub(re.escape(str(path)), '', str(caught.value))) < 600
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_of_the_system(tmp_path):
+    with pytest.raises(OSError, match='No such file'):
+        Lock(pathlib.Path(tmp_path, 'missing', 'lock'), 'this')

@@ -1,0 +1,130 @@
+"""One at a time: a run folder, a data set or an output folder in use is refused, with a word on who uses it.
+
+A lock is a hidden file beside or in what it guards, locked by flock: the kernel ends it with its process, on this machine and, on
+the network disks of today, on the others, so that what a killed run left blocks nobody. The file says who has it. Where a disk
+knows no flock, the word in the file decides: a process of this machine that is gone has left a stale lock, and one of
+another machine is asked about.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from networks.checkpoints.durable_files import lock_file
+from networks.errors import InputError
+
+
+class InUse(InputError):
+    """Another process works on this."""
+
+
+class Lock:
+    """The right to work on something, from construction (or `with`) to `release`.
+
+    Args:
+        path: The lock file; its folder exists.
+        what: What is guarded, for the sentence of a refusal ('the run folder runs/00003-alice').
+
+    Raises:
+        InUse: Another process has it; the sentence says who, and since when.
+        OSError: The file cannot be made.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], what: str) -> None:
+        self.path = os.path.abspath(path)
+        self.what = what
+        self._handle = self._open()
+        self._write_owner()
+
+    def _open(self) -> int:
+        while True:
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                free = lock_file(handle)
+                if free is False or (free is None and self._is_held(handle)):
+                    raise InUse(self._refusal(handle))
+                # A process that has just released the lock may have removed this very file.
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(handle), os.stat(self.path)):
+                        return handle
+            except BaseException:
+                os.close(handle)
+                raise
+            os.close(handle)
+
+    def _write_owner(self) -> None:
+        owner = {
+            'host': socket.gethostname(),
+            'pid': os.getpid(),
+            'started': psutil.Process().create_time(),
+            'since': time.time(),
+            'command': os.path.basename(sys.argv[0]),
+        }
+        with contextlib.suppress(OSError):  # a full disk: the lock holds all the same, and only says less
+            os.ftruncate(self._handle, 0)
+            os.pwrite(self._handle, json.dumps(owner).encode(), 0)
+
+    @staticmethod
+    def _read_owner(handle: int) -> dict[str, Any]:
+        with contextlib.suppress(OSError, ValueError):
+            owner = json.loads(os.pread(handle, 4096, 0))
+            if isinstance(owner, dict):
+                return owner
+        return {}
+
+    def _is_held(self, handle: int) -> bool:
+        """Without flock: whether the process that the file names may be at work still."""
+        owner = self._read_owner(handle)
+        if owner.get('host') != socket.gethostname():
+            return 'host' in owner
+        try:
+            return abs(psutil.Process(int(owner['pid'])).create_time() - float(owner['started'])) < 1
+        except (psutil.Error, KeyError, TypeError, ValueError):
+            return False
+
+    def _refusal(self, handle: int) -> str:
+        owner = self._read_owner(handle)
+        who = 'another process'
+        if owner:
+            since = ''
+            with contextlib.suppress(TypeError, ValueError, OverflowError, OSError):
+                since = time.strftime(', since %Y-%m-%d %H:%M:%S', time.localtime(float(owner.get('since') or 0)))
+            who = f'{str(owner.get("command"))[:40]} (host {str(owner.get("host"))[:60]}, process {owner.get("pid")}{since})'
+            who = ''.join(letter if letter.isprintable() else '?' for letter in who)
+        hint = '' if owner.get('host') in (None, socket.gethostname()) else f'; if it is gone, remove {self.path}'
+        return f'{self.what} is in use by {who}; wait for it, stop it, or choose another place{hint}'
+
+    def release(self) -> None:
+        """Give it back and remove the file; a second call does nothing."""
+        if self._handle < 0:
+            return
+        with contextlib.suppress(OSError):
+            os.unlink(self.path)  # while it is ours: nobody else can have locked this file
+        os.close(self._handle)
+        self._handle = -1
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.release()
+
+
+def lock_path(target: str | os.PathLike[str]) -> str:
+    """Where the lock of a file or folder that is to be made lies: hidden, beside it."""
+    folder, name = os.path.split(os.path.abspath(target))
+    return os.path.join(folder, f'.{name}.lock')
+
+
+def lock_target(target: str | os.PathLike[str], option: str) -> Lock:
+    """Lock a file or folder that a command makes, such as --dest; see `Lock`."""
+    return Lock(lock_path(target), f'{option}: {os.fspath(target)}')

@@ -1,0 +1,146 @@
+"""Ctrl-C, SIGTERM and SIGHUP end a command in an orderly way; a second one ends it at once.
+
+By default a signal raises `Stopped` wherever the main thread is. Work that is worth finishing first (the step of a training)
+asks for a request instead: inside of `held()` signals are only noted, and inside of `at_once()` within it, where all that
+counts is saved (metrics, pictures), they raise again. The main thread may be deep in a library that looks at no signals; a
+second thread, which the system wakes, then ends the process when PATIENCE has passed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+SIGNALS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP') if hasattr(signal, name)]
+PATIENCE = 15.0  # seconds; clusters kill half a minute after they asked
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked for an end.
+
+    Attributes:
+        number: The signal.
+    """
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        super().__init__(f'signal {number}')
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell reports for this signal."""
+        return 128 + self.number
+
+
+class _State:
+    asked: int | None = None  # signal that was noted
+    handled_at: float = 0.0  # when Python last came to handle one
+    hold = False  # only note them
+    installed = False
+
+
+_state = _State()
+
+
+def asked() -> int | None:
+    """The signal that asked for an end, as far as one came while signals were held; else None."""
+    return _state.asked
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    _state.handled_at = time.monotonic()
+    if _state.asked is not None:
+        os._exit(128 + number)
+    _state.asked = number
+    if not _state.hold:
+        raise Stopped(number)
+
+
+@contextlib.contextmanager
+def handling() -> Iterator[None]:
+    """Handle the signals inside the block (main thread only; elsewhere Python allows no handler); blocks may be nested."""
+    if _state.installed or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {}
+    for number in SIGNALS:
+        # nohup makes a command ignore SIGHUP, and that is what it is for.
+        if number == getattr(signal, 'SIGHUP', None) and signal.getsignal(number) is signal.SIG_IGN:
+            continue
+        before[number] = signal.signal(number, _handle)
+    _state.installed, _state.asked, _state.hold = True, None, False
+    try:
+        with _watching():
+            yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        _state.installed, _state.asked = False, None
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Note signals instead of raising; the block looks at `asked()` between its steps."""
+    with handling(), _mode(hold=True):
+        yield
+
+
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """Inside of `held`: raise again, also for a signal that came before."""
+    with _mode(hold=False):
+        if _state.asked is not None:
+            raise Stopped(_state.asked)
+        yield
+
+
+@contextlib.contextmanager
+def _mode(*, hold: bool) -> Iterator[None]:
+    before, _state.hold = _state.hold, hold
+    try:
+        yield
+    finally:
+        _state.hold = before
+
+
+@contextlib.contextmanager
+def _watching() -> Iterator[None]:
+    """End the process when the main thread does not come to handle a signal."""
+    ours, pythons = socket.socketpair()
+    pythons.setblocking(False)
+    before = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
+    watcher = threading.Thread(target=_watch, args=(ours,), daemon=True, name='signals')
+    watcher.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        pythons.close()  # ends the thread
+        watcher.join()
+
+
+def _watch(woken: socket.socket) -> None:
+    with woken:
+        while numbers := woken.recv(16):
+            number = next((number for number in numbers if number in SIGNALS), None)
+            if number is None:
+                continue
+            end = time.monotonic() + PATIENCE
+            came = time.monotonic()
+            while _state.handled_at < came - 1 and time.monotonic() < end and _state.installed:
+                time.sleep(0.1)
+            if _state.handled_at < came - 1 and _state.installed:
+                with contextlib.suppress(OSError, ValueError):
+                    sys.stderr.write(
+                        f'\nstopped in the middle of a long computation ({signal.Signals(number).name}); what was '
+                        'saved before is whole\n'
+                    )
+                    sys.stderr.flush()
+                os._exit(128 + number)
