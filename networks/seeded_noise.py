@@ -1,6 +1,7 @@
 """The noise behind a seed: the same seed is the same video, whatever its length and whatever runs beside it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +38,22 @@ class SeededNoise:
         if not self._started:
             raise RuntimeError('i is drawn before all other noise; call first()')
         return self._draw(num_steps, self.noise_dim)
+
+    def state(self) -> dict[str, Any]:
+        """Where the random streams stand, in plain values: what comes next, and so what `restore` goes on from."""
+        streams = []
+        for stream in self._streams:
+            name, key, position, has_gauss, cached = stream.get_state(legacy=True)
+            streams.append([str(name), [int(word) for word in key], int(position), int(has_gauss), float(cached)])
+        return {'started': self._started, 'streams': streams}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        if len(state['streams']) != len(self._streams):
+            raise ValueError(f'this state is of {len(state["streams"])} seeds, not {len(self._streams)}')
+        self._started = state['started']
+        for stream, (name, key, position, has_gauss, cached) in zip(self._streams, state['streams'], strict=True):
+            stream.set_state((name, np.asarray(key, np.uint32), position, has_gauss, cached))
 
     def _draw(self, rows: int, columns: int) -> torch.Tensor:
         values = np.stack([stream.randn(rows, columns) for stream in self._streams])

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from networks.seeded_noise import SeededNoise
+from training.videos.code_sources import ModelSource, chunks
 
 
 def images_to_uint8(images: torch.Tensor) -> np.ndarray:
@@ -64,32 +64,16 @@ def truncate_codes(ws: torch.Tensor, center: torch.Tensor, psi: float) -> torch.
 def stream_codes(generator: Any, seed: int, *, chunk: int, burn_in: int = 0) -> Iterator[torch.Tensor]:
     """The endless code sequence of one seed, `chunk` frames at a time.
 
-    Seeds run one by one and chunks have one size, so that a frame is the same to the last bit whatever the length of
-    the video and whatever other seeds there are.
-
     Args:
         generator: Latent generator (networks.latent_generator.LatentGenerator, or one with its methods).
         seed: Its noise comes from networks.seeded_noise.
         chunk: Frames at a time.
         burn_in: Frames at the beginning that are left out.
 
-    Yields:
+    Returns:
         W+ codes [chunk, num_ws, w_dim] on the generator's device, without end.
     """
-    noise = SeededNoise([seed], generator.latent_dim, generator.noise_dim, next(generator.parameters()).device)
-    l = noise.first()
-    with torch.no_grad():
-        state = generator.initial_state(l)
-        for _ in range(burn_in):
-            state, l = generator.step(noise.steps(1)[:, 0], state)
-    while True:
-        with torch.no_grad():
-            latents = []
-            for s in noise.steps(chunk).unbind(1):
-                latents.append(l)
-                state, l = generator.step(s, state)
-            codes = generator.codes(torch.cat(latents))
-        yield codes
+    return chunks(ModelSource(generator, seed, burn_in=burn_in), chunk)
 
 
 def stream_video(
