@@ -1,0 +1,115 @@
+"""The widening network T and the maps A of the generator as one operation in C++, where that can be had.
+
+`coordinates(G, l)` gives what `G.coordinates(l)` gives, to rounding, with first derivatives only. Blocks of frames go through all
+layers together, so that the wide activations are written once and read once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from networks.latent_generator import LatentGenerator
+from training import native_code
+
+
+def coordinates(G: LatentGenerator, l: torch.Tensor) -> torch.Tensor:
+    """Coordinates `[..., C]` of memories of the last cell `[..., latent_dim]`; C is what `G.coordinates` says."""
+    layers = _layers(G)
+    name = native_code.suffix(l)
+    if (
+        layers is None
+        or name is None
+        or l.numel() == 0
+        or any(p.dtype != l.dtype for layer, _ in layers for p in layer.parameters())
+    ):
+        return G.coordinates(l)
+    library = native_code.load('temporal_kernels')
+    if library is None or not _agrees(library, l.dtype):
+        return G.coordinates(l)
+    parameters = [parameter for layer, _ in layers for parameter in (layer.weight, layer.bias)]
+    keep = torch.is_grad_enabled() and any(x.requires_grad for x in (l, *parameters))
+    flat = _Stack.apply(library, keep, tuple(slope for _, slope in layers), l.reshape(-1, l.shape[-1]), *parameters)
+    return flat.view(*l.shape[:-1], flat.shape[1])
+
+
+def _layers(G: LatentGenerator) -> list[tuple[Any, float]] | None:
+    """[(linear map, slope of the leaky ReLU after it), ..]; None for anything but a plain generator."""
+    if type(G) is not LatentGenerator:
+        return None
+    modules = [*G.T, G.A]
+    if any(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks for module in [G.T, *modules]):
+        return None
+    linear, activations = modules[::2], modules[1::2]
+    if any(type(each) is not torch.nn.Linear or each.bias is None for each in linear):
+        return None
+    slopes = [each.negative_slope for each in activations if type(each) is torch.nn.LeakyReLU and each.negative_slope >= 0]
+    return list(zip(linear, [*slopes, 1.0], strict=True)) if len(slopes) == len(activations) else None
+
+
+class _Stack(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, library: ctypes.CDLL, keep: bool, slopes: Sequence[float], x: torch.Tensor, *parameters: torch.Tensor
+    ) -> torch.Tensor:
+        x = x.contiguous()
+        parameters = tuple(parameter.contiguous() for parameter in parameters)
+        widths = [x.shape[1], *(weight.shape[0] for weight in parameters[::2])]
+        kept = []
+        if keep:
+            lanes = getattr(library, f'lanes_{native_code.suffix(x)}')()
+            kept = [x.new_empty(len(x), -(-width // lanes) * lanes) for width in widths[1:-1]]
+        out = x.new_empty(len(x), widths[-1])
+        ctx.call = (library, widths, slopes)
+        ctx.save_for_backward(x, *parameters, *kept)
+        _call('forward', ctx.call, parameters, [x, kept if kept else None, out])
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+        x, *rest = ctx.saved_tensors
+        num_parameters = 2 * len(ctx.call[2])
+        parameters, kept = rest[:num_parameters], rest[num_parameters:]
+        g_x = torch.empty_like(x) if ctx.needs_input_grad[3] else None
+        gradients = [torch.empty_like(parameter) for parameter in parameters]
+        _call('backward', ctx.call, parameters, [x, kept, g_out.contiguous(), g_x, gradients])
+        return None, None, None, g_x, *gradients
+
+
+def _call(name: str, call: tuple, parameters: Sequence[torch.Tensor], arguments: Sequence[Any]) -> None:
+    """Call a function of temporal_kernels.cpp; lists become arrays of addresses, tensors addresses."""
+    library, widths, slopes = call
+    function = getattr(library, f'stack_{name}_{native_code.suffix(arguments[0])}')
+    function(
+        len(arguments[0]),
+        len(slopes),
+        (ctypes.c_int * len(widths))(*widths),
+        (ctypes.c_double * len(slopes))(*slopes),
+        native_code.pointers(parameters),
+        *[
+            None if each is None else native_code.pointers(each) if isinstance(each, list) else native_code.pointer(each)
+            for each in arguments
+        ],
+    )
+
+
+@functools.cache
+def _agrees(library: ctypes.CDLL, dtype: torch.dtype) -> bool:
+    """Whether values and gradients are those of PyTorch's operations, on a small generator."""
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(0)
+        G = LatentGenerator(2, 5, widening_widths=[19, 34], num_components=3).to(dtype)
+        l = torch.randn(131, G.latent_dim, dtype=dtype).requires_grad_(True)
+        layers = _layers(G)
+        assert layers is not None
+        parameters = [parameter for layer, _ in layers for parameter in (layer.weight, layer.bias)]
+        results = []
+        for y in (_Stack.apply(library, True, tuple(slope for _, slope in layers), l, *parameters), G.coordinates(l)):
+            results.append([y, *torch.autograd.grad(y.sin().sum(), [l, *parameters])])
+    tolerance = 1e-3 if dtype == torch.float32 else 1e-9
+    return all(torch.allclose(a, b, rtol=tolerance, atol=tolerance) for a, b in zip(*results, strict=True))
