@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from networks.errors import InputError
+from stylevideogan import layout
 from training import command_line
 
 INTERRUPTED = 'interrupted; --resume=RUN_FOLDER goes on from its last training state'
@@ -278,7 +279,14 @@ def adopt_options(o: types.SimpleNamespace, run_dir: str) -> None:
 
 def start_torchrun(num_ranks: int) -> None:
     """Replace this process by torchrun with `num_ranks` ranks of the same command on this machine."""
-    arguments = [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc-per-node={num_ranks}', *sys.argv]
+    arguments = [
+        sys.executable,
+        '-m',
+        'torch.distributed.run',
+        '--standalone',
+        f'--nproc-per-node={num_ranks}',
+        *layout.start_again(command_line.__name__, 'train_video', sys.argv),
+    ]
     command_line.report(f'Starting {shlex.join(arguments[1:])}')
     os.execv(sys.executable, arguments)
 

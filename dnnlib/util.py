@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import importlib
 import inspect
@@ -16,6 +17,8 @@ from collections.abc import Callable, Iterable
 from typing import IO, Any
 
 import numpy as np
+
+from stylevideogan import layout
 
 from .download import is_url, make_cache_dir_path, open_url, set_cache_dir
 
@@ -200,6 +203,9 @@ def get_module_from_obj_name(obj_name: str) -> tuple[types.ModuleType, str]:
     aliases = {'np': 'numpy'}
     parts = obj_name.split('.')
     parts[0] = aliases.get(parts[0], parts[0])
+    if parts[0] in layout.ROOMS and layout.is_packaged(__name__):
+        with contextlib.suppress(ImportError, AttributeError):  # else somebody else's module of such a name
+            return get_module_from_obj_name(f'{layout.PACKAGE}.{obj_name}')
     problem: Exception = ImportError(f'there is no module for the name {obj_name!r}')
     for count in range(len(parts), 0, -1):
         module_name = '.'.join(parts[:count])

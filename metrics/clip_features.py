@@ -122,7 +122,7 @@ def _compute(
     clips = read(list(itertools.chain.from_iterable(units)))
     # Clips of one recording are read in one pass; generated videos have nothing in common, so each worker makes its own.
     tasks = ((unit, None if videos.endless else list(itertools.islice(clips, len(unit)))) for unit in units)
-    with contextlib.closing(_in_parallel(work, tasks, opts.device)) as results:
+    with contextlib.closing(in_parallel(work, tasks, opts.device)) as results:
         for features in results:
             rows.append(features)
             progress.update(min(len(rows) * batch, sum(map(len, units))))
@@ -130,7 +130,7 @@ def _compute(
     return (np.concatenate(rows) if rows else np.zeros([0, 1, detector.num_features], np.float32)), broken
 
 
-def _in_parallel(
+def in_parallel(
     work: Callable[..., np.ndarray], tasks: Iterable[tuple[Any, ...]], device: Any
 ) -> Generator[np.ndarray, None, None]:
     """Results of `work(*task)` in the order of the tasks.

@@ -13,6 +13,7 @@ import types
 
 from metrics import metric_main
 from networks.errors import InputError
+from stylevideogan import layout
 
 PLUGIN_FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'plugins')
 
@@ -52,7 +53,7 @@ def discover_metrics() -> tuple[dict[str, str], dict[str, str]]:
             continue
         before = set(metric_main.list_valid_metrics())
         try:
-            module = importlib.import_module(f'plugins.{file_name[:-3]}')
+            module = importlib.import_module(f'{layout.home(__name__)}plugins.{file_name[:-3]}')
         except Exception as error:  # noqa: BLE001 - a plugin may fail in any way
             broken[path] = _describe(error)
             continue
@@ -71,7 +72,7 @@ def find_metric(name: str) -> str | None:
     if name in known:
         return known[name]
     for path in dict.fromkeys(known.values()):
-        module = sys.modules.get(f'plugins.{os.path.basename(path)[:-3]}')
+        module = sys.modules.get(f'{layout.home(__name__)}plugins.{os.path.basename(path)[:-3]}')
         make = getattr(module, 'metric_of_name', None)
         if make is not None and make(name) is not None:
             return path
@@ -94,7 +95,8 @@ def load_metric_file(path: str) -> list[str]:
     module_name = f'metric_plugin_{digest}'  # two files may have the same name
     if module_name in sys.modules:
         return sorted(_registered_by(sys.modules[module_name]))
-    spec = importlib.util.spec_from_file_location(module_name, path)
+    loader = layout.Loader(module_name, path) if layout.is_packaged(__name__) and path.endswith('.py') else None
+    spec = importlib.util.spec_from_file_location(module_name, path, loader=loader)
     if spec is None or spec.loader is None:
         raise InputError(f'--plugin: {path!r} is not a Python file, its name must end in .py')
     before = set(metric_main.list_valid_metrics())

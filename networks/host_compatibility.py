@@ -14,7 +14,8 @@ def provide_pkg_resources() -> bool:
     """Put the stand-in in place if the host needs it; returns whether it did."""
     if 'pkg_resources' in sys.modules or importlib.util.find_spec('pkg_resources') is not None:
         return False
-    host = importlib.util.find_spec('torch_utils')
+    installed = __name__.startswith('stylevideogan.')  # then the host layer is always our own
+    host = None if installed else importlib.util.find_spec('torch_utils')
     for folder in (host.submodule_search_locations or []) if host is not None else []:
         path = os.path.join(folder, 'ops', 'conv2d_gradfix.py')
         if os.path.isfile(path):

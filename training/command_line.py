@@ -18,6 +18,7 @@ import click
 from tqdm import tqdm
 
 from networks.errors import InputError
+from stylevideogan import layout, version
 from training import stop_signals
 from training.standard_streams import be_patient
 
@@ -30,7 +31,7 @@ EXIT_MISTAKE = 2  # what click itself uses for a wrong option
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 MAX_SEED = 2**32 - 1  # np.random.RandomState takes no larger one
 MAX_SEEDS = 1_000_000  # a longer list is a slip of the keyboard
-OUR_PACKAGES = {'dnnlib', 'torch_utils', 'metrics', 'networks', 'plugins', 'training', 'demo'}
+OUR_PACKAGES = {'dnnlib', 'torch_utils', 'metrics', 'networks', 'plugins', 'training', 'demo', 'stylevideogan'}
 
 INTERRUPTED = 'interrupted; run the same command again to go on'
 
@@ -134,8 +135,9 @@ def clear_errors(function: Function | None = None, *, interrupted: str = INTERRU
         except ModuleNotFoundError as error:
             if (error.name or '').split('.')[0] in OUR_PACKAGES:
                 raise
+            remedy = 'pip install "stylevideogan[all]"' if layout.is_packaged(__name__) else 'pip install -r requirements.txt'
             raise UserMistake(
-                f'the Python package {error.name!r} is not installed; pip install -r requirements.txt installs all that is needed'
+                f'the Python package {error.name!r} is not installed; {remedy} installs all that is needed'
             ) from error
         except (MemoryError, RuntimeError) as error:
             sentence = describe_memory_error(error) or describe_torch_write_error(error)
@@ -193,14 +195,45 @@ class ClearGroup(_ClearMain, click.Group):
 CONTEXT_SETTINGS: dict[str, Any] = {'max_content_width': 120, 'help_option_names': ['-h', '--help'], 'show_default': True}
 
 
+def _with_version(command: click.Command) -> click.Command:
+    """The command with an option --version, behind all others."""
+
+    def show(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+        if value and not context.resilient_parsing:
+            click.echo(f'stylevideogan {version.describe()}')
+            context.exit()
+
+    command.params.append(
+        click.Option(
+            ['--version'],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=show,
+            show_default=False,
+            help='Show the version and exit',
+        )
+    )
+    return command
+
+
 def command(**kwargs: Any) -> Callable[[Callable[..., Any]], click.Command]:
     """`click.command` with this project's help settings and one-sentence errors."""
-    return click.command(cls=ClearCommand, context_settings=CONTEXT_SETTINGS, **kwargs)
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        return _with_version(click.command(cls=ClearCommand, context_settings=CONTEXT_SETTINGS, **kwargs)(function))
+
+    return decorate
 
 
 def command_group(**kwargs: Any) -> Callable[[Callable[..., Any]], ClearGroup]:
     """`click.group` likewise; its `.command()` makes the commands in it."""
-    return click.group(cls=ClearGroup, context_settings=CONTEXT_SETTINGS, no_args_is_help=False, **kwargs)
+
+    def decorate(function: Callable[..., Any]) -> ClearGroup:
+        group = click.group(cls=ClearGroup, context_settings=CONTEXT_SETTINGS, no_args_is_help=False, **kwargs)(function)
+        return _with_version(group)  # type: ignore[return-value]
+
+    return decorate
 
 
 # ----------------------------------------------------------------------------

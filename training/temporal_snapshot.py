@@ -17,6 +17,7 @@ import torch
 
 from networks import checkpoints
 from networks.errors import InputError
+from stylevideogan import version
 from training.latents.dataset import LatentDataset
 
 SNAPSHOT_FORMAT = 'stylevideogan-snapshot'
@@ -25,8 +26,9 @@ FORMAT_VERSION = 1
 
 
 def versions() -> dict[str, str]:
-    """What a result was made with."""
-    return {'python': platform.python_version(), 'torch': str(torch.__version__), 'numpy': np.__version__}
+    """What a result was made with: this project with its commit where that is known, Python, and packages."""
+    own = {'stylevideogan': version.__version__, **({'commit': commit} if (commit := version.commit()) else {})}
+    return {**own, 'python': platform.python_version(), 'torch': str(torch.__version__), 'numpy': np.__version__}
 
 
 def describe_dataset(dataset: LatentDataset) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from networks.checkpoints.files import MOST_SHOWN, TRUST_HINT, CodeRefused, cont
 from networks.checkpoints.formats import nvidia_pytorch, nvidia_tensorflow, ours, psp, rosinality, safetensors_pair
 from networks.checkpoints.lazy_data import ByteSource, LazyEntries
 from networks.errors import InputError
+from stylevideogan import layout
 
 # First match wins. psp before rosinality: its decoder is a rosinality generator.
 GENERATOR_FORMATS: tuple[Any, ...] = (nvidia_pytorch, nvidia_tensorflow, psp, rosinality, safetensors_pair)
@@ -176,11 +177,12 @@ def _read(file: BinaryIO) -> Any:
 
 def _run(file: BinaryIO, kind: str) -> Any:
     """What the file's own program makes. Only for trust_pickle."""
+    opener: Any = layout.PackagePickle if layout.is_packaged(__name__) else pickle
     file.seek(0)
     try:
         if kind == 'pickle':
-            return pickle.load(file)
-        return torch.load(file, map_location='cpu', weights_only=False)
+            return opener.load(file)
+        return torch.load(file, map_location='cpu', weights_only=False, pickle_module=opener)
     except Exception as error:  # It is a program of somebody else: it can fail in every way.
         raise InputError(f'running it failed: {type(error).__name__}: {str(error)[:MOST_SHOWN]}') from error
 

@@ -12,6 +12,7 @@ import torch
 import dnnlib
 from networks.checkpoints.files import file_sha256, replacing
 from networks.checkpoints.formats import ours
+from stylevideogan import layout
 from torch_utils import persistence
 
 
@@ -47,7 +48,8 @@ def save_module_pickle(path: Any, data: dict[str, Any]) -> None:
         else:
             prepared[key] = to_plain(value)
     with replacing(path) as temporary, open(temporary, 'wb') as file:
-        pickle.dump(prepared, file, protocol=4)  # Python 3.7, which stylegan2-ada-pytorch asks for, knows 4.
+        pickler = layout.FlatPickler if layout.is_packaged(__name__) else pickle.Pickler
+        pickler(file, protocol=4).dump(prepared)  # Python 3.7, which stylegan2-ada-pytorch asks for, knows 4.
 
 
 def _record_defaults(module: Any) -> None:
