@@ -99,6 +99,20 @@ def share_cores() -> None:
         os.environ['GOMP_SPINCOUNT'] = str(SPIN_COUNT)
 
 
+def speaks_for_itself(error: BaseException) -> bool:
+    """Whether this process of several (training/ranks.py) is to tell its error: not what another one tells as well.
+
+    Before the ranks have joined, all of one machine run into the same mistakes; afterwards, what they have agreed on is of the
+    kind AgreedError, and anything else is their own.
+    """
+    if os.environ.get('RANK', '0') == '0':
+        return True
+    ranks = sys.modules.get('training.ranks')
+    if ranks is None or not ranks.have_joined():
+        return os.environ.get('LOCAL_RANK', '0') == '0'
+    return not isinstance(error.__cause__, ranks.AgreedError)
+
+
 def this_command() -> str:
     """The command line of this process as a further line, to be given again; nothing where it is no command of ours."""
     name = os.path.basename(sys.argv[0])
@@ -125,7 +139,7 @@ def clear_errors(function: Function | None = None, *, interrupted: str = INTERRU
         except (click.ClickException, click.exceptions.Exit):
             raise
         except (KeyboardInterrupt, click.Abort) as stop:
-            if os.environ.get('RANK', '0') == '0':
+            if os.environ.get('RANK', '0') == '0' and not ('RANK' in os.environ and 'STYLEVIDEOGAN_LAUNCHED' in os.environ):
                 report(f'\n{interrupted}{this_command()}')
             raise click.exceptions.Exit(stop.exit_code if isinstance(stop, stop_signals.Stopped) else EXIT_INTERRUPTED) from stop
         except InputError as error:
@@ -169,6 +183,8 @@ class _ClearMain(click.Command):
         except click.ClickException as error:
             if not standalone_mode:
                 raise
+            if not speaks_for_itself(error):
+                sys.exit(EXIT_MISTAKE)
             program = prog_name or os.path.basename(sys.argv[0])
             hint = f' (see: {program} --help)' if isinstance(error, click.UsageError) else ''
             report(f'Error: {" ".join(error.format_message().split())}{hint}')

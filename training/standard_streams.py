@@ -11,52 +11,52 @@ import errno
 import io
 import os
 import sys
-from typing import Any
 
 READER_GONE = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO)
 
 
-class _PatientFile(io.RawIOBase):
-    """A file descriptor that takes everything: when its reader is gone, the null device stands in its place."""
+class _PatientText(io.TextIOWrapper):
+    """Text for a file descriptor: when its reader is gone, the null device stands in its place.
 
-    def __init__(self, descriptor: int) -> None:
-        super().__init__()
-        self._descriptor = descriptor
+    The layers below are Python's own: a signal that raises in the middle of a write finds their buffers consistent.
+    """
 
-    def writable(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return self._descriptor
-
-    def isatty(self) -> bool:
-        return os.isatty(self._descriptor)
-
-    def write(self, data: Any) -> int:
+    def write(self, text: str) -> int:
+        """Write text; returns its length whether or not somebody reads it."""
         try:
-            return os.write(self._descriptor, data)
+            return super().write(text)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                null = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(null, self._descriptor)  # child processes write there as well
-                os.close(null)
-            if error.errno not in READER_GONE:
-                raise  # once: a full disk is told, and Python need not complain again when it flushes at exit
-        return len(data)
+            self._give_up(error)
+            return len(text)
+
+    def flush(self) -> None:
+        """Hand on what is buffered."""
+        try:
+            super().flush()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        with contextlib.suppress(OSError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.fileno())  # child processes write there as well
+            os.close(null)
+        if error.errno not in READER_GONE:
+            raise error  # once: a full disk is told, and Python need not complain again when it flushes at exit
 
 
 def be_patient() -> None:
     """Make `sys.stdout` and `sys.stderr` of this process patient; streams that somebody put in their place are left alone."""
     for name, descriptor in (('stdout', 1), ('stderr', 2)):
         stream = getattr(sys, name)
-        if not isinstance(stream, io.TextIOWrapper) or isinstance(getattr(stream.buffer, 'raw', None), _PatientFile):
+        if type(stream) is not io.TextIOWrapper:
             continue
         with contextlib.suppress(OSError, ValueError):  # no descriptor: a stream in memory
             if stream.fileno() != descriptor:
                 continue
             stream.flush()
-            patient = io.TextIOWrapper(
-                io.BufferedWriter(_PatientFile(descriptor)),
+            patient = _PatientText(
+                io.BufferedWriter(io.FileIO(descriptor, 'w', closefd=False)),
                 encoding=stream.encoding,
                 errors=stream.errors,
                 line_buffering=stream.line_buffering or name == 'stderr',

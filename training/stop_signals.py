@@ -102,6 +102,19 @@ def at_once() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def left_alone() -> Iterator[None]:
+    """Inside of `handling`: somebody else (torchrun) handles the signals of this process in the block."""
+    before, _state.installed = _state.installed, False
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        _state.installed = before
+        for number, handler in handlers.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+@contextlib.contextmanager
 def _mode(*, hold: bool) -> Iterator[None]:
     before, _state.hold = _state.hold, hold
     try:

@@ -29,7 +29,6 @@ def start(root, body: str, *, stdout=subprocess.PIPE, head: str = HEAD) -> subpr
     if stdout == subprocess.PIPE:
         assert process.stdout is not None
         assert process.stdout.readline() == 'ready\n'
-        time.sleep(0.2)  # until it is behind its print
     return process
 
 
@@ -85,11 +84,11 @@ def test_a_second_signal_waits_for_nothing(root):
 
 
 def test_a_library_that_looks_at_no_signal_is_ended(root):
-    """A call that holds the main thread outside of Python: select of libc, which begins anew after each signal."""
+    """The main thread waits in libc for a lock that it has itself."""
     process = start(
         root,
         """
-        import ctypes, threading
+        import ctypes
         stop_signals.PATIENCE = 0.5
         lock = ctypes.CDLL(None).pthread_mutex_lock
         mutex = ctypes.create_string_buffer(256)
@@ -98,6 +97,7 @@ def test_a_library_that_looks_at_no_signal_is_ended(root):
         lock(mutex)
     """,
     )
+    time.sleep(0.5)  # until it is deep in there
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 143

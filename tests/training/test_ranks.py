@@ -1,0 +1,117 @@
+"""Ranks share work and mistakes, and notice when one of them is gone."""
+
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+import torch
+
+from training.command_line import UserMistake
+from training.heartbeat import Heartbeat
+from training.ranks import Ranks, settle_number
+
+PROGRAM = textwrap.dedent("""
+    import os, sys
+    from networks.errors import InputError
+    from training import command_line, ranks
+    import click
+    @command_line.command()
+    @click.option('--gpus', type=int)
+    @click.option('--how')
+    @command_line.clear_errors(interrupted='stopped')
+    def main(gpus, how):
+        if ranks.settle_number(gpus) > 1 and not ranks.launched():
+            ranks.start(gpus)
+        with ranks.joined('cpu') as r:
+            assert r.gather(r.rank * 10) == [0, 10]
+            assert r.from_first(['of', r.rank]) == ['of', 0]
+            print('share ' + ''.join(r.share('abcde')), flush=True)
+            if how == 'mistake':
+                with r.together():
+                    if r.rank == 1:
+                        raise InputError('clip 3 is damaged')
+            os.kill(os.getpid(), 9) if r.rank == 1 else r.barrier()
+    main()
+""")
+
+
+@pytest.mark.parametrize(
+    ('how', 'code', 'words'),
+    [
+        ('mistake', 2, ['clip 3 is damaged']),
+        ('die', 2, ['rank 0 of 2 has lost its connection', 'the process of rank 1 was ended by SIGKILL']),
+    ],
+)
+def test_two_ranks(root, tmp_path, how, code, words):
+    program = tmp_path / 'program.py'
+    program.write_text(f'import sys; sys.path.insert(0, {str(root)!r})\n{PROGRAM}')
+    result = subprocess.run([sys.executable, str(program), '--gpus=2', f'--how={how}'], capture_output=True, text=True, cwd=root)
+    assert sorted(result.stdout.splitlines()) == ['share ace', 'share bd']
+    errors = [line for line in result.stderr.splitlines() if line.startswith('Error')]
+    assert len(errors) == len(words), result.stderr
+    assert all(word in error for word, error in zip(words, errors, strict=True))
+    assert 'Traceback (most' not in result.stderr
+    assert result.returncode == code
+
+
+def test_one_rank_needs_nobody():
+    alone = Ranks(0, 1, torch.device('cpu'))
+    assert (alone.share([1, 2, 3]), alone.gather('x'), alone.from_first('y')) == ([1, 2, 3], ['x'], 'y')
+
+
+@pytest.mark.parametrize(
+    ('started', 'gpus', 'number'), [(None, None, 1), (None, 3, 3), ('4', None, 4), ('4', 4, 4), ('4', 2, None)]
+)
+def test_gpus_and_torchrun_agree(monkeypatch, started, gpus, number):
+    for name in ('RANK', 'WORLD_SIZE'):
+        monkeypatch.setenv(name, '0')
+        monkeypatch.delenv(name)
+    if started:
+        monkeypatch.setenv('RANK', '0')
+        monkeypatch.setenv('WORLD_SIZE', started)
+    if number is None:
+        with pytest.raises(UserMistake, match='torchrun started 4 processes, but --gpus=2'):
+            settle_number(gpus)
+    else:
+        assert settle_number(gpus) == number
+
+
+def hearts(count: int, limit: float = 0.6) -> tuple[torch.distributed.Store, list[Heartbeat], list[str]]:
+    store, lost = torch.distributed.HashStore(), []
+    return store, [Heartbeat(rank, 3, store, limit=limit, interval=0.02, lost=lost.append) for rank in range(count)], lost
+
+
+def test_a_rank_that_stands_still_is_named():
+    _, beats, lost = hearts(2)  # rank 2 never begins
+    end = time.monotonic() + 20
+    while len(lost) < 2 and time.monotonic() < end:
+        time.sleep(0.02)
+    for beat in beats:
+        beat.stop()
+    assert len(lost) == 2
+    assert all('rank 2 of 3 has not answered' in sentence for sentence in lost)
+
+
+def test_ranks_that_are_done_are_not_missed():
+    _, beats, lost = hearts(3, limit=3.0)
+    beats[1].stop()
+    beats[2].stop()
+    time.sleep(3.5)
+    beats[0].stop()
+    assert lost == []
+
+
+def test_a_store_that_is_gone_is_told():
+    class Gone:
+        def set(self, key, value):
+            raise torch.distributed.DistNetworkError('no route')
+
+    lost = []
+    beat = Heartbeat(0, 2, Gone(), limit=0.3, interval=0.02, lost=lost.append)  # type: ignore[arg-type]
+    end = time.monotonic() + 20
+    while not lost and time.monotonic() < end:
+        time.sleep(0.02)
+    beat.stop()
+    assert 'does not answer any more (no route)' in lost[0]

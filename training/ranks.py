@@ -1,0 +1,227 @@
+"""Several processes (ranks) that share one work, as torchrun starts them; a plain command is rank 0 of 1.
+
+Every long command is the same under torchrun as alone. Ranks take their share of independent pieces (`share`), tell each other
+results (`gather`) and mistakes (`together`), and watch each other (training/heartbeat.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from networks.errors import InputError
+from training import command_line, stop_signals
+
+if TYPE_CHECKING:
+    import torch
+
+Piece = TypeVar('Piece')
+Value = TypeVar('Value')
+
+LOST_WORDS = ('connection closed by peer', 'connection reset by peer', 'connection was likely closed', 'broken pipe', 'socket')
+
+
+_joined: list[bool] = []  # filled when this process has joined others
+
+
+def have_joined() -> bool:
+    """Tell whether this process has joined other ranks, or has tried to."""
+    return bool(_joined)
+
+
+class RankLost(InputError):
+    """Another rank has died, or cannot be reached any more."""
+
+
+class AgreedError(InputError):
+    """A mistake that all ranks know of, so that one of them is enough to tell it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranks:
+    """This process among those that share a work.
+
+    Attributes:
+        rank: Its number, from 0.
+        num_ranks: How many there are.
+        device: Where it computes.
+    """
+
+    rank: int
+    num_ranks: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this rank writes what there is one of, and speaks for all."""
+        return self.rank == 0
+
+    def share(self, pieces: Sequence[Piece]) -> list[Piece]:
+        """Return every num_ranks-th piece, beginning with the rank-th."""
+        return list(pieces[self.rank :: self.num_ranks])
+
+    def gather(self, value: Value) -> list[Value]:
+        """Return the values of all ranks, in order; all ranks call it together."""
+        if self.num_ranks == 1:
+            return [value]
+        import torch
+
+        values: list[Any] = [None] * self.num_ranks
+        torch.distributed.all_gather_object(values, value)
+        return values
+
+    def from_first(self, value: Value) -> Value:
+        """Return the value of rank 0; all ranks call it together."""
+        if self.num_ranks == 1:
+            return value
+        import torch
+
+        values = [value]
+        torch.distributed.broadcast_object_list(values, src=0, device=self.device)
+        return values[0]
+
+    def barrier(self) -> None:
+        """Wait until all ranks are here."""
+        self.gather(None)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Do a share of the work in the block; when a rank cannot, all raise its error at the end of their own shares.
+
+        Raises:
+            AgreedError: What was wrong, with the rank that found it where there are several.
+        """
+        mistake: str | None = None
+        try:
+            yield
+        except command_line.UserMistake as error:
+            mistake = error.format_message()
+        except InputError as error:
+            if self.num_ranks == 1 or isinstance(error, (RankLost, AgreedError)):
+                raise
+            mistake = str(error)
+        except OSError as error:
+            mistake = command_line.describe_os_error(error)
+        mistakes = [text for text in self.gather(mistake) if text is not None]
+        if mistakes:
+            raise AgreedError(mistakes[0])
+
+
+def launched() -> bool:
+    """Tell whether torchrun (or another launcher that sets RANK and WORLD_SIZE) has started this process."""
+    return 'RANK' in os.environ and 'WORLD_SIZE' in os.environ
+
+
+def number_of_ranks() -> int:
+    """How many ranks there are, before they are joined."""
+    return int(os.environ['WORLD_SIZE']) if launched() else 1
+
+
+def settle_number(gpus: int | None) -> int:
+    """The number of ranks of a command with --gpus: what torchrun started, which has to agree with it where both are given.
+
+    Raises:
+        UserMistake: They differ.
+    """
+    if not launched():
+        return gpus or 1
+    if gpus is not None and gpus != number_of_ranks():
+        raise command_line.UserMistake(
+            f'torchrun started {number_of_ranks()} processes, but --gpus={gpus}; leave --gpus out, or set it to the same number'
+        )
+    return number_of_ranks()
+
+
+@contextlib.contextmanager
+def joined(device_name: str) -> Iterator[Ranks]:
+    """Connect to the other ranks, by NCCL on GPUs and by gloo on a CPU, and let go of them at the end.
+
+    Args:
+        device_name: As --device gives it; of 'auto' and 'cuda', each rank of a machine takes its own GPU.
+
+    Raises:
+        RankLost: Another rank died while the block ran.
+    """
+    if number_of_ranks() == 1:
+        yield Ranks(0, 1, command_line.choose_device(device_name))
+        return
+    import torch
+
+    from training.heartbeat import Heartbeat, connect_store
+
+    if device_name in ('auto', 'cuda'):
+        device_name = f'cuda:{os.environ.get("LOCAL_RANK", "0")}' if torch.cuda.is_available() else 'cpu'
+    device = command_line.choose_device(device_name)
+    _joined.append(True)
+    if device.type == 'cuda':
+        torch.cuda.set_device(device)
+    # A rank can rightly wait for days while another one computes; that the other is alive, its heartbeat says.
+    torch.distributed.init_process_group('nccl' if device.type == 'cuda' else 'gloo', timeout=datetime.timedelta(days=7))
+    ranks = Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
+    heart = Heartbeat(ranks.rank, ranks.num_ranks, connect_store())
+    try:
+        yield ranks
+        heart.stop()
+        torch.distributed.destroy_process_group()
+    except RuntimeError as error:
+        if not _means_lost(error):
+            raise
+        # The launcher ends this rank because another one has died; that is the cause, not somebody's wish to stop.
+        raise RankLost(
+            f'rank {ranks.rank} of {ranks.num_ranks} has lost its connection to another rank, whose process has ended; '
+            'the same command goes on from what was saved last'
+        ) from error
+    finally:
+        heart.stop()
+
+
+def _means_lost(error: BaseException) -> bool:
+    import torch
+
+    if isinstance(error, torch.distributed.DistNetworkError):
+        return True
+    text = str(error).lower()
+    return (
+        isinstance(error, RuntimeError)
+        and any(word in text for word in LOST_WORDS)
+        and ('gloo' in text or 'nccl' in text or 'peer' in text)
+    )
+
+
+def start(num_ranks: int) -> None:
+    """Be torchrun for `num_ranks` ranks of this very command on this machine, and leave as they do; returns never.
+
+    Raises:
+        Stopped: A signal came; the ranks got it as well, and have ended.
+        Exit: A rank has ended with an error, which it has told itself.
+        UserMistake: A rank was killed.
+    """
+    import click
+    from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    command_line.report(f'Starting {num_ranks} processes')
+    os.environ['STYLEVIDEOGAN_LAUNCHED'] = '1'  # this process says how to go on, not rank 0 as well
+    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // num_ranks)))
+    try:
+        with stop_signals.left_alone():
+            torchrun.main(['--standalone', f'--nproc-per-node={num_ranks}', *sys.argv])
+    except SignalException as stop:
+        raise stop_signals.Stopped(stop.sigval) from stop
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode >= 0:  # it has told its error
+            raise click.exceptions.Exit(failure.exitcode) from error
+        name = signal.Signals(-failure.exitcode).name
+        raise command_line.UserMistake(
+            f'the process of rank {rank} was ended by {name}{" (out of memory?)" if name == "SIGKILL" else ""}; '
+            'the same command goes on from what was saved last'
+        ) from error
+    raise click.exceptions.Exit(0)
