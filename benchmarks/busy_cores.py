@@ -35,7 +35,8 @@ def seconds_per_step(data: str, seconds: float) -> float:
     """Train on `data` with all defaults for `seconds` after a few steps to warm up; returns the seconds of one step."""
     from training.latent_space import Windows, fit_latent_space
     from training.latents.dataset import LatentDataset
-    from training.temporal_trainer import Settings, TemporalTrainer
+    from training.temporal_options import Settings
+    from training.temporal_trainer import TemporalTrainer
 
     with LatentDataset(data) as dataset:
         space = fit_latent_space(dataset)

@@ -27,6 +27,7 @@ def main(data: str, network: str, frames: int) -> None:
     from networks.checkpoints import load_generator
     from training.latent_space import fit_latent_space
     from training.latents.dataset import LatentDataset
+    from training.temporal_options import LatentSpaceOptions
     from training.videos.synthesis import render_codes
 
     G = load_generator(network)
@@ -37,7 +38,7 @@ def main(data: str, network: str, frames: int) -> None:
         print('| share of variance | components | PSNR against all of w, dB | worst frame, dB |')
         print('|---|---|---|---|')
         for variance in (0.9, 0.95, 0.99, 0.999, 0.9999):
-            space = fit_latent_space(dataset, variance=variance)
+            space = fit_latent_space(dataset, LatentSpaceOptions(variance=variance))
             assert space.basis is not None
             projected = (space.mean + space.encode(codes) @ space.basis).reshape(codes.shape)
             made = np.stack(list(render_codes(G, projected))).astype(np.float64)

@@ -20,11 +20,14 @@ import click
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from training import command_line
+from training import command_line, option_tree
+from training.temporal_options import PRESETS, TrainingOptions
 
-# Each variant changes some of train_video.py's defaults; the words before the dot are the groups of training_options.json.
+# Each variant changes some of train_video.py's defaults; the keys are paths in training_options.json.
 VARIANTS: dict[str, dict[str, Any]] = {
     'default': {},
+    'preset paper': dict(PRESETS['paper']),
+    'preset fast': dict(PRESETS['fast']),
     'no motion view (paper)': {'settings.motion_weight': 0.0},
     'no angle penalty': {'settings.lambda_gap': 0.0},
     'no diversity penalty (paper)': {'settings.lambda_diversity': 0.0},
@@ -55,27 +58,23 @@ def train_and_measure(data: str, overrides: dict[str, Any], seed: int, steps: in
     from metrics.frame_points import LatentPoints
     from metrics.repetition import Repetition
     from plugins.latent_frechet_distance import LatentFrechetDistance
-    from training.latent_space import Windows, default_reversal, fit_latent_space
+    from training.latent_space import Windows, fit_latent_space
     from training.latents.dataset import LatentDataset
     from training.temporal_pictures import generate_codes
-    from training.temporal_trainer import Settings, TemporalTrainer
+    from training.temporal_trainer import TemporalTrainer
 
     torch.set_num_threads(1)
-    groups: dict[str, dict[str, Any]] = {'settings': {}, 'latent_space': {}, 'G_kwargs': {}, 'C_kwargs': {}}
-    for name, value in overrides.items():
-        group, _, key = name.partition('.')
-        groups[group][key] = value
+    options = option_tree.override(TrainingOptions(data=data), overrides)
     with LatentDataset(data) as dataset:
-        groups['settings'].setdefault('reversal', default_reversal(dataset))
-        space = fit_latent_space(dataset, **groups['latent_space'])
-        windows = Windows(dataset, space, 25)
+        space = fit_latent_space(dataset, options.latent_space)
+        windows = Windows(dataset, space, options.window)
         clips = [dataset.load_clip(index) for index in range(len(dataset.clips))]
         shape = {'num_ws': dataset.num_ws, 'w_dim': dataset.w_dim}
-    settings = Settings(**groups['settings'])
+    settings = options.settings
     total_kimg = steps * settings.batch * settings.critic_steps * windows.num_frames / 1000
     trainer = TemporalTrainer(
-        G_kwargs={**shape, **groups['G_kwargs']},
-        C_kwargs=groups['C_kwargs'],
+        G_kwargs={**shape, **option_tree.to_dict(options.G_kwargs)},
+        C_kwargs=option_tree.to_dict(options.C_kwargs),
         space=space,
         windows=windows,
         settings=settings,
@@ -162,7 +161,7 @@ def print_table(path: str) -> None:
 
 
 def read_changes(text: str) -> dict[str, Any]:
-    """'settings.batch=32;G_kwargs.hidden_dim=64' as a dict; values are JSON."""
+    """'settings.batch=32;G_kwargs.hidden_dim=64' as a dict of overrides; values are JSON."""
     return {key: json.loads(value) for key, _, value in (part.partition('=') for part in text.split(';')) if key}
 
 
@@ -170,7 +169,8 @@ def read_changes(text: str) -> dict[str, Any]:
 @command_line.command()
 @click.option('--data',     help='Latent data set', metavar='ZIP|DIR')
 @click.option('--variants', help='Names, or all', metavar='NAME,..|all', type=command_line.NAMES, default='all')
-@click.option('--set',      'extra', help='One more variant: group.key=value;... (JSON values)', metavar='TEXT', multiple=True)
+@click.option('--set',      'extra', help='One more variant: path=value;... (paths in training_options.json, JSON values)',
+              metavar='TEXT', multiple=True)
 @click.option('--base',     help='What all variants have in common, as with --set', metavar='TEXT', default='')
 @click.option('--seeds',    help='Seeds of the trainings', metavar='LIST', type=command_line.SEEDS, default='0-2')
 @click.option('--steps',    help='Generator updates', metavar='INT', type=command_line.POSITIVE_INT, default=4000)

@@ -7,7 +7,6 @@ import errno
 import functools
 import math
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -20,6 +19,8 @@ from tqdm import tqdm
 from networks.errors import InputError
 from stylevideogan import layout, version
 from training import stop_signals
+from training.option_values import MAX_SEED as MAX_SEED
+from training.option_values import parse_names, parse_seeds, parse_size
 from training.standard_streams import be_patient
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ Function = TypeVar('Function', bound=Callable[..., Any])
 
 EXIT_MISTAKE = 2  # what click itself uses for a wrong option
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
-MAX_SEED = 2**32 - 1  # np.random.RandomState takes no larger one
-MAX_SEEDS = 1_000_000  # a longer list is a slip of the keyboard
 OUR_PACKAGES = {'dnnlib', 'torch_utils', 'metrics', 'networks', 'plugins', 'training', 'demo', 'stylevideogan'}
 
 INTERRUPTED = 'interrupted; run the same command again to go on'
@@ -198,8 +197,42 @@ class _ClearMain(click.Command):
         sys.exit(result if isinstance(result, int) else 0)
 
 
+class GroupedOption(click.Option):
+    """An option that stands under a heading in --help."""
+
+    def __init__(self, *args: Any, heading: str = 'Options', **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.heading = heading
+
+
+def under(heading: str, *options: Callable[[Any], Any]) -> Callable[[Function], Function]:
+    """Decorator of a command: `@under('Output', click.option(...), ...)` puts these options under a heading in --help."""
+
+    def decorate(function: Function) -> Function:
+        before = len(getattr(function, '__click_params__', []))
+        for option in reversed(options):
+            function = option(function)
+        for parameter in function.__click_params__[before:]:  # type: ignore[attr-defined] # click keeps them there
+            parameter.heading = heading
+        return function
+
+    return decorate
+
+
 class ClearCommand(_ClearMain):
     """One command, see `command`."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options under their headings."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                sections.setdefault(getattr(parameter, 'heading', 'Options'), []).append(record)
+        own = sections.pop('Options', [])  # --help, and whatever has no heading
+        for heading, records in [*sections.items(), ('Other options' if sections else 'Options', own)]:
+            with formatter.section(heading):
+                formatter.write_dl(records)
 
 
 class ClearGroup(_ClearMain, click.Group):
@@ -256,49 +289,7 @@ def command_group(**kwargs: Any) -> Callable[[Callable[..., Any]], ClearGroup]:
 # Option types
 
 
-def parse_seeds(text: str) -> list[int]:
-    """Read a list of seeds in NVIDIA's notation: '0,1,4-6' returns [0, 1, 4, 5, 6]; doubled seeds count once.
-
-    Raises:
-        ValueError: one sentence on what is wrong with the text.
-    """
-    seeds: dict[int, None] = {}
-    for part in text.replace(' ', '').split(','):
-        match = re.fullmatch(r'(\d+)(?:-(\d+))?', part, re.ASCII)
-        if match is None:
-            raise ValueError(f'{part!r} is neither a seed nor a range of seeds; write for example 0,1,4-6')
-        first = int(match[1])
-        last = int(match[2]) if match[2] is not None else first
-        if last < first:
-            raise ValueError(f'the range {part} ends before it begins')
-        if last > MAX_SEED:
-            raise ValueError(f'seeds go from 0 to {MAX_SEED}, {last} is too large')
-        if last - first + 1 + len(seeds) > MAX_SEEDS:
-            raise ValueError(f'that is more than {MAX_SEEDS} seeds')
-        seeds.update(dict.fromkeys(range(first, last + 1)))
-    return list(seeds)
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """Read a size: '4x2' returns (4, 2), width first.
-
-    Raises:
-        ValueError: one sentence on what is wrong with the text.
-    """
-    match = re.fullmatch(r'\s*(\d{1,9})\s*[xX×]\s*(\d{1,9})\s*', text, re.ASCII)
-    if match is None or 0 in (int(match[1]), int(match[2])):
-        raise ValueError(f'{text!r} is not a size; write width x height, for example 4x2')
-    return int(match[1]), int(match[2])
-
-
-def parse_names(text: str) -> list[str]:
-    """Read a comma-separated list of names: 'a,b' returns ['a', 'b']; 'none' and '' return []."""
-    if text.strip().lower() in ('', 'none'):
-        return []
-    return list(dict.fromkeys(name.strip() for name in text.split(',') if name.strip()))
-
-
-class _Parsed(click.ParamType):
+class Parsed(click.ParamType):
     """An option type made from one of the parsers above."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
@@ -314,9 +305,9 @@ class _Parsed(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
-SEEDS = _Parsed('seeds', parse_seeds)  # '0,1,4-6' -> list[int]
-SIZE = _Parsed('WxH', parse_size)  # '4x2' -> (width, height)
-NAMES = _Parsed('a,b,c', parse_names)  # 'a,b' -> list[str], 'none' -> []
+SEEDS = Parsed('seeds', parse_seeds)  # '0,1,4-6' -> list[int]
+SIZE = Parsed('WxH', parse_size)  # '4x2' -> (width, height)
+NAMES = Parsed('a,b,c', parse_names)  # 'a,b' -> list[str], 'none' -> []
 
 
 class FloatRange(click.FloatRange):

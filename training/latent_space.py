@@ -19,6 +19,7 @@ import torch
 
 from networks.errors import InputError
 from training.latents.dataset import LatentDataset
+from training.temporal_options import LatentSpaceOptions
 
 SHORT_FOOTAGE = 60.0  # seconds
 MAX_FRAMES_FOR_BASIS = 4096  # evenly spread over the data set; their Gram matrix is what is decomposed
@@ -52,21 +53,17 @@ class LatentSpace:
         return flat / self.scale if self.projection is None else flat @ self.projection
 
 
-def fit_latent_space(
-    dataset: LatentDataset, *, variance: float = 0.99, max_components: int = 512, whitening: float = 0.5, full: bool = False
-) -> LatentSpace:
+def fit_latent_space(dataset: LatentDataset, options: LatentSpaceOptions | None = None) -> LatentSpace:
     """Find mean, principal directions and scales of a data set's codes.
 
     Args:
         dataset: Latent data set.
-        variance: Share of the variance that the components have to hold together, 0 to 1.
-        max_components: Not more than this many.
-        whitening: 0 (proportions as they are) to 1 (every component has the same variance).
-        full: No basis, all num_ws * w_dim numbers.
+        options: How many components, and how they are scaled; None takes the defaults.
 
     Raises:
         InputError: All codes are the same, so that there is no motion to learn.
     """
+    options = LatentSpaceOptions() if options is None else options
     num_frames = sum(clip.num_frames for clip in dataset.clips)
     stride = max(1, -(-num_frames // MAX_FRAMES_FOR_BASIS))
     frames = torch.cat(
@@ -86,15 +83,15 @@ def fit_latent_space(
         raise InputError(
             f'{dataset.path}: all codes are the same, so there is no motion to learn; use footage in which the subject moves'
         )
-    if full:
+    if options.full:
         scale = (total / len(frames) / len(mean)) ** 0.5
         return LatentSpace(mean.float(), None, None, scale, 1.0)
     held = values.cumsum(0) / total
     rank = int((values > values[0] * 1e-10).sum())
-    count = min(int((held < variance).sum()) + 1, max_components, rank)
+    count = min(int((held < options.variance).sum()) + 1, options.max_components, rank)
     variances = values[:count] / len(frames)
     directions = vectors[:, :count] if tall else centred.t() @ vectors[:, :count] / values[:count].sqrt()
-    scales = variances ** (whitening / 2)
+    scales = variances ** (options.whitening / 2)
     scales = scales * ((variances / scales.square()).mean().sqrt())  # mean square of a coordinate: 1
     return LatentSpace(
         mean=mean.float(),
@@ -122,6 +119,7 @@ class Windows:
     Attributes:
         short_clips: Names of clips that are shorter than a window; they are left out.
         motion_unit: Root mean square of y_{k+1} - y_k, [K].
+        default_reversal: See there, of this data set.
 
     Raises:
         InputError: Every clip is shorter than a window.
@@ -129,6 +127,7 @@ class Windows:
 
     def __init__(self, dataset: LatentDataset, space: LatentSpace, num_frames: int, device: torch.device | str = 'cpu') -> None:
         self.num_frames = num_frames
+        self.default_reversal = default_reversal(dataset)
         self.short_clips = [clip.name for clip in dataset.clips if clip.num_frames < num_frames]
         if len(self.short_clips) == len(dataset.clips):
             longest = max(dataset.clips, key=lambda clip: clip.num_frames)

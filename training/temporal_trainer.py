@@ -10,7 +10,6 @@ paper's training never sees. Gradients stay inside of a window. And two windows 
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import torch
@@ -20,53 +19,7 @@ from networks.temporal_critic import TemporalCritic
 from torch_utils import training_stats
 from training.latent_space import LatentSpace, Windows
 from training.temporal_loss import divergence, diversity_penalty, gradient_angle_penalty, gradient_penalty
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """Everything that decides a training step; the defaults are the choices of docs/choices.md.
-
-    Attributes:
-        batch: Windows in a step, over all ranks.
-        critic_steps: Critic updates for one generator update.
-        lambda_gp: Weight of the gradient penalty.
-        lambda_gap: Weight of the gradient angle penalty; 0 leaves it out.
-        lambda_diversity: Weight of the diversity penalty; 0 (the paper's) leaves it out.
-        diversity: How far two futures of one moment have to be apart, as a share of what the footage allows,
-        diversity_windows: ... and after how many windows.
-        gap_interval: These two penalties are taken every so many steps, with this many times their weight,
-        gap_batch_shrink: ... on a batch smaller by this factor.
-        carry: Share of the generated windows that continue earlier ones, 0 (the paper's) to 1.
-        pool: Memories that are kept for that, in batches.
-        motion_weight: How much the critic sees of the motion between frames on its own (`Windows.critic_view`).
-        reversal: Share of the real windows that are shown backwards (`Windows.sample`).
-        generator_lr, critic_lr: Adam's learning rates.
-        beta1, beta2: Adam's betas.
-        decay: Share of the training at its end over which both learning rates fall linearly to zero.
-        ema_kimg: Half-life of the generator's moving average, in thousands of frames shown to the critic.
-        ema_rampup: It is not longer than this share of the training so far.
-    """
-
-    batch: int = 64
-    critic_steps: int = 2
-    lambda_gp: float = 10.0
-    lambda_gap: float = 3.0
-    lambda_diversity: float = 3.0
-    diversity: float = 0.33
-    diversity_windows: int = 1
-    gap_interval: int = 4
-    gap_batch_shrink: int = 4
-    carry: float = 0.5
-    pool: int = 16
-    motion_weight: float = 1.0
-    reversal: float = 0.0
-    generator_lr: float = 6e-3
-    critic_lr: float = 6e-3
-    beta1: float = 0.5
-    beta2: float = 0.9
-    decay: float = 0.5
-    ema_kimg: float = 300.0
-    ema_rampup: float = 0.1
+from training.temporal_options import Settings
 
 
 class TemporalTrainer:
@@ -77,7 +30,7 @@ class TemporalTrainer:
         C_kwargs: Construction arguments of the critic, but for num_features and num_frames.
         space: Coordinates that both work on.
         windows: Real windows.
-        settings: See there.
+        settings: See there; `reversal=None` is what suits the footage.
         total_kimg: Length of the whole training, for the learning rate.
         seed: Decides everything.
         rank, num_ranks: Of `torch.distributed`, when it runs.
@@ -104,6 +57,7 @@ class TemporalTrainer:
         self.device = torch.device(device)
         self.num_ranks = num_ranks
         self.batch = settings.batch // num_ranks
+        self.reversal = windows.default_reversal if settings.reversal is None else settings.reversal
         num_features = space.num_coordinates * (1 if settings.motion_weight == 0 else 2)
         with torch.random.fork_rng(devices=[]):  # the same initial networks on every rank, whatever was drawn before
             torch.manual_seed(seed)
@@ -201,7 +155,7 @@ class TemporalTrainer:
         # Fresh and carried windows lie one after the other; shuffled, every update sees both.
         generated = generated[torch.randperm(count, generator=self.random, device=self.device)]
         for fake in generated.split(batch):
-            real = self._view(self.windows.sample(batch, self.random, settings.reversal))
+            real = self._view(self.windows.sample(batch, self.random, self.reversal))
             scores_real, scores_fake = self.C(torch.cat([real, fake])).split(batch)
             mix = torch.rand(batch, generator=self.random, device=self.device)
             penalty = gradient_penalty(self.C, real, fake, mix)

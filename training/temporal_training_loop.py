@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import signal
@@ -20,11 +19,12 @@ import dnnlib
 from networks import checkpoints
 from networks.errors import InputError
 from torch_utils import training_stats
-from training import temporal_snapshot
+from training import option_tree, temporal_snapshot
 from training.latent_space import LatentSpace, Windows, fit_latent_space
 from training.latents.dataset import LatentDataset
+from training.temporal_options import TrainingOptions
 from training.temporal_pictures import TRAJECTORY_FRAMES, Preview, generate_codes, plot_trajectories
-from training.temporal_trainer import Settings, TemporalTrainer
+from training.temporal_trainer import TemporalTrainer
 
 MetricFunction = Callable[..., dict[str, Any]]
 
@@ -131,9 +131,7 @@ class TemporalTraining:
 
     Args:
         run_dir: Run folder, which exists.
-        options: All options, as they go into training_options.json and into snapshots. Used here: data, network, window,
-            latent_space (of fit_latent_space), G_kwargs, C_kwargs, settings (of Settings), total_kimg, kimg_per_tick,
-            snapshot_ticks, preview (num_frames, grid, or None for no pictures), metrics, seed, trust_pickle, force_network.
+        options: All options, with `network` settled; they go into training_options.json and into snapshots.
         device: Where to train.
         rank, num_ranks: Of torch.distributed.
         resume: Training state to go on from, or None.
@@ -144,7 +142,7 @@ class TemporalTraining:
         self,
         *,
         run_dir: str,
-        options: dict[str, Any],
+        options: TrainingOptions,
         device: torch.device,
         rank: int = 0,
         num_ranks: int = 1,
@@ -158,7 +156,7 @@ class TemporalTraining:
         c = self.options
         self.say('Loading latents...')
         self.dataset, self.image_generator, self.reference = open_data(
-            c['data'], c['network'], device, trust_pickle=c['trust_pickle'], force=c['force_network']
+            c.data, str(c.network), device, trust_pickle=c.trust_pickle, force=c.force_network
         )
         self.data = temporal_snapshot.describe_dataset(self.dataset)
         self.say(f'Num clips:   {len(self.dataset.clips)}')
@@ -167,9 +165,9 @@ class TemporalTraining:
             f'{self.dataset.fps:g} fps)'
         )
         self.say(f'Code shape:  [{self.dataset.num_ws}, {self.dataset.w_dim}]')
-        self.space: LatentSpace = fit_latent_space(self.dataset, **c['latent_space'])
-        self.windows = Windows(self.dataset, self.space, c['window'], device)
-        self.say(f'Num windows: {len(self.windows)} of {c["window"]} frames')
+        self.space: LatentSpace = fit_latent_space(self.dataset, c.latent_space)
+        self.windows = Windows(self.dataset, self.space, c.window, device)
+        self.say(f'Num windows: {len(self.windows)} of {c.window} frames')
         if self.windows.short_clips:
             self.say(f'Left out, shorter than a window: {", ".join(self.windows.short_clips)}')
         rates = {clip.fps for clip in self.dataset.clips}
@@ -181,13 +179,13 @@ class TemporalTraining:
         self.say('Constructing networks...')
         shape = {'num_ws': self.dataset.num_ws, 'w_dim': self.dataset.w_dim}
         self.trainer = TemporalTrainer(
-            G_kwargs={**shape, **c['G_kwargs']},
-            C_kwargs=c['C_kwargs'],
+            G_kwargs={**shape, **option_tree.to_dict(c.G_kwargs)},
+            C_kwargs=option_tree.to_dict(c.C_kwargs),
             space=self.space,
             windows=self.windows,
-            settings=Settings(**c['settings']),
-            total_kimg=c['total_kimg'],
-            seed=c['seed'],
+            settings=c.settings,
+            total_kimg=c.total_kimg,
+            seed=c.seed,
             rank=rank,
             num_ranks=num_ranks,
             device=device,
@@ -206,7 +204,7 @@ class TemporalTraining:
         state = temporal_snapshot.load_training_state(path)
         if state['data_sha256'] != self.data['sha256']:
             raise InputError(
-                f'{path} was trained on other latents than {self.options["data"]}; to go on, give the data set that '
+                f'{path} was trained on other latents than {self.options.data}; to go on, give the data set that '
                 'it was begun with'
             )
         ranks = state['ranks']
@@ -226,17 +224,17 @@ class TemporalTraining:
         collector = training_stats.Collector(regex='.*')
         preview = self._start_pictures(log)
         stop = StopRequest()
-        self.say(f'Training for {c["total_kimg"]:g} kimg (thousands of frames shown to the critic)...')
+        self.say(f'Training for {c.total_kimg:g} kimg (thousands of frames shown to the critic)...')
         start = tick_start = time.time()
         maintenance = 0.0
-        done = self.trainer.num_frames_shown >= c['total_kimg'] * 1000
+        done = self.trainer.num_frames_shown >= c.total_kimg * 1000
         with stop.listening():
             while not done:
                 self.trainer.step()
                 shown = self.trainer.num_frames_shown
                 stopping = stop.agreed(self.device, self.num_ranks)
-                done = stopping or shown >= c['total_kimg'] * 1000
-                if not done and shown < self.tick_start_frames + c['kimg_per_tick'] * 1000:
+                done = stopping or shown >= c.total_kimg * 1000
+                if not done and shown < self.tick_start_frames + c.kimg_per_tick * 1000:
                     continue
 
                 # End of a tick: a line, then what is due.
@@ -250,11 +248,11 @@ class TemporalTraining:
                 self._report_progress(shown, tick_end - tick_start, maintenance)
                 collector.update()
                 # An interrupted tick is not counted: the resumed run ends it, with the same steps as one never stopped.
-                full_tick = not stopping or shown >= self.tick_start_frames + c['kimg_per_tick'] * 1000
+                full_tick = not stopping or shown >= self.tick_start_frames + c.kimg_per_tick * 1000
                 if full_tick:
                     self.tick, self.tick_start_frames = self.tick + 1, shown
                 metrics: dict[str, float] = {}
-                if done or (c['snapshot_ticks'] and self.tick % c['snapshot_ticks'] == 0):
+                if done or (c.snapshot_ticks and self.tick % c.snapshot_ticks == 0):
                     self._save(shown)
                     if not stopping:
                         self._draw(preview, log, shown)
@@ -265,12 +263,12 @@ class TemporalTraining:
                 maintenance = tick_start - tick_end
         if log is not None:
             log.close()
-        interrupted = self.trainer.num_frames_shown < c['total_kimg'] * 1000
+        interrupted = self.trainer.num_frames_shown < c.total_kimg * 1000
         self.say('Interrupted; everything is saved.' if interrupted else 'Done.')
         return not interrupted
 
     def _report_progress(self, shown: int, seconds: float, maintenance: float) -> None:
-        total = self.options['total_kimg'] * 1000
+        total = self.options.total_kimg * 1000
         frames = max(shown - self.tick_start_frames, 1)
         left = self.seconds / max(shown, 1) * max(total - shown, 0)
         report = training_stats.report0
@@ -301,13 +299,13 @@ class TemporalTraining:
 
     def _start_pictures(self, log: RunLog | None) -> Preview | None:
         """Write reals.mp4 and fakes_init.mp4; None on other ranks, or where no pictures are wanted."""
-        settings = self.options['preview']
-        if log is None or settings is None:
+        settings = self.options.preview
+        if log is None or settings.num_frames == 0:
             return None
         self.say('Exporting sample videos...')
-        preview = Preview(self.image_generator, fps=self.dataset.fps, **settings)
+        preview = Preview(self.image_generator, fps=self.dataset.fps, num_frames=settings.num_frames, grid=settings.grid)
         if not os.path.exists(self._path('reals.mp4')):
-            preview.write(self._path('reals.mp4'), preview.real_clips(self.dataset, self.options['window']))
+            preview.write(self._path('reals.mp4'), preview.real_clips(self.dataset, self.options.window))
         if not self.resumed:
             codes = generate_codes(self.trainer.G_ema, list(range(preview.num_videos)), preview.num_frames, self.device)
             preview.write(self._path('fakes_init.mp4'), list(codes))
@@ -358,7 +356,7 @@ class TemporalTraining:
             C=self.trainer.C,
             image_generator=self.reference,
             data=self.data,
-            training_options=self.options,
+            training_options=option_tree.to_dict(self.options),
             progress=progress,
         )
         temporal_snapshot.save_training_state(
@@ -375,11 +373,11 @@ class TemporalTraining:
 
     def _measure(self, shown: int) -> dict[str, float]:
         """Run the metrics on the snapshot just saved; every rank takes part."""
-        if not self.options['metrics'] or self.calc_metric is None:
+        if not self.options.metrics or self.calc_metric is None:
             return {}
         self.say('Evaluating metrics...')
         results: dict[str, float] = {}
-        for metric in self.options['metrics']:
+        for metric in self.options.metrics:
             result = self.calc_metric(
                 metric=metric,
                 G=self.trainer.G_ema,
@@ -393,8 +391,3 @@ class TemporalTraining:
             )
             results.update(result)
         return results
-
-
-def settings_defaults() -> dict[str, Any]:
-    """Defaults of Settings, for the command's options."""
-    return {field.name: field.default for field in dataclasses.fields(Settings)}

@@ -12,7 +12,8 @@ from networks.temporal_critic import TemporalCritic
 from training.latent_space import Windows, fit_latent_space
 from training.latents.dataset import LatentDataset
 from training.temporal_loss import divergence, diversity_penalty, gradient_angle, gradient_angle_penalty, gradient_penalty
-from training.temporal_trainer import Settings, TemporalTrainer
+from training.temporal_options import LatentSpaceOptions, Settings
+from training.temporal_trainer import TemporalTrainer
 
 
 def make_generator(**kwargs) -> LatentGenerator:
@@ -223,7 +224,7 @@ def test_latent_space(tiny_latents):
     with LatentDataset(str(tiny_latents)) as dataset:
         codes = dataset.load_clip(0)
         flat = np.concatenate([dataset.load_clip(0), dataset.load_clip(1)]).reshape(-1, 48)
-        space = fit_latent_space(dataset, variance=0.99, whitening=1.0)
+        space = fit_latent_space(dataset, LatentSpaceOptions(variance=0.99, whitening=1.0))
         coordinates = torch.cat([space.encode(dataset.load_clip(0)), space.encode(dataset.load_clip(1))])
     # Fully whitened coordinates: zero mean, unit covariance.
     torch.testing.assert_close(
