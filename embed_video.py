@@ -228,7 +228,7 @@ def _load_encoder(opts: types.SimpleNamespace, G: Any, device: Any) -> Any:
 
 
 def _make_embedder(opts: types.SimpleNamespace, G: Any, encoder: Any, embedding: dict[str, Any]) -> Any:
-    from networks.lpips import LPIPS
+    from networks.checkpoints.detectors import load_lpips
     from training.embedding.embedder import Embedder
     from training.embedding.inversion import Inversion, InversionOptions
 
@@ -250,7 +250,7 @@ def _make_embedder(opts: types.SimpleNamespace, G: Any, encoder: Any, embedding:
     lpips = None
     if opts.perceptual != 'none':
         try:
-            lpips = LPIPS(opts.perceptual, opts.lpips_weights).to(next(G.parameters()).device)
+            lpips = load_lpips(opts.perceptual, opts.lpips_weights).to(next(G.parameters()).device)
         except InputError as error:
             if optimised or opts.lpips_weights:
                 raise

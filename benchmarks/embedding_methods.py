@@ -84,14 +84,14 @@ class Bench:
         import torch
 
         from networks.checkpoints import load_encoder, load_generator
-        from networks.lpips import LPIPS
+        from networks.checkpoints.detectors import load_lpips
         from training.embedding.inversion import Inversion, InversionOptions
         from training.footage.clips import open_footage
 
         torch.set_num_threads(1)
         self.G: Any = load_generator(opts.network)
         self.encoder: Any = load_encoder(opts.encoder)
-        self.lpips = LPIPS(opts.perceptual)
+        self.lpips = load_lpips(opts.perceptual)
         self.clips = open_footage(opts.data)
         self.inversion = Inversion(self.G, self.lpips, InversionOptions(stop=0))
         started = time.process_time()

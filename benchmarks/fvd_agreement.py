@@ -26,6 +26,7 @@ from metrics.clip_choice import choose_clips  # noqa: E402
 from metrics.frechet import frechet_distance, mean_and_covariance  # noqa: E402
 from networks import i3d  # noqa: E402
 from networks.checkpoints import i3d_weights  # noqa: E402
+from networks.checkpoints.detectors import load_i3d  # noqa: E402
 from training.videos.recorded_videos import RecordedVideos  # noqa: E402
 
 PUBLISHED = {10: 569.771, 15: 133.908, 16: 152.902, 21: 78.251, 22: 82.5375, 30: 151.3925}
@@ -73,7 +74,7 @@ def by_root(a: np.ndarray, b: np.ndarray) -> float:
 @click.option('--lengths', help='Lengths of black and white videos', default='10,15,16,21,22,30', show_default=True)
 def main(foreign: str, real: str | None, fake: str | None, fps: float | None, clips: int, frames: int, lengths: str) -> None:
     """Compare the Frechet video distance with a public implementation, step by step."""
-    detector = i3d.I3D()
+    detector = load_i3d()
     with torch.no_grad():
         exact, functions = load_foreign(foreign, epsilon=i3d_weights.BATCH_NORM_EPSILON)
         theirs, _ = load_foreign(foreign)

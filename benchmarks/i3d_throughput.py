@@ -32,6 +32,7 @@ from metrics.metric_utils import MetricOptions  # noqa: E402
 from networks import i3d  # noqa: E402
 from networks.checkpoints import i3d_weights  # noqa: E402
 from networks.checkpoints.detector_weights import Container  # noqa: E402
+from networks.checkpoints.detectors import load_i3d  # noqa: E402
 
 
 def load_foreign(folder: str, epsilon: float | None = None) -> tuple[torch.nn.Module, Any]:
@@ -62,7 +63,7 @@ def as_state_dict(container: Container) -> dict[str, torch.Tensor]:
     state = {}
     for name, shape in i3d.convolutions():
         layer, moments = container.content['params'], container.content['batch_stats']
-        is_last = name == i3d_weights.LOGITS
+        is_last = name == i3d.LOGITS
         for key in [name] if is_last else name.split('/', 1):
             layer, moments = layer[key], moments if is_last else moments[key]
         theirs = i3d_weights._as_letters(name)
@@ -125,7 +126,7 @@ def peak_memory() -> float:
 def main(foreign: str | None, threads: int, clips: int, frames: int, size: int, rounds: int, memory: int) -> None:
     """Compare the throughput of I3D with a public implementation."""
     torch.set_num_threads(threads)
-    detector = i3d.I3D()
+    detector = load_i3d()
     if memory:
         our_features(detector, memory, frames, size)
         few = peak_memory()

@@ -143,11 +143,11 @@ def load_pieces(opts: types.SimpleNamespace, inversion: Inversion) -> list[Piece
 def main(**options: Any) -> None:
     """Measure the choices of the optimisation."""
     from networks.checkpoints import load_generator
-    from networks.lpips import LPIPS
+    from networks.checkpoints.detectors import load_lpips
 
     opts = types.SimpleNamespace(**options)
     torch.set_num_threads(1)
-    inversion = Inversion(load_generator(opts.network), LPIPS('alex'), InversionOptions(stop=0, steps=20))
+    inversion = Inversion(load_generator(opts.network), load_lpips('alex'), InversionOptions(stop=0, steps=20))
     pieces = load_pieces(opts, inversion)
     variants = Variants(inversion)
     print('| search, from the encoder | ' + ' | '.join(f'{looks} evaluations' for looks in LOOKS) + ' |')

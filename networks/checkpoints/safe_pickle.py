@@ -14,7 +14,16 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from networks.checkpoints.lazy_data import MAX_DEPTH, MAX_NAME, ByteSource, LazyBytes, LazyStorage, ObjectNode, PersistentNode
+from networks.checkpoints.lazy_data import (
+    MAX_DEPTH,
+    MAX_NAME,
+    Budget,
+    ByteSource,
+    LazyBytes,
+    LazyStorage,
+    ObjectNode,
+    PersistentNode,
+)
 from networks.checkpoints.pickle_names import (
     LOAD_FROM_BYTES,
     MAKERS,
@@ -108,6 +117,7 @@ def read_pickle(
     cursor: Cursor,
     persistent_load: Callable[[Any], Any] | None = None,  # Resolves references to data outside of the stream.
     also_known: Callable[[str, str], bool] | None = None,  # Further names (module, name) whose objects become nodes.
+    read_storage: Callable[[LazyBytes | bytes, Budget], LazyStorage] | None = None,  # Reads torch's streams within the stream.
 ) -> Any:
     """Read one pickle from where the cursor stands, and leave the cursor behind it.
 
@@ -116,11 +126,11 @@ def read_pickle(
 
     Raises:
         ForbiddenNames: The stream asks for names that are not on the list. Nothing was run.
-        InputError: The stream is not a pickle, is damaged, or is made to hurt.
+        InputError: The stream is not a pickle, is damaged, or is malicious.
     """
     if cursor.read(1) != b'\x80' or not 2 <= cursor.read(1)[0] <= 5:
         raise InputError('it is not a pickle of protocol 2 to 5')
-    machine = _Machine(cursor, persistent_load, also_known)
+    machine = _Machine(cursor, persistent_load, also_known, read_storage)
     try:
         with _without_cycle_search():
             value = machine.run()
@@ -152,10 +162,15 @@ class _Machine:
     """The stack machine. Names off the list give inert nodes, so that the error can tell all of them."""
 
     def __init__(
-        self, cursor: Cursor, persistent_load: Callable[[Any], Any] | None, also_known: Callable[[str, str], bool] | None = None
+        self,
+        cursor: Cursor,
+        persistent_load: Callable[[Any], Any] | None,
+        also_known: Callable[[str, str], bool] | None,
+        read_storage: Callable[[LazyBytes | bytes, Budget], LazyStorage] | None,
     ) -> None:
         self.cursor = cursor
         self.persistent_load = persistent_load
+        self.read_storage = read_storage
         self.also_known = also_known or (lambda module, name: False)
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
@@ -179,7 +194,7 @@ class _Machine:
         if self.forbidden:
             names = list(self.forbidden)
             shown = ', '.join(names[:6]) + (f', and {len(names) - 6} more' if len(names) > 6 else '')
-            raise ForbiddenNames(f'it asks for {shown}, which no image generator, encoder, or snapshot needs')
+            raise ForbiddenNames(f'it asks for {shown}, which no file of weights needs')
 
     def _refuse_opcode(self, opcode: bytes) -> None:
         if opcode in REFUSED_OPCODES:
@@ -295,14 +310,12 @@ class _Machine:
 
     def load_storage(self, data: Any) -> LazyStorage:
         """What torch.storage._load_from_bytes stands for. The real one would run what the inner stream says."""
-        from networks.checkpoints import torch_archive  # The two formats contain each other.
-
         if not isinstance(data, (bytes, LazyBytes)):
             raise InputError('it has something else where the data of a tensor should be')
-        if self.persistent_load is not None:
+        if self.read_storage is None:
             raise InputError('it holds the data of a tensor within the data of a tensor')
         if id(data) not in self.storages:  # The same bytes are one storage, however often the stream asks for it.
-            self.storages[id(data)] = torch_archive.read_inner_storage(data, self.cursor.source.budget)
+            self.storages[id(data)] = self.read_storage(data, self.cursor.source.budget)
             self.kept.append(data)
         return self.storages[id(data)]
 

@@ -73,7 +73,16 @@ def read_legacy(source: ByteSource, start: int = 0, stop: int | None = None, *, 
     return value
 
 
-def read_inner_storage(data: LazyBytes | bytes, budget: Budget) -> LazyStorage:
+def read_plain_pickle(source: ByteSource) -> Any:
+    """The object in a pickle that no torch.save made; its tensors, streams of the older form within it, are still there.
+
+    Raises:
+        InputError: As of `read_pickle`.
+    """
+    return read_pickle(Cursor(source), read_storage=_read_inner_storage)
+
+
+def _read_inner_storage(data: LazyBytes | bytes, budget: Budget) -> LazyStorage:
     """The storage inside an argument of torch.storage._load_from_bytes."""
     if isinstance(data, LazyBytes) and not data.is_text:
         value = read_legacy(data.source, data.offset, data.offset + data.length, chunk=1024)
@@ -155,7 +164,7 @@ def _is_script_name(module: str, name: str) -> bool:
 def _collect_tensors(node: ObjectNode, prefix: str, found: dict[str, LazyTensor], visited: list[int], depth: int) -> None:
     visited[0] += 1
     if depth > MAX_DEPTH or visited[0] > MAX_MODULES:
-        raise InputError('its modules are nested without end')
+        raise InputError('its modules are nested too deeply')
     state = node.raw_state if isinstance(node.raw_state, dict) else {}
     for name, member in state.items():
         if isinstance(member, LazyTensor):

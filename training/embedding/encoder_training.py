@@ -17,8 +17,8 @@ import torch
 
 import dnnlib
 from networks.checkpoints import image_generator_reference, load_encoder, load_generator, save_module_pickle
+from networks.checkpoints.detectors import load_lpips
 from networks.errors import InputError
-from networks.lpips import LPIPS
 from networks.w_encoder import WEncoder
 from torch_utils import training_stats
 from training.command_line import progress, report
@@ -108,7 +108,7 @@ def train_encoder(
 
     print('Loading networks...')
     G: Any = load_generator(network, device=str(device), trust_pickle=trust_pickle, sha256=network_sha256)
-    lpips = None if perceptual == 'none' else LPIPS(perceptual, lpips_weights).to(device)
+    lpips = None if perceptual == 'none' else load_lpips(perceptual, lpips_weights).to(device)
     resolution = min(int(G.img_resolution), 256)
     bank = _load_frames(data, resolution, max_frame_bytes) if data else None
     torch.manual_seed(random_seed)
