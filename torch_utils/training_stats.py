@@ -1,7 +1,8 @@
 """Statistics of a training, reported anywhere, collected over time and over all ranks.
 
 Every reported value enters the moments (n, mean, M2) of its name, with M2 = sum (x - mean)^2, in float64 and on the
-device of the value, without waiting for it. Two sets of values a and b join exactly, without the cancellation of sums
+device of the value, without waiting for it; many small values are kept as they are until some have come together, because
+a training step reports a dozen. Two sets of values a and b join exactly, without the cancellation of sums
 of squares [Chan, Golub, LeVeque 1979]:
 
     n = n_a + n_b,  d = mean_b - mean_a,  mean = mean_a + d n_b / n,  M2 = M2_a + M2_b + d^2 n_a n_b / n
@@ -21,7 +22,7 @@ import dnnlib
 _rank = 0
 _sync_device: torch.device | None = None  # None = there is one rank only.
 _sync_called = False
-_pending: dict[str, dict[torch.device, torch.Tensor]] = {}  # Name -> device -> moments since the last exchange.
+_pending: dict[str, dict[torch.device, _Values]] = {}  # Name -> device -> what came since the last exchange.
 _known_names: dict[str, None] = {}  # Names that any rank has reported, in order.
 _collectors: weakref.WeakSet[Collector] = weakref.WeakSet()
 
@@ -48,13 +49,37 @@ def report(name: str, value: Any) -> Any:
     # numbers and lists would become float32
     elements = value.detach() if isinstance(value, torch.Tensor) else torch.as_tensor(value, dtype=torch.float64)
     if elements.numel():
-        kind = torch.float32 if elements.device.type == 'mps' else torch.float64  # MPS devices have no float64
-        elements = elements.to(kind).flatten()
-        mean = elements.mean()
-        moments = torch.stack([torch.full_like(mean, elements.numel()), mean, (elements - mean).square().sum()])
-        before = counters.get(elements.device)
-        counters[elements.device] = moments if before is None else _join(before, moments)
+        counters.setdefault(elements.device, _Values()).add(elements)
     return value
+
+
+class _Values:
+    """Moments of what one name got on one device, and what is not yet in them."""
+
+    MOST = 4096  # elements that wait
+
+    def __init__(self) -> None:
+        self._moments: torch.Tensor | None = None
+        self._waiting: list[torch.Tensor] = []
+        self._num_waiting = 0
+
+    def add(self, elements: torch.Tensor) -> None:
+        self._waiting.append(elements.flatten().clone())  # whoever reports may write over it
+        self._num_waiting += elements.numel()
+        if self._num_waiting >= self.MOST or len(self._waiting) >= self.MOST // 16:
+            self.moments()
+
+    def moments(self) -> torch.Tensor:
+        """Moments [3] of all elements so far."""
+        if self._waiting:
+            kind = torch.float32 if self._waiting[0].device.type == 'mps' else torch.float64  # MPS devices have no float64
+            elements = torch.cat([each.to(kind) for each in self._waiting])
+            self._waiting, self._num_waiting = [], 0
+            mean = elements.mean()
+            moments = torch.stack([torch.full_like(mean, elements.numel()), mean, (elements - mean).square().sum()])
+            self._moments = moments if self._moments is None else _join(self._moments, moments)
+        assert self._moments is not None
+        return self._moments
 
 
 def report0(name: str, value: Any) -> Any:
@@ -151,7 +176,7 @@ def _exchange() -> None:
     moments = torch.zeros([len(names), 3], dtype=torch.float64)
     for index, name in enumerate(names):
         for counter in _pending.get(name, {}).values():
-            moments[index] = _join(moments[index], counter.to('cpu', torch.float64))
+            moments[index] = _join(moments[index], counter.moments().to('cpu', torch.float64))
     _pending.clear()
     if _sync_device is not None:
         own = moments.to(_sync_device)

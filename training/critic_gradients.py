@@ -127,8 +127,8 @@ def _layers(C: torch.nn.Module) -> _Layers | None:
     """The layers of a plain TemporalCritic; None for everything else."""
     if type(C) is not TemporalCritic or 'forward' in vars(C):
         return None
-    modules = [C, C.E, C.TConv, *C.E, *C.TConv]
-    if len(modules) != sum(1 for _ in C.modules()) or any(_has_hooks(module) for module in modules):
+    leaves = [*C.E, *C.TConv]
+    if len(C._modules) != 2 or any(each._modules for each in leaves) or any(map(_has_hooks, (C, C.E, C.TConv, *leaves))):
         return None
     *convolutions, flatten, last = C.TConv
     embedding, temporal = _pairs(list(C.E)), _pairs(convolutions)

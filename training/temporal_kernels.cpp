@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <cmath>
+#include <memory>
 #include <vector>
 
 #if defined(__AVX512F__)
@@ -628,7 +629,8 @@ template <class T> struct Recurrence {
     void backward(const T* g_l, const T* g_memories, T* g_noise, T* g_first, T* g_ih, T* g_hh, T* b_ih, T* b_hh) {
         VECTORS(T);
         const size_t block = (size_t)SAMPLES * size;
-        std::vector<T> g((size_t)steps * cells * count * 4 * size), running(cells * block);
+        const std::unique_ptr<T[]> g(new T[(size_t)steps * cells * count * 4 * size]);
+        std::vector<T> running(cells * block);
         T *to_x[SAMPLES], *to_h[SAMPLES];
         const T* arguments_[SAMPLES];
         for (int first = 0; first < count; first += SAMPLES) {
@@ -661,7 +663,7 @@ template <class T> struct Recurrence {
             for (int c = 0; c < cells; c++)
                 memcpy(g_first + row(0, c, first) * size, &running[c * block], (size_t)rows * size * sizeof(T));
         }
-        if (g_ih) weight_gradients(g.data(), noise, memories, g_ih, g_hh, b_ih, b_hh);
+        if (g_ih) weight_gradients(g.get(), noise, memories, g_ih, g_hh, b_ih, b_hh);
     }
 
     // Derivatives of  phi = <v_noise, g_noise> + <v_first, g_first>,  g being what backward() finds for g_l and g_memories. phi is also
@@ -674,7 +676,8 @@ template <class T> struct Recurrence {
         const size_t block = (size_t)SAMPLES * size, all_gates = (size_t)steps * cells * count * 4 * size;
         const std::vector<T> ih_t = transposed(weight_ih, cells, size), hh_t = transposed(weight_hh, cells, size);
         const std::vector<T> zero(4 * size, 0);
-        std::vector<T> tangents(all_gates), of_tangents(all_gates), of_values(all_gates), running(2 * cells * block);
+        const std::unique_ptr<T[]> tangents(new T[all_gates]), of_tangents(new T[all_gates]), of_values(new T[all_gates]);
+        std::vector<T> running(2 * cells * block);
         const T *x[SAMPLES], *h[SAMPLES], *arguments_[2 * SAMPLES];
         T *to[SAMPLES], *to_x[2 * SAMPLES], *to_h[2 * SAMPLES];
         std::vector<T> unused(block);
@@ -751,8 +754,8 @@ template <class T> struct Recurrence {
                 memcpy(d_first + row(0, c, first) * size, &running[(cells + c) * block], (size_t)rows * size * sizeof(T));
         }
         copy_last(t_memories, t_l);
-        weight_gradients(of_values.data(), noise, memories, d_ih, d_hh, b_ih, b_hh);
-        weight_gradients(of_tangents.data(), v_noise, t_memories, d_ih, d_hh, nullptr, nullptr);  // no bias in a tangent
+        weight_gradients(of_values.get(), noise, memories, d_ih, d_hh, b_ih, b_hh);
+        weight_gradients(of_tangents.get(), v_noise, t_memories, d_ih, d_hh, nullptr, nullptr);  // no bias in a tangent
     }
 };
 
