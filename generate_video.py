@@ -1,163 +1,91 @@
-"""Makes new video of a subject with a trained temporal model: a snapshot and seeds in, mp4, PNG frames or grids out."""
+"""Makes new video of a subject with a trained temporal model, or interpolation videos of an image generator alone."""
 
-import contextlib
-import dataclasses
-import itertools
-import json
-import os
-import time
 import types
 from typing import Any
 
 import click
 
-from networks.errors import InputError
 from training import command_line
+from training.generation import option_types
 
 INTERRUPTED = 'interrupted; finished files are kept, the same command with --skip-existing makes the others'
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What decides the content of a file; written beside it, so that it can be made again."""
-
-    network_sha256: str  # of the snapshot
-    image_network_sha256: str
-    frames: int  # length of a video
-    fps: float
-    trunc: float
-    trunc_center: str
-    noise_mode: str
-    burn_in: int
-    crf: float | None  # None for PNG, which loses nothing
-    batch: int
-    device: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Output:
-    """One file or folder to make."""
-
-    name: str
-    seeds: tuple[int, ...]
-    columns: int  # of the grid; 1 for a single video
-
-
-def plan_outputs(seeds: list[int], grid: tuple[int, int] | None, ending: str) -> list[Output]:
-    """What to make: a video for every seed, or grids of width x height seeds each."""
-    if grid is None:
-        return [Output(f'seed{seed:04d}{ending}', (seed,), 1) for seed in seeds]
-    cells = grid[0] * grid[1]
-    if len(seeds) % cells:
-        raise command_line.UserMistake(
-            f'--grid={grid[0]}x{grid[1]} shows {cells} seeds at a time, and --seeds names '
-            f'{len(seeds)}; give a multiple of {cells}'
-        )
-    groups = [tuple(seeds[begin : begin + cells]) for begin in range(0, len(seeds), cells)]
-    return [Output(f'grid-seed{group[0]:04d}-{group[-1]:04d}{ending}', group, grid[0]) for group in groups]
-
-
-class Records:
-    """`generation.jsonl`: one line for every finished file, with all that is needed to make it again."""
-
-    def __init__(self, outdir: str) -> None:
-        self.outdir = outdir
-        self.path = os.path.join(outdir, 'generation.jsonl')
-
-    def add(self, output: Output, settings: Settings, **more: Any) -> None:
-        line = {'file': output.name, 'seeds': output.seeds, **dataclasses.asdict(settings), **more}
-        with open(self.path, 'a', encoding='utf-8') as file:
-            file.write(json.dumps(line) + '\n')
-
-    def has(self, output: Output, settings: Settings, names: list[str]) -> bool:
-        """Whether the last file of this name was made by the same settings, and all `names` are still there."""
-        last = None
-        with contextlib.suppress(FileNotFoundError), open(self.path, encoding='utf-8', errors='replace') as file:
-            for text in file:
-                with contextlib.suppress(json.JSONDecodeError):  # a line that a power cut left half-written
-                    line = json.loads(text)
-                    last = line if isinstance(line, dict) and line.get('file') == output.name else last
-        wanted = {'seeds': list(output.seeds), **dataclasses.asdict(settings)}
-        return (
-            last is not None
-            and all(last.get(key) == value for key, value in wanted.items())
-            and all(os.path.exists(os.path.join(self.outdir, name)) for name in names)
-        )
-
-
-def load_networks(
-    network: str, image_network: str | None, *, force: bool, trust_pickle: bool, device: Any
-) -> tuple[Any, Any, str, str]:
-    """The snapshot, its image generator, the snapshot's sha256 and the image generator's."""
-    from networks import checkpoints
-    from networks.checkpoints.image_generator_lookup import find_image_generator, local_file
-
-    snapshot = checkpoints.load_snapshot(network, device=device, trust_pickle=trust_pickle)
-    generator, reference = snapshot.get('G_ema'), snapshot.get('image_generator')
-    if generator is None or reference is None:
-        raise InputError(
-            f'{network!r} is no snapshot of train_video.py: it lacks a latent generator (G_ema) or the '
-            'reference to its image generator'
-        )
-    path = find_image_generator(reference, snapshot=network, image_network=image_network, force=force)
-    checked = None if force else reference.get('sha256')
-    command_line.report(f'Image generator: {path}')
-    G = checkpoints.load_generator(path, device=device, trust_pickle=trust_pickle, sha256=checked)
-    if (G.num_ws, G.w_dim) != (generator.num_ws, generator.w_dim):
-        raise InputError(
-            f'the image generator {path!r} takes codes of {G.num_ws} x {G.w_dim}, and the snapshot makes '
-            f'{generator.num_ws} x {generator.w_dim}; give the one that the snapshot was trained for'
-        )
-
-    return snapshot, G, checkpoints.file_sha256(local_file(network)), checkpoints.file_sha256(local_file(path))
-
-
-def truncation_center(generator: Any, G: Any, kind: str, psi: float) -> Any:
-    """What --trunc pulls towards, a code [num_ws, w_dim]; None when psi is 1."""
-    if psi == 1:
-        return None
-    if kind == 'subject':
-        mean = getattr(generator, 'w_mean', None)
-        if mean is None:
-            raise InputError('this snapshot does not know the mean code of its subject; use --trunc-center=generator')
-        return mean.reshape(generator.num_ws, generator.w_dim)
-    average = getattr(getattr(G, 'mapping', None), 'w_avg', None)
-    if average is None:
-        raise InputError('this image generator has no average code (mapping.w_avg); use --trunc-center=subject')
-    return average.reshape(1, -1).expand(generator.num_ws, generator.w_dim)
 
 
 # fmt: off
 @command_line.command()
 # Main options.
-@click.option('--network',       help='Snapshot of train_video.py; of a run folder, its best snapshot by the first metric',
+@click.option('--network',       help='Snapshot of train_video.py (of a run folder, its best snapshot by the first metric), '
+                                      'or an image generator, which makes interpolation videos',
               metavar='PKL|URL|DIR', required=True)
 @click.option('--outdir',        help='Where to save the results', metavar='DIR', required=True)
 @click.option('--seeds',         help='Seeds, for example 0,1,4-6; one is one video', metavar='LIST',
               type=command_line.SEEDS, default='0-3')
-@click.option('--frames',        help='Length of a video', metavar='INT', type=command_line.POSITIVE_INT, default=250)
-# What is in the video.
-@click.option('--trunc',         help='Truncation psi: w = center + psi * (w - center); 1 is none, less brings looks '
-                                      'and motion closer to the center', metavar='PSI',
-              type=command_line.FloatRange(-10, 10), default=1)
+@click.option('--frames',        help='Length of a video  [default: 250; that of --motion; 120 a keyframe]', metavar='INT',
+              type=command_line.POSITIVE_INT)
+@click.option('--seconds',       help='The same in seconds', metavar='FLOAT', type=command_line.POSITIVE_FLOAT)
+# Another subject.
+@click.option('--subject',       help='Another subject with the same motion: a code file, a picture, a recording, a latent data '
+                                      'set, or seed:NUMBER; with @FRAME behind it and given again, from one to the next',
+              metavar='SUBJECT', multiple=True)
+@click.option('--transfer',      help='How: docs/subjects.md compares them', type=click.Choice(option_types.TRANSFERS),
+              default=option_types.TRANSFERS[0])
+@click.option('--transfer-data', help='Latent data set with one clip for each of several subjects, for --transfer=regression',
+              metavar='DATA')
+@click.option('--motion',        help='Take the motion of this recording: a code file, or a latent data set with :CLIP',
+              metavar='CODES')
+@click.option('--encoder',       help='Embeds pictures and recordings; without it a picture is optimised', metavar='FILE')
+# Where it begins, and where it leads.
+@click.option('--first-frame',   help='Begin with this code or picture', metavar='FILE')
+@click.option('--continue',      'continue_from', metavar='CODES',
+              help='Go on behind the last frame of this recording: a code file, a latent data set with :CLIP, or a video of '
+                   'this command with its generation.jsonl beside it, which goes on exactly')
+@click.option('--first-frame-seed', help='Begin with the first frame of this seed; --seeds decide the motion', metavar='INT',
+              type=click.IntRange(0, command_line.MAX_SEED))
+@click.option('--loop',          help='The last frame leads into the first one', is_flag=True)
+@click.option('--transition',    help='Go over to another seed from frame BEGIN to END; may be repeated',
+              metavar='SEED@BEGIN-END', type=option_types.TRANSITION, multiple=True)
+# What changes it.
+@click.option('--edit',          help='Move along a direction: .npy, .npz or .pt, its strength (or STRENGTH@FRAME,...) and '
+                                      'layers; may be repeated', metavar='FILE[:STRENGTH[:LAYERS]]', multiple=True)
+@click.option('--motion-scale',  help='Size of the movements about the mean of the subject: a number, or NUMBER@FRAME,...',
+              metavar='SCALE', type=option_types.KEYFRAMES, default='1')
+@click.option('--trunc',         help='Truncation psi: w = center + psi * (w - center); 1 is none, less brings looks and motion '
+                                      'closer to the center; a number, or PSI@FRAME,...',
+              metavar='PSI', type=option_types.KEYFRAMES, default='1')
 @click.option('--trunc-center',  help='Center of the truncation: the mean code of the footage, or w_avg of the image '
                                       'generator', type=click.Choice(['subject', 'generator']), default='subject')
 @click.option('--noise-mode',    help='Noise of the image generator', type=click.Choice(['const', 'random', 'none']),
               default='const')
-@click.option('--burn-in',       help='Frames at the beginning to leave out', metavar='INT',
-              type=command_line.NON_NEGATIVE_INT, default=0)
+@click.option('--burn-in',       help='Frames at the beginning to leave out  [default: what the snapshot knows]', metavar='INT',
+              type=command_line.NON_NEGATIVE_INT)
+# Time and sound.
+@click.option('--fps',           help='Frames per second; the speed of the motion stays  [default: that of the footage]',
+              metavar='FLOAT', type=command_line.FPS)
+@click.option('--speed',         help='2 is twice as fast, 0.5 slow motion', metavar='FLOAT',
+              type=command_line.FloatRange(0.01, 100), default=1)
+@click.option('--audio',         help='Sound of the video', metavar='FILE')
+@click.option('--react',         help='Let loudness and onsets of the sound drive the size of the movements',
+              metavar='motion:STRENGTH', type=option_types.REACTION)
 # Files.
-@click.option('--format',        'ending', help='Video, or a folder of PNG frames', type=click.Choice(['mp4', 'png']),
+@click.option('--format',        'ending', help='Video, or a folder of PNG frames', type=click.Choice(option_types.FORMATS),
               default='mp4')
+@click.option('--size',          help='Fit pictures into this size, such as 1080x1920', metavar='WxH', type=command_line.SIZE)
+@click.option('--pad',           help='What fills the rest of it  [default: blur]', type=click.Choice(option_types.PADS))
 @click.option('--grid',          help='Show this many seeds side by side in one video', metavar='WxH',
               type=command_line.SIZE)
-@click.option('--fps',           help='Frames per second  [default: that of the footage]', metavar='FLOAT',
-              type=command_line.FPS)
-@click.option('--crf',           help='Quality of the mp4, 0 (lossless, large) to 51 (worst)', metavar='FLOAT',
+@click.option('--crf',           help='Quality of mp4, webm and webp, 0 (lossless, large) to 51 (worst)', metavar='FLOAT',
               type=command_line.FloatRange(0, 51), default=17)
 @click.option('--save-codes',    help='Also save the W+ codes, seed*.npz with w [frames, num_ws, w_dim]', is_flag=True)
 @click.option('--skip-existing', help='Leave out what is there, made by the same options', is_flag=True)
-# The image generator.
+# An image generator alone.
+@click.option('--stills',        help='One picture for each seed', is_flag=True)
+@click.option('--keyframes',     help='Seeds that a video goes through  [default: all]', metavar='INT',
+              type=click.IntRange(min=2))
+@click.option('--keyframe-frames', help='Frames from one seed to the next  [default: 120]', metavar='INT',
+              type=command_line.POSITIVE_INT)
+@click.option('--easing',        help='Through the seeds (cubic, the default), straight, or with a stop at each (smooth)',
+              type=click.Choice(option_types.EASINGS))
+# The image generator of a snapshot.
 @click.option('--image-network', help='The image generator, where the reference in the snapshot does not find it',
               metavar='PKL|URL')
 @click.option('--force-image-network', is_flag=True,
@@ -189,124 +117,23 @@ def main(**options: Any) -> None:
         --format=png --trunc=0.8
 
     \b
-    # Eight videos side by side.
-    python generate_video.py --network=network-snapshot-000500.pkl --outdir=out --seeds=0-7 --grid=4x2
+    # Bob, moving as Alice does; then as Alice did in a recording.
+    python generate_video.py --network=network-snapshot-000500.pkl --outdir=out --subject=bob.jpg --encoder=encoder.pkl
+    python generate_video.py --network=network-snapshot-000500.pkl --outdir=out --subject=bob.jpg --motion=latents.zip:speech
+
+    \b
+    # A loop of eight seconds for a phone, with a smile that comes and goes.
+    python generate_video.py --network=network-snapshot-000500.pkl --outdir=out --seconds=8 --loop --size=1080x1920 \\
+        --edit=smile.npy:0@0,2@100,0@199
+
+    \b
+    # An image generator alone.
+    python generate_video.py --network=ffhq.pkl --outdir=out --seeds=0-5 --loop
     """
+    from training.generation.run import generate
+
     generate(types.SimpleNamespace(**options))
 # fmt: on
-
-
-def generate(options: types.SimpleNamespace) -> None:
-    """Carry out `main`; `options` has its arguments as attributes."""
-    if options.force_image_network and not options.image_network:
-        raise command_line.UserMistake('--force-image-network needs --image-network, the file to take')
-    outputs = plan_outputs(options.seeds, options.grid, '.mp4' if options.ending == 'mp4' else '')
-    outdir = command_line.require_folder(options.outdir)
-    device = command_line.choose_device(options.device)
-
-    from training.best_snapshot import find_snapshot
-    from training.temporal_snapshot import versions
-
-    network, reason = find_snapshot(options.network)
-    command_line.report(f'Loading {network}' + (f' ({reason})' if reason else ''))
-    snapshot, G, network_sha256, image_sha256 = load_networks(
-        network, options.image_network, force=options.force_image_network, trust_pickle=options.trust_pickle, device=device
-    )
-    generator = snapshot['G_ema']
-    center = truncation_center(generator, G, options.trunc_center, options.trunc)
-    settings = Settings(
-        network_sha256=network_sha256,
-        image_network_sha256=image_sha256,
-        frames=options.frames,
-        fps=float(options.fps or snapshot.get('data', {}).get('fps') or 25),
-        trunc=options.trunc,
-        trunc_center=options.trunc_center,
-        noise_mode=options.noise_mode,
-        burn_in=options.burn_in,
-        crf=options.crf if options.ending == 'mp4' else None,
-        batch=options.batch,
-        device=device.type,
-    )
-
-    records = Records(outdir)
-    if options.skip_existing:
-        outputs = [
-            output
-            for output in outputs
-            if not records.has(output, settings, [output.name, *(codes_names(output) if options.save_codes else [])])
-        ]
-    check_space(outdir, outputs, options, G)
-    num_frames = sum(len(output.seeds) for output in outputs) * options.frames
-    with command_line.progress(total=num_frames, description='Generating') as bar:
-        for output in outputs:
-            started = time.time()
-            write_output(output, settings, generator, G, center, outdir=outdir, save_codes=options.save_codes, bar=bar)
-            records.add(
-                output,
-                settings,
-                network=network,
-                seconds=round(time.time() - started, 3),
-                versions=versions(),
-                timestamp=time.time(),
-            )
-            command_line.report(f'Wrote {os.path.join(outdir, output.name)}')
-    if not outputs:
-        command_line.report(f'Everything is there already in {outdir}')
-
-
-def codes_names(output: Output) -> list[str]:
-    return [f'seed{seed:04d}.npz' for seed in output.seeds]
-
-
-def check_space(outdir: str, outputs: list[Output], options: Any, G: Any) -> None:
-    """Refuse what surely does not fit: codes have a known size, and a frame of an image never compresses to nothing."""
-    per_frame = G.num_ws * G.w_dim * 4 if options.save_codes else 0
-    # A lower bound from real footage: PNG keeps at least a quarter of the bytes, H.264 about a thousandth.
-    per_frame += G.img_resolution**2 * 3 * (0.25 if options.ending == 'png' else 0.001)
-    count = sum(len(output.seeds) for output in outputs)
-    command_line.require_free_space(outdir, count * options.frames * per_frame, '1 video' if count == 1 else f'{count} videos')
-
-
-def write_output(
-    output: Output, settings: Settings, generator: Any, G: Any, center: Any, *, outdir: str, save_codes: bool, bar: Any
-) -> None:
-    """Render one file, frame by frame; an error leaves none."""
-    import numpy as np
-
-    from training.latents.codes_output import CodesWriter
-    from training.videos.output import PngWriter, VideoWriter, as_rgb, image_grid
-    from training.videos.synthesis import stream_video
-
-    path = os.path.join(outdir, output.name)
-    streams = [
-        stream_video(
-            generator,
-            G,
-            seed,
-            batch=settings.batch,
-            burn_in=settings.burn_in,
-            center=center,
-            noise_mode=settings.noise_mode,
-            psi=settings.trunc,
-        )
-        for seed in output.seeds
-    ]
-    with contextlib.ExitStack() as stack:
-        comment = f'seeds {",".join(map(str, output.seeds))} of network sha256 {settings.network_sha256}'
-        writer = stack.enter_context(
-            PngWriter(path) if settings.crf is None else VideoWriter(path, fps=settings.fps, crf=settings.crf, comment=comment)
-        )
-        shape = (settings.frames, generator.num_ws, generator.w_dim)
-        codes_writers = [
-            stack.enter_context(CodesWriter(os.path.join(outdir, name), shape, fps=settings.fps))
-            for name in (codes_names(output) if save_codes else [])
-        ]
-        for column in itertools.islice(zip(*streams, strict=True), settings.frames):
-            frames = [as_rgb(frame) for frame, _ in column]
-            writer.write(frames[0] if len(frames) == 1 else image_grid(np.stack(frames), output.columns))
-            for codes_writer, (_, code) in zip(codes_writers, column, strict=False):
-                codes_writer.write(code)
-            bar.update(len(frames))
 
 
 if __name__ == '__main__':

@@ -37,6 +37,7 @@ def main() -> None:
     python latents_tool.py split --data=all.zip --train=train.zip --test=test.zip
     python latents_tool.py stats latents.zip
     python latents_tool.py preview --data=latents.zip --outdir=videos
+    python latents_tool.py directions --data=latents.zip --outdir=directions
     python latents_tool.py convert --source=latents.zip --dest=codes --format=npz
     """
 
@@ -188,6 +189,37 @@ def stats(path: str, frames: int, as_json: bool) -> None:
 
 # fmt: off
 @main.command()
+@click.option('--data',          help='Data set of one subject', metavar='ZIP|DIR', required=True)
+@click.option('--outdir',        help='Folder for motion00.npy, ... and motion.png', metavar='DIR', required=True)
+@click.option('--count',         help='Number of directions', metavar='INT', type=POSITIVE_INT, default=8)
+@click.option('--network',       help='Image generator  [default: where the data set found it]', metavar='FILE')
+@click.option('--force-network', help='Take --network although the codes were embedded with another file', is_flag=True)
+@click.option('--device',        help='cpu, cuda, cuda:1, ...; auto: the first GPU if there is one', metavar='NAME',
+              default='auto')
+@click.option('--trust-pickle',  help='Allow source text inside the pickle of the image generator to run', is_flag=True)
+@clear_errors
+def directions(**options: Any) -> None:
+    """Find the directions in which a subject moves, for --edit of generate_video.py, and show them."""
+    import numpy as np
+
+    from training.generation.motion_directions import write_directions
+    from training.latents.dataset import LatentDataset
+
+    opts = types.SimpleNamespace(**options)
+    device = choose_device(opts.device)
+    with LatentDataset(opts.data) as dataset:
+        G = _load_generator_of(dataset, opts, device)
+        require_folder(opts.outdir)
+        stride = max(1, dataset.num_frames // 4096)
+        codes = np.concatenate([dataset.load_clip(index)[::stride] for index in range(len(dataset.clips))])
+        for path, share in write_directions(codes, G, opts.outdir, opts.count):
+            report(f'{path}: {100 * share:.1f} % of the variance')
+        report(f'Each of them by -2 to 2 deviations: {os.path.join(opts.outdir, "motion.png")}')
+# fmt: on
+
+
+# fmt: off
+@main.command()
 @click.option('--data',          help='Data set to show', metavar='ZIP|DIR', required=True)
 @click.option('--outdir',        help='Folder for the videos, NAME.mp4', metavar='DIR', required=True)
 @click.option('--clips',         help='Only these clips, * and ? allowed', metavar='A,B,...', type=NAMES)
@@ -201,8 +233,6 @@ def stats(path: str, frames: int, as_json: bool) -> None:
 @clear_errors(interrupted='interrupted; finished videos are kept, the same command with --skip-existing makes the others')
 def preview(**options: Any) -> None:
     """Render the codes to video."""
-    from networks.checkpoints import load_generator
-    from networks.checkpoints.image_generator_lookup import find_image_generator
     from training.latents.dataset import LatentDataset
     from training.latents.operations import match_clips
     from training.videos.latent_preview import render_clip, video_path
@@ -211,16 +241,7 @@ def preview(**options: Any) -> None:
     device = choose_device(opts.device)
     with LatentDataset(opts.data) as dataset:
         indices = match_clips(dataset, opts.clips or [])
-        try:
-            network = find_image_generator(
-                dataset.image_generator, snapshot=opts.data, image_network=opts.network, force=opts.force_network)
-        except InputError as error:
-            words = str(error).replace('--image-network', '--network').replace('--force-image-network', '--force-network')
-            raise InputError(words) from error
-        G: Any = load_generator(network, device=str(device), trust_pickle=opts.trust_pickle)
-        if (int(G.num_ws), int(G.w_dim)) != (dataset.num_ws, dataset.w_dim):
-            raise InputError(f'{network} takes codes [{int(G.num_ws)}, {int(G.w_dim)}], but {opts.data} has '
-                             f'[{dataset.num_ws}, {dataset.w_dim}]; it is another image generator.')
+        G = _load_generator_of(dataset, opts, device)
         require_folder(opts.outdir)
         for index in indices:
             path = video_path(dataset, index, opts.outdir)
@@ -261,6 +282,27 @@ def convert(**options: Any) -> None:
     else:
         _import_codes(opts)
 # fmt: on
+
+
+def _load_generator_of(dataset: Any, opts: types.SimpleNamespace, device: Any) -> Any:
+    """The image generator of a data set, or --network."""
+    from networks.checkpoints import load_generator
+    from networks.checkpoints.image_generator_lookup import find_image_generator
+
+    try:
+        network = find_image_generator(
+            dataset.image_generator, snapshot=opts.data, image_network=opts.network, force=opts.force_network
+        )
+    except InputError as error:
+        words = str(error).replace('--image-network', '--network').replace('--force-image-network', '--force-network')
+        raise InputError(words) from error
+    G: Any = load_generator(network, device=str(device), trust_pickle=opts.trust_pickle)
+    if (int(G.num_ws), int(G.w_dim)) != (dataset.num_ws, dataset.w_dim):
+        raise InputError(
+            f'{network} takes codes [{int(G.num_ws)}, {int(G.w_dim)}], but {opts.data} has '
+            f'[{dataset.num_ws}, {dataset.w_dim}]; it is another image generator.'
+        )
+    return G
 
 
 def _convert_dataset(opts: types.SimpleNamespace) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from networks.checkpoints.files import TRUST_HINT as TRUST_HINT
     from networks.checkpoints.files import CodeRefused as CodeRefused
     from networks.checkpoints.files import file_sha256 as file_sha256
+    from networks.checkpoints.loading import is_snapshot as is_snapshot
     from networks.checkpoints.loading import load_discriminator as load_discriminator
     from networks.checkpoints.loading import load_encoder as load_encoder
     from networks.checkpoints.loading import load_generator as load_generator
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _HOME = {
     **dict.fromkeys(('TRUST_HINT', 'CodeRefused', 'file_sha256'), 'files'),
     'replacing': 'durable_files',
-    **dict.fromkeys(('load_discriminator', 'load_encoder', 'load_generator', 'load_snapshot'), 'loading'),
+    **dict.fromkeys(('is_snapshot', 'load_discriminator', 'load_encoder', 'load_generator', 'load_snapshot'), 'loading'),
     **dict.fromkeys(('image_generator_reference', 'save_module_pickle', 'to_plain'), 'writing'),
 }
 

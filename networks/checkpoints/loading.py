@@ -121,6 +121,22 @@ def load_snapshot(
     return snapshot
 
 
+def is_snapshot(source: Any, *, trust_pickle: bool = False) -> bool:
+    """Whether a file is a snapshot of train_video.py, and not an image generator or anything else that can be read.
+
+    Raises:
+        InputError: The file cannot be had, or is damaged.
+    """
+
+    def find_live(value: Any) -> bool:
+        return isinstance(value, dict) and value.get('format') == ours.SNAPSHOT_FORMAT
+
+    try:
+        return bool(_load(source, ours.is_snapshot, find_live, trust_pickle, None))
+    except CodeRefused:  # a pickle of another program's classes; load_generator() says what is missing
+        return False
+
+
 def _load(
     source: Any,
     find: Callable[[Any], Any],  # What is wanted, out of inert contents.

@@ -13,6 +13,7 @@ import PIL.Image
 import pytest
 
 from networks.errors import InputError
+from training.videos.framing import Framing
 from training.videos.output import FrameWriter, PngWriter, VideoWriter, as_rgb, image_grid
 
 
@@ -176,3 +177,52 @@ def test_grid_places_frames_row_by_row() -> None:
     assert grid[::2, ::3, 0].tolist() == [[1, 2], [3, 4], [5, 0]]
     with pytest.raises(ValueError, match='column'):
         image_grid(frames, 0)
+
+
+@pytest.mark.parametrize(
+    ('name', 'codec', 'expected'),
+    [('a.webm', None, 'vp9'), ('a.mov', 'prores', 'prores'), ('a.gif', None, 'gif'), ('a.webp', None, 'webp')],
+)
+def test_other_formats_have_the_frames(tmp_path: pathlib.Path, name: str, codec: str | None, expected: str) -> None:
+    frames = smooth_frames(12, 32, 48)
+    write_all(VideoWriter(tmp_path / name, fps=20, crf=10, codec=codec), frames)
+    if expected == 'webp':  # ffmpeg writes it and cannot read it
+        picture = PIL.Image.open(tmp_path / name)
+        assert (picture.n_frames, picture.size, picture.info['loop']) == (12, (48, 32), 0)
+        decoded = []
+        for index in range(12):
+            picture.seek(index)
+            decoded.append(np.asarray(picture.convert('RGB')))
+        assert picture.info['duration'] == 50
+    else:
+        meta, decoded = decode(tmp_path / name)
+        assert meta['codec'].rstrip(',') == expected
+        assert meta['fps'] == pytest.approx(20, abs=0.01)
+    assert len(decoded) == 12
+    assert np.sqrt(np.mean((np.asarray(decoded, float) - frames) ** 2)) < 8  # GIF has 256 colours
+
+
+def test_sound_goes_along_for_as_long_as_the_pictures(tmp_path: pathlib.Path) -> None:
+    ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
+    sound = tmp_path / 'beep.wav'
+    subprocess.run([ffmpeg, '-loglevel', 'error', '-f', 'lavfi', '-i', 'sine=440:duration=0.5', str(sound)], check=True)
+    write_all(VideoWriter(tmp_path / 'a.mp4', fps=10, audio=str(sound)), smooth_frames(20, 32, 32))
+    raw = subprocess.run(
+        [ffmpeg, '-loglevel', 'error', '-i', str(tmp_path / 'a.mp4'), '-f', 's16le', '-ac', '1', '-ar', '8000', '-'],
+        check=True,
+        capture_output=True,
+    )
+    samples = np.frombuffer(raw.stdout, '<i2').astype(float)
+    assert len(samples) / 8000 == pytest.approx(2, abs=0.15)
+    assert np.abs(samples[:3200]).mean() > 50 * max(np.abs(samples[6000:]).mean(), 1)  # silence behind the beep
+    with pytest.raises(InputError, match='have no sound'):
+        VideoWriter(tmp_path / 'a.gif', fps=10, audio=str(sound))
+
+
+def test_frames_are_fitted_and_the_rest_is_filled() -> None:
+    frame = np.full((10, 10, 3), [200, 100, 50], np.uint8)
+    for pad, fill in (('black', [0, 0, 0]), ('white', [255, 255, 255]), ('edge', [200, 100, 50]), ('blur', [200, 100, 50])):
+        framed = Framing(36, 64, pad)(frame)
+        assert framed.shape == (64, 36, 3)
+        assert np.abs(framed[14:50].astype(int) - [200, 100, 50]).max() <= 1
+        assert np.abs(framed[[0, 13, 50, 63]].astype(int) - fill).max() <= 1

@@ -121,17 +121,16 @@ class ModelSource:
 
     def read(self, count: int) -> torch.Tensor:
         """The next codes [count, num_ws, w_dim] on the generator's device."""
-        with torch.no_grad():
-            return self.generator.codes(self.read_latents(count))
+        return self.read_with(self._noise.steps(count))
 
-    def read_latents(self, count: int) -> torch.Tensor:
-        """The next l [count, latent_dim], of which the codes are made; takes the place of `read`."""
+    def read_with(self, steps: torch.Tensor) -> torch.Tensor:
+        """The next codes [count, num_ws, w_dim] with s [1, count, noise_dim] of the caller's; the noise stays where it is."""
         latents = []
         with torch.no_grad():
-            for s in self._noise.steps(count).unbind(1):
+            for s in steps.unbind(1):
                 latents.append(self._l)
                 self._memories, self._l = self.generator.step(s, self._memories)
-            return torch.cat(latents)
+            return self.generator.codes(torch.cat(latents))
 
     def position(self) -> tuple[State, torch.Tensor]:
         """Memories and l of the next frame; another source can begin with them."""

@@ -1,4 +1,4 @@
-"""Frames into files: H.264 video, folders of PNG, grids. Every writer streams, and leaves a whole file or none."""
+"""Frames into files: videos, folders of PNG, grids. Every writer streams, and leaves a whole file or none."""
 
 import contextlib
 import errno
@@ -14,7 +14,24 @@ import PIL.Image
 
 from networks.errors import InputError
 
-CONTAINERS = {'.mp4': 'mp4', '.mov': 'mov', '.mkv': 'matroska'}  # file name ending -> ffmpeg's name of the format
+# File name ending -> ffmpeg's name of the format, and the codec that goes into it unless another one is asked for.
+CONTAINERS = {
+    '.mp4': ('mp4', 'h264'),
+    '.mov': ('mov', 'h264'),
+    '.mkv': ('matroska', 'h264'),
+    '.webm': ('webm', 'vp9'),
+    '.gif': ('gif', 'gif'),
+    '.webp': ('webp', 'webp'),
+}
+CODECS = ('h264', 'vp9', 'gif', 'webp', 'prores')
+SOUND = {
+    'mp4': ['-c:a', 'aac', '-b:a', '192k'],
+    'mov': ['-c:a', 'aac', '-b:a', '192k'],
+    'matroska': ['-c:a', 'aac', '-b:a', '192k'],
+    'webm': ['-c:a', 'libopus', '-b:a', '128k'],
+}
+BT709 = ['-colorspace', 'bt709', '-color_primaries', 'bt709', '-color_trc', 'bt709', '-color_range', 'tv']
+GIF_CLOCK = 100  # a GIF counts time in hundredths of a second, and browsers play what is quicker than 50 frames a second slowly
 
 # ----------------------------------------------------------------------------
 # Frames
@@ -98,25 +115,37 @@ class FrameWriter:
 
 
 class VideoWriter(FrameWriter):
-    """H.264 video, 4:2:0, with its index at the front, so that browsers and phones play it from the first byte on.
+    """Video as H.264 (4:2:0), VP9, ProRes 422 HQ, animated GIF or WebP, written while the frames come.
 
-    The encoder is the ffmpeg that comes with imageio-ffmpeg. A side of odd length gets one more line of the same
-    pixels, because 4:2:0 needs even sizes. Colours are converted and marked as BT.709.
+    The encoder is the ffmpeg that comes with imageio-ffmpeg. An mp4 or mov has its index at the front, so that browsers and
+    phones play it from the first byte on. Where colours are stored with fewer samples than pixels (all but GIF), a side of odd
+    length gets one more line of the same pixels. Colours are converted and marked as BT.709. GIF has a palette for each frame.
 
     Args:
-        path: Ends in .mp4, .mov or .mkv; its folder exists.
-        fps: Frames per second.
-        crf: Constant rate factor of x264, 0 (lossless) to 51 (worst); 17 looks like the source.
+        path: Ends in .mp4, .mov, .mkv, .webm, .gif or .webp; its folder exists.
+        fps: Frames per second; at most 50 for GIF.
+        crf: Constant rate factor as x264 counts, 0 (lossless) to 51 (worst); 17 looks like the source. VP9 and WebP get what
+            looks alike, ProRes and GIF have no such setting.
         preset: x264's trade of time for size, 'ultrafast' to 'veryslow'.
         comment: Goes into the file's metadata.
+        codec: One of `CODECS`; None: what belongs to the ending. 'prores' goes into .mov.
+        audio: File whose sound goes along, cut or filled up with silence to the length of the video; not for GIF and WebP.
 
     Raises:
-        InputError: unknown ending, or (from `close`) no frame was written.
+        InputError: unknown ending, a codec or sound that does not go into it, or (from `close`) no frame was written.
         OSError: the disk is full, there is no permission, or ffmpeg failed.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, fps: float, crf: float = 17, preset: str = 'medium', comment: str = ''
+        self,
+        path: str | os.PathLike[str],
+        *,
+        fps: float,
+        crf: float = 17,
+        preset: str = 'medium',
+        comment: str = '',
+        codec: str | None = None,
+        audio: str | None = None,
     ) -> None:
         super().__init__(path)
         ending = os.path.splitext(self.path)[1].lower()
@@ -125,59 +154,85 @@ class VideoWriter(FrameWriter):
         if not 0 < fps <= 1000:
             raise InputError(f'{fps} frames per second cannot be written, choose a rate above 0 and up to 1000')
         self.fps = fractions.Fraction(fps).limit_denominator(100_000)  # finds 30000/1001 behind 29.97002997
-        self._encoding = ['-c:v', 'libx264', '-crf', f'{crf:g}', '-preset', preset, '-pix_fmt', 'yuv420p']
-        self._format = CONTAINERS[ending]
+        self._format, usual = CONTAINERS[ending]
+        self._codec = codec or usual
+        if self._codec != usual and (self._codec, ending) != ('prores', '.mov'):
+            raise InputError(f'{self.path!r}: {self._codec} does not go into {ending} files')
+        if self._codec == 'gif' and fps > GIF_CLOCK / 2:
+            raise InputError(f'a GIF shows at most {GIF_CLOCK // 2} frames per second, not {fps:g}; choose a smaller --fps')
+        if audio is not None and self._format not in SOUND:
+            raise InputError(f'{self.path!r}: {ending} files have no sound; choose mp4, webm or prores')
+        self._crf, self._preset = crf, preset
         self._comment = comment
+        self._audio = audio
         self._shape: tuple[int, ...] | None = None
         self._encoder: _Encoder | None = None
 
     def write(self, frame: np.ndarray) -> None:
         frame = as_rgb(frame)
         height, width = frame.shape[:2]
+        odd_height, odd_width = (0, 0) if self._codec == 'gif' else (height % 2, width % 2)
         if self._encoder is None:
             self._shape = frame.shape
-            self._encoder = _Encoder(self.path, self._arguments(height + height % 2, width + width % 2))
+            self._encoder = _Encoder(self.path, self._arguments(height + odd_height, width + odd_width))
         elif frame.shape != self._shape:
             raise ValueError(f'frame {self.num_frames} is {frame.shape}, the ones before are {self._shape}')
-        if height % 2 or width % 2:
-            frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode='edge')
+        if odd_height or odd_width:
+            frame = np.pad(frame, ((0, odd_height), (0, odd_width), (0, 0)), mode='edge')
         self._encoder.send(frame)
         self.num_frames += 1
 
     def _arguments(self, height: int, width: int) -> list[str]:
-        """Ffmpeg's arguments between the program and the name of the result; height and width are even."""
-        source = [
-            '-f',
-            'rawvideo',
-            '-pixel_format',
-            'rgb24',
-            '-video_size',
-            f'{width}x{height}',
-            '-framerate',
-            str(self.fps),
+        """Arguments of ffmpeg between the program and the name of the result."""
+        pictures = ['-f', 'rawvideo', '-pixel_format', 'rgb24', '-video_size', f'{width}x{height}', '-framerate', str(self.fps)]
+        arguments = [*pictures, '-i', 'pipe:0', '-an', *self._encoding()]
+        arguments += ['-movflags', '+faststart'] if self._format in ('mp4', 'mov') else []
+        arguments += ['-metadata', f'comment={self._comment}'] if self._comment else []
+        return [*arguments, '-f', self._format]
+
+    def _encoding(self) -> list[str]:
+        crf = self._crf
+        to_bt709 = 'scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int+bicubic'
+        if self._codec == 'gif':
+            # One palette for the whole video would need all frames in memory first.
+            palettes = 'split[a][b];[a]palettegen=stats_mode=single[p];[b][p]paletteuse=new=1:dither=sierra2_4a'
+            return ['-filter_complex', palettes, '-loop', '0']
+        if self._codec == 'webp':
+            quality = min(max(100 - 2 * (crf - 7), 0), 100)  # crf 17 -> 80
+            lossless = ['-lossless', '1'] if crf == 0 else ['-quality', f'{quality:g}']
+            return ['-c:v', 'libwebp_anim', *lossless, '-loop', '0']
+        if self._codec == 'vp9':
+            rate = ['-lossless', '1'] if crf == 0 else ['-crf', f'{min(round(crf * 63 / 51), 63)}', '-b:v', '0']
+            encoding = ['-c:v', 'libvpx-vp9', *rate, '-row-mt', '1', '-cpu-used', '2', '-pix_fmt', 'yuv420p']
+        elif self._codec == 'prores':
+            encoding = ['-c:v', 'prores_ks', '-profile:v', 'hq', '-vendor', 'apl0', '-pix_fmt', 'yuv422p10le']
+        else:
+            encoding = ['-c:v', 'libx264', '-crf', f'{crf:g}', '-preset', self._preset, '-pix_fmt', 'yuv420p']
+        return [*encoding, '-vf', to_bt709, *BT709]
+
+    def _add_sound(self) -> list[str]:
+        """Arguments of a second ffmpeg: sound, with silence without end behind it, cut to the length of the pictures."""
+        length = ['-t', f'{float(self.num_frames / self.fps):.6f}']
+        sound = [
             '-i',
-            'pipe:0',
-            '-an',
+            str(self._audio),
+            '-map',
+            '0:v',
+            '-map',
+            '1:a',
+            '-c:v',
+            'copy',
+            '-af',
+            'apad',
+            *SOUND[self._format],
+            *length,
         ]
-        colours = [
-            '-vf',
-            'scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int+bicubic',
-            '-colorspace',
-            'bt709',
-            '-color_primaries',
-            'bt709',
-            '-color_trc',
-            'bt709',
-            '-color_range',
-            'tv',
-        ]
-        index_first = ['-movflags', '+faststart'] if self._format != 'matroska' else []
-        comment = ['-metadata', f'comment={self._comment}'] if self._comment else []
-        return [*source, *self._encoding, *colours, *index_first, *comment, '-f', self._format]
+        index_first = ['-movflags', '+faststart'] if self._format in ('mp4', 'mov') else []
+        return [*sound, *index_first, '-f', self._format]
 
     def close(self) -> None:
         if self._encoder is not None:
-            self._encoder.finish()
+            self._encoder.finish(self._add_sound() if self._audio else None)
             self._encoder = None
         elif not self.num_frames:
             raise InputError(f'no frame was made for {self.path!r}, so there is no video')
@@ -199,10 +254,10 @@ class _Encoder:
         handle, self.partial = tempfile.mkstemp(prefix=f'.{name}.', suffix='.partial', dir=folder or '.')
         os.close(handle)
         self.complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        program = [imageio_ffmpeg.get_ffmpeg_exe(), '-hide_banner', '-loglevel', 'error', '-y']
+        self.program = [imageio_ffmpeg.get_ffmpeg_exe(), '-hide_banner', '-loglevel', 'error', '-y']
         # In a session of its own, because Ctrl-C goes to the whole process group and would end it under our hands.
         self.process = subprocess.Popen(
-            [*program, *arguments, self.partial],
+            [*self.program, *arguments, self.partial],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self.complaints,
@@ -218,18 +273,35 @@ class _Encoder:
             self.process.wait()
             raise self._failure() from None
 
-    def finish(self) -> None:
+    def finish(self, then: list[str] | None = None) -> None:
+        """End the video and put it in its place; `then` are the arguments of a second ffmpeg that reads it first."""
         with contextlib.suppress(BrokenPipeError):
             self.stdin.close()
         if self.process.wait() != 0:
             error = self._failure()
             self.kill()
             raise error
+        if then is not None:
+            self._pass_through(then)
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(self.partial, 0o666 & ~mask)  # mkstemp makes private files, a video is an ordinary one
         os.replace(self.partial, self.path)
         self.complaints.close()
+
+    def _pass_through(self, arguments: list[str]) -> None:
+        silent, self.partial = self.partial, f'{self.partial}.2'
+        try:
+            command = [*self.program, '-i', silent, *arguments, self.partial]
+            result = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stderr=self.complaints, check=False, start_new_session=True
+            )
+        finally:
+            os.remove(silent)
+        if result.returncode:
+            error = self._failure()
+            self.kill()
+            raise error
 
     def kill(self) -> None:
         self.process.kill()

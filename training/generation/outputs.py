@@ -1,0 +1,194 @@
+"""Files that a generation leaves: names, the record of what was made, and the writing itself, frame by frame."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from networks.errors import InputError
+from training import command_line
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from training.videos.code_sources import CodeSource
+
+ENDINGS = {'mp4': '.mp4', 'webm': '.webm', 'gif': '.gif', 'webp': '.webp', 'prores': '.mov', 'png': ''}
+WITH_SOUND = ('mp4', 'webm', 'prores')
+WITH_CRF = ('mp4', 'webm', 'webp')
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """One file or folder to make."""
+
+    name: str
+    seeds: tuple[int, ...]
+    columns: int  # of the grid; 1 for a single video
+
+
+def plan_outputs(seeds: list[int], grid: tuple[int, int] | None, ending: str) -> list[Output]:
+    """What to make: a video for every seed, or grids of width x height seeds each.
+
+    Raises:
+        InputError: the seeds do not fill the grids.
+    """
+    if grid is None:
+        return [Output(f'seed{seed:04d}{ending}', (seed,), 1) for seed in seeds]
+    cells = grid[0] * grid[1]
+    if len(seeds) % cells:
+        raise InputError(
+            f'--grid={grid[0]}x{grid[1]} shows {cells} seeds at a time, and --seeds names {len(seeds)}; '
+            f'give a multiple of {cells}'
+        )
+    groups = [tuple(seeds[begin : begin + cells]) for begin in range(0, len(seeds), cells)]
+    return [Output(f'grid-seed{group[0]:04d}-{group[-1]:04d}{ending}', group, grid[0]) for group in groups]
+
+
+def codes_names(output: Output) -> list[str]:
+    """Files of the codes of an output, one a seed."""
+    return [f'seed{seed:04d}.npz' for seed in output.seeds]
+
+
+class Records:
+    """`generation.jsonl`: one line for every finished file, with all that is needed to make it again."""
+
+    def __init__(self, outdir: str) -> None:
+        self.outdir = outdir
+        self.path = os.path.join(outdir, 'generation.jsonl')
+
+    def add(self, output: Output, settings: dict[str, Any], **more: Any) -> None:
+        """Write the line of a finished file; `settings` decide its content, `more` is good to know."""
+        line = {'file': output.name, 'seeds': output.seeds, **settings, **more}
+        with open(self.path, 'a', encoding='utf-8') as file:
+            file.write(json.dumps(line) + '\n')
+
+    def has(self, output: Output, settings: dict[str, Any], names: list[str], unsaid: dict[str, Any]) -> bool:
+        """Whether the last file of this name was made by the same settings, and all `names` are still there.
+
+        `unsaid` is what lines of earlier versions, which do not name a setting, mean by that.
+        """
+        last: dict[str, Any] | None = None
+        with contextlib.suppress(FileNotFoundError), open(self.path, encoding='utf-8', errors='replace') as file:
+            for text in file:
+                with contextlib.suppress(json.JSONDecodeError):  # a line that a power cut left half-written
+                    line = json.loads(text)
+                    last = line if isinstance(line, dict) and line.get('file') == output.name else last
+        wanted = json.loads(json.dumps({'seeds': output.seeds, **settings}))
+        before = {**json.loads(json.dumps(unsaid)), **(last or {})}
+        return (
+            last is not None
+            and all(key in before and before[key] == value for key, value in wanted.items())
+            and all(os.path.exists(os.path.join(self.outdir, name)) for name in names)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Rendering:
+    """How codes become files.
+
+    Attributes:
+        ending: Key of `ENDINGS`.
+        fps: Frames per second.
+        crf: Of the formats in `WITH_CRF`.
+        batch: Frames rendered at a time.
+        noise_mode: Of the image generator.
+        size, pad: See training.videos.framing.Framing; None keeps the size.
+        audio: Sound that goes along.
+    """
+
+    ending: str
+    fps: float
+    crf: float
+    batch: int
+    noise_mode: str
+    size: tuple[int, int] | None = None
+    pad: str = 'blur'
+    audio: str | None = None
+
+
+def render_source(G: Any, source: CodeSource, seed: int, rendering: Rendering) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Frames uint8 [H, W, C] and codes [num_ws, w_dim] of a source, without end."""
+    from training.videos.synthesis import render_codes
+
+    for index in itertools.count():
+        codes = source.read(rendering.batch)
+        frames = render_codes(G, codes, batch=rendering.batch, noise_mode=rendering.noise_mode, noise_seed=[seed, index])
+        yield from zip(frames, codes.cpu().numpy(), strict=True)
+
+
+def write_output(
+    path: str,
+    G: Any,
+    sources: Sequence[CodeSource],
+    output: Output,
+    num_frames: int,
+    rendering: Rendering,
+    *,
+    comment: str,
+    codes_paths: Sequence[str] = (),
+    bar: Any = None,
+) -> None:
+    """Render one file, frame by frame; an error leaves none.
+
+    Args:
+        path: The file or folder.
+        G: Image generator.
+        sources: Codes of each cell of the grid.
+        output: Which seeds, how many columns.
+        num_frames: Length.
+        rendering: How.
+        comment: Into the video's metadata.
+        codes_paths: Where the codes of each cell go, if anywhere.
+        bar: Progress, one a frame and cell.
+    """
+    import numpy as np
+
+    from training.latents.codes_output import CodesWriter
+    from training.videos.framing import Framing
+    from training.videos.output import PngWriter, VideoWriter, as_rgb, image_grid
+
+    framing = Framing(*rendering.size, rendering.pad) if rendering.size else None
+    streams = [render_source(G, source, seed, rendering) for source, seed in zip(sources, output.seeds, strict=False)]
+    with contextlib.ExitStack() as stack:
+        if rendering.ending == 'png':
+            writer: Any = stack.enter_context(PngWriter(path))
+        else:
+            codec = 'prores' if rendering.ending == 'prores' else None
+            writer = stack.enter_context(
+                VideoWriter(path, fps=rendering.fps, crf=rendering.crf, comment=comment, codec=codec, audio=rendering.audio)
+            )
+        shape = (num_frames, int(G.num_ws), int(G.w_dim))
+        codes_writers = [stack.enter_context(CodesWriter(name, shape, fps=rendering.fps)) for name in codes_paths]
+        for column in itertools.islice(zip(*streams, strict=True), num_frames):
+            frames = [as_rgb(frame) for frame, _ in column]
+            picture = frames[0] if len(frames) == 1 else image_grid(np.stack(frames), output.columns)
+            writer.write(picture if framing is None else framing(picture))
+            for codes_writer, (_, code) in zip(codes_writers, column, strict=False):
+                codes_writer.write(code)
+            if bar is not None:
+                bar.update(len(frames))
+
+
+def write_still(path: str, frame: np.ndarray) -> None:
+    """Write a picture as PNG, whole or not at all."""
+    import PIL.Image
+
+    from networks.checkpoints import replacing
+
+    with replacing(path) as temporary:
+        PIL.Image.fromarray(frame).save(temporary, format='PNG')
+
+
+def check_space(outdir: str, count: int, num_frames: int, rendering: Rendering, G: Any, save_codes: bool) -> None:
+    """Refuse what surely does not fit: codes have a known size, and a frame of an image never compresses to nothing."""
+    per_frame: float = int(G.num_ws) * int(G.w_dim) * 4 if save_codes else 0
+    # A lower bound from real footage: PNG keeps at least a quarter of the bytes, H.264 about a thousandth.
+    width, height = rendering.size or (int(G.img_resolution), int(G.img_resolution))
+    per_frame += width * height * 3 * (0.25 if rendering.ending == 'png' else 0.001)
+    command_line.require_free_space(outdir, count * num_frames * per_frame, '1 video' if count == 1 else f'{count} videos')

@@ -1,0 +1,333 @@
+"""What generate_video.py does once its options are read: open the networks, plan, write file after file, keep the record."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+import types
+from typing import Any
+
+from networks.errors import InputError
+from training import command_line
+from training.generation.outputs import (
+    ENDINGS,
+    WITH_CRF,
+    WITH_SOUND,
+    Output,
+    Records,
+    Rendering,
+    check_space,
+    codes_names,
+    plan_outputs,
+    write_output,
+    write_still,
+)
+from training.generation.plan import Request, VideoPlan, check_keyframes, plain_keyframes
+
+FRAMES = 250
+FRAMES_PER_KEYFRAME = 120
+INTERPOLATION_FPS = 30.0
+# What needs the temporal model: (name in the options, option).
+OF_THE_MODEL = {
+    'motion_scale': '--motion-scale', 'subject': '--subject', 'motion': '--motion', 'first_frame': '--first-frame',
+    'continue_from': '--continue', 'transition': '--transition', 'first_frame_seed': '--first-frame-seed', 'react': '--react',
+    'burn_in': '--burn-in', 'speed': '--speed', 'transfer_data': '--transfer-data',
+}  # fmt: skip
+OF_THE_INTERPOLATION = {
+    'keyframes': '--keyframes',
+    'easing': '--easing',
+    'stills': '--stills',
+    'keyframe_frames': '--keyframe-frames',
+}
+
+
+def load_networks(
+    network: str, image_network: str | None, *, force: bool, trust_pickle: bool, device: Any
+) -> tuple[Any, Any, str, str]:
+    """The snapshot, its image generator, the snapshot's sha256 and the image generator's."""
+    from networks import checkpoints
+    from networks.checkpoints.image_generator_lookup import find_image_generator, local_file
+
+    snapshot = checkpoints.load_snapshot(network, device=device, trust_pickle=trust_pickle)
+    generator, reference = snapshot.get('G_ema'), snapshot.get('image_generator')
+    if generator is None or reference is None:
+        raise InputError(
+            f'{network!r} is no snapshot of train_video.py: it lacks a latent generator (G_ema) or the '
+            'reference to its image generator'
+        )
+    path = find_image_generator(reference, snapshot=network, image_network=image_network, force=force)
+    checked = None if force else reference.get('sha256')
+    command_line.report(f'Image generator: {path}')
+    G = checkpoints.load_generator(path, device=device, trust_pickle=trust_pickle, sha256=checked)
+    if (G.num_ws, G.w_dim) != (generator.num_ws, generator.w_dim):
+        raise InputError(
+            f'the image generator {path!r} takes codes of {G.num_ws} x {G.w_dim}, and the snapshot makes '
+            f'{generator.num_ws} x {generator.w_dim}; give the one that the snapshot was trained for'
+        )
+    return snapshot, G, checkpoints.file_sha256(local_file(network)), checkpoints.file_sha256(local_file(path))
+
+
+def check_options(options: types.SimpleNamespace) -> None:
+    """Refuse options that contradict each other, before anything is loaded.
+
+    Raises:
+        InputError: one sentence.
+    """
+    if options.force_image_network and not options.image_network:
+        raise InputError('--force-image-network needs --image-network, the file to take')
+    if options.frames and options.seconds:
+        raise InputError('--frames and --seconds both say how long a video is; give one of them')
+    if options.pad and not options.size:
+        raise InputError('--pad says how a frame of another shape is filled; give its --size')
+    if options.audio and options.ending not in WITH_SOUND:
+        raise InputError(f'--audio: {options.ending} has no sound; choose --format={"|".join(WITH_SOUND)}')
+    if options.size and options.ending not in ('gif', 'png') and any(side % 2 for side in options.size):
+        raise InputError(f'--size={options.size[0]}x{options.size[1]}: sides of a {options.ending} video are even numbers')
+    if options.audio and not os.path.isfile(options.audio):
+        raise InputError(f'--audio: there is no file {options.audio!r}')
+    check_keyframes([('--trunc', options.trunc, -10, 10), ('--motion-scale', options.motion_scale, -10, 10)])
+    if options.motion and options.grid:
+        raise InputError('--motion makes one video, so it cannot go with --grid')
+
+
+def _rendering(options: types.SimpleNamespace, fps: float) -> Rendering:
+    return Rendering(
+        ending=options.ending, fps=fps, crf=options.crf, batch=options.batch, noise_mode=options.noise_mode, size=options.size,
+        pad=options.pad or 'blur', audio=options.audio,
+    )  # fmt: skip
+
+
+def _rendering_record(rendering: Rendering) -> dict[str, Any]:
+    """What of the rendering decides the content of a file."""
+    return {
+        'fps': rendering.fps, 'noise_mode': rendering.noise_mode, 'batch': rendering.batch, 'format': rendering.ending,
+        'crf': rendering.crf if rendering.ending in WITH_CRF else None, 'size': rendering.size,
+        'pad': rendering.pad if rendering.size else None,
+    }  # fmt: skip
+
+
+def generate(options: types.SimpleNamespace) -> None:
+    """Carry out generate_video.py; `options` has its arguments as attributes."""
+    check_options(options)
+    request = Request(
+        **{field.name: value for field in dataclasses.fields(Request) if (value := getattr(options, field.name)) is not None}
+    )
+    request.check()
+    device = command_line.choose_device(options.device)
+
+    from networks.checkpoints import is_snapshot
+    from training.best_snapshot import find_snapshot
+
+    network, reason = find_snapshot(options.network)
+    outdir = command_line.require_folder(options.outdir)
+    command_line.report(f'Loading {network}' + (f' ({reason})' if reason else ''))
+    if is_snapshot(network, trust_pickle=options.trust_pickle):
+        wrong = [option for name, option in OF_THE_INTERPOLATION.items() if getattr(options, name)]
+        if wrong:
+            raise InputError(f'{wrong[0]} is for an image generator alone, and {network!r} is a snapshot of train_video.py')
+        plan_outputs(options.seeds, options.grid, '')
+        _generate_motion(options, request, network, outdir, device)
+    else:
+        changed = Request()
+        wrong = [
+            option for name, option in OF_THE_MODEL.items()
+            if getattr(request, name) not in (None, False, (), getattr(changed, name))
+        ]  # fmt: skip
+        if wrong:
+            raise InputError(
+                f'{wrong[0]} changes the motion of a temporal model, and {network!r} is no snapshot of train_video.py; '
+                'an image generator alone makes interpolation videos and stills'
+            )
+        _generate_interpolation(options, request, network, outdir, device)
+
+
+# ----------------------------------------------------------------------------
+# With a temporal model.
+
+
+def _generate_motion(options: types.SimpleNamespace, request: Request, network: str, outdir: str, device: Any) -> None:
+    from training.generation.pictures import PictureReader
+
+    snapshot, G, network_sha256, image_sha256 = load_networks(
+        network, options.image_network, force=options.force_image_network, trust_pickle=options.trust_pickle, device=device
+    )
+    generator = snapshot['G_ema']
+    source_fps = float(snapshot.get('data', {}).get('fps') or 25)
+    encoder = _load_encoder(options, G, device)
+    if options.seconds:
+        request = dataclasses.replace(request, frames=max(1, round(options.seconds * float(options.fps or source_fps))))
+    elif options.frames is None:
+        request = dataclasses.replace(request, frames=_length_of_motion(request, G, options) or FRAMES)
+    plan = VideoPlan(
+        generator,
+        G,
+        request,
+        fps=source_fps,
+        reader=PictureReader(G, encoder),
+        chunk=options.batch,
+        network_sha256=network_sha256,
+    )
+    rendering = _rendering(options, plan.fps)
+    ending = ENDINGS[options.ending]
+    if request.motion:
+        outputs = [Output(f'motion{ending}', (options.seeds[0],), 1)]
+    else:
+        outputs = plan_outputs(options.seeds, options.grid, ending)
+    plain = dataclasses.asdict(request)
+    plain.update(trunc=plain_keyframes(request.trunc), motion_scale=plain_keyframes(request.motion_scale))
+    settings = {
+        'network_sha256': network_sha256, 'image_network_sha256': image_sha256, **plain, **_rendering_record(rendering),
+        'device': device.type, **({'inputs': plan.notes['inputs']} if 'inputs' in plan.notes else {}),
+    }  # fmt: skip
+    if request.loop:
+        for output in outputs:  # before the first file: a loop that does not close is said at once
+            for seed in output.seeds:
+                plan.bridge(seed)
+
+    def sources(output: Output) -> list[Any]:
+        return [plan.source(seed) for seed in output.seeds]
+
+    def found(output: Output) -> dict[str, Any]:
+        notes = {name: value for name, value in plan.notes.items() if name != 'inputs'}
+        if request.loop:
+            notes['loop_seam'] = [round(plan.bridge(seed).seam, 4) for seed in output.seeds]
+        return notes
+
+    names = (lambda output: ['motion.npz']) if request.motion else codes_names
+    _write_all(options, outputs, settings, request.frames, rendering, G, sources, names, found, network, outdir, network_sha256)
+
+
+def _length_of_motion(request: Request, G: Any, options: types.SimpleNamespace) -> int | None:
+    """Frames of the whole recording of --motion at the rate and speed that were asked for."""
+    if not request.motion:
+        return None
+    probe = VideoPlan(None, G, Request(frames=1, fps=request.fps, speed=request.speed, motion=request.motion), fps=25.0)
+    return probe.longest
+
+
+def _load_encoder(options: types.SimpleNamespace, G: Any, device: Any) -> Any | None:
+    if not options.encoder:
+        return None
+    from networks.checkpoints import load_encoder
+
+    encoder: Any = load_encoder(options.encoder, device=str(device), trust_pickle=options.trust_pickle)
+    shape = getattr(encoder, 'num_ws', G.num_ws), getattr(encoder, 'w_dim', G.w_dim)
+    if shape != (G.num_ws, G.w_dim):
+        raise InputError(
+            f'--encoder: {options.encoder!r} gives codes of {shape[0]} x {shape[1]}, and this image generator takes '
+            f'{G.num_ws} x {G.w_dim}; it was trained for another one'
+        )
+    return encoder
+
+
+# ----------------------------------------------------------------------------
+# With an image generator alone.
+
+
+def _generate_interpolation(options: types.SimpleNamespace, request: Request, network: str, outdir: str, device: Any) -> None:
+    from networks import checkpoints
+    from networks.checkpoints.image_generator_lookup import local_file
+    from training.generation.directions import parse_edit, read_direction
+    from training.generation.interpolation import InterpolationSource, codes_of_seeds
+    from training.generation.operators import Edit, Pipeline
+    from training.temporal_snapshot import versions
+    from training.videos.synthesis import render_codes
+
+    G: Any = checkpoints.load_generator(network, device=device, trust_pickle=options.trust_pickle)
+    sha256 = checkpoints.file_sha256(local_file(network))
+    psi = plain_keyframes(request.trunc)
+    if isinstance(psi, str):
+        raise InputError('--trunc with keyframes is for snapshots; an image generator alone takes one number')
+    edits = []
+    for text in request.edit:
+        path, strength, layers = parse_edit(text)
+        edits.append(Edit(read_direction(path, int(G.num_ws), int(G.w_dim), layers).to(device), strength))
+    record = {'image_network_sha256': sha256, 'trunc': psi, 'edit': list(request.edit), 'device': device.type}
+    if options.stills:
+        records = Records(outdir)
+        for seed in options.seeds:
+            output = Output(f'seed{seed:04d}.png', (seed,), 1)
+            codes = Pipeline(InterpolationSource(codes_of_seeds(G, [seed], psi), 1), edits).read(1)
+            frame = next(iter(render_codes(G, codes, batch=1, noise_mode=options.noise_mode)))
+            write_still(os.path.join(outdir, output.name), frame.squeeze())
+            records.add(output, record, network=network, versions=versions(), timestamp=time.time())
+        command_line.report(f'Wrote {len(options.seeds)} pictures to {outdir}')
+        return
+    cells = options.grid[0] * options.grid[1] if options.grid else 1
+    per_cell = options.keyframes or len(options.seeds) // cells
+    if per_cell * cells > len(options.seeds) or per_cell < 2:
+        raise InputError(
+            f'an interpolation goes from seed to seed and needs at least two for each picture of the grid, and --seeds names '
+            f'{len(options.seeds)} for {cells} picture{"s" if cells > 1 else ""} of {max(per_cell, 2)} keyframes; name '
+            f'{cells * max(per_cell, 2)}, as in --seeds=0-{cells * max(per_cell, 2) - 1}, or use --stills'
+        )
+    between = options.keyframe_frames or FRAMES_PER_KEYFRAME
+    fps = float(request.fps or INTERPOLATION_FPS)
+    whole = per_cell * between if request.loop else (per_cell - 1) * between + 1
+    frames = options.frames or (round(options.seconds * fps) if options.seconds else whole)
+    rendering = _rendering(options, fps)
+    first, last = options.seeds[0], options.seeds[per_cell * cells - 1]
+    seeds = tuple(options.seeds[: per_cell * cells])
+    output = Output(
+        f'interpolation-seed{first:04d}-{last:04d}{ENDINGS[options.ending]}', seeds, options.grid[0] if options.grid else 1
+    )
+    settings = {
+        **record, **_rendering_record(rendering), 'frames': frames, 'keyframes': per_cell, 'keyframe_frames': between,
+        'easing': options.easing or 'cubic', 'loop': request.loop,
+    }  # fmt: skip
+
+    def sources(output: Output) -> list[Any]:
+        return [
+            Pipeline(InterpolationSource(
+                codes_of_seeds(G, output.seeds[cell * per_cell : (cell + 1) * per_cell], psi), between,
+                easing=options.easing or 'cubic', loop=request.loop), edits)
+            for cell in range(cells)
+        ]  # fmt: skip
+
+    def names(output: Output) -> list[str]:
+        return [f'{os.path.splitext(output.name)[0]}-{cell}.npz' for cell in range(cells)]
+
+    _write_all(options, [output], settings, frames, rendering, G, sources, names, lambda output: {}, network, outdir, sha256)
+
+
+# ----------------------------------------------------------------------------
+
+
+def _write_all(
+    options: types.SimpleNamespace, outputs: list[Output], settings: dict[str, Any], num_frames: int, rendering: Rendering,
+    G: Any, sources: Any, names: Any, found: Any, network: str, outdir: str, sha256: str,
+) -> None:  # fmt: skip
+    from training.temporal_snapshot import versions
+
+    records = Records(outdir)
+    unsaid = {**dataclasses.asdict(Request()), 'size': None, 'pad': None, 'format': options.ending}
+    if options.skip_existing:
+        outputs = [
+            output for output in outputs
+            if not records.has(output, settings, [output.name, *(names(output) if options.save_codes else [])], unsaid)
+        ]  # fmt: skip
+    count = sum(len(output.seeds) for output in outputs)
+    check_space(outdir, count, num_frames, rendering, G, options.save_codes)
+    with command_line.progress(
+        total=sum(len(sources_of(output, names)) for output in outputs) * num_frames, description='Generating'
+    ) as bar:
+        for output in outputs:
+            started = time.time()
+            write_output(
+                os.path.join(outdir, output.name), G, sources(output), output, num_frames, rendering,
+                comment=f'seeds {",".join(map(str, output.seeds))} of network sha256 {sha256}',
+                codes_paths=[os.path.join(outdir, name) for name in names(output)] if options.save_codes else [], bar=bar,
+            )  # fmt: skip
+            records.add(
+                output, settings, network=network, seconds=round(time.time() - started, 3), versions=versions(),
+                timestamp=time.time(), **found(output),
+            )  # fmt: skip
+            command_line.report(f'Wrote {os.path.join(outdir, output.name)}')
+    if not outputs:
+        command_line.report(f'Everything is there already in {outdir}')
+
+
+def sources_of(output: Output, names: Any) -> list[str]:
+    """The cells of an output, by the names of their codes."""
+    return list(names(output))
