@@ -147,8 +147,11 @@ def check_options(invocation: Invocation, options: TrainingOptions) -> None:
         raise command_line.UserMistake(
             f'--kimg={options.total_kimg:g} is less than one step, which shows {shown} frames; give more'
         )
-    if settings.carry == 1:
-        raise command_line.UserMistake('--carry=1 leaves no window that begins at a fresh i; give less than 1')
+    if settings.carry < 1 and max(settings.strides) > 1:
+        raise command_line.UserMistake(
+            f'--strides={",".join(map(str, settings.strides))} looks back on what came before a window, and with --carry='
+            f'{settings.carry:g} some windows are beginnings; add --strides=1'
+        )
 
 
 def look_at_data(options: TrainingOptions, *, given_network: bool) -> TrainingOptions:

@@ -24,6 +24,7 @@ from networks.seeded_noise import SeededNoise
 MAX_BASIS_FRAMES = 1024  # frames that the components are fitted to, evenly spread; their number sets the cost
 MIN_TAIL = 1e-3  # of the total spread: below it the tail of the real codes is rounding, not a unit
 EXPLAINED = 0.99  # share of the variance that the components must reach
+STEPS_AT_ONCE = 256  # whose noise is drawn together
 CODES_AT_ONCE = 4096  # memory: 144 MiB of codes of 18 x 512
 NOT_FINITE = 'the real codes hold numbers that are not finite (NaN or infinity); embed the footage again'
 
@@ -124,23 +125,46 @@ class CodeSpace:
         return project
 
 
-@torch.no_grad()
 def generate_coordinates(generator: Any, space: Any, seeds: Sequence[int], start: int, window: int) -> torch.Tensor:
-    """Coordinates [N, window, C + 1] of frames start ... start + window - 1 of the videos of N seeds.
+    """Coordinates [N, window, C + 1] of frames start ... start + window - 1 of the videos of N seeds, after their burn-in.
 
-    `space` is a CodeSpace, or anything else with a `projection_of`.
+    `space` is a CodeSpace, or anything else with a `projection_of`. Memory does not grow with `start`.
+    """
+    return next(iter(generate_windows(generator, space, seeds, [(start, window)])))
+
+
+@torch.no_grad()
+def generate_windows(
+    generator: Any, space: Any, seeds: Sequence[int], places: Sequence[tuple[int, int]], every: int = 1
+) -> Iterator[torch.Tensor]:
+    """Several stretches of the videos of N seeds in one pass, counted from the end of their burn-in.
+
+    Args:
+        generator: Latent generator, or anything with its methods.
+        space: A CodeSpace, or anything else with a `projection_of`.
+        seeds: As in generate_video.py.
+        places: (first frame, number of frames) of each stretch, in order and without overlap.
+        every: Only every so-manieth frame of a stretch.
+
+    Yields:
+        Coordinates [N, frames, C + 1] of each stretch, on the CPU.
     """
     noise = SeededNoise(seeds, generator.latent_dim, generator.noise_dim, next(generator.parameters()).device)
+    project = space.projection_of(generator)
     l = noise.first()
     state = generator.initial_state(l)
-    steps = noise.steps(start + window - 1)
-    latents = [l] if start == 0 else []
-    for index in range(1, start + window):
-        state, l = generator.step(steps[:, index - 1], state)
-        if index >= start:
-            latents.append(l)
-    coordinates = space.projection_of(generator)(torch.cat(latents))  # time-major
-    return coordinates.unflatten(0, (window, len(seeds))).transpose(0, 1).cpu()
+    frame = -int(getattr(generator, 'burn_in', 0))
+    for start, length in places:
+        if start < frame:
+            raise ValueError('stretches of a video come in order, and do not overlap')
+        latents = []
+        while frame < start + length:
+            for s in noise.steps(min(STEPS_AT_ONCE, start + length - frame)).unbind(1):
+                if frame >= start and (frame - start) % every == 0:
+                    latents.append(l)
+                state, l = generator.step(s, state)
+                frame += 1
+        yield project(torch.cat(latents)).unflatten(0, (len(latents), len(seeds))).transpose(0, 1).cpu()
 
 
 def _principal_directions(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:

@@ -90,6 +90,9 @@ class LatentGenerator(torch.nn.Module):
         initial_widths: hidden widths of H.
         widening_widths: widths of T.
         num_components: rows of the fixed basis; 0 = none, every A_j is free.
+        burn_in: frames that a video leaves out at its beginning unless it is asked for them; 0 is the paper. Nothing in this
+        class
+            leaves them out: `initial_state` is i, whatever the burn-in.
     """
 
     w_mean: torch.Tensor
@@ -105,8 +108,9 @@ class LatentGenerator(torch.nn.Module):
         hidden_dim: int = 32,
         num_cells: int = 4,
         initial_widths: Sequence[int] = (64, 64),
-        widening_widths: Sequence[int] = (64, 128, 256),
+        widening_widths: Sequence[int] = (64, 128),
         num_components: int = 0,
+        burn_in: int = 0,
     ) -> None:
         super().__init__()
         self.num_ws = num_ws
@@ -116,6 +120,7 @@ class LatentGenerator(torch.nn.Module):
         self.hidden_dim = hidden_dim
         self.num_cells = num_cells
         self.num_components = num_components
+        self.burn_in = burn_in
         self.H = build_mlp(latent_dim, initial_widths, hidden_dim * (num_cells - 1))
         sizes = [hidden_dim] * (num_cells - 1) + [latent_dim]
         self.P = torch.nn.ModuleList(

@@ -2,6 +2,7 @@
 
 lfd2048_25f         the first 25 frames of 2048 videos, seeds 0 to 2047 as in generate_video.py
 lfd2048_25f_at225   frames 225 to 249 of the same videos: has it gone on, or frozen, or drifted away?
+lfd2048_25f_at1000  the same from frame 1000 on; any other frame can be named as well
 
 Each gives a distance of the codes (NAME) and one of their motion (NAME_motion_distance).
 
@@ -10,7 +11,8 @@ and says how to read what stands beside the value.
 """
 
 import copy
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -232,13 +234,22 @@ def _measure(opts: Any, name: str, start: int) -> dict[str, float]:
     return {name: distance, **{f'{name}_{key}': value for key, value in results.items()}}
 
 
-@metric_main.register_metric
-def lfd2048_25f(opts: Any) -> dict[str, float]:
-    """The beginning of videos."""
-    return _measure(opts, 'lfd2048_25f', start=0)
+def metric_of_name(name: str) -> Callable[[Any], dict[str, Any]] | None:
+    """Register and return the metric lfd2048_25f_atN of another first frame N; None for any other name."""
+    match = re.fullmatch(r'lfd2048_25f(?:_at([1-9]\d{0,5}))?', name, re.ASCII)
+    if match is None:
+        return None
+    start = int(match[1] or 0)
+
+    def metric(opts: Any) -> dict[str, float]:
+        return _measure(opts, name, start)
+
+    metric.__name__ = name
+    metric.__doc__ = f'Windows of latents that begin at frame {start}.'
+    metric.__module__ = __name__
+    globals()[name] = metric
+    return metric_main.register_metric(metric)
 
 
-@metric_main.register_metric
-def lfd2048_25f_at225(opts: Any) -> dict[str, float]:
-    """Far into videos, beyond the windows of the training."""
-    return _measure(opts, 'lfd2048_25f_at225', start=225)
+for _name in ('lfd2048_25f', 'lfd2048_25f_at225', 'lfd2048_25f_at1000'):
+    metric_of_name(_name)

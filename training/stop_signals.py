@@ -54,6 +54,11 @@ def asked() -> int | None:
     return _state.asked
 
 
+def handled() -> None:
+    """Say that the main thread came to handle a signal by itself."""
+    _state.handled_at = time.monotonic()
+
+
 def _handle(number: int, frame: FrameType | None) -> None:
     _state.handled_at = time.monotonic()
     if _state.asked is not None:

@@ -30,7 +30,7 @@ class GeneratorOptions(OptionGroup):
     initial_widths: tuple[int, ...] = option(
         (64, 64), 'Hidden widths of H, which fills the memory of the cells', parse=parse_widths, at_least=1
     )
-    widening_widths: tuple[int, ...] = option((64, 128, 256), 'Widths of T, which widens l_k', parse=parse_widths, at_least=1)
+    widening_widths: tuple[int, ...] = option((64, 128), 'Widths of T, which widens l_k', parse=parse_widths, at_least=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,13 +86,43 @@ class Settings(OptionGroup):
     )
     gap_batch_shrink: int = option(4, 'Apply them to a batch smaller by this factor', flag=None, at_least=1, absent=4)
     carry: float = option(
-        0.5,
-        'Share of generated windows that continue earlier ones; 0: none, as in the paper',
+        1.0,
+        'Share of generated windows that continue videos which training keeps going; 0: none, as in the paper',
         at_least=0,
         at_most=1,
         group=LOSSES,
     )
-    pool: int = option(16, 'Memories kept for that, in batches', flag=None, at_least=1, absent=16)
+    chains: int = option(1024, 'Number of videos that training keeps going', at_least=1, group=LOSSES, absent=1024)
+    restart: float = option(
+        0.01,
+        'Share of these videos that start over from a fresh i, each time that they were continued',
+        at_least=0,
+        at_most=1,
+        group=LOSSES,
+        absent=0.01,
+    )
+    burn_in: int = option(
+        100, 'Frames after a start that the critics do not see', at_least=0, metavar='FRAMES', group=LOSSES, absent=0
+    )
+    strides: tuple[int, ...] = option(
+        (1, 4, 16),
+        'Spacings of the frames that the critics see, one critic each; those that the footage is too short for are left out',
+        metavar='LIST',
+        parse=parse_widths,
+        at_least=1,
+        group=LOSSES,
+        absent=(1,),
+    )
+    longest_memory: float = option(
+        50.0,
+        'Memories of the GRU cells begin with time constants of 1 to this many frames; 0: as in torch.nn.GRUCell',
+        at_least=0,
+        metavar='FRAMES',
+        absent=0.0,
+    )
+    uncalibrated: bool = option(
+        False, 'Do not give the codes far into videos the mean and the variance of the footage', absent=True
+    )
     motion_weight: float = option(
         1.0, 'Weight of the motion between frames in what the critic sees; 0: none, as in the paper', at_least=0, group=LOSSES
     )
@@ -104,7 +134,7 @@ class Settings(OptionGroup):
         group=LOSSES,
         default_text='0.5 for footage below a minute, else 0',
     )
-    generator_lr: float = option(6e-3, 'Learning rate of the generator', flag='--glr', above=0)
+    generator_lr: float = option(3e-3, 'Learning rate of the generator', flag='--glr', above=0)
     critic_lr: float = option(6e-3, 'Learning rate of the critic', flag='--clr', above=0)
     beta1: float = option(0.5, 'First beta of Adam', flag=None, at_least=0, at_most=1, absent=0.5)
     beta2: float = option(0.9, 'Second beta of Adam', flag=None, at_least=0, at_most=1, absent=0.9)
@@ -163,7 +193,7 @@ class TrainingOptions(OptionGroup):
         resumed='command',
     )
     total_kimg: float = option(
-        16000.0,
+        6400.0,
         'Length of the training, thousands of frames shown to the critic',
         flag='--kimg',
         metavar='KIMG',
@@ -244,6 +274,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         'settings.gap_interval': 1,
         'settings.gap_batch_shrink': 1,
         'settings.carry': 0.0,
+        'settings.strides': (1,),
+        'settings.longest_memory': 0.0,
+        'settings.uncalibrated': True,
         'settings.motion_weight': 0.0,
         'settings.reversal': 0.0,
     },

@@ -10,21 +10,31 @@ import torch
 
 from networks.latent_generator import LatentGenerator
 from networks.seeded_noise import SeededNoise
+from training.fast_rollout import rollout
 from training.latent_space import LatentSpace
 from training.latents.dataset import LatentDataset
+from training.videos.code_sources import begin_video
 from training.videos.output import VideoWriter, as_rgb, image_grid
 from training.videos.synthesis import render_codes
 
-TRAJECTORY_FRAMES = 250
+TRAJECTORY_SECONDS = 60.0  # a video that dies does it after some ten seconds
 SECONDS_PER_PREVIEW = 60.0  # a preview that would take longer gets fewer videos
 
 
 @torch.no_grad()
 def generate_codes(G: LatentGenerator, seeds: list[int], num_frames: int, device: torch.device) -> torch.Tensor:
-    """W+ codes [len(seeds), num_frames, num_ws, w_dim] of these seeds."""
+    """W+ codes [len(seeds), num_frames, num_ws, w_dim] of these seeds, after the burn-in that G knows."""
     noise = SeededNoise(seeds, G.latent_dim, G.noise_dim, device)
-    i = noise.first()
-    return G(i, noise.steps(num_frames - 1))
+    state, _ = begin_video(G, noise)
+    return G.codes(rollout(G, noise.steps(num_frames - 1), state)[0])
+
+
+@torch.no_grad()
+def generate_trajectories(G: LatentGenerator, seeds: list[int], num_frames: int, device: torch.device) -> torch.Tensor:
+    """Coordinates [len(seeds), num_frames, K] of these seeds, after the burn-in that G knows; no code is written out."""
+    noise = SeededNoise(seeds, G.latent_dim, G.noise_dim, device)
+    state, _ = begin_video(G, noise)
+    return G.coordinates(rollout(G, noise.steps(num_frames - 1), state)[0])
 
 
 class Preview:
@@ -100,7 +110,7 @@ def plot_trajectories(
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots(3, 3, width_ratios=(2, 2, 1.5))
     count = min(3, generated.shape[2])
-    length = min(TRAJECTORY_FRAMES, generated.shape[1])
+    length = generated.shape[1]
     real = sorted(real, key=len, reverse=True)
     scatter = torch.cat(real)[:, :3]
     for row in range(3):

@@ -9,7 +9,9 @@ import os
 import pickle
 import platform
 import re
+import types
 import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -49,12 +51,16 @@ def save_snapshot(
     G: torch.nn.Module,
     G_ema: torch.nn.Module,
     C: torch.nn.Module,
+    far_critics: Mapping[int, torch.nn.Module] = types.MappingProxyType({}),
     image_generator: dict[str, Any],
     data: dict[str, Any],
     training_options: dict[str, Any],
     progress: dict[str, Any],
 ) -> None:
-    """Write `network-snapshot-*.pkl`: the networks and where they come from, never a copy of the image generator."""
+    """Write `network-snapshot-*.pkl`: the networks and where they come from, never a copy of the image generator.
+
+    C is the critic of neighbouring frames; `far_critics` are those of larger spacings, under C_spacing4 and so on.
+    """
 
     def frozen(module: torch.nn.Module) -> torch.nn.Module:
         return copy.deepcopy(module).eval().requires_grad_(False).cpu()
@@ -67,6 +73,7 @@ def save_snapshot(
             'G': frozen(G),
             'G_ema': frozen(G_ema),
             'C': frozen(C),
+            **{f'C_spacing{stride}': frozen(critic) for stride, critic in far_critics.items()},
             'image_generator': image_generator,
             'data': data,
             'training_options': training_options,
@@ -74,6 +81,15 @@ def save_snapshot(
             'versions': versions(),
         },
     )
+
+
+def on_cpu(value: Any) -> Any:
+    """A nest of dicts and lists with all of its tensors on the CPU."""
+    if isinstance(value, dict):
+        return {key: on_cpu(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [on_cpu(member) for member in value]
+    return value.cpu() if torch.is_tensor(value) else value
 
 
 def save_training_state(path: str, state: dict[str, Any]) -> None:

@@ -1,15 +1,27 @@
 """One step of the temporal GAN, with all the state that it needs to go on.
 
-A step is `critic_steps` updates of the critic, one of the generator, one of its moving average. Three things go beyond the paper
-(docs/choices.md). The critic sees the motion between frames on its own (`motion_weight`, Windows.critic_view). And some of the
-generated windows may continue earlier ones (`carry`): they begin at a memory that the generator reached at some frame of
-an earlier window instead of at a fresh i. The critic then also judges what comes long after the first t frames, which the
-paper's training never sees. Gradients stay inside of a window. And two windows that continue the same one have to part
-(`lambda_diversity`, temporal_loss.diversity_penalty).
+A step is `critic_steps` updates of the critic, one of the generator, one of its moving average. What goes beyond the paper
+(docs/choices.md says why, and what it is worth):
+
+- Generated windows continue **chains** (`carry`): `chains` videos that live from step to step, each a state of the memories and
+  the last coordinates. The paper's training sees the first t frames after a fresh i and nothing else; a video is what comes long
+  after. After every step a share `restart` of the chains that moved starts over from a fresh i, and lives for `burn_in` frames
+  before the critic sees it. So the critic judges the frames that a user gets, at every age, and no others.
+- There is a critic for each of **several spacings** (`strides`, Windows.views). It sees t frames that far apart; the views of all
+  critics end at the same frame. The older frames come from the chain's past, where no gradient goes; the newest lie in the
+  present window, and get one.
+- The memories begin with **time constants** of 1 to `longest_memory` frames (`prepare_memories`), because a gate that forgets
+  in two frames has to travel far to become one that remembers for two seconds.
+- The critic sees the motion between frames on its own (`motion_weight`), and two windows that continue the same memories have to
+  part (`lambda_diversity`, temporal_loss.diversity_penalty).
+
+Gradients stay inside of a window.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,24 +29,53 @@ import torch
 from networks.latent_generator import LatentGenerator, State
 from networks.temporal_critic import TemporalCritic
 from torch_utils import training_stats
+from training.critic_gradients import critic_gradients, critic_scores
+from training.fast_decoder import coordinates
+from training.fast_rollout import rollout
 from training.latent_space import LatentSpace, Windows
-from training.temporal_loss import divergence, diversity_penalty, gradient_angle_penalty, gradient_penalty
+from training.stationarity import calibrate, observe
+from training.temporal_loss import divergence, diversity_penalty, gradient_angle_penalty
 from training.temporal_options import Settings
+from training.video_chains import VideoChains
+
+SCALE_OF_H = 0.25  # of the He initialisation of its last layer
+
+
+def prepare_memories(G: LatentGenerator, longest: float) -> None:
+    """Give the memories of all GRU cells time constants of 1 to `longest` frames, evenly spread in their logarithm.
+
+    H begins small, so that the memories of a fresh video are no larger than those that the gates make. A memory h' = (1 - z) n +
+    z h with z = sigmoid(b) lasts about 1 / (1 - z) = 1 + e^b frames, so b ~ U(0, ln longest) (chrono initialisation, Tallec and
+    Ollivier, "Can recurrent neural networks warp time?", ICLR 2018, eq. 16).
+    """
+    with torch.no_grad():
+        last = [layer for layer in G.H if isinstance(layer, torch.nn.Linear)][-1]
+        last.weight *= SCALE_OF_H
+        for cell in G.cells:
+            update = slice(cell.hidden_size, 2 * cell.hidden_size)
+            cell.bias_ih[update] += torch.rand(cell.hidden_size) * math.log(longest)
+            cell.bias_hh[update] = 0
 
 
 class TemporalTrainer:
-    """Networks, optimisers, pool and random state of one rank.
+    """Networks, optimisers, chains and random state of one rank.
 
     Args:
         G_kwargs: Construction arguments of the latent generator, but for num_components.
         C_kwargs: Construction arguments of the critic, but for num_features and num_frames.
         space: Coordinates that both work on.
-        windows: Real windows.
+        windows: Real windows, with the spacings that the critic looks at.
         settings: See there; `reversal=None` is what suits the footage.
         total_kimg: Length of the whole training, for the learning rate.
         seed: Decides everything.
         rank, num_ranks: Of `torch.distributed`, when it runs.
         device: Of networks and windows.
+
+    Attributes:
+        G, G_ema: Latent generator and its moving average.
+        critics: The critic of each spacing, the smallest first.
+        chains: Videos that generated windows continue; None where `carry` is 0 (the paper).
+        num_steps: Steps so far.
     """
 
     def __init__(
@@ -53,40 +94,50 @@ class TemporalTrainer:
     ) -> None:
         self.settings = settings
         self.windows = windows
+        self._G_kwargs = G_kwargs
         self.total_kimg = total_kimg
         self.device = torch.device(device)
         self.num_ranks = num_ranks
         self.batch = settings.batch // num_ranks
         self.reversal = windows.default_reversal if settings.reversal is None else settings.reversal
-        num_features = space.num_coordinates * (1 if settings.motion_weight == 0 else 2)
+        num_features = windows.num_features(settings.motion_weight)
         with torch.random.fork_rng(devices=[]):  # the same initial networks on every rank, whatever was drawn before
             torch.manual_seed(seed)
             self.G = LatentGenerator(num_components=0 if space.basis is None else len(space.basis), **G_kwargs)
-            self.C = TemporalCritic(num_features=num_features, num_frames=windows.num_frames, **C_kwargs)
+            self.critics = torch.nn.ModuleList(
+                TemporalCritic(num_features=num_features, num_frames=windows.num_frames, **C_kwargs) for _ in windows.strides
+            )
             self.G_ema = LatentGenerator(num_components=self.G.num_components, **G_kwargs)
+            if settings.longest_memory > 0:
+                prepare_memories(self.G, settings.longest_memory)
         self.G.set_data_basis(space.mean, space.basis, space.scale)
         self.G_ema.load_state_dict(self.G.state_dict())
         self.G_ema.requires_grad_(False).eval()
-        for module in (self.G, self.C, self.G_ema):
+        for module in (self.G, self.critics, self.G_ema):
             module.to(self.device)
-        betas = (settings.beta1, settings.beta2)
-        self.G_optimizer = torch.optim.Adam(self.G.parameters(), lr=settings.generator_lr, betas=betas)
-        self.C_optimizer = torch.optim.Adam(self.C.parameters(), lr=settings.critic_lr, betas=betas)
+        adam: dict[str, Any] = {'betas': (settings.beta1, settings.beta2), 'fused': True}
+        self.G_optimizer = torch.optim.Adam(self.G.parameters(), lr=settings.generator_lr, **adam)
+        self.C_optimizer = torch.optim.Adam(self.critics.parameters(), lr=settings.critic_lr, **adam)
         self.random = torch.Generator(self.device).manual_seed(seed * num_ranks + rank)
         self._future_frames = settings.diversity_windows * windows.num_frames
         # How far two futures of one moment have to be apart, squared; 0: the footage never changes so much.
         self._parting = settings.diversity * divergence(windows.squared_step(self._future_frames - 1))
         self.num_steps = 0
-        self.pool: State | None = None  # memories [pool * batch, size] for each cell
+        self.chains: VideoChains | None = None
+        if settings.carry > 0:
+            count = max(1, settings.chains // num_ranks)
+            self.chains = VideoChains(self.G, count, windows.past_frames, settings.burn_in, self.random)
 
     # Units. An image in NVIDIA's tick line is a frame here: one that the critic was shown, real ones counted.
 
     @property
     def frames_per_step(self) -> int:
+        """Real frames that the critic is shown in one step, over all ranks; views at other spacings do not count again."""
         return self.batch * self.num_ranks * self.settings.critic_steps * self.windows.num_frames
 
     @property
     def num_frames_shown(self) -> int:
+        """Frames shown so far."""
         return self.num_steps * self.frames_per_step
 
     # Noise and rollouts.
@@ -97,43 +148,41 @@ class TemporalTrainer:
     def _noise(self, count: int) -> torch.Tensor:
         return self._randn(count, self.windows.num_frames - 1, self.G.noise_dim)
 
-    def _view(self, y: torch.Tensor) -> torch.Tensor:
-        return self.windows.critic_view(y, self.settings.motion_weight)
+    def _views(self, y: torch.Tensor) -> list[torch.Tensor]:
+        return self.windows.views(y, self.settings.motion_weight)
 
-    def _first_states(self, count: int) -> State:
-        """Memories for `count` windows: fresh ones from H(i), and a share `carry` from the pool once there is one."""
-        num_carried = 0 if self.pool is None else round(count * self.settings.carry)
+    def _generate(self, count: int) -> tuple[torch.Tensor, Sequence[State], torch.Tensor]:
+        """Roll out `count` windows: a share `carry` continues chains, the others begin at a fresh i and come first.
+
+        Returns:
+            Coordinates [count, past_frames + t, K] with the past of the chains before each window; the t states; the chains.
+        """
+        num_carried = 0 if self.chains is None else round(count * self.settings.carry)
         state = self.G.initial_state(self._randn(count - num_carried, self.G.latent_dim))
-        if num_carried == 0 or self.pool is None:
-            return state
-        carried = self._carried_states(self.pool, num_carried)
-        return tuple(torch.cat([fresh, kept]) for fresh, kept in zip(state, carried, strict=True))
+        chosen = torch.zeros(0, dtype=torch.long, device=self.device)
+        if self.chains is not None:
+            chosen = self.chains.draw(num_carried)
+            state = tuple(torch.cat(pair) for pair in zip(state, self.chains.states(chosen), strict=True))
+        l, states = rollout(self.G, self._noise(count), state)
+        y = coordinates(self.G, l)
+        if self.chains is not None and self.chains.past_frames > 0:  # then every window has a past (Windows, carry = 1)
+            y = self.chains.with_past(chosen, y)
+        return y, states, chosen
 
-    def _carried_states(self, pool: State, count: int) -> State:
-        """Memories of `count` random moments of the pool."""
-        chosen = torch.randint(len(pool[0]), (count,), generator=self.random, device=self.device)
-        return tuple(kept[chosen] for kept in pool)
-
-    def _keep_states(self, states: list[State]) -> None:
-        """Put the memories at one random time of the second half of these windows into the pool.
+    def _advance_chains(self, y: torch.Tensor, states: Sequence[State], chosen: torch.Tensor) -> None:
+        """Move the chains on to one random time in the second half of their windows, and restart some.
 
         A random time, because the critic would otherwise never see a window across the seam of two windows.
         """
-        if self.settings.carry == 0:
+        if self.chains is None:
             return
-        length = len(states)
+        length, fresh = len(states), len(y) - len(chosen)
         time = int(torch.randint(length // 2, length, (1,), generator=self.random, device=self.device))
-        state = tuple(h.detach() for h in states[time])
-        size = self.settings.pool * self.batch
-        if self.pool is None:
-            self.pool = tuple(h[:size].clone() for h in state)
-        elif len(self.pool[0]) < size:
-            self.pool = tuple(torch.cat([kept, h])[:size] for kept, h in zip(self.pool, state, strict=True))
-        else:
-            count = min(len(state[0]), size)
-            replaced = torch.randperm(size, generator=self.random, device=self.device)[:count]
-            for kept, h in zip(self.pool, state, strict=True):
-                kept[replaced] = h[:count]
+        frames = y[fresh:, self.chains.past_frames : self.chains.past_frames + time]
+        self.chains.advance(chosen, tuple(h[fresh:].detach() for h in states[time]), frames)
+        lucky = torch.rand(len(chosen), generator=self.random, device=self.device) < self.settings.restart
+        if lucky.any():
+            self.chains.restart(self.G, chosen[lucky])
 
     # The updates.
 
@@ -149,31 +198,35 @@ class TemporalTrainer:
         settings, batch = self.settings, self.batch
         with torch.no_grad():  # one rollout serves all critic updates, because the generator stays the same
             count = batch * settings.critic_steps
-            l, states = self.G.rollout(self._noise(count), self._first_states(count))
-            generated = self._view(self.G.coordinates(l))
-        self._keep_states(states)
-        # Fresh and carried windows lie one after the other; shuffled, every update sees both.
-        generated = generated[torch.randperm(count, generator=self.random, device=self.device)]
-        for fake in generated.split(batch):
-            real = self._view(self.windows.sample(batch, self.random, self.reversal))
-            scores_real, scores_fake = self.C(torch.cat([real, fake])).split(batch)
+            y, states, chosen = self._generate(count)
+            self._advance_chains(y, states, chosen)
+            # Fresh and carried windows lie one after the other; shuffled, every update sees both.
+            order = torch.randperm(count, generator=self.random, device=self.device)
+            generated = [view[order] for view in self._views(y)]
+        for begin in range(0, count, batch):
+            shown = self._views(self.windows.sample(batch, self.random, self.reversal))
             mix = torch.rand(batch, generator=self.random, device=self.device)
-            penalty = gradient_penalty(self.C, real, fake, mix)
-            loss = scores_fake.mean() - scores_real.mean() + settings.lambda_gp * penalty.mean()
-            self.C_optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self._step_optimizer(self.C_optimizer, self.C)
-            training_stats.report('Loss/scores/real', scores_real)
-            training_stats.report('Loss/scores/fake', scores_fake)
-            training_stats.report('Loss/C/wasserstein', scores_real.mean() - scores_fake.mean())
-            training_stats.report('Loss/C/gradient_penalty', penalty)
-            training_stats.report('Loss/C/loss', loss)
+            for C, stride, real, fakes in zip(self.critics, self.windows.strides, shown, generated, strict=True):
+                scores_real, scores_fake, penalty = critic_gradients(
+                    C, real, fakes[begin : begin + batch], mix, settings.lambda_gp
+                )
+                self._report_critic(stride, scores_real, scores_fake, penalty)
+            self._step_optimizer(self.C_optimizer, self.critics)
+
+    def _report_critic(self, stride: int, real: torch.Tensor, fake: torch.Tensor, penalty: torch.Tensor) -> None:
+        place = '' if stride == self.windows.strides[0] else f'_spacing{stride}'
+        wasserstein = real.mean() - fake.mean()
+        training_stats.report(f'Loss/scores{place}/real', real)
+        training_stats.report(f'Loss/scores{place}/fake', fake)
+        training_stats.report(f'Loss/C{place}/wasserstein', wasserstein)
+        training_stats.report(f'Loss/C{place}/gradient_penalty', penalty)
+        training_stats.report(f'Loss/C{place}/loss', self.settings.lambda_gp * penalty.mean() - wasserstein)
 
     def _update_generator(self) -> None:
         settings = self.settings
-        self.C.requires_grad_(False)
-        l, _ = self.G.rollout(self._noise(self.batch), self._first_states(self.batch))
-        loss = -self.C(self._view(self.G.coordinates(l))).mean()
+        y, _, _ = self._generate(self.batch)
+        scores = [critic_scores(C, view).mean() for C, view in zip(self.critics, self._views(y), strict=True)]
+        loss = -torch.stack(scores).sum()
         training_stats.report('Loss/G/loss', loss)
         if self.num_steps % settings.gap_interval == 0:
             count = max(1, self.batch // settings.gap_batch_shrink)
@@ -184,34 +237,35 @@ class TemporalTrainer:
         self.G_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._step_optimizer(self.G_optimizer, self.G)
-        self.C.requires_grad_(True)
 
     def _angle_penalty(self, count: int) -> torch.Tensor:
-        """L_GAP of `count` windows that begin at i, and of as many carried ones that begin at their memories."""
+        """L_GAP of `count` windows that begin at i, of as many that continue chains, or of both in the shares of `carry`."""
 
         def measure(name: str, first: State, state: State) -> torch.Tensor:
             s = self._noise(len(state[0])).requires_grad_(True)
-            penalty, phi = gradient_angle_penalty(self.G.rollout(s, state)[0], first, s)
+            penalty, phi = gradient_angle_penalty(rollout(self.G, s, state)[0], first, s)
             training_stats.report(f'Loss/G/{name}_penalty', penalty)
             training_stats.report(f'Loss/G/{name}', phi)
             return penalty.mean()
 
-        i = self._randn(count, self.G.latent_dim).requires_grad_(True)
-        fresh = measure('gradient_angle', (i,), self.G.initial_state(i))
-        if self.pool is None:
-            return fresh
-        memories = tuple(h.requires_grad_(True) for h in self._carried_states(self.pool, count))
-        carried = measure('gradient_angle_carried', memories, memories)
-        return torch.lerp(fresh, carried, self.settings.carry)  # the shares that the critic sees
+        penalties = []
+        if self.settings.carry < 1:
+            i = self._randn(count, self.G.latent_dim).requires_grad_(True)
+            penalties.append((1 - self.settings.carry) * measure('gradient_angle', (i,), self.G.initial_state(i)))
+        if self.chains is not None:
+            memories = tuple(h.requires_grad_(True) for h in self.chains.states(self.chains.draw(count)))
+            penalties.append(self.settings.carry * measure('gradient_angle_carried', memories, memories))
+        return torch.stack(penalties).sum()
 
     def _diversity_penalty(self, count: int) -> torch.Tensor:
-        """L_DIV of `count` moments, of which each goes on in two ways."""
-        if self.pool is None:
+        """L_DIV of `count` moments, each continued twice."""
+        if self.chains is None:
             state = self.G.initial_state(self._randn(count, self.G.latent_dim))
         else:
-            state = self._carried_states(self.pool, count)
+            state = self.chains.states(self.chains.draw(count))
         s = self._randn(2 * count, self._future_frames - 1, self.G.noise_dim)
-        y, other = self.G.coordinates(self.G.rollout(s, tuple(torch.cat([h, h]) for h in state))[0]).split(count)
+        l, _ = rollout(self.G, s, tuple(torch.cat([h, h]) for h in state))
+        y, other = coordinates(self.G, l).split(count)
         penalty, apart = diversity_penalty(y, other, self._parting)
         training_stats.report('Loss/G/diversity_penalty', penalty)
         training_stats.report('Loss/G/diversity', apart)
@@ -240,12 +294,27 @@ class TemporalTrainer:
     def _update_average(self) -> None:
         half_life = min(self.settings.ema_kimg * 1000, self.num_frames_shown * self.settings.ema_rampup)
         beta = 0.5 ** (self.frames_per_step / max(half_life, 1e-8))
-        for average, current in zip(self.G_ema.parameters(), self.G.parameters(), strict=True):
-            average.lerp_(current, 1 - beta)
+        torch._foreach_lerp_(list(self.G_ema.parameters()), list(self.G.parameters()), 1 - beta)
+
+    def finished(self) -> LatentGenerator:
+        """A copy of the moving average as a snapshot holds it: calibrated, and with its burn-in (training/stationarity.py).
+
+        Where training saw fresh beginnings (`carry` below 1, such as the paper's), a video starts at its beginning, and nothing
+        is calibrated. The same on every rank.
+        """
+        run = observe(self.G_ema) if self.settings.carry == 1 else None
+        with torch.random.fork_rng(devices=[]):
+            G = LatentGenerator(
+                num_components=self.G.num_components, burn_in=0 if run is None else run.burn_in, **self._G_kwargs
+            ).to(self.device)
+        G.load_state_dict(self.G_ema.state_dict())
+        if run is not None and not self.settings.uncalibrated:
+            calibrate(G, run, self.windows.coordinates)
+        return G.requires_grad_(False).eval()
 
     def is_finite(self) -> bool:
         """Whether all parameters are numbers still."""
-        return all(bool(torch.isfinite(p).all()) for module in (self.G, self.C) for p in module.parameters())
+        return all(bool(torch.isfinite(p).all()) for module in (self.G, self.critics) for p in module.parameters())
 
     # Going on later, as if never stopped.
 
@@ -254,7 +323,7 @@ class TemporalTrainer:
         return {
             'G': self.G.state_dict(),
             'G_ema': self.G_ema.state_dict(),
-            'C': self.C.state_dict(),
+            'C': [C.state_dict() for C in self.critics],
             'G_optimizer': self.G_optimizer.state_dict(),
             'C_optimizer': self.C_optimizer.state_dict(),
             'num_steps': self.num_steps,
@@ -263,17 +332,27 @@ class TemporalTrainer:
 
     def rank_state(self) -> dict[str, Any]:
         """The part that differs between ranks."""
-        return {'random': self.random.get_state(), 'pool': None if self.pool is None else list(self.pool)}
+        chains = None if self.chains is None else self.chains.state_dict()
+        return {'random': self.random.get_state(), 'chains': chains}
 
     def load_state_dict(self, state: dict[str, Any], rank_state: dict[str, Any] | None) -> None:
-        """Take over a state_dict(); without a rank's own part (another number of ranks) it starts from its seed."""
+        """Take over a state_dict(); without a rank's own part (another number of ranks) it starts from its seed.
+
+        Chains that the state does not hold, such as that of a run before they existed, begin at fresh i.
+        """
         self.G.load_state_dict(state['G'])
         self.G_ema.load_state_dict(state['G_ema'])
-        self.C.load_state_dict(state['C'])
+        states = state['C'] if isinstance(state['C'], list) else [state['C']]  # one critic, before version 0.2
+        for C, weights in zip(self.critics, states, strict=True):
+            C.load_state_dict(weights)
         self.G_optimizer.load_state_dict(state['G_optimizer'])
         self.C_optimizer.load_state_dict(state['C_optimizer'])
         self.num_steps = int(state['num_steps'])
+        chains = None if rank_state is None else rank_state.get('chains')
+        if self.chains is not None:
+            if chains is None:
+                self.chains.restart(self.G, torch.arange(self.chains.num_chains, device=self.device))
+            else:
+                self.chains.load_state_dict(chains)
         if rank_state is not None:
             self.random.set_state(rank_state['random'].cpu())
-            pool = rank_state['pool']
-            self.pool = None if pool is None else tuple(h.to(self.device) for h in pool)

@@ -19,11 +19,11 @@ import dnnlib
 from networks import checkpoints
 from networks.errors import InputError
 from torch_utils import training_stats
-from training import option_tree, temporal_snapshot
+from training import option_tree, stop_signals, temporal_snapshot
 from training.latent_space import LatentSpace, Windows, fit_latent_space
 from training.latents.dataset import LatentDataset
 from training.temporal_options import TrainingOptions
-from training.temporal_pictures import TRAJECTORY_FRAMES, Preview, generate_codes, plot_trajectories
+from training.temporal_pictures import TRAJECTORY_SECONDS, Preview, generate_codes, generate_trajectories, plot_trajectories
 from training.temporal_trainer import TemporalTrainer
 
 MetricFunction = Callable[..., dict[str, Any]]
@@ -42,6 +42,7 @@ class StopRequest:
             return
 
         def ask(number: int, frame: object) -> None:
+            stop_signals.handled()
             if self.asked:
                 raise KeyboardInterrupt
             self.asked = True
@@ -166,10 +167,13 @@ class TemporalTraining:
         )
         self.say(f'Code shape:  [{self.dataset.num_ws}, {self.dataset.w_dim}]')
         self.space: LatentSpace = fit_latent_space(self.dataset, c.latent_space)
-        self.windows = Windows(self.dataset, self.space, c.window, device)
-        self.say(f'Num windows: {len(self.windows)} of {c.window} frames')
+        self.windows = Windows(self.dataset, self.space, c.window, device, c.settings.strides)
+        spacings = ' and '.join(map(str, self.windows.strides))
+        self.say(f'Num windows: {len(self.windows)} of {c.window} frames, at {spacings} frames from each other')
+        if len(self.windows.strides) < len(c.settings.strides):
+            self.say(f'The footage is too short for other spacings of {",".join(map(str, c.settings.strides))}')
         if self.windows.short_clips:
-            self.say(f'Left out, shorter than a window: {", ".join(self.windows.short_clips)}')
+            self.say(f'Left out, shorter than {self.windows.span} frames: {", ".join(self.windows.short_clips)}')
         rates = {clip.fps for clip in self.dataset.clips}
         if len(rates) > 1:
             self.say(
@@ -190,10 +194,11 @@ class TemporalTraining:
             num_ranks=num_ranks,
             device=device,
         )
-        for name, module in (('G', self.trainer.G), ('C', self.trainer.C)):
+        for name, module in (('G', self.trainer.G), ('C', self.trainer.critics)):
             count = sum(parameter.numel() for parameter in module.parameters())
             self.say(f'{name}: {count:,} parameters')
         self.say(f'Coordinates: {self.space.num_coordinates}, {self.space.explained:.2%} of the variance of the codes')
+        self.finished = self.trainer.G_ema  # what snapshots, pictures and metrics show; made anew at every snapshot
         self.tick, self.tick_start_frames, self.seconds_before = 0, 0, 0.0
         self.resumed = resume is not None
         if resume is not None:
@@ -315,11 +320,11 @@ class TemporalTraining:
         if log is None or preview is None:
             return
         name, step = f'{shown // 1000:06d}', shown // 1000
-        G = self.trainer.G_ema
+        G = self.finished
         codes = generate_codes(G, list(range(preview.num_videos)), preview.num_frames, self.device)
         log.picture('fakes', preview.write(self._path(f'fakes{name}.mp4'), list(codes)), step)
-        codes = generate_codes(G, list(range(16)), TRAJECTORY_FRAMES, self.device).cpu()
-        coordinates = torch.stack([self.space.encode(clip.numpy()) for clip in codes])
+        frames = round(TRAJECTORY_SECONDS * self.dataset.fps)
+        coordinates = generate_trajectories(G, list(range(4)), frames, self.device).cpu()
         log.picture(
             'trajectories',
             plot_trajectories(
@@ -335,16 +340,13 @@ class TemporalTraining:
 
     def _save(self, shown: int) -> None:
         """Snapshot and training state; every rank's random state goes into the latter."""
+        self.finished = self.trainer.finished()
+        if self.finished.burn_in > 0:
+            self.say(f'Burn-in: {self.finished.burn_in} frames after a fresh i are left out of videos')
         ranks: list[Any] = [self.trainer.rank_state()]
         if self.num_ranks > 1:
             ranks = [None] * self.num_ranks
-            torch.distributed.all_gather_object(
-                ranks,
-                {
-                    key: value if value is None or torch.is_tensor(value) else [h.cpu() for h in value]
-                    for key, value in self.trainer.rank_state().items()
-                },
-            )
+            torch.distributed.all_gather_object(ranks, temporal_snapshot.on_cpu(self.trainer.rank_state()))
         if self.rank != 0:
             return
         name = f'{shown // 1000:06d}'
@@ -352,8 +354,9 @@ class TemporalTraining:
         temporal_snapshot.save_snapshot(
             self._path(f'network-snapshot-{name}.pkl'),
             G=self.trainer.G,
-            G_ema=self.trainer.G_ema,
-            C=self.trainer.C,
+            G_ema=self.finished,
+            C=self.trainer.critics[0],
+            far_critics=dict(list(zip(self.windows.strides, self.trainer.critics, strict=True))[1:]),
             image_generator=self.reference,
             data=self.data,
             training_options=option_tree.to_dict(self.options),
@@ -380,7 +383,7 @@ class TemporalTraining:
         for metric in self.options.metrics:
             result = self.calc_metric(
                 metric=metric,
-                G=self.trainer.G_ema,
+                G=self.finished,
                 image_generator=self.image_generator,
                 description=self.data,
                 run_dir=self.run_dir,

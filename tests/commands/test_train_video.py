@@ -83,7 +83,7 @@ def test_run_folder(tmp_path, tiny_latents, tiny_generator):
     lines = [json.loads(line) for line in (run_dir / 'stats.jsonl').read_text().splitlines()]
     assert [line['Progress/tick']['mean'] for line in lines] == [0, 1, 2, 3]
     assert all(np.isfinite(line['Loss/C/wasserstein']['mean']) for line in lines)
-    assert lines[0]['Loss/G/gradient_angle']['num'] > 0
+    assert lines[0]['Loss/G/gradient_angle_carried']['num'] > 0
     options = json.loads((run_dir / 'training_options.json').read_text())
     assert options['network'] == str(tiny_generator)  # found through the data set
     snapshot = checkpoints.load_snapshot(str(run_dir / 'network-snapshot-000004.pkl'))
@@ -112,7 +112,7 @@ def test_interrupted_run_goes_on_as_if_never_stopped(tmp_path, root, tiny_latent
             break
     output, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
-    assert 'Interrupted; everything is saved.' in output
+    assert 'Interrupted; everything is saved.' in output, error
     assert 'Traceback' not in error
     run_dir = only_run(tmp_path)
     (state,) = run_dir.glob('training-state-*.pt')

@@ -9,11 +9,13 @@ import torch
 from networks.errors import InputError
 from networks.latent_generator import GatedRecurrentCell, LatentGenerator
 from networks.temporal_critic import TemporalCritic
-from training.latent_space import Windows, fit_latent_space
+from training.latent_space import Windows, affordable_strides, fit_latent_space
 from training.latents.dataset import LatentDataset
+from training.stationarity import calibrate, observe
 from training.temporal_loss import divergence, diversity_penalty, gradient_angle, gradient_angle_penalty, gradient_penalty
 from training.temporal_options import LatentSpaceOptions, Settings
-from training.temporal_trainer import TemporalTrainer
+from training.temporal_trainer import TemporalTrainer, prepare_memories
+from training.video_chains import VideoChains
 
 
 def make_generator(**kwargs) -> LatentGenerator:
@@ -259,25 +261,117 @@ def test_critic_sees_motion_in_its_own_unit(tiny_latents):
         windows = Windows(dataset, space, 60)  # the second clip is one window
     K = space.num_coordinates
     y = torch.stack([windows.coordinates[start : start + 60] for start in windows.starts])
-    view = windows.critic_view(y, 0.5)
+    (view,) = windows.views(y, 0.5)
     torch.testing.assert_close(view[..., :K], y)
     assert view[:, 0, K:].abs().max() == 0
-    torch.testing.assert_close(view[:, 1:, K:], 0.5 * (y[:, 1:] - y[:, :-1]) / windows.motion_unit)
-    clips = [torch.diff(clip, dim=0) / windows.motion_unit for clip in windows.clips]
+    torch.testing.assert_close(view[:, 1:, K:], 0.5 * (y[:, 1:] - y[:, :-1]) / windows.motion_units[0])
+    clips = [torch.diff(clip, dim=0) / windows.motion_units[0] for clip in windows.clips]
     torch.testing.assert_close(torch.cat(clips).square().mean(dim=0), torch.ones(K))
-    assert windows.critic_view(y, 0.0) is y
+    torch.testing.assert_close(windows.views(y, 0.0)[0], y)
+
+
+def test_critics_see_several_spacings_that_end_together(tiny_latents):
+    """Spacing 4 sees frames 0, 4, .. of a span, spacing 1 its last ones; motion has a unit of its own for each."""
+    with LatentDataset(str(tiny_latents)) as dataset:
+        windows = Windows(dataset, fit_latent_space(dataset), 9, strides=(4, 1))
+    assert (windows.strides, windows.span, windows.past_frames) == ([1, 4], 33, 24)
+    y = windows.sample(20, torch.Generator().manual_seed(0))
+    near, far = windows.views(y, 0.0)
+    torch.testing.assert_close(near, y[:, -9:])
+    torch.testing.assert_close(far, y[:, ::4])
+    _, far = windows.views(torch.cat([torch.zeros_like(y[:, :5]), y], dim=1), 2.0)  # what lies before the span does not count
+    K = y.shape[2]
+    torch.testing.assert_close(far[:, 1:, K:] * windows.motion_units[1] / 2, y[:, 4::4] - y[:, :-4:4])
+    steps = torch.cat([(clip[4:] - clip[:-4]) / windows.motion_units[1] for clip in windows.clips])
+    torch.testing.assert_close(steps.square().mean(dim=0), torch.ones(K))
+
+
+def test_spacings_that_the_footage_is_too_short_for_are_left_out():
+    assert affordable_strides([100, 100], 25, (4, 1)) == [1]  # 97 frames fit, but there is one such window and its neighbours
+    assert affordable_strides([140], 25, (1, 4)) == [1, 4]
+    assert affordable_strides([140, 20], 25, (1, 4)) == [1, 4]  # a clip without any window does not count
+    assert affordable_strides([140, 40], 25, (1, 4)) == [1]  # more than a tenth would be lost
+    assert affordable_strides([30], 25, (3,)) == [1]
+
+
+def test_memories_begin_with_spread_time_constants():
+    torch.manual_seed(0)
+    G = make_generator(hidden_dim=64)
+    before = G.H[-1].weight.clone()
+    prepare_memories(G, 50.0)
+    torch.testing.assert_close(G.H[-1].weight, 0.25 * before)
+    cell = G.cells[0]
+    biases = cell.bias_ih[64:128] + cell.bias_hh[64:128]
+    frames = (1 + biases.exp()).log()  # of the time constant 1 / (1 - z)
+    assert frames.min() < 1
+    assert frames.max() > math.log(30)
+    assert cell.bias_hh[64:128].abs().max() == 0
+
+
+def test_chains_go_on_where_they_were_and_remember_their_past():
+    torch.manual_seed(0)
+    G = make_generator(num_components=2)
+    G.set_data_basis(torch.zeros(15), torch.eye(2, 15))
+    G = G.float()
+    chains = VideoChains(G, 6, past_frames=10, burn_in=5, random=torch.Generator().manual_seed(1))
+    chosen = torch.tensor([4, 1])
+    before = chains.past.clone()
+    l, states = G.rollout(torch.randn(2, 7, G.noise_dim), chains.states(chosen))
+    y = G.coordinates(l).detach()
+    torch.testing.assert_close(chains.with_past(chosen, y), torch.cat([before[chosen], y], dim=1))
+    chains.advance(chosen, states[3], y[:, :3])
+    torch.testing.assert_close(chains.memories[-1][chosen], l[:, 3])
+    torch.testing.assert_close(chains.past[chosen], torch.cat([before[chosen, 3:], y[:, :3]], dim=1))
+    others = torch.tensor([0, 2, 3, 5])
+    assert torch.equal(chains.past[others], before[others])
+    # The next frame of the chain is the one that comes after its past, with no frame twice or left out.
+    again, _ = G.rollout(torch.zeros(2, 1, G.noise_dim), chains.states(chosen))
+    torch.testing.assert_close(G.coordinates(again[:, 0]), y[:, 3])
+    kept = chains.past[others].clone()
+    chains.restart(G, chosen)
+    assert torch.equal(chains.past[others], kept)
+    assert not torch.isclose(chains.past[chosen][:, -3:], y[:, :3]).all(dim=-1).any()
+    drawn = chains.draw(6)
+    assert sorted(drawn.tolist()) == list(range(6))
+
+
+def test_a_video_settles_and_is_calibrated():
+    """Memories that decay slowly from a far beginning: the burn-in is as long as they take, and frames get the data's moments."""
+    torch.manual_seed(0)
+    G = make_generator(num_components=2).float()
+    G.set_data_basis(torch.zeros(15), torch.eye(2, 15))
+    with torch.no_grad():
+        for cell in G.cells:
+            size = cell.hidden_size
+            cell.bias_ih[size : 2 * size] = 3.0  # about 20 frames
+            cell.bias_hh[size : 2 * size] = 0.0
+            cell.weight_ih[size : 2 * size] = 0
+            cell.weight_hh[size : 2 * size] = 0
+        G.H[-1].bias += 4.0  # outside of (-1, 1), where no memory can stay
+    run = observe(G)
+    assert run.settles
+    assert 100 <= run.burn_in < 1000
+    assert run.unsettled[0] > 10 * run.unsettled[-10:].max()
+    real = torch.randn(4000, 2) * torch.tensor([0.5, 2.0]) + torch.tensor([1.0, -3.0])
+    wanted = real.std(dim=0), real.mean(dim=0)
+    scale = run.deviation.float()
+    real = (real - wanted[1]) / wanted[0] * scale * 1.5 + wanted[1]  # within what is corrected
+    calibrate(G, run, real)
+    after = observe(G, seed=1)
+    torch.testing.assert_close(after.mean.float(), real.mean(dim=0), atol=0.1, rtol=0.05)
+    torch.testing.assert_close(after.deviation.float(), real.std(dim=0), atol=0, rtol=0.05)
 
 
 def make_trainer(tiny_latents, **settings) -> TemporalTrainer:
     with LatentDataset(str(tiny_latents)) as dataset:
         space = fit_latent_space(dataset)
-        windows = Windows(dataset, space, 9)
+        windows = Windows(dataset, space, 9, strides=settings.get('strides', (1,)))
     return TemporalTrainer(
         G_kwargs={'num_ws': 6, 'w_dim': 8, 'latent_dim': 8, 'noise_dim': 8, 'hidden_dim': 8, 'widening_widths': [16]},
         C_kwargs={'narrowing_widths': [8], 'temporal_channels': [8]},
         space=space,
         windows=windows,
-        settings=Settings(**{'batch': 8, 'pool': 2, **settings}),
+        settings=Settings(**{'batch': 8, 'chains': 16, 'strides': (1,), 'burn_in': 4, **settings}),
         total_kimg=100,
         seed=5,
     )
@@ -296,18 +390,36 @@ def test_resumed_steps_equal_uninterrupted_ones(tiny_latents, tmp_path):
     second.load_state_dict(state, state)
     for _ in range(4):
         second.step()
-    for name in ('G', 'G_ema', 'C'):
+    for name in ('G', 'G_ema', 'critics'):
         for a, b in zip(getattr(straight, name).parameters(), getattr(second, name).parameters(), strict=True):
             assert torch.equal(a, b), name
 
 
-def test_carried_windows_go_on_where_earlier_ones_were(tiny_latents):
-    trainer = make_trainer(tiny_latents, carry=0.5, batch=8)
-    assert trainer._first_states(8)[-1].shape == (8, 8)
+@pytest.mark.parametrize('carry', [0.0, 0.5, 1.0])
+def test_a_share_of_the_windows_continues_chains(tiny_latents, carry):
+    trainer = make_trainer(tiny_latents, carry=carry)
     trainer.step()
-    kept = {tuple(row.tolist()) for row in trainer.pool[-1]}
-    carried = [tuple(row.tolist()) in kept for row in trainer._first_states(8)[-1]]
-    assert carried == [False] * 4 + [True] * 4
+    chains = None if trainer.chains is None else {tuple(row.tolist()) for row in trainer.chains.memories[-1]}
+    assert (chains is None) == (carry == 0)
+    _, states, chosen = trainer._generate(8)
+    begun = [tuple(row.tolist()) in (chains or set()) for row in states[0][-1]]
+    assert begun == [False] * round(8 * (1 - carry)) + [True] * round(8 * carry)
+    assert len(chosen) == round(8 * carry)
+    finished = trainer.finished()
+    assert finished.burn_in == 0 or carry == 1
+
+
+def test_long_views_reach_into_the_past_of_the_chains(tiny_latents):
+    trainer = make_trainer(tiny_latents, strides=(1, 3))
+    assert len(trainer.critics) == 2
+    for _ in range(3):
+        trainer.step()
+    past = trainer.chains.past.clone()
+    y, _, chosen = trainer._generate(4)
+    assert torch.equal(y[:, : trainer.windows.past_frames], past[chosen])
+    assert y.shape[1] == trainer.windows.span
+    for C in trainer.critics:
+        assert all(p.grad is not None and p.grad.abs().max() > 0 for p in list(C.parameters())[:2])
 
 
 def test_two_futures_of_one_moment_part(tiny_latents):
@@ -320,7 +432,7 @@ def test_two_futures_of_one_moment_part(tiny_latents):
             trainer.G.cells[0].weight_ih.mul_(0.05)
         for _ in range(30):
             trainer.step()
-        state = tuple(torch.cat([h, h]) for h in trainer.pool)
+        state = tuple(torch.cat([h, h]) for h in trainer.chains.memories)
         y, other = trainer.G.coordinates(trainer.G.rollout(torch.randn(len(state[0]), 8, 8), state)[0]).chunk(2)
         return float(diversity_penalty(y, other, 1.0)[1].mean())
 
@@ -336,6 +448,7 @@ def test_training_learns_the_spread_of_the_data(tiny_latents):
         lambda_diversity=0.0,
         motion_weight=0.0,
         carry=0.0,
+        longest_memory=0.0,
         generator_lr=5e-3,
         critic_lr=5e-3,
         decay=0.0,

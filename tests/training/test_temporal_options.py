@@ -30,7 +30,18 @@ WRITTEN_BY_14DDBF6 = """
  "preview": null, "metrics": [], "plugins": [], "detectors": [], "trust_pickle": false, "force_network": false}
 """
 # What that version did where it had no option.
-THEN = {'gap_batch_shrink': 4, 'pool': 16, 'beta1': 0.5, 'beta2': 0.9, 'ema_rampup': 0.1}
+THEN = {
+    'gap_batch_shrink': 4,
+    'beta1': 0.5,
+    'beta2': 0.9,
+    'ema_rampup': 0.1,
+    'chains': 1024,
+    'restart': 0.01,
+    'burn_in': 0,
+    'strides': (1,),
+    'longest_memory': 0.0,
+    'uncalibrated': True,
+}
 
 
 def old_options() -> dict:
@@ -203,14 +214,14 @@ def test_a_resumed_run_names_what_it_ignores(tiny_latents, tmp_path):
     (sentence,) = [line for line in result.stderr.splitlines() if 'ignored' in line]
     assert sentence.endswith(
         'ignored: --seed=7 (the run has --seed=0), --batch=64 (the run has --batch=8), '
-        '--reversal=0 (the run has --reversal=0.5), --glr=0.001 (the run has --glr=0.006)'
+        '--reversal=0 (the run has --reversal=0.5), --glr=0.001 (the run has --glr=0.003)'
     )
     got = dry_run(f'--resume={run_dir}', *changed)
     assert changed_paths(begun, got) == {'total_kimg': 3.0, 'kimg_per_tick': 2.0, 'preview.num_frames': 100}
     result = invoke('--dry-run', f'--resume={run_dir}', '--preset=paper')
     assert '--full-codes (the run has no --full-codes)' in result.stderr
     old = copy.deepcopy(begun)
-    del old['settings']['pool'], old['settings']['ema_rampup']
+    del old['settings']['chains'], old['settings']['ema_rampup']
     (run_dir / 'training_options.json').write_text(json.dumps(old))
     assert changed_paths(begun, dry_run(f'--resume={run_dir}', '--preview-frames=0')) == {}
     (run_dir / 'training_options.json').write_text('{}')

@@ -68,13 +68,18 @@ def chunks(source: CodeSource, chunk: int) -> Iterator[torch.Tensor]:
 # The temporal model.
 
 
-def begin_video(generator: Any, noise: Noise, burn_in: int = 0) -> tuple[State, torch.Tensor]:
+def default_burn_in(generator: Any) -> int:
+    """Frames that videos of this latent generator leave out at their beginning; 0 for one that was never asked."""
+    return int(getattr(generator, 'burn_in', 0))
+
+
+def begin_video(generator: Any, noise: Noise, burn_in: int | None = None) -> tuple[State, torch.Tensor]:
     """How every generated video begins: i ~ N(0, 1), H fills the memories, and `burn_in` steps go by unseen.
 
     Args:
         generator: Latent generator.
         noise: Nothing is drawn from it yet; it gives i, and then s for `burn_in` steps.
-        burn_in: Steps before the first frame that is shown.
+        burn_in: Steps before the first frame that is shown; None takes what the generator knows that it needs.
 
     Returns:
         The memories, and l [N, latent_dim] of the first frame.
@@ -82,8 +87,8 @@ def begin_video(generator: Any, noise: Noise, burn_in: int = 0) -> tuple[State, 
     l = noise.first()
     with torch.no_grad():
         state = generator.initial_state(l)
-        for _ in range(burn_in):
-            state, l = generator.step(noise.steps(1)[:, 0], state)
+        for s in noise.steps(default_burn_in(generator) if burn_in is None else burn_in).unbind(1):
+            state, l = generator.step(s, state)
     return state, l
 
 
@@ -106,7 +111,7 @@ class ModelSource:
         generator: Any,
         seed: int,
         *,
-        burn_in: int = 0,
+        burn_in: int | None = None,
         noise: Noise | None = None,
         beginning: tuple[State, torch.Tensor] | None = None,
     ) -> None:

@@ -61,14 +61,14 @@ def truncate_codes(ws: torch.Tensor, center: torch.Tensor, psi: float) -> torch.
     return torch.lerp(center.to(ws).expand_as(ws), ws, psi)
 
 
-def stream_codes(generator: Any, seed: int, *, chunk: int, burn_in: int = 0) -> Iterator[torch.Tensor]:
+def stream_codes(generator: Any, seed: int, *, chunk: int, burn_in: int | None = None) -> Iterator[torch.Tensor]:
     """The endless code sequence of one seed, `chunk` frames at a time.
 
     Args:
         generator: Latent generator (networks.latent_generator.LatentGenerator, or one with its methods).
         seed: Its noise comes from networks.seeded_noise.
         chunk: Frames at a time.
-        burn_in: Frames at the beginning that are left out.
+        burn_in: Frames at the beginning that are left out; None leaves it to the snapshot.
 
     Returns:
         W+ codes [chunk, num_ws, w_dim] on the generator's device, without end.
@@ -82,7 +82,7 @@ def stream_video(
     seed: int,
     *,
     batch: int = 8,
-    burn_in: int = 0,
+    burn_in: int | None = None,
     noise_mode: str = 'const',
     psi: float = 1.0,
     center: torch.Tensor | None = None,
@@ -94,7 +94,7 @@ def stream_video(
         G: Image generator.
         seed: Seed of the video.
         batch: Frames rendered at a time.
-        burn_in: Frames at the beginning that are left out.
+        burn_in: Frames at the beginning that are left out; None leaves it to the snapshot.
         noise_mode: Noise of the image generator, as in `render_codes`; 'random' is fixed by the seed as well.
         psi: Truncation, see `truncate_codes`; 1 is none.
         center: What truncation pulls towards; needed when psi is not 1.
