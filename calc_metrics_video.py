@@ -13,7 +13,7 @@ from networks.errors import InputError
 from training import command_line
 
 INTERRUPTED = 'interrupted; results that were printed are complete, the others have to be started again'
-DEFAULT_OF_SNAPSHOTS = ['lfd2048_25f', 'lfd2048_25f_at225']
+DEFAULT_OF_SNAPSHOTS = ['lfd2048_25f', 'lfd2048_25f_at1000', 'lkd1024_at1000', 'stationarity_latent']
 DEFAULT_OF_VIDEOS = ['fvd2048_16f']
 
 
@@ -88,8 +88,9 @@ def list_metrics(metrics: dict[str, str]) -> None:
 @click.option('--image-network', help='The image generator, where the reference in the snapshot or data set does not find it',
               metavar='PKL|URL')
 # Metrics.
-@click.option('--metrics',      help='Which metrics; --list-metrics names them  [default: lfd2048_25f,lfd2048_25f_at225 of a '
-                                     'snapshot, fvd2048_16f of videos]', metavar='A,B,...|none', type=command_line.NAMES)
+@click.option('--metrics',      help='Which metrics; --list-metrics names them  [default: lfd2048_25f,lfd2048_25f_at1000,'
+                                     'lkd1024_at1000,stationarity_latent of a snapshot, fvd2048_16f of videos]',
+              metavar='A,B,...|none', type=command_line.NAMES)
 @click.option('--plugin',       'plugins', help='Add the metrics of this file; may be repeated', metavar='FILE',
               multiple=True)
 @click.option('--list-metrics', help='Print the names of all metrics and leave', is_flag=True)

@@ -68,7 +68,11 @@ def summarize_metrics(lines: str) -> str:
         name, values = result['metric'], result['results']
         scale = [
             f'{label} {values[key]:.3f}'
-            for label, key in (('floor', f'{name}_floor'), ('still picture', f'{name}_constant'))
+            for label, key in (
+                ('floor', f'{name}_floor'),
+                ('still picture', f'{name}_constant'),
+                ('two halves of the footage', f'{name}_null_high'),
+            )
             if key in values
         ]
         texts.append(f'{name}: {values[name]:.3f}' + (f' ({", ".join(scale)})' if scale else ''))
