@@ -40,7 +40,7 @@ def seconds_per_step(data: str, seconds: float) -> float:
 
     with LatentDataset(data) as dataset:
         space = fit_latent_space(dataset)
-        windows = Windows(dataset, space, 25)
+        windows = Windows(dataset, space, 25, strides=Settings().strides)
         trainer = TemporalTrainer(
             G_kwargs={'num_ws': dataset.num_ws, 'w_dim': dataset.w_dim},
             C_kwargs={},

@@ -284,8 +284,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         'total_kimg': 3200.0,
         'kimg_per_tick': 100.0,
         'snapshot_ticks': 8,
-        'latent_space.variance': 0.95,
-        'settings.ema_kimg': 100.0,
+        'settings.strides': (1, 4),
+        'settings.ema_kimg': 150.0,
     },
 }
 
