@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import types
 from typing import Any
@@ -10,8 +9,12 @@ from typing import Any
 import click
 import numpy as np
 
-from training.command_line import FPS, POSITIVE_INT, UserMistake, clear_errors, command, progress, report, require_folder
+from training.command_line import FPS, POSITIVE_INT, UserMistake, clear_errors, command, new_result, progress, report
+from training.file_names import printable, safe_path, unique_names
 from training.footage.preparation_options import parts_of_sources, preparation_options, preparation_settings
+
+# In DEST.partial, hidden, so that no clip has such a name.
+LOOK_FOLDER, SETTINGS_FILE = '.first-look', '.settings.json'
 
 
 # fmt: off
@@ -48,10 +51,8 @@ def main(**options: Any) -> None:
     python align_video.py --source=talk.mp4 --start=1:30 --end=2:00 --align=ffhq --size=1024 --format=png --dest=aligned
     """
     opts = types.SimpleNamespace(**options)
-    if os.path.exists(opts.dest):
-        raise UserMistake(f'--dest: {opts.dest} already exists; choose another name, or remove it')
     parts, settings = parts_of_sources(opts), preparation_settings(opts)
-    require_folder(os.path.dirname(os.path.abspath(opts.dest)))
+    opts.dest = new_result(opts.dest, zipped=False)
     _run(opts, parts, settings)
 # fmt: on
 
@@ -63,12 +64,14 @@ def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | No
     sources = [
         clip
         for source, (start, end) in zip(opts.source, parts, strict=True)
-        for clip in open_footage(source, fps=opts.fps, keep_damaged=opts.damaged == 'keep', start=start, end=end)
+        for clip in open_footage(
+            source, fps=opts.fps, keep_damaged=opts.damaged == 'keep', skip_damaged=opts.damaged == 'skip', start=start, end=end
+        )
     ]
     about = json.loads(
         json.dumps(
             {
-                'sources': [os.path.abspath(path) for path in opts.source],
+                'sources': [printable(os.path.abspath(path)) for path in opts.source],
                 'parts': parts,
                 'fps': opts.fps,
                 'size': opts.size,
@@ -78,30 +81,32 @@ def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | No
             }
         )
     )
-    partial = opts.dest.rstrip('/') + '.partial'
+    partial = opts.dest + '.partial'
     clips, pieces = prepare_footage(
         with_unique_names(sources),
         settings,
         size=opts.size,
-        folder=os.path.join(partial, 'preparation'),
+        folder=os.path.join(partial, LOOK_FOLDER),
         skip_damaged=opts.damaged == 'skip',
     )
     for line in describe_preparation(pieces):
         report(line)
     _continue(partial, about)
-    for clip in clips:
-        _write_clip(clip, os.path.join(partial, *_parts_of_name(clip.name)), opts)
+    for clip, name in zip(clips, unique_names(safe_path(clip.name) for clip in clips), strict=True):
+        _write_clip(clip, os.path.join(partial, *name.split('/')), opts)
     with open(os.path.join(partial, 'preparation.json'), 'w', encoding='utf-8') as file:
         json.dump({**about, 'pieces': pieces}, file, indent=2)
-    os.remove(os.path.join(partial, 'settings.json'))
-    shutil.rmtree(os.path.join(partial, 'preparation'))
+    os.remove(os.path.join(partial, SETTINGS_FILE))
+    shutil.rmtree(os.path.join(partial, LOOK_FOLDER))
+    if os.path.isdir(opts.dest):
+        os.rmdir(opts.dest)  # the empty folder that was there
     os.rename(partial, opts.dest)
     report(f'{len(clips)} clips with {sum(clip.num_frames or 0 for clip in clips)} frames are in {opts.dest}')
 
 
 def _continue(partial: str, about: dict[str, Any]) -> None:
     """Make sure that what an interrupted run has left was made with the same settings."""
-    path = os.path.join(partial, 'settings.json')
+    path = os.path.join(partial, SETTINGS_FILE)
     os.makedirs(partial, exist_ok=True)
     try:
         with open(path, encoding='utf-8') as file:
@@ -115,10 +120,6 @@ def _continue(partial: str, about: dict[str, Any]) -> None:
         )
     with open(path, 'w', encoding='utf-8') as file:
         json.dump(about, file)
-
-
-def _parts_of_name(name: str) -> list[str]:
-    return [re.sub(r'[^\w.-]+', '_', part) for part in name.split('/')]
 
 
 def _write_clip(clip: Any, path: str, opts: types.SimpleNamespace) -> None:

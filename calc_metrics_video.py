@@ -1,6 +1,7 @@
 """Measures snapshots and videos: every metric prints one JSON line on standard output, all else goes to standard error."""
 
 import contextlib
+import difflib
 import os
 import sys
 import types
@@ -112,8 +113,8 @@ def list_metrics(metrics: dict[str, str]) -> None:
               type=click.Choice(['auto', 'first', 'random', 'spread']), default='first')
 @click.option('--seed',         help='What clips and intervals are drawn by', metavar='INT',
               type=click.IntRange(0, command_line.MAX_SEED), default=0)
-@click.option('--damaged',      help='At a video that cannot be read: stop, or skip it and say so',
-              type=click.Choice(['stop', 'skip']), default='stop')
+@click.option('--damaged',      help='At a video that cannot be read: stop, skip it and say so, or keep what can be read',
+              type=click.Choice(['stop', 'skip', 'keep']), default='stop')
 @click.option('--bootstrap',    help='Resamples behind the interval of a Frechet distance; 0 for none', metavar='INT',
               type=command_line.NON_NEGATIVE_INT, default=50)
 # Performance.
@@ -181,8 +182,15 @@ def add_named_metrics(names: list[str], known: dict[str, str]) -> None:
     unknown = [name for name in names if name not in known]
     if unknown:
         raise command_line.UserMistake(
-            f'--metrics: there is no {", ".join(unknown)}; known are {", ".join(known) or "none"}, and --plugin adds more'
+            f'--metrics: there is no {", ".join(unknown)}{_similar(unknown, known)}; known are {", ".join(known) or "none"}, '
+            'and --plugin adds more'
         )
+
+
+def _similar(unknown: list[str], known: dict[str, str]) -> str:
+    """A question for the names that were meant perhaps."""
+    meant = [match for name in unknown for match in difflib.get_close_matches(name.lower(), known, n=2, cutoff=0.7)]
+    return f' (did you mean {" or ".join(dict.fromkeys(meant))}?)' if meant else ''
 
 
 def check_options(options: types.SimpleNamespace) -> None:

@@ -18,9 +18,11 @@ from training.command_line import (
     choose_device,
     clear_errors,
     command,
+    new_result,
     report,
-    require_folder,
+    require_network,
 )
+from training.file_names import beside, printable
 from training.footage.preparation_options import parts_of_sources, preparation_options, preparation_settings
 
 
@@ -103,11 +105,10 @@ def main(**options: Any) -> None:
     if opts.refine and not opts.encoder:
         raise UserMistake('--refine improves the codes of an encoder; give one by --encoder, or leave --refine out: '
                           'without an encoder codes are optimised anyway')
-    if not os.path.isfile(opts.network):
-        raise UserMistake(f'--network: there is no file {opts.network!r}')
+    require_network(opts.network)
     parts = parts_of_sources(opts)
     device = choose_device(opts.device)
-    require_folder(os.path.dirname(os.path.abspath(opts.dest)))
+    opts.dest = new_result(opts.dest, zipped=True, overwrite=opts.overwrite)
     _run(opts, parts, device)
 # fmt: on
 
@@ -120,17 +121,21 @@ def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | No
     from training.latents.code_files import CodeClip
     from training.latents.dataset import LatentDataset, LatentDatasetWriter
 
-    if os.path.exists(opts.dest) and not opts.overwrite:
-        raise UserMistake(f'--dest: {opts.dest} already exists; choose another name, or replace it by --overwrite')
     G: Any = load_generator(opts.network, device=str(device), trust_pickle=opts.trust_pickle)
     clips = open_sources(
-        opts.source, num_ws=int(G.num_ws), w_dim=int(G.w_dim), fps=opts.fps, keep_damaged=opts.damaged == 'keep', parts=parts
+        opts.source,
+        num_ws=int(G.num_ws),
+        w_dim=int(G.w_dim),
+        fps=opts.fps,
+        keep_damaged=opts.damaged == 'keep',
+        skip_damaged=opts.damaged == 'skip',
+        parts=parts,
     )
     preparation = preparation_settings(opts)
     footage = any(not isinstance(clip, CodeClip) for clip in clips)
     encoder = _load_encoder(opts, G, device) if footage and opts.encoder else None
     embedding: dict[str, Any] = {
-        'sources': [os.path.abspath(path) for path in opts.source],
+        'sources': [printable(os.path.abspath(path)) for path in opts.source],
         'fps': opts.fps,
         'damaged': opts.damaged,
         'method': _method(opts) if footage else 'codes taken over',
@@ -149,7 +154,7 @@ def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | No
     embedder = _make_embedder(opts, G, encoder, embedding if footage else {}) if footage or with_report else None
     if embedder is not None and with_report:
         embedder.report = EmbeddingReport(
-            os.path.splitext(opts.dest)[0] + '-report',
+            beside(opts.dest, '-report'),
             {
                 'dataset': os.path.basename(opts.dest),
                 'image_generator': image_generator_reference(opts.network, G)['path'],
@@ -184,7 +189,7 @@ def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | No
         if embedder is not None and embedder.report is not None:
             report(f'The quality report is in {os.path.join(embedder.report.folder, "index.html")}')
         if opts.preview:
-            folder = os.path.splitext(opts.dest)[0] + '-preview'
+            folder = beside(opts.dest, '-preview')
             write_previews(clips, dataset, G, folder)
             report(f'Videos original | embedded are in {folder}')
 

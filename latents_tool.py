@@ -18,8 +18,11 @@ from training.command_line import (
     choose_device,
     clear_errors,
     command_group,
+    is_empty_folder,
+    new_result,
     report,
     require_folder,
+    require_network,
 )
 
 CODE_FORMATS = ('npz', 'npy', 'pt')
@@ -272,11 +275,12 @@ def convert(**options: Any) -> None:
     .npz holds `w` [T, num_ws, w_dim] and `fps`, .npy the array, .pt a tensor.
     """
     from training.latents.code_files import holds_codes
+    from training.latents.dataset import is_latent_dataset
 
     opts = types.SimpleNamespace(**options)
     if not os.path.exists(opts.source):
         raise UserMistake(f'--source: there is no file or folder {opts.source!r}')
-    is_dataset = not holds_codes(opts.source) or os.path.isfile(os.path.join(opts.source, 'dataset.json'))
+    is_dataset = is_latent_dataset(opts.source) or not holds_codes(opts.source)
     if is_dataset:
         _convert_dataset(opts)
     else:
@@ -313,7 +317,7 @@ def _convert_dataset(opts: types.SimpleNamespace) -> None:
     if opts.network or opts.fps:
         raise UserMistake('--network and --fps are for codes of other tools, but --source is a data set')
     to_files = opts.code_format or opts.dest.lower().endswith(tuple(f'.{name}' for name in CODE_FORMATS))
-    _check_dest(opts.dest, opts.overwrite or bool(opts.code_format), [opts.source])
+    _check_dest(opts.dest, opts.overwrite or bool(opts.code_format), [opts.source], codes=bool(to_files))
     with LatentDataset(opts.source) as dataset:
         indices = match_clips(dataset, opts.clips or [])
         if not to_files:
@@ -349,8 +353,7 @@ def _import_codes(opts: types.SimpleNamespace) -> None:
         raise UserMistake('--network: codes of other tools need the image generator that they belong to')
     if opts.code_format or opts.clips:
         raise UserMistake('--format and --clips are for data sets, but --source holds codes of other tools')
-    if not os.path.isfile(opts.network):
-        raise UserMistake(f'--network: there is no file {opts.network!r}')
+    require_network(opts.network)
     _check_dest(opts.dest, opts.overwrite, [opts.source])
     G: Any = load_generator(opts.network, trust_pickle=opts.trust_pickle)
     num_ws, w_dim = int(G.num_ws), int(G.w_dim)
@@ -370,10 +373,14 @@ def _import_codes(opts: types.SimpleNamespace) -> None:
     _report_result(opts.dest)
 
 
-def _check_dest(dest: str, overwrite: bool, sources: Any) -> None:
+def _check_dest(dest: str, overwrite: bool, sources: Any, *, codes: bool = False) -> None:
+    """Stop at a result that cannot be written: a data set, or with `codes` files for other tools."""
     if any(os.path.abspath(dest) == os.path.abspath(path) for path in sources):
         raise UserMistake(f'{dest} is read, so it cannot be written at the same time; choose another name')
-    if os.path.exists(dest) and not overwrite:
+    if not codes:
+        new_result(dest, zipped=True, overwrite=overwrite)
+        return
+    if os.path.exists(dest) and not overwrite and not is_empty_folder(dest):
         raise UserMistake(f'{dest} already exists; choose another name, or replace it by --overwrite')
     require_folder(os.path.dirname(os.path.abspath(dest)))
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import types
 from typing import Any
 
@@ -15,12 +14,15 @@ from training.command_line import (
     POSITIVE_INT,
     FloatRange,
     UserMistake,
+    absolute,
     choose_device,
     clear_errors,
     command,
     report,
     require_folder,
+    require_network,
 )
+from training.file_names import safe_name, stem
 
 
 # fmt: off
@@ -99,15 +101,14 @@ def main(**options: Any) -> None:
     opts = types.SimpleNamespace(**options)
     if opts.batch < 2 and opts.data:
         raise UserMistake('--batch: frames and own samples need a batch of at least 2')
-    if not os.path.isfile(opts.network):
-        raise UserMistake(f'--network: there is no file {opts.network!r}')
+    require_network(opts.network)
     device = choose_device(opts.device)
 
     c: dict[str, Any] = {
-        'network': os.path.abspath(opts.network),
+        'network': absolute(opts.network),
         'network_sha256': file_sha256(opts.network),
         'data': [os.path.abspath(path) for path in opts.data],
-        'init': os.path.abspath(opts.init) if opts.init else None,
+        'init': absolute(opts.init) if opts.init else None,
         'encoder_kwargs': {'channel_base': opts.cbase, 'channel_max': opts.cmax, 'hidden_features': opts.hidden},
         'sampler_kwargs': {'spread': opts.spread},
         'loss_kwargs': {'lambda_w': opts.lambda_w, 'lambda_pixel': opts.lambda_pixel,
@@ -128,10 +129,10 @@ def main(**options: Any) -> None:
         'trust_pickle': opts.trust_pickle,
     }
     _check_inputs(c)
-    stem = re.sub(r'[^\w.-]+', '_', os.path.splitext(os.path.basename(opts.network))[0])
-    description = f'encoder-{stem}{"-frames" if opts.data else ""}-batch{opts.batch}'
+    network_stem = safe_name(stem(opts.network.split('?')[0]))
+    description = f'encoder-{network_stem}{"-frames" if opts.data else ""}-batch{opts.batch}'
     if opts.desc:
-        description += '-' + re.sub(r'[^\w.-]+', '_', opts.desc)
+        description += '-' + safe_name(opts.desc)
     _launch(c, opts.outdir, description, device=device, dry_run=opts.dry_run, fresh=opts.fresh)
 # fmt: on
 

@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import re
+import socket
 import sys
 import tempfile
 import time
@@ -17,6 +18,7 @@ from typing import IO, Any
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_SECONDS = 60  # without a single byte
 _LONGEST_PAUSE_SECONDS = 30
+_UNKNOWN_HOST_ATTEMPTS = 2  # names that are not known now are hardly known a minute later
 _cache_dir: str | None = None
 
 # ----------------------------------------------------------------------------
@@ -166,7 +168,22 @@ def _download(url: str, file: IO[bytes], num_attempts: int, verbose: bool) -> st
                 return disposition.group(1) if disposition else urllib.parse.urlsplit(reply.url).path.rsplit('/', 1)[-1]
         except requests.RequestException as error:
             reason = str(error)
+            if _is_unknown_host(error) and attempt + 1 >= min(_UNKNOWN_HOST_ATTEMPTS, num_attempts):
+                host = urllib.parse.urlsplit(url).hostname
+                raise OSError(f'{url}: the host {host!r} is not known; check the address and the connection') from error
     raise OSError(f'{url}: could not be downloaded in {num_attempts} attempts ({reason})')
+
+
+def _is_unknown_host(error: BaseException | None) -> bool:
+    """Whether a name could not be resolved; the cause may lie deep in the errors of several libraries."""
+    seen = 0
+    while error is not None and seen < 10:
+        inner = [argument for argument in error.args if isinstance(argument, BaseException)]
+        if isinstance(error, socket.gaierror) or type(error).__name__ == 'NameResolutionError':
+            return True
+        error = error.__cause__ or error.__context__ or getattr(error, 'reason', None) or next(iter(inner), None)
+        seen += 1
+    return False
 
 
 def _safe_name(name: str) -> str:

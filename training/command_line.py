@@ -7,6 +7,7 @@ import errno
 import functools
 import math
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -176,6 +177,7 @@ class _ClearMain(click.Command):
         if standalone_mode:
             be_patient()
         try:
+            args = expand_home(sys.argv[1:] if args is None else args)
             result = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
             if not standalone_mode:
                 return result
@@ -413,6 +415,82 @@ def progress(
         miniters=1,
         delay=every_seconds,
     )
+
+
+# ----------------------------------------------------------------------------
+# Paths
+
+# Endings of files that are no folder and no zip.
+ENDINGS_OF_VIDEOS = ('.mp4', '.mov', '.m4v', '.mkv', '.avi', '.webm', '.gif')
+ENDINGS_OF_FILES = (
+    '.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff', '.npy', '.npz', '.pt', '.pth', '.pkl', '.safetensors', '.json', '.txt',
+    '.csv', '.tar', '.gz', '.tgz', '.7z', '.rar',
+)  # fmt: skip
+
+
+def expand_home(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments of a command with `~` as the home folder after an equals sign too, where no shell replaces it."""
+
+    def expanded(argument: str) -> str:
+        match = re.fullmatch(r'(--[\w-]+=)(~.*)', argument, re.DOTALL)
+        if match:
+            return match[1] + os.path.expanduser(match[2])
+        return os.path.expanduser(argument) if argument.startswith('~') else argument
+
+    return [expanded(argument) for argument in arguments]
+
+
+def new_result(path: str, *, zipped: bool, option: str = '--dest', overwrite: bool = False) -> str:
+    """Return where a folder (or zip) goes, without slashes at its end, after making sure that it can be written.
+
+    An empty folder that was made for it is taken.
+
+    Args:
+        path: As the user gave it.
+        zipped: Whether the name may end in .zip, and the result is one then.
+        option: Name of the option, for errors.
+        overwrite: Whether what is there may be replaced.
+
+    Raises:
+        UserMistake: It exists, has the ending of another kind of file (a folder: of a video), or its folder cannot be written.
+    """
+    stripped = path.rstrip('/' + os.sep)
+    if os.path.basename(stripped) in ('', '.', '..'):
+        stripped = os.path.abspath(path)
+    ending = os.path.splitext(stripped)[1].lower()
+    if ending in ENDINGS_OF_VIDEOS or (zipped and ending in ENDINGS_OF_FILES):
+        kind = 'a .zip or a folder' if zipped else 'a folder'
+        raise UserMistake(f'{option}: the result is {kind}, and {path!r} has the ending of another kind of file')
+    if os.path.lexists(stripped) and not overwrite and not is_empty_folder(stripped):
+        how = ', or replace it by --overwrite' if zipped else ', or remove it'
+        raise UserMistake(f'{option}: {path} already exists; choose another name{how}')
+    require_folder(os.path.dirname(os.path.abspath(stripped)))
+    return stripped
+
+
+def is_address(path: str) -> bool:
+    """Tell whether this is an address on the network rather than a file."""
+    return path.startswith(('http://', 'https://'))
+
+
+def absolute(path: str) -> str:
+    """Return the absolute path of a file; an address stays as it is."""
+    return path if is_address(path) else os.path.abspath(path)
+
+
+def require_network(path: str, option: str = '--network') -> None:
+    """Make sure that a file of weights is there; an address is found out when it is downloaded.
+
+    Raises:
+        UserMistake: There is no such file.
+    """
+    if not is_address(path) and not os.path.isfile(path):
+        raise UserMistake(f'{option}: there is no file {path!r}')
+
+
+def is_empty_folder(path: str | os.PathLike[str]) -> bool:
+    """Tell whether this is a folder without anything in it."""
+    return os.path.isdir(path) and not os.listdir(path)
 
 
 # ----------------------------------------------------------------------------

@@ -115,7 +115,7 @@ class Ranks:
 
 def launched() -> bool:
     """Tell whether torchrun (or another launcher that sets RANK and WORLD_SIZE) has started this process."""
-    return 'RANK' in os.environ and 'WORLD_SIZE' in os.environ
+    return bool(os.environ.get('RANK')) and bool(os.environ.get('WORLD_SIZE'))  # empty ones are left by env files
 
 
 def number_of_ranks() -> int:

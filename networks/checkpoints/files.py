@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -18,6 +19,15 @@ TRUST_HINT = (
     'carries, with all that it may do to your computer'
 )
 MOST_SHOWN = 600  # Characters of an error that come from a file.
+
+# What people give by mistake: in words, and how it begins.
+OTHER_KINDS = (
+    ('an image', rb'\x89PNG|\xff\xd8\xff|GIF8|BM|II\*\0|MM\0\*|RIFF....WEBP'),
+    ('a video', rb'....ftyp|\x1aE\xdf\xa3|RIFF....AVI |FLV|OggS|\0\0\x01\xba|\x47.{187}\x47'),
+    ("an array of numpy's (.npy)", rb'\x93NUMPY'),
+    ('an HDF5 file', rb'\x89HDF'),
+    ('a compressed archive, which has to be unpacked', rb'\x1f\x8b|7z\xbc\xaf|Rar!|BZh|\xfd7zXZ'),
+)
 
 
 class CodeRefused(InputError):
@@ -96,4 +106,7 @@ def container(source: ByteSource) -> str:
         raise InputError('this is a web page: the download did not give the file')
     if start.lstrip()[:1] == b'{':
         raise InputError('this is JSON text; if it describes a .safetensors file, give that file')
+    for kind, pattern in OTHER_KINDS:
+        if re.match(pattern, start, re.DOTALL):
+            raise InputError(f'this is {kind}, and a file of weights is needed here')
     raise InputError('this is no checkpoint: neither a pickle, nor a file of torch.save, nor safetensors')

@@ -106,7 +106,7 @@ def load_snapshot(
 
     def find(contents: Any) -> dnnlib.EasyDict:
         if not ours.is_snapshot(contents):
-            raise InputError('it is not a snapshot of train_video.py')
+            raise InputError(f'it is {_what_else(contents)}not a snapshot of train_video.py')
         return ours.build_snapshot(contents)
 
     def find_live(value: Any) -> dnnlib.EasyDict:
@@ -161,9 +161,22 @@ def _build(contents: Any, formats: tuple[Any, ...], function: str, wanted: str) 
     for module in formats:
         if module.matches(contents):
             return getattr(module, function)(contents)
+    if known := _what_else(contents):
+        raise InputError(f'it is {known}not the {wanted} that is needed here')
     keys = ', '.join(str(key)[:30] for key in list(contents)[:8]) if isinstance(contents, LazyEntries) else ''
     holds = f'it holds {keys}, and' if keys else 'it holds'
     raise InputError(f'{holds} no {wanted} that is known here')
+
+
+def _what_else(contents: Any) -> str:
+    """What a file is that was given in the place of another one, 'an encoder, ' for example; '' where that is not known."""
+    if ours.is_snapshot(contents):
+        return 'a snapshot of the temporal model, '
+    if ours.matches(contents):
+        return 'an encoder, '
+    if any(module.matches(contents) for module in GENERATOR_FORMATS):
+        return 'an image generator (StyleGAN2 or StyleGAN3), '
+    return ''
 
 
 def _reference_path(contents: Any) -> str:

@@ -156,6 +156,11 @@ def _make_path(args: tuple[Any, ...]) -> str:
     return '/'.join(args)
 
 
+def _keeper(module: str, name: str) -> 'Maker':
+    """What keeps a value that no network needs as a node: settings of a training, beside its weights."""
+    return lambda args: ObjectNode(module, name, args)
+
+
 def _bytes(value: Any) -> LazyBytes | MemoryBytes:
     if isinstance(value, LazyBytes):
         return value
@@ -194,8 +199,22 @@ MAKERS: dict[tuple[str, str], Maker] = {
     ('numpy.core.numeric', '_frombuffer'): _make_array_from_buffer,
     ('builtins', 'bytes'): _make_empty_bytes,  # How protocol 2 writes b''.
     ('argparse', 'Namespace'): lambda args: ObjectNode('argparse', 'Namespace', args),
-    ('pathlib', 'PosixPath'): _make_path,
-    ('pathlib', 'WindowsPath'): _make_path,
+    **{
+        ('pathlib', name): _make_path
+        for name in ('Path', 'PurePath', 'PosixPath', 'WindowsPath', 'PurePosixPath', 'PureWindowsPath')
+    },
+    **{('datetime', name): _keeper('datetime', name) for name in ('date', 'datetime', 'time', 'timedelta', 'timezone')},
+    ('decimal', 'Decimal'): _keeper('decimal', 'Decimal'),
+    ('fractions', 'Fraction'): _keeper('fractions', 'Fraction'),
+    ('uuid', 'UUID'): _keeper('uuid', 'UUID'),
+    ('types', 'SimpleNamespace'): _keeper('types', 'SimpleNamespace'),
+    ('builtins', 'complex'): _keeper('builtins', 'complex'),
+    ('builtins', 'range'): _keeper('builtins', 'range'),
+    ('builtins', 'slice'): _keeper('builtins', 'slice'),
+    # Dictionaries of settings, under the names of packages that trainings use.
+    **dict.fromkeys(
+        (('easydict', 'EasyDict'), ('munch', 'Munch'), ('addict.addict', 'Dict'), ('yacs.config', 'CfgNode')), _make_dict
+    ),
     ('dnnlib.tflib.network', 'Network'): lambda args: ObjectNode('dnnlib.tflib.network', 'Network', args),
 }
 

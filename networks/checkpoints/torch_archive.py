@@ -176,6 +176,13 @@ def _collect_tensors(node: ObjectNode, prefix: str, found: dict[str, LazyTensor]
 def _find_prefix(entries: dict[str, tuple[int, int, int, int]]) -> str:
     pickles = [name for name in entries if name == 'data.pkl' or name.endswith('/data.pkl')]
     if len(pickles) != 1:
+        names = [name.rsplit('/', 1)[-1].lower() for name in entries]
+        if 'dataset.json' in names and any(name.endswith('.npy') for name in names):
+            raise InputError('it is a latent data set, and a file of weights is needed here')
+        if any(name.endswith(('.png', '.jpg', '.jpeg', '.webp')) for name in names):
+            raise InputError('it is a zip of images, and a file of weights is needed here')
+        if names and all(name.endswith('.npy') for name in names):
+            raise InputError('it holds arrays of numpy (.npz), perhaps W+ codes, and a file of weights is needed here')
         raise InputError('it is a zip archive, but not one that torch.save writes')
     return pickles[0][: -len('data.pkl')]
 

@@ -5,11 +5,14 @@ import hashlib
 import http.server
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
+import requests
 
 import dnnlib
 from dnnlib import util
@@ -207,3 +210,21 @@ def test_opens_local_files(tmp_path):
         util.open_url(str(path), sha256='0' * 64)
     with pytest.raises(FileNotFoundError):
         util.open_url(str(tmp_path / 'nothing'))
+
+
+def test_an_unknown_host_is_not_tried_for_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, pauses = [], []
+
+    def resolve(url: str, **_options: object) -> None:
+        calls.append(url)
+        try:
+            raise socket.gaierror(socket.EAI_NONAME, 'Name or service not known')
+        except socket.gaierror as cause:
+            raise requests.ConnectionError('Max retries exceeded') from cause
+
+    monkeypatch.setattr(requests, 'get', resolve)
+    monkeypatch.setattr(time, 'sleep', pauses.append)
+    with pytest.raises(OSError, match=r"the host 'nowhere\.invalid' is not known"):
+        dnnlib.util.open_url('https://nowhere.invalid/G.pkl', cache=False, verbose=False)
+    assert len(calls) == 2
+    assert sum(pauses) < 5

@@ -161,7 +161,7 @@ def test_what_was_found_is_kept_until_a_file_changes(
     assert RecordedVideos(tmp_path / 'a.mp4').sha256 == first
     assert len(list(cache_folder.rglob('*.json'))) == 1
     with monkeypatch.context() as patch:
-        patch.setattr(video_sets, '_look_at', lambda recording: pytest.fail('it was looked at again'))
+        patch.setattr(video_sets, '_look_at', lambda recording, **_: pytest.fail('it was looked at again'))
         kept = RecordedVideos(tmp_path / 'a.mp4')
         assert (kept.sha256, kept.num_frames, kept.fps) == (first, [12], 25)
     times = os.stat(tmp_path / 'a.mp4')

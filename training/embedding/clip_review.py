@@ -7,7 +7,6 @@ import dataclasses
 import glob
 import heapq
 import os
-import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -188,8 +187,3 @@ def second_differences(series: torch.Tensor) -> torch.Tensor:
     if len(series) < 3:
         return series.new_zeros(0)
     return (series[2:] - 2 * series[1:-1] + series[:-2]).square().flatten(1).mean(dim=1).sqrt()
-
-
-def file_stem(name: str) -> str:
-    """Name of a clip as the name of a file."""
-    return re.sub(r'[^\w.-]+', '_', name)

@@ -7,7 +7,6 @@ with the footage, and an interrupted run goes on at the chunk where it stopped, 
 import dataclasses
 import itertools
 import os
-import re
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -23,11 +22,14 @@ from training.embedding.clip_review import ClipReview, IdentityMeasure
 from training.embedding.encoder_loss import shrink
 from training.embedding.inversion import Inversion
 from training.embedding.report import EmbeddingReport
+from training.file_names import unique_names
 from training.footage.clips import FootageClip, fit, open_footage
 from training.footage.frame_bank import frames_to_images
 from training.footage.preparation import PreparationSettings, describe_preparation, prepare_footage
 from training.latents.code_files import CodeClip, holds_codes, open_codes
+from training.latents.dataset import is_latent_dataset
 from training.latents.writer import PREPARATION_FOLDER, ClipWriter, LatentDatasetWriter
+from training.videos.latent_preview import video_path
 from training.videos.output import VideoWriter
 from training.videos.synthesis import render_codes
 
@@ -42,6 +44,7 @@ def open_sources(
     w_dim: int,
     fps: float | None,
     keep_damaged: bool,
+    skip_damaged: bool = False,
     parts: Sequence[tuple[float | None, float | None]] | None = None,
 ) -> list[FootageClip | CodeClip]:
     """Find the clips of all sources, footage and codes, with unique names.
@@ -49,7 +52,7 @@ def open_sources(
     Args:
         sources: Paths.
         num_ws, w_dim: What the image generator takes, for codes.
-        fps, keep_damaged: As of `training.footage.clips.open_footage`.
+        fps, keep_damaged, skip_damaged: As of `training.footage.clips.open_footage`.
         parts: Start and end of what shall be taken of each source, seconds; None: all.
 
     Raises:
@@ -57,20 +60,16 @@ def open_sources(
     """
     clips: list[FootageClip | CodeClip] = []
     for source, (start, end) in zip(sources, parts or [(None, None)] * len(sources), strict=True):
-        if holds_codes(source):
+        if is_latent_dataset(source):
+            raise InputError(f'{source} is a latent data set already; it needs no embedding, train_video.py takes it as --data.')
+        if holds_codes(source, num_ws=num_ws, w_dim=w_dim):
             if start is not None or end is not None:
                 raise InputError(f'{source} holds codes; --start and --end are for footage (latents_tool.py cuts codes).')
             clips += open_codes(source, num_ws=num_ws, w_dim=w_dim, fps=fps)
         else:
-            clips += open_footage(source, fps=fps, keep_damaged=keep_damaged, start=start, end=end)
-    taken: set[str] = set()
-    for index, clip in enumerate(clips):
-        name, number = clip.name, 2
-        while name in taken:
-            name, number = f'{clip.name}-{number}', number + 1
-        taken.add(name)
-        clips[index] = dataclasses.replace(clip, name=name)
-    return clips
+            clips += open_footage(source, fps=fps, keep_damaged=keep_damaged, skip_damaged=skip_damaged, start=start, end=end)
+    names = unique_names(clip.name for clip in clips)
+    return [dataclasses.replace(clip, name=name) for clip, name in zip(clips, names, strict=True)]
 
 
 def prepare_sources(
@@ -297,6 +296,8 @@ def _embed_footage(
             'source_size': list(clip.source_size),
             'arrays': {'quads': np.broadcast_to(clip.quads, (part.num_frames, 4, 2))},
         }
+    if clip.look is not None:
+        extra['look'] = clip.look
     part.close(fps=clip.fps, source=clip.source, **extra)
     quality = ''.join(
         f', {label} {averages[key]:{form}}'
@@ -330,7 +331,7 @@ def write_previews(clips: Sequence[FootageClip | CodeClip], dataset: Any, G: Any
         originals: Iterator[np.ndarray | None] = itertools.repeat(None)
         if isinstance(clip, FootageClip):
             originals = (fit(frame, int(G.img_resolution)) for frame in clip.frames())
-        path = os.path.join(folder, re.sub(r'[^\w.-]+', '_', info.name) + '.mp4')
+        path = video_path(dataset, index, folder)
         with VideoWriter(path, fps=info.fps) as video, progress(total=info.num_frames, description=f'preview {info.name}') as bar:
             for image, original in zip(rendered, originals, strict=False):
                 video.write(image if original is None else _beside(original, image))

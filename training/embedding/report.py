@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from training.embedding.clip_review import ShownFrame, file_stem
+from training.embedding.clip_review import ShownFrame
+from training.file_names import safe_name
 from training.latents.frame_measures import read_measures
 from training.latents.writer import total_quality
 
@@ -48,7 +49,7 @@ class EmbeddingReport:
     def path(self, index: int, name: str, ending: str) -> str:
         """The path of one of a clip's files, for example with the ending `.mp4`."""
         os.makedirs(self.folder, exist_ok=True)
-        return os.path.join(self.folder, f'{index:05d}-{file_stem(name)[:80]}{ending}')
+        return os.path.join(self.folder, f'{index:05d}-{safe_name(name)}{ending}')
 
     def remove_old(self) -> None:
         """Remove the files of the report that is there, if any."""
@@ -244,6 +245,12 @@ def _section(index: int, clip: Mapping[str, Any]) -> str:
     text = f'<h2 id="clip{index}">{html.escape(clip["name"])}</h2>\n'
     where = html.escape(str(clip.get('source', '')))
     text += f'<p class="note">{where}, {clip["num_frames"]} frames at {clip["fps"]:g} per second</p>\n'
+    look = clip.get('look')
+    if isinstance(look, Mapping):
+        text += (
+            f'<p class="note">{100 * look["changed_share"]:.1f} % of the frames differ from the one before; at most '
+            f'{look["copies_in_a_row"]} copies in a row; the decoder complained {look["decoder_complaints"]} times.</p>\n'
+        )
     if 'video' in clip:
         text += f'<video controls loop muted preload="none" poster="{clip.get("frames", "")}" src="{clip["video"]}"></video>\n'
         text += '<p class="note">Left the original, right what the code renders to.</p>\n'

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -30,10 +30,17 @@ class Piece:
     points: np.ndarray | None = None
 
 
-def split_at_cuts(num_frames: int, cuts: Sequence[int]) -> list[Piece]:
-    """Split a recording into its scenes."""
-    edges = [0, *cuts, num_frames]
-    return [Piece(first, stop, 'scene cut' if first else 'beginning', True) for first, stop in itertools.pairwise(edges)]
+def split_at_cuts(num_frames: int, cuts: Sequence[int], breaks: Mapping[int, str] | None = None) -> list[Piece]:
+    """Split a recording into its scenes.
+
+    Args:
+        num_frames: Of the recording.
+        cuts: First frames of new scenes.
+        breaks: First frames of pieces that begin anew for other reasons (`FootageClip.cuts`), and these reasons.
+    """
+    reasons = {0: 'beginning', **dict.fromkeys(cuts, 'scene cut'), **(breaks or {})}
+    edges = sorted(frame for frame in reasons if frame < num_frames)
+    return [Piece(first, stop, reasons[first], True) for first, stop in itertools.pairwise([*edges, num_frames])]
 
 
 def follow_face(

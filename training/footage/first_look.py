@@ -1,6 +1,6 @@
-"""One look at every frame of a recording before it is cut into clips: changes of the picture, faces, a checksum.
+"""One look at every frame of a recording before it is cut into clips: changes of the picture, its size, faces, a checksum.
 
-What is found takes 212 bytes a frame, and lies on the disk a little later: a run that was killed goes on where it
+What is found takes 220 bytes a frame, and lies on the disk a little later: a run that was killed goes on where it
 stopped. What one frame gives does not depend on where reading began, so the result is that of a run without interruption.
 """
 
@@ -8,7 +8,6 @@ import dataclasses
 import itertools
 import json
 import os
-import re
 import time
 import zlib
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import numpy as np
 
 from networks.errors import InputError
 from training.command_line import progress
+from training.file_names import safe_name
 from training.footage.clips import FootageClip
 from training.footage.face_landmarks import MAX_FACES, FaceDetector
 from training.footage.scene_cuts import REACH, ChangeMeter
@@ -25,14 +25,17 @@ from training.footage.scene_cuts import REACH, ChangeMeter
 ROW = np.dtype(
     [
         ('checksum', '<u4'),
+        ('size', '<u4', (2,)),  # (width, height), pixels
         ('changes', '<f4', (REACH,)),  # of training.footage.scene_cuts.ChangeMeter
         ('num_faces', '<u4'),
         ('points', '<f4', (MAX_FACES, 4, 2)),  # of training.footage.face_landmarks.Face, the largest first
         ('boxes', '<f4', (MAX_FACES, 4)),
     ]
 )
-VERSION = 1
+VERSION = 2
 SECONDS_BETWEEN_WRITES = 2.0
+SHAPE_TOLERANCE = 0.02  # relative difference of the proportions from which on a picture has another shape
+RARE = 0.1  # part of the frames below which a size does not count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +44,50 @@ class Analysis:
 
     Attributes:
         rows: One a frame, of type `ROW`.
-        size: (width, height) of the frames, pixels.
+        complaints: How often the decoder has complained.
     """
 
     rows: np.ndarray
-    size: tuple[int, int]
+    complaints: int = 0
+
+    def changes_of_shape(self) -> dict[int, str]:
+        """Return the frames from which on the picture has other proportions, with a sentence on each."""
+        found = {}
+        sizes = self.rows['size'].astype(int)
+        for frame in np.flatnonzero((sizes[1:] != sizes[:-1]).any(axis=1)) + 1:
+            before, after = sizes[frame - 1], sizes[frame]
+            if abs(before[0] * after[1] - after[0] * before[1]) > SHAPE_TOLERANCE * before[0] * after[1]:
+                found[int(frame)] = f'the picture changes from {before[0]}x{before[1]} to {after[0]}x{after[1]} pixels'
+        return found
+
+    def size_of(self, frame: int) -> tuple[int, int]:
+        """Return the (width, height) that the frames around one are brought to, as far as their shape is the same.
+
+        It is the largest one that is not rare among them.
+        """
+        edges = [0, *self.changes_of_shape(), len(self.rows)]
+        last = next(edge for edge in edges[1:] if edge > frame or edge == len(self.rows))
+        first = max(edge for edge in edges if edge <= frame)
+        sizes, counts = np.unique(self.rows['size'][first:last], axis=0, return_counts=True)
+        usual = sizes[counts >= RARE * counts.sum()]
+        width, height = max((usual if len(usual) else sizes).tolist(), key=lambda size: size[0] * size[1])
+        return width, height
+
+    def look(self, first: int, stop: int) -> dict[str, Any]:
+        """Return what a person should know of these frames.
+
+        Returns:
+            `copies_in_a_row` (of one frame, the most), `changed_share` (part of the frames that differ from the one before),
+            `decoder_complaints` (of the whole recording).
+        """
+        checksums = self.rows['checksum'][first:stop]
+        changed = np.flatnonzero(checksums[1:] != checksums[:-1])
+        edges = np.concatenate([[-1], changed, [len(checksums) - 1]])
+        return {
+            'copies_in_a_row': int(np.diff(edges).max(initial=1)) - 1,
+            'changed_share': round(len(changed) / max(len(checksums) - 1, 1), 4) if len(checksums) > 1 else 1.0,
+            'decoder_complaints': self.complaints,
+        }
 
 
 def analyse(
@@ -64,15 +106,14 @@ def analyse(
         InputError: A frame cannot be decoded.
     """
     os.makedirs(folder, exist_ok=True)
-    stem = os.path.join(folder, f'{index:05d}-{re.sub(r"[^A-Za-z0-9_.-]+", "_", clip.name)[:80]}')
+    stem = os.path.join(folder, f'{index:05d}-{safe_name(clip.name)}')
     store = _Store(stem, {'version': VERSION, 'source': clip.identity, 'detector': model})
     while not store.complete:
         try:
             _look_at_frames(clip, store, detector)
         except _OtherFramesError:
             store.restart()  # the recording cannot be entered in the middle, or is not what it was
-    assert store.size is not None
-    return Analysis(store.read(), store.size)
+    return Analysis(store.read(), store.complaints)
 
 
 def checksum(frame: np.ndarray) -> int:
@@ -90,13 +131,13 @@ class _Store:
 
     def __init__(self, stem: str, identity: dict[str, Any]) -> None:
         self._rows, self._about, self._identity = stem + '.rows', stem + '.json', identity
-        self.size: tuple[int, int] | None = None
+        self.complaints = 0
         self.complete = False
         about = self._read_about()
         if about is None or about.get('identity') != identity or not os.path.isfile(self._rows):
             self.restart()
         else:
-            self.size = tuple(about['size']) if about.get('size') else None
+            self.complaints = int(about.get('complaints') or 0)
             self.complete = about.get('num_frames') is not None
             # A kill may have left a part of a row.
             self.num_rows = os.path.getsize(self._rows) // ROW.itemsize
@@ -105,7 +146,7 @@ class _Store:
                 self.restart()
 
     def restart(self) -> None:
-        self.complete, self.num_rows = False, 0
+        self.complete, self.num_rows, self.complaints = False, 0, 0
         with open(self._rows, 'wb'):
             pass
         self._write_about(None)
@@ -117,11 +158,10 @@ class _Store:
         with open(self._rows, 'rb+') as file:
             file.seek(self.num_rows * ROW.itemsize)
             file.write(rows.tobytes())
-        if self.num_rows == 0:
-            self._write_about(None)
         self.num_rows += len(rows)
 
-    def finish(self) -> None:
+    def finish(self, complaints: int) -> None:
+        self.complaints += complaints
         with open(self._rows, 'rb+') as file:
             os.fsync(file.fileno())
         self._write_about(self.num_rows)
@@ -138,7 +178,7 @@ class _Store:
     def _write_about(self, num_frames: int | None) -> None:
         temporary = self._about + '.tmp'
         with open(temporary, 'w', encoding='utf-8') as file:
-            json.dump({'identity': self._identity, 'size': self.size, 'num_frames': num_frames}, file)
+            json.dump({'identity': self._identity, 'complaints': self.complaints, 'num_frames': num_frames}, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, self._about)
@@ -160,7 +200,7 @@ def _look_at_frames(clip: FootageClip, store: _Store, detector: Callable[[], Fac
             for place, face in enumerate(detector().detect(frame) if detector else []):
                 row['num_faces'] = place + 1
                 row['points'][place], row['boxes'][place] = face.points, face.box
-            store.size = (frame.shape[1], frame.shape[0])
+            row['size'] = frame.shape[1], frame.shape[0]
             pending.append(row)
             if time.monotonic() - written > SECONDS_BETWEEN_WRITES:
                 store.append(np.stack(pending))
@@ -170,4 +210,4 @@ def _look_at_frames(clip: FootageClip, store: _Store, detector: Callable[[], Fac
         store.append(np.stack(pending))
     if store.num_rows == 0:
         raise InputError(f'{clip.source} has no frames.')
-    store.finish()
+    store.finish(clip.complaints())

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from networks.errors import InputError
-from training.footage.clips import FootageClip
+from training.footage.clips import FootageClip, resized
 from training.footage.face_alignment import FaceAxes, cut_out, square_quad
 from training.footage.face_landmarks import FaceDetector, load_landmarks, model_sha256, points_of_68, require_detector
 from training.footage.face_tracks import Piece, drop_short, follow_face, split_at_cuts
 from training.footage.first_look import Analysis, analyse, checksum
 from training.footage.scene_cuts import find_cuts
 
+MANY_COPIES = 0.1  # part of the frames from which on copies are worth a word
 CHECKED_FRAMES = 8  # at the beginning of a clip that is entered in the middle of a recording
 
 
@@ -98,10 +99,6 @@ def prepare_footage(
         landmarks = _match_landmarks(clips, settings)
         for index, clip in enumerate(clips):
             try:
-                if settings.align != 'ffhq' and not settings.scene_cuts:  # nothing to find out
-                    prepared.append(_whole_clip(clip, settings))
-                    entries.append(_entry(clip, 0, clip.num_frames, clip.name, 'beginning'))
-                    continue
                 pieces, analysis = _split(clip, index, settings, detection, landmarks.get(clip.name), folder)
             except InputError as error:
                 if not skip_damaged:
@@ -114,7 +111,8 @@ def prepare_footage(
                 while not alone and name in taken:  # a recording may be called as another one's piece
                     name = f'{name}-{clip.first_frame + piece.first:06d}'
                 taken.add(name)
-                entries.append(_entry(clip, piece.first, piece.stop - piece.first, name if piece.kept else None, piece.reason))
+                entry = _entry(clip, piece.first, piece.stop - piece.first, name if piece.kept else None, piece.reason)
+                entries.append({**entry, 'look': analysis.look(piece.first, piece.stop)})
                 if piece.kept:
                     prepared.append(_prepared_clip(clip, name, piece, analysis, settings, size))
     if not prepared:
@@ -124,10 +122,11 @@ def prepare_footage(
 
 
 def describe_preparation(entries: Sequence[dict[str, Any]]) -> list[str]:
-    """Say what became of every recording that was split or shortened, one sentence a piece that was left out."""
+    """Say what became of every recording that was split, shortened or looks odd, one sentence a piece that was left out."""
     lines = []
     for source, group in itertools.groupby(entries, key=lambda entry: entry['source']):
         pieces = list(group)
+        lines += _odd_look(source, pieces)
         kept = [piece for piece in pieces if piece['clip'] is not None]
         if len(pieces) == 1 and kept:
             continue
@@ -142,6 +141,25 @@ def describe_preparation(entries: Sequence[dict[str, Any]]) -> list[str]:
                 )
             elif piece['clip'] is None:
                 lines.append(f'  left out: {piece["reason"]}')
+    return lines
+
+
+def _odd_look(source: str, pieces: Sequence[dict[str, Any]]) -> list[str]:
+    """Say that a decoder complained, and that many frames are copies of the one before."""
+    looks = [piece['look'] for piece in pieces if 'look' in piece]
+    if not looks:
+        return []
+    lines = []
+    complaints = looks[0]['decoder_complaints']
+    if complaints:
+        lines.append(f'Note: {source}: its decoder complained {complaints} times; look at the result.')
+    frames = sum(piece['num_frames'] for piece in pieces if 'look' in piece)
+    copies = sum(round((1 - piece['look']['changed_share']) * piece['num_frames']) for piece in pieces if 'look' in piece)
+    if copies > MANY_COPIES * frames:
+        longest = max(look['copies_in_a_row'] for look in looks)
+        lines.append(
+            f'Note: {source}: {100 * copies / frames:.0f} % of its frames are copies of the one before, up to {longest} in a row.'
+        )
     return lines
 
 
@@ -172,18 +190,23 @@ def _split(
         clip, index, folder, detector=detection.detector if detection.wanted else None, model=detection.model_sha256
     )
     rows = analysis.rows
-    scenes = split_at_cuts(len(rows), find_cuts(rows['changes']) if settings.scene_cuts else [])
-    _check_shape(clip, analysis.size, settings)
+    breaks = {**analysis.changes_of_shape(), **clip.cuts} if settings.scene_cuts else analysis.changes_of_shape()
+    scenes = split_at_cuts(len(rows), find_cuts(rows['changes']) if settings.scene_cuts else [], breaks)
+    for scene in scenes:
+        _check_shape(clip, analysis.size_of(scene.first), settings)
     if settings.align != 'ffhq':
         return drop_short(scenes, settings.min_frames), analysis
-    num_faces, points, boxes = rows['num_faces'], rows['points'], rows['boxes']
+    num_faces, points, boxes = rows['num_faces'], rows['points'].copy(), rows['boxes'].copy()
     if landmarks is not None:
         num_faces, points, boxes = _faces_of_file(landmarks, clip, len(rows))
-    pieces = [
-        piece
-        for scene in scenes
-        for piece in follow_face(scene, num_faces, points, boxes, face=settings.face, bridge=settings.bridge)
-    ]
+    pieces = []
+    for scene in scenes:
+        # Faces were found in frames as they came; where their size changes, they are brought to one.
+        part, size = slice(scene.first, scene.stop), np.asarray(analysis.size_of(scene.first))
+        scale = (size / rows['size'][part])[:, np.newaxis]
+        points[part] *= scale[:, np.newaxis]
+        boxes[part] *= np.concatenate([scale, scale], axis=-1)
+        pieces += follow_face(scene, num_faces, points, boxes, face=settings.face, bridge=settings.bridge)
     return drop_short(pieces, settings.min_frames), analysis
 
 
@@ -264,20 +287,11 @@ def _advice(reasons: Sequence[str]) -> str:
 # Clips.
 
 
-def _whole_clip(clip: FootageClip, settings: PreparationSettings) -> FootageClip:
-    with contextlib.closing(clip.frames()) as frames:
-        first = next(frames, None)
-    if first is None:
-        raise InputError(f'{clip.source} has no frames.')
-    height, width = first.shape[:2]
-    _check_shape(clip, (width, height), settings)
-    return dataclasses.replace(clip, source_size=(width, height), quads=square_quad(height, width).astype(np.float32)[np.newaxis])
-
-
 def _prepared_clip(
     clip: FootageClip, name: str, piece: Piece, analysis: Analysis, settings: PreparationSettings, size: int
 ) -> FootageClip:
-    width, height = analysis.size
+    source_size = analysis.size_of(piece.first)
+    width, height = source_size
     count = piece.stop - piece.first
     if piece.points is not None:
         axes = FaceAxes.of_points(piece.points).steadied(settings.center_sigma, settings.axes_sigma)
@@ -291,21 +305,29 @@ def _prepared_clip(
         num_frames=count,
         expected_frames=count,
         first_frame=clip.first_frame + piece.first,
-        source_size=analysis.size,
+        source_size=source_size,
         quads=quads,
+        look=analysis.look(piece.first, piece.stop),
         open_frames=functools.partial(
-            _piece_frames, clip, piece.first, checks, quads if piece.points is not None else None, size
+            _piece_frames, clip, piece.first, checks, source_size, quads if piece.points is not None else None, size
         ),
         identity=f'{clip.identity} {piece.first} {count}',
     )
 
 
 def _piece_frames(
-    clip: FootageClip, start: int, checks: np.ndarray, quads: np.ndarray | None, size: int, first: int
+    clip: FootageClip,
+    start: int,
+    checks: np.ndarray,
+    source_size: tuple[int, int],
+    quads: np.ndarray | None,
+    size: int,
+    first: int,
 ) -> Iterator[np.ndarray]:
     """Yield frames `first` and up of the piece that begins with frame `start` of a recording."""
     with contextlib.closing(_verified(clip, start, checks, first)) as frames:
         for number, frame in enumerate(frames, start=first):
+            frame = resized(frame, source_size)
             yield frame if quads is None else cut_out(frame, quads[number], size)
 
 

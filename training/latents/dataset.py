@@ -23,15 +23,17 @@ import math
 import os
 import struct
 import zipfile
+import zlib
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
 from networks.errors import InputError
+from training.footage.source_files import is_image, is_video
 from training.latents.writer import FORMAT_NAME, FORMAT_VERSION, LatentDatasetWriter
 
-__all__ = ['ClipInfo', 'LatentDataset', 'LatentDatasetWriter']
+__all__ = ['ClipInfo', 'LatentDataset', 'LatentDatasetWriter', 'is_latent_dataset']
 
 CHECKED_AT_ONCE = 1 << 22  # values whose finiteness is checked in one go, 16 MiB
 
@@ -243,8 +245,8 @@ class LatentDataset:
 
     def _open_array(self, name: str, file: str) -> '_ArrayFile':
         try:
-            return _ArrayFile(*self._container.locate(file))
-        except ValueError as error:
+            return _ArrayFile(self._container, file)
+        except (ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise self._fail(f'{file}, the codes of clip {name!r}, cannot be read: {error}.') from error
 
     def _map_clip(self, index: int) -> np.ndarray:
@@ -256,7 +258,7 @@ class LatentDataset:
             return array.map()
         try:
             codes = np.load(io.BytesIO(self._container.read(file)), allow_pickle=False)
-        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        except (ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise self._fail(f'{file} cannot be read: {error}.') from error
         return np.ascontiguousarray(codes, dtype=np.float32)
 
@@ -268,6 +270,11 @@ class LatentDataset:
 class _Folder:
     def __init__(self, path: str) -> None:
         self.path = path
+        if not os.path.isfile(os.path.join(path, 'dataset.json')):  # unpacked into a folder of its own
+            inner = [name for name in sorted(os.listdir(path)) if not name.startswith(('.', '__MACOSX'))]
+            inside = [name for name in inner if os.path.isfile(os.path.join(path, name, 'dataset.json'))]
+            if len(inside) == 1:
+                self.path = os.path.join(path, inside[0])
 
     def _file(self, name: str) -> str:
         return os.path.join(self.path, *name.split('/'))
@@ -286,6 +293,9 @@ class _Folder:
         path = self._file(name)
         return path, 0, os.path.getsize(path), True
 
+    def open(self, name: str) -> IO[bytes]:
+        return open(self._file(name), 'rb')
+
     def close(self) -> None:
         pass
 
@@ -294,19 +304,33 @@ class _Zip:
     def __init__(self, path: str) -> None:
         self.path = path
         self.archive = zipfile.ZipFile(path)
-        self.members = {info.filename: info for info in self.archive.infolist()}
+        members = {info.filename.replace('\\', '/'): info for info in self.archive.infolist()}  # Windows may write backslashes
+        self.members = members
         self.size = os.path.getsize(path)
+        if 'dataset.json' not in members:  # packed again together with its folder
+            folders = [
+                name.removesuffix('dataset.json') for name in members if name.count('/') == 1 and name.endswith('/dataset.json')
+            ]
+            folders = [folder for folder in folders if not folder.startswith(('.', '__MACOSX'))]
+            if len(folders) == 1:
+                start = folders[0]
+                self.members = {name.removeprefix(start): info for name, info in members.items() if name.startswith(start)}
 
     def has(self, name: str) -> bool:
         return name in self.members
 
     def read(self, name: str) -> bytes:
-        return self.archive.read(name)
+        return self.archive.read(self.members[name])
+
+    def open(self, name: str) -> IO[bytes]:
+        return self.archive.open(self.members[name])
 
     def locate(self, name: str) -> tuple[str, int, int, bool]:
         """The file, the first byte and the number of bytes of a member, and whether it is stored plainly."""
         info = self.members[name]
-        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+        if info.flag_bits & 1:
+            raise ValueError('it is encrypted; pack the data set without a password')
+        if info.compress_type != zipfile.ZIP_STORED:
             return self.path, 0, info.file_size, False
         # The local header (APPNOTE.TXT 4.3.7) is 30 bytes, then the name, then an extra field of its own length.
         with open(self.path, 'rb') as file:
@@ -324,6 +348,22 @@ class _Zip:
         self.archive.close()
 
 
+def is_latent_dataset(path: str) -> bool:
+    """Tell whether a zip or folder is a latent data set, also one that was packed again together with its folder."""
+    if not os.path.isdir(path) and not zipfile.is_zipfile(path):
+        return False
+    try:
+        container = _open_container(path)
+    except InputError:
+        return False
+    try:
+        return container.has('dataset.json') and FORMAT_NAME.encode() in container.read('dataset.json')[: 1 << 16]
+    except (OSError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        return False
+    finally:
+        container.close()
+
+
 def _open_container(path: str) -> _Folder | _Zip:
     if os.path.isdir(path):
         return _Folder(path)
@@ -335,32 +375,37 @@ def _open_container(path: str) -> _Folder | _Zip:
     try:
         return _Zip(path)
     except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError) as error:
+        if is_image(path) or is_video(path):
+            raise InputError(f'{path} is footage, not a latent data set; embed_video.py turns it into one.') from error
+        if path.lower().endswith(('.pkl', '.pt', '.pth', '.safetensors')):
+            raise InputError(
+                f'{path} is a file of weights or codes, not a latent data set, which is a zip or a folder.'
+            ) from error
         raise InputError(f'{path} is not a zip file, or it was cut off: {error}.') from error
 
 
 class _ArrayFile:
     """Header of one `.npy` array that lies somewhere in a file (numpy.lib.format describes it)."""
 
-    def __init__(self, path: str, start: int, size: int, plain: bool) -> None:
-        self.path = path
-        if not plain:
-            raise ValueError('it is compressed; store the members of the zip as they are (zip -0)')
-        with open(path, 'rb') as file:
-            file.seek(start)
+    def __init__(self, container: '_Folder | _Zip', name: str) -> None:
+        self.path, start, size, plain = container.locate(name)
+        with open(self.path, 'rb') if plain else container.open(name) as file:
+            if plain:
+                file.seek(start)
             self.shape, self.dtype, fortran_order, header_size = _read_npy_header(file)
         if self.dtype.kind != 'f':
             raise ValueError(f'its values are {self.dtype}, not float32')
         self.offset = start + header_size
         if header_size + math.prod(self.shape) * self.dtype.itemsize > size:
             raise ValueError(f'it is cut off: {size} bytes are too few for the shape {list(self.shape)}')
-        self.mappable = self.dtype == np.dtype('<f4') and not fortran_order and self.offset % 4 == 0
+        self.mappable = plain and self.dtype == np.dtype('<f4') and not fortran_order and self.offset % 4 == 0
 
     def map(self) -> np.ndarray:
         # Mode c: the caller may write to the array (torch wants that), the file never changes.
         return np.asarray(np.memmap(self.path, dtype='<f4', mode='c', offset=self.offset, shape=self.shape))
 
 
-def _read_npy_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype, bool, int]:
+def _read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, bool, int]:
     start = file.tell()
     version = np.lib.format.read_magic(file)
     if version == (1, 0):

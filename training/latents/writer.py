@@ -8,7 +8,6 @@ second run with the same settings finds the folder and goes on where the first o
 import copy
 import json
 import os
-import re
 import shutil
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from networks.errors import InputError
+from training.file_names import safe_name
 from training.latents.frame_measures import FrameMeasures
 
 FORMAT_NAME = 'stylevideogan-latents'
@@ -60,9 +60,9 @@ class LatentDatasetWriter:
         embedding: dict[str, Any],
         overwrite: bool = False,
     ) -> None:
-        self.path = os.fspath(path).rstrip('/')
+        self.path = os.fspath(path).rstrip('/' + os.sep) or os.fspath(path)
         self.partial_folder = self.path + '.partial'
-        if os.path.exists(self.path) and not overwrite:
+        if os.path.exists(self.path) and not overwrite and not (os.path.isdir(self.path) and not os.listdir(self.path)):
             raise InputError(f'{self.path} already exists; remove it, choose another name, or allow to overwrite it.')
         # Through JSON and back, so that it compares equal to what a resumed run reads from the disk.
         self._description: dict[str, Any] = json.loads(
@@ -268,8 +268,7 @@ class ClipWriter:
         self.name = name
         self._shape = (writer._description['num_ws'], writer._description['w_dim'])
         self._frame_size = 4 * self._shape[0] * self._shape[1]
-        safe = re.sub(r'[^\w.-]+', '_', name)[:80]
-        self._member = f'clips/{len(writer._description["clips"]):05d}-{safe}.npy'
+        self._member = f'clips/{len(writer._description["clips"]):05d}-{safe_name(name)}.npy'
         self._path = writer._file(*self._member.split('/'))
         self._part = self._path + '.part'
         measures_path = self._path + '.measures.part'

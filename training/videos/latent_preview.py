@@ -1,23 +1,20 @@
 """Clips of a latent data set as files: names, and videos of what the codes render to."""
 
 import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from training.command_line import progress
+from training.file_names import safe_name, unique_names
 from training.latents.dataset import LatentDataset
 from training.videos.output import VideoWriter
 from training.videos.synthesis import render_codes
 
 
 def clip_files(dataset: LatentDataset, indices: Sequence[int], folder: str, ending: str) -> list[str]:
-    """A path in `folder` for each of these clips: its name, with its index where names would be the same."""
-    stems = [re.sub(r'[^\w.-]+', '_', clip.name) for clip in dataset.clips]
-    return [
-        os.path.join(folder, (stems[index] if stems.count(stems[index]) == 1 else f'{stems[index]}-{index}') + ending)
-        for index in indices
-    ]
+    """A path in `folder` for each of these clips: its name, numbered where names of clips would be the same."""
+    stems = unique_names(safe_name(clip.name) for clip in dataset.clips)
+    return [os.path.join(folder, stems[index] + ending) for index in indices]
 
 
 def video_path(dataset: LatentDataset, index: int, folder: str) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import tempfile
 import time
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -23,9 +23,9 @@ import dnnlib
 from metrics.video_set import VideoSet
 from networks.errors import DamagedVideo, InputError
 from training import command_line
-from training.footage.clips import DEFAULT_FPS, fit
-from training.footage.recordings import Recording, VideoFile, find_recordings, listing
-from training.latents.writer import FORMAT_NAME
+from training.footage.clips import DEFAULT_FPS, fit, say_notes
+from training.footage.recordings import Recording, find_recordings, listing
+from training.latents.dataset import is_latent_dataset
 from training.videos.rendered_videos import EmbeddedVideos, GeneratedVideos
 
 __all__ = [
@@ -41,7 +41,7 @@ __all__ = [
 
 RATE_TOLERANCE = 0.005  # relative; 29.97 and 30 are one rate
 SETTLED_SECONDS = 2.0  # a file changed later than this ago could change again within one tick of its time stamp
-SURVEY_VERSION = 1
+SURVEY_VERSION = 2
 MOST_NAMED = 5  # names in one sentence
 
 _PLAIN = (str, int, float, bool, type(None), os.PathLike)
@@ -79,22 +79,6 @@ def source_kwargs(path: str, *, recorded: dict[str, Any], rendered: dict[str, An
     return {'kind': 'RecordedVideos', 'path': path, **recorded}
 
 
-def is_latent_dataset(path: str) -> bool:
-    """Whether a zip or folder is a latent data set, and no videos."""
-    description = b''
-    if os.path.isdir(path):
-        with contextlib.suppress(OSError), open(os.path.join(path, 'dataset.json'), 'rb') as file:
-            description = file.read(1 << 16)
-    elif zipfile.is_zipfile(path):
-        with (
-            contextlib.suppress(KeyError, zipfile.BadZipFile),
-            zipfile.ZipFile(path) as archive,
-            archive.open('dataset.json') as member,
-        ):
-            description = member.read(1 << 16)
-    return FORMAT_NAME.encode() in description
-
-
 class RecordedVideos(VideoSet):
     """Videos on the disk: files, folders and zips of frames, arrays; see training.footage.recordings.find_recordings.
 
@@ -107,7 +91,7 @@ class RecordedVideos(VideoSet):
             None: what the files have, 25 for images and arrays.
         resolution: Every frame is cut to its central square and brought to this size (training.footage.clips.fit).
             None: frames stay as they are.
-        damaged: 'stop' at a video that cannot be read, or 'skip' it.
+        damaged: 'stop' at a video that cannot be read, 'skip' it, or 'keep' what can be read of it.
         cache: Keep what was found, and use what was kept.
 
     Raises:
@@ -123,17 +107,18 @@ class RecordedVideos(VideoSet):
         damaged: str = 'stop',
         cache: bool = True,
     ) -> None:
-        if damaged not in ('stop', 'skip'):
-            raise ValueError(f'damaged: {damaged!r} is neither stop nor skip')
+        if damaged not in ('stop', 'skip', 'keep'):
+            raise ValueError(f'damaged: {damaged!r} is none of stop, skip and keep')
         self.path, self._fit = os.fspath(path), resolution
-        recordings, self.left_out = find_recordings(self.path, fps)
+        found = find_recordings(self.path, fps, arrays=True, keep_damaged=damaged == 'keep')
+        recordings, self.left_out = found.recordings, found.broken
         self._stop_at_damage(damaged)
-        lengths, content = _survey(recordings, fps, cache)
+        lengths, content = _survey(recordings, fps, cache, damaged)
         self._recordings: list[Recording] = []
         self.num_frames = []
         for recording, (length, reason) in zip(recordings, lengths, strict=True):
             if reason:
-                self.left_out[recording.name] = reason
+                self.left_out[recording.file_name] = reason
             else:
                 self._recordings.append(recording)
                 self.num_frames.append(length)
@@ -143,7 +128,8 @@ class RecordedVideos(VideoSet):
                 f'{self.path}: every one of its {len(self.left_out)} videos is damaged; the first: '
                 f'{next(iter(self.left_out.values()))}'
             )
-        self.names = [recording.name for recording in self._recordings]
+        say_notes(self.path, self._recordings, found.left_out.sentence(self.path), command_line.report)
+        self.names = [recording.file_name for recording in self._recordings]
         self.fps, self.fps_is_known = self._common_rate(fps)
         self._sha256 = hashlib.sha256(json.dumps([content, fps, resolution]).encode()).hexdigest()
         self._resolution: tuple[int, int] | None = None
@@ -181,7 +167,7 @@ class RecordedVideos(VideoSet):
         )
         if other is not None:
             raise InputError(
-                f'{self.path}: {other.name} has {other.fps:g} frames per second and most others have {most:g}; '
+                f'{self.path}: {other.file_name} has {other.fps:g} frames per second and most others have {most:g}; '
                 f'bring all to one rate with --fps={most:g}'
             )
         return most, True
@@ -228,37 +214,38 @@ class RecordedVideos(VideoSet):
 # Looking through all files once.
 
 
-def _survey(recordings: Sequence[Recording], fps: float | None, cache: bool) -> tuple[list[tuple[int, str]], str]:
+def _survey(recordings: Sequence[Recording], fps: float | None, cache: bool, damaged: str) -> tuple[list[tuple[int, str]], str]:
     """(length, '') or (0, reason of the damage) of each recording, and the digest of all. Tells the recordings their rates."""
     files = listing(recordings)
-    names = [[recording.name, type(recording).__name__] for recording in recordings]
-    key = json.dumps([SURVEY_VERSION, fps, names, files]).encode()
+    names = [[recording.file_name, type(recording).__name__] for recording in recordings]
+    key = json.dumps([SURVEY_VERSION, fps, damaged, names, files]).encode()
     path = dnnlib.make_cache_dir_path('video-surveys', f'{hashlib.blake2b(key, digest_size=16).hexdigest()}.json')
     found = _read_json(path, len(recordings)) if cache else None
     if found is None:
-        found = _look_at_all(recordings)
+        found = _look_at_all(recordings, every_image=damaged != 'stop')
         youngest = max((max(row[2], row[3]) for row in files), default=0)  # type: ignore[call-overload]
         if cache and time.time() - youngest / 1e9 > SETTLED_SECONDS:
             _write_json(path, found)
     digest = hashlib.sha256()
     lengths = []
-    for recording, (length, reason, content, rate, expected) in zip(recordings, found, strict=True):
-        recording.fps, recording.expected = rate, expected
+    for recording, (length, reason, content, rate, expected, notes) in zip(recordings, found, strict=True):
+        recording.fps, recording.expected, recording.notes = rate, expected, notes
         lengths.append((length, reason))
         digest.update(f'{length} {content}\n'.encode())
     return lengths, digest.hexdigest()
 
 
-def _look_at_all(recordings: Sequence[Recording]) -> list[Any]:
-    is_slow = any(isinstance(recording, VideoFile) for recording in recordings)
+def _look_at_all(recordings: Sequence[Recording], *, every_image: bool) -> list[Any]:
+    is_slow = every_image or any(recording.is_slow for recording in recordings)
     workers = min(os.cpu_count() or 1, 8) if is_slow else 1  # each waits for an ffmpeg of its own
+    look_at = functools.partial(_look_at, every_image=every_image)
     with (
         concurrent.futures.ThreadPoolExecutor(workers) as pool,
         command_line.progress(total=len(recordings), description='Looking through the videos', unit='video') as bar,
     ):
         found = []
         try:
-            for row in pool.map(_look_at, recordings):
+            for row in pool.map(look_at, recordings):
                 found.append(row)
                 bar.update(1)
         except BaseException:
@@ -267,19 +254,28 @@ def _look_at_all(recordings: Sequence[Recording]) -> list[Any]:
     return found
 
 
-def _look_at(recording: Recording) -> tuple[int, str, str, float | None, int | None]:
-    """Length, reason of the damage or '', digest, rate, length that the header promises."""
+def _look_at(recording: Recording, *, every_image: bool) -> tuple[int, str, str, float | None, int | None, list[str]]:
+    """Length, reason of the damage or '', digest, rate, length that the header promises, notes.
+
+    Images are decoded only with `every_image`: otherwise a damaged one is met when its frame is asked for.
+    """
     try:
-        length = recording.count_frames()
-        return length, '', recording.digest(), recording.fps, recording.expected
+        recording.describe()
+        length = sum(1 for _ in recording.stream()) if every_image and not recording.is_slow else recording.count_frames()
+        notes = list(recording.notes)
+        if recording.complaints():
+            notes.append(f'its decoder complained {recording.complaints()} times; what it could decode is kept')
+        if recording.expected is not None and not recording.is_slow and length < recording.expected:
+            notes.append(f'{length} of {recording.expected} frames are kept, those before the damage')
+        return length, '', recording.digest(), recording.fps, recording.expected, notes
     except DamagedVideo as error:
-        return 0, str(error), 'damaged', None, None
+        return 0, str(error), 'damaged', None, None, []
 
 
 def _read_json(path: str, length: int) -> list[Any] | None:
     with contextlib.suppress(OSError, ValueError, TypeError), open(path, encoding='utf-8') as file:
         content = json.load(file)
-        if len(content) == length and all(len(row) == 5 for row in content):
+        if len(content) == length and all(len(row) == 6 for row in content):
             return content
     return None
 

@@ -14,6 +14,11 @@ MOST_LAYERS = 64  # Of a mapping network.
 MOST_LATENTS = 8192  # Values in a code.
 
 
+def plain_name(name: str) -> str:
+    """Name of a weight without what wrappers add: `module.` (torch.nn.parallel), `_orig_mod.` (torch.compile, at any depth)."""
+    return name.replace('_orig_mod.', '').removeprefix('module.')
+
+
 class NothingAllocated(TorchFunctionMode):
     """Context in which `torch.randn`, `torch.zeros` and their like make tensors that have a shape and no memory.
 

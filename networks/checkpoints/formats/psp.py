@@ -13,7 +13,7 @@ import torch
 
 from networks import psp_encoders
 from networks.checkpoints.formats import rosinality
-from networks.checkpoints.formats.assembly import assemble, tensor_of
+from networks.checkpoints.formats.assembly import assemble, plain_name, tensor_of
 from networks.errors import InputError
 
 ENCODER = "the pSp or e4e checkpoint's encoder"
@@ -88,7 +88,10 @@ def _all_weights(contents: Any) -> Mapping[Any, Any]:
     if not isinstance(contents, Mapping):
         return {}
     inner = contents.get('state_dict')
-    return inner if isinstance(inner, Mapping) else contents
+    weights = inner if isinstance(inner, Mapping) else contents
+    if any(isinstance(name, str) and plain_name(name) != name for name in weights):
+        return {plain_name(name) if isinstance(name, str) else name: value for name, value in weights.items()}
+    return weights
 
 
 def _weights(contents: Any, part: str) -> dict[str, Any]:

@@ -11,7 +11,15 @@ from typing import Any, cast
 import torch
 
 from networks import stylegan2
-from networks.checkpoints.formats.assembly import MOST_BLOCKS, MOST_LATENTS, MOST_LAYERS, assemble, fit_channels, tensor_of
+from networks.checkpoints.formats.assembly import (
+    MOST_BLOCKS,
+    MOST_LATENTS,
+    MOST_LAYERS,
+    assemble,
+    fit_channels,
+    plain_name,
+    tensor_of,
+)
 from networks.errors import InputError
 from torch_utils.ops import upfirdn2d
 
@@ -69,15 +77,10 @@ def _find_state(contents: Any) -> Mapping[str, Any] | None:
     for key in ('g_ema', 'g', None):  # One at a time: what is not asked for is not read from the file.
         candidate = contents if key is None else contents.get(key)
         if isinstance(candidate, Mapping):
-            state = {_plain_name(name): value for name, value in candidate.items() if isinstance(name, str)}
+            state = {plain_name(name): value for name, value in candidate.items() if isinstance(name, str)}
             if all(mark in state for mark in MARKS):
                 return state
     return None
-
-
-def _plain_name(name: str) -> str:
-    """Without the prefix that torch.nn.parallel adds."""
-    return name.removeprefix('module.')
 
 
 def _average_code(latent_avg: Any, w_dim: int) -> torch.Tensor | None:
