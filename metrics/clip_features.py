@@ -130,9 +130,7 @@ def _compute(
     return (np.concatenate(rows) if rows else np.zeros([0, 1, detector.num_features], np.float32)), broken
 
 
-def in_parallel(
-    work: Callable[..., np.ndarray], tasks: Iterable[tuple[Any, ...]], device: Any
-) -> Generator[np.ndarray, None, None]:
+def in_parallel(work: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], device: Any) -> Generator[np.ndarray, None, None]:
     """Results of `work(*task)` in the order of the tasks.
 
     On a CPU every task runs on one thread, and as many run at a time as torch has threads. That is faster than to share one

@@ -241,7 +241,8 @@ class PictureInputs:
             length = video_set.num_frames[index]
             points = _cache.get((digest, index), num_frames, length) if opts.cache else None
             if points is None:
-                points = stream_points(video_set, index, num_frames)
+                ready = getattr(video_set, 'points', None)  # a set that kept the points and not the frames
+                points = ready(index)[:num_frames] if ready else stream_points(video_set, index, num_frames)
                 if opts.cache:
                     _cache.put((digest, index), points)
             mine[position] = points

