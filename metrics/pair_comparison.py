@@ -88,8 +88,8 @@ def compare_pairs(opts: Any, metric: str, measure: Measure, num_frames: int | No
         for place, (real, fake) in enumerate(matched):
             if place % opts.num_gpus == opts.rank:
                 tasks = batches_of(pair.real, pair.fake, real, fake, lengths[place], batch)
-                parts = in_parallel(measure, tasks, opts.device)
-                mine[place] = [float(value) for part in parts for value in part][: lengths[place]]
+                values = [float(value) for part in in_parallel(measure, tasks, opts.device) for value in part]
+                mine[place] = values[: lengths[place]]
                 progress.update(place + 1)
     except InputError as raised:
         if opts.num_gpus == 1:

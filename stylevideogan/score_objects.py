@@ -396,7 +396,8 @@ class LongVideo(_Score):
         """Take in videos, whole: a recording that comes in pieces counts as so many recordings."""
         opened = self._videos(videos)
         for index, length in enumerate(opened.num_frames):
-            points = stream_points(opened, index, length if real or length is None else min(length, self.num_frames))
+            known = self.num_frames if length is None else length
+            points = stream_points(opened, index, known if real else min(known, self.num_frames))
             getattr(self, 'real_points' if real else 'fake_points').append(points)
             getattr(self, 'real_lengths' if real else 'fake_lengths').append(torch.tensor([len(points)]))
 
