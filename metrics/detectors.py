@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from networks.checkpoints import transformer_weights
 from networks.checkpoints.detector_weights import Container, find_units
 from networks.checkpoints.detectors import load_i3d, load_inception
 from networks.errors import InputError
@@ -14,14 +16,30 @@ from networks.errors import InputError
 _loaded: dict[tuple[str, str | None, str], Any] = {}
 
 
-MAKERS: dict[str, Callable[[str | None], Any]] = {'i3d': load_i3d, 'inception': load_inception}
+def _load_transformer(path: str | None) -> Any:
+    from networks.transformer_features import TransformerFeatures
+
+    if path is None:
+        raise InputError(
+            'this metric needs a folder with config.json and weights; give it with --detector (docs/feature_networks.md)'
+        )
+    return TransformerFeatures(*transformer_weights.load(path))
+
+
+MAKERS: dict[str, Callable[[str | None], Any]] = {
+    'i3d': load_i3d,
+    'inception': load_inception,
+    'videomae': _load_transformer,
+    'vjepa2': _load_transformer,
+    'dinov2': _load_transformer,
+}
 
 
 def load_detector(name: str, files: Sequence[Any] = (), device: Any = 'cpu') -> Any:
     """The detector of that name, in evaluation mode.
 
     Args:
-        name: 'i3d' or 'inception'.
+        name: One of MAKERS.
         files: Paths of weights, recognised by what they hold; a module among them that has this `name` is taken as it is.
         device: Where it computes.
 
@@ -46,6 +64,8 @@ def detector_of(path: str) -> str:
     Raises:
         InputError: For none that is known here.
     """
+    if os.path.isdir(path):
+        return transformer_weights.kind_of(path)
     try:
         container = Container(path)
     except InputError as error:

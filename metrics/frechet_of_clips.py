@@ -15,7 +15,7 @@ from metrics.clip_features import clip_features
 from metrics.detectors import load_detector
 from metrics.frechet import expected_bias, frechet_distance, mean_and_covariance
 from metrics.frechet_interval import NORMAL_95, distance_deviation
-from metrics.kernel_distance import kernel_deviation, kernel_distance
+from metrics.kernel_distance import kernel_deviation, kernel_distance, polynomial_distance
 from metrics.video_comparison import VideoPair
 from networks.errors import InputError
 
@@ -181,6 +181,22 @@ def kernel_results(metric: str, real: Sample, fake: Sample, resamples: int, seed
         f'{metric}_dimension': a.shape[1],
     }
     return rounded(results)
+
+
+def jedi_results(metric: str, real: Sample, fake: Sample, resamples: int, seed: int) -> dict[str, Any]:
+    """The distance of JEDi (Luo et al. 2025) as its authors compute it: 100 MMD^2, kernel (x . y / D)^2, biased estimate.
+
+    Raises:
+        InputError: A sample has fewer than two clips.
+    """
+    require_two(metric, real.values, fake.values)
+    a, b = map(_clip_means, (real, fake))
+    return rounded({
+        metric: 100 * polynomial_distance(a, b),
+        f'{metric}_clips_real': len(real.values),
+        f'{metric}_clips_fake': len(fake.values),
+        f'{metric}_dimension': a.shape[1],
+    })  # fmt: skip
 
 
 def require_two(metric: str, real: np.ndarray, fake: np.ndarray) -> None:

@@ -52,3 +52,12 @@ def kernel_deviation(features_a: np.ndarray, features_b: np.ndarray, *, resample
         ]
         values.append(sum(within) - 2 * (weights[0] @ kernels[2] @ weights[1]) / (len(a) * len(b)))
     return float(np.std(values, ddof=1))
+
+
+def polynomial_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
+    """MMD^2 of features [m, d] and [n, d] with the kernel (x . y / d)^2, pairs of a row with itself included.
+
+    So it is the squared distance of two second moment matrices over d^2, never negative, and too large by about 1/m + 1/n.
+    """
+    a, b = (np.asarray(features, dtype=np.float64) for features in (features_a, features_b))
+    return float(sum(np.square(x @ y.T / a.shape[1]).mean() * weight for x, y, weight in ((a, a, 1), (b, b, 1), (a, b, -2))))

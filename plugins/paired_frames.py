@@ -43,11 +43,11 @@ def measure_of(name: str, device: Any = 'cpu', weights: str | None = None) -> Me
 
 
 def _lpips_measure(network: str, device: Any, weights: str | None) -> Measure:
-    from networks.lpips import LPIPS
+    from networks.checkpoints.detectors import load_lpips
 
     key = (network, weights, str(torch.device(device)))
     if key not in _lpips:
-        _lpips[key] = LPIPS(network, weights).to(device)
+        _lpips[key] = load_lpips(network, weights).to(device)
     module = _lpips[key]
 
     def images(levels: np.ndarray) -> torch.Tensor:

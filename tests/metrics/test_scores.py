@@ -99,9 +99,9 @@ def test_ssim_beside_scikit_image() -> None:
 
 @needs_lpips
 def test_lpips_is_the_mean_over_frames() -> None:
-    from networks.lpips import LPIPS
+    from networks.checkpoints.detectors import load_lpips
 
-    module = LPIPS('alex')
+    module = load_lpips('alex')
     wanted = [
         float(module(*(torch.from_numpy(v[t]).permute(2, 0, 1)[None].float() / 127.5 - 1 for v in (REAL[0], FAKE[0]))))
         for t in range(2)
