@@ -36,7 +36,7 @@ from metrics.video_comparison import VideoOptions
 from metrics.video_set import VideoSet
 from networks.errors import InputError
 from plugins.paired_frames import measure_of
-from stylevideogan import scores
+from stylevideogan import score_base
 from training.temporal_snapshot import versions
 
 __all__ = ['FID', 'FVD', 'KVD', 'LPIPS', 'PSNR', 'SSIM', 'LongVideo', 'pair_object']
@@ -118,11 +118,11 @@ class _Score(_Base):
         if unknown:
             raise TypeError(f'{type(self).__name__} has no argument {", ".join(sorted(unknown))}')
         self.layout, self.value_range, self.fps = layout, value_range, fps
-        self._where = scores.choose_device(device)
+        self._where = score_base.choose_device(device)
         self.batch = GPU_BATCH if self._where.type == 'cuda' else 1
 
     def _videos(self, source: Any, images: bool = False) -> VideoSet:
-        return scores.open_set(
+        return score_base.open_set(
             source, name='video', layout=self.layout, value_range=self.value_range, fps=self.fps, resolution=None, damaged='stop',
             cache=True, images=images, device=self._where,
         )  # fmt: skip
@@ -138,14 +138,14 @@ class _Score(_Base):
         """The score as a tensor, float64."""
         return torch.tensor(float(self._score()), dtype=torch.float64)
 
-    def score(self) -> scores.Score:
+    def score(self) -> score_base.Score:
         """The score with interval and protocol, of all ranks together."""
         if not HAS_TORCHMETRICS:
             return self._score()
         with self.sync_context(should_sync=self._to_sync, should_unsync=self._should_unsync):
             return self._score()
 
-    def _score(self) -> scores.Score:
+    def _score(self) -> score_base.Score:
         raise NotImplementedError
 
     def _protocol(self, name: str, **entries: Any) -> dict[str, Any]:
@@ -217,7 +217,7 @@ class FVD(_Score):
         state = self.real_features if real else self.fake_features
         state.append(torch.from_numpy(found.values))
 
-    def _score(self) -> scores.Score:
+    def _score(self) -> score_base.Score:
         name = f'{self.kind}_{self.num_frames * self.stride}f'
         samples = []
         for side in ('real', 'fake'):
@@ -233,8 +233,8 @@ class FVD(_Score):
             detector=self._detector[0].description, resize=self._detector[0].resize_rule, covariance='divided by N - 1',
         )  # fmt: skip
         for sentence in frechet_of_clips.warnings_of(name, results, *samples):
-            scores.tell(f'{name}: {sentence}')
-        return scores.Score(name, results, protocol)
+            score_base.tell(f'{name}: {sentence}')
+        return score_base.Score(name, results, protocol)
 
 
 class KVD(FVD):
@@ -308,12 +308,12 @@ class _Pair(_Score):
     def _work(self, frames: np.ndarray, targets: np.ndarray) -> Any:
         return self._measure(frames, targets)
 
-    def _score(self) -> scores.Score:
+    def _score(self) -> score_base.Score:
         values, lengths = self._rows('values'), self._rows('lengths')
         if values is None or lengths is None:
             raise InputError(f'{self.kind}: nothing has come in; call update(videos, targets)')
         videos = [part.tolist() for part in values.cpu().split(lengths.cpu().tolist())]
-        return scores.Score(self.kind, summarise(self.kind, videos), self._protocol(self.kind, frames=self.num_frames))
+        return score_base.Score(self.kind, summarise(self.kind, videos), self._protocol(self.kind, frames=self.num_frames))
 
 
 class PSNR(_Pair):
@@ -401,7 +401,7 @@ class LongVideo(_Score):
             getattr(self, 'real_points' if real else 'fake_points').append(points)
             getattr(self, 'real_lengths' if real else 'fake_lengths').append(torch.tensor([len(points)]))
 
-    def _score(self) -> scores.Score:
+    def _score(self) -> score_base.Score:
         sides = {}
         for side in ('real', 'fake'):
             points, lengths = self._rows(f'{side}_points'), self._rows(f'{side}_lengths')
@@ -410,6 +410,6 @@ class LongVideo(_Score):
             videos = sorted(points.cpu().split(lengths.cpu().tolist()), key=lambda video: video.numpy().tobytes())
             sides[side] = _PointVideos(videos, self.fps, side)
         # One rank computes by itself what all of them would share: the videos are small by now.
-        return scores.measure(
+        return score_base.measure(
             f'{self.kind}_{self.num_frames}f', sides['real'], sides['fake'], VideoOptions(), cache=False, alone=True
         )

@@ -25,176 +25,30 @@ with `update` and `compute`, for data that comes in batches or is spread over ra
 
 from __future__ import annotations
 
-import functools
 import os
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
-from metrics import metric_main, metric_utils
-from metrics.array_videos import ArrayVideos
-from metrics.discovery import find_metric
-from metrics.frame_layouts import ValueRange, is_stream, split_videos
+from metrics.frame_layouts import is_stream
 from metrics.video_comparison import VideoOptions
 from metrics.video_set import VideoSet
 from networks.errors import InputError
-from training.temporal_snapshot import versions
-from training.videos import recorded_videos
+from stylevideogan import score_objects
+from stylevideogan.score_base import Score, measure, open_set
 
 __all__ = [
-    'Score', 'diversity', 'drift', 'fid', 'fvd', 'kvd', 'lpips', 'motion', 'psnr', 'repetition', 'ssim',
+    'Score', 'diversity', 'drift', 'fid', 'fvd', 'kvd', 'lpips', 'measure', 'motion', 'psnr', 'repetition', 'ssim',
 ]  # fmt: skip
 
 # ----------------------------------------------------------------------------
-# What comes back
-
-
-class Score(float):
-    """A number that knows how it was made.
-
-    Attributes:
-        name: Of the metric, as calc_metrics_video.py calls it.
-        interval: (low, high), 95 %, or None where there is none.
-        results: Everything that belongs to the number, by name.
-        protocol: What decides it: both sets, clips, seed, network with sha256, versions.
-    """
-
-    name: str
-    interval: tuple[float, float] | None
-    results: dict[str, Any]
-    protocol: dict[str, Any]
-
-    def __new__(cls, name: str, results: dict[str, Any], protocol: dict[str, Any]) -> Score:
-        value = results.get(name)
-        if value is None:
-            value = results.get(f'{name}_rank_deficient')
-        if value is None:
-            value = float('inf') if results.get(f'{name}_equal_frames') else float('nan')
-        score = super().__new__(cls, value)
-        low, high = results.get(f'{name}_low'), results.get(f'{name}_high')
-        score.name, score.results, score.protocol = name, results, protocol
-        score.interval = (low, high) if low is not None and high is not None else None
-        return score
-
-    def __reduce__(self) -> Any:
-        return Score, (self.name, self.results, self.protocol)
-
-
-# ----------------------------------------------------------------------------
-# Sets of videos
-
-
-def measure(
-    name: str,
-    real: Any,
-    fake: Any,
-    options: VideoOptions,
-    *,
-    layout: str | None = None,
-    value_range: ValueRange | None = None,
-    fps: float | None = None,
-    resolution: int | None = None,
-    device: str | torch.device = 'auto',
-    cache: bool = True,
-    progress: bool = False,
-    images: bool = False,
-    alone: bool = False,
-) -> Score:
-    """Any metric of two sets of videos, by its name in calc_metrics_video.py.
-
-    Args:
-        name: For example 'fvd500_16f' or 'drift_200f'.
-        real: A set, see above.
-        fake: The other one.
-        options: How they are compared.
-        layout: Axes of arrays, one of metrics.frame_layouts.LAYOUTS.
-        value_range: Black and white of arrays in floating point.
-        fps: Rate in frames per second that video files are resampled to, and that arrays are said to have.
-        resolution: Frames of files are cut to their central square and brought to this size.
-        device: Where networks run; 'auto' takes a GPU if there is one.
-        cache: Keep features of files on the disk, and use kept ones.
-        progress: Report on standard error.
-        images: Arrays may be images.
-        alone: This rank computes by itself, whatever others there are.
-
-    Raises:
-        InputError: The sets cannot be read or compared.
-    """
-    if find_metric(name) is None:
-        raise InputError(f'there is no metric {name!r}')
-    rank, num_ranks = (
-        (torch.distributed.get_rank(), torch.distributed.get_world_size())
-        if not alone and torch.distributed.is_available() and torch.distributed.is_initialized()
-        else (0, 1)
-    )
-    opened = functools.partial(
-        open_set, layout=layout, value_range=value_range, fps=fps, resolution=resolution, damaged=options.damaged, cache=cache,
-        images=images, device=device,
-    )  # fmt: skip
-    protocol: dict[str, Any] = {'metric': name, 'versions': versions()}
-    found = metric_main.calc_metric(
-        metric=name, num_gpus=num_ranks, rank=rank, device=choose_device(device), cache=cache,
-        progress=metric_utils.ProgressMonitor(verbose=progress),
-        G_kwargs={'real_videos': opened(real, name='real'), 'fake_videos': opened(fake, name='fake'), 'video_options': options,
-                  'protocol': protocol, 'tell': tell},
-    )  # fmt: skip
-    score = Score(name, dict(found.results), {**protocol, 'device': str(choose_device(device)), 'num_ranks': num_ranks})
-    return score
-
-
-def tell(sentence: str) -> None:
-    """Pass on what a reader of a result has to know, as Python's warnings do."""
-    warnings.warn(sentence, stacklevel=2)
-
-
-def open_set(
-    source: Any,
-    *,
-    name: str,
-    layout: str | None,
-    value_range: ValueRange | None,
-    fps: float | None,
-    resolution: int | None,
-    damaged: str,
-    cache: bool,
-    images: bool,
-    device: str | torch.device,
-) -> VideoSet:
-    """The set of videos that somebody means by a path, an array, or a list of arrays."""
-    if isinstance(source, VideoSet):
-        return source
-    if isinstance(source, (str, os.PathLike)):
-        path = os.fspath(source)
-        rendered = {
-            'resolution': resolution,
-            'device': str(choose_device(device)),
-            'trust_pickle': False,
-            'image_generator': None,
-        }
-        recorded = {'fps': fps, 'resolution': resolution, 'damaged': damaged, 'cache': cache}
-        kwargs = recorded_videos.source_kwargs(path, recorded=recorded, rendered=rendered)
-        return getattr(recorded_videos, kwargs.pop('kind'))(**kwargs)
-    if resolution is not None:
-        raise InputError('resolution= is for files; bring arrays to one size before')
-    return ArrayVideos(split_videos(source, layout, value_range, images=images), value_range, fps=fps, name=name)
-
-
-def choose_device(name: str | torch.device) -> torch.device:
-    """The device of that name; 'auto' is a GPU if there is one."""
-    if name == 'auto':
-        name = 'cuda' if torch.cuda.is_available() else 'cpu'
-    return torch.device(name)
+# Sets that can be looked at only once
 
 
 def _streamed(real: Any, fake: Any, make: Any) -> Score | None:
     """The score of sets that can be looked at only once, by an object; None if both can be looked at as often as one likes."""
     if not (is_stream(real) or is_stream(fake)) or isinstance(real, VideoSet) or isinstance(fake, VideoSet):
         return None
-    from stylevideogan import score_objects
-
-    score = make(score_objects)
+    score = make()
     for source, is_real in ((real, True), (fake, False)):
         for videos in source if is_stream(source) else [source]:
             score.update(videos, real=is_real)
@@ -248,7 +102,7 @@ def fvd(
     name = _clip_name('fvd', features, clips, num_frames, stride, start)
     streamed = _streamed(
         real, fake,
-        lambda objects: objects.FVD(num_frames=num_frames, stride=stride, start=start, features=features, detector=detector,
+        lambda: score_objects.FVD(num_frames=num_frames, stride=stride, start=start, features=features, detector=detector,
                                     seed=seed, bootstrap=bootstrap, batch=batch, **how),
     )  # fmt: skip
     return streamed or measure(
@@ -278,7 +132,7 @@ def kvd(
     name = _clip_name('kvd', features, clips, num_frames, stride, start)
     streamed = _streamed(
         real, fake,
-        lambda objects: objects.KVD(num_frames=num_frames, stride=stride, start=start, features=features, detector=detector,
+        lambda: score_objects.KVD(num_frames=num_frames, stride=stride, start=start, features=features, detector=detector,
                                     seed=seed, bootstrap=bootstrap, batch=batch, **how),
     )  # fmt: skip
     return streamed or measure(
@@ -311,7 +165,7 @@ def fid(
         InputError: The sets cannot be read or compared, or there are no weights.
     """
     if is_stream(real) or is_stream(fake):
-        score = _streamed(real, fake, lambda objects: objects.FID(detector=detector, batch=batch, **how))
+        score = _streamed(real, fake, lambda: score_objects.FID(detector=detector, batch=batch, **how))
         assert score is not None
         return score
     opened = [
@@ -406,8 +260,6 @@ def _pairs(
 ) -> Score:
     name = kind if num_frames is None else f'{kind}_{num_frames}f'
     if is_stream(videos) and is_stream(targets):
-        from stylevideogan import score_objects
-
         score = score_objects.pair_object(kind, lpips_weights, num_frames=num_frames, batch=batch, **how)
         for both in zip(videos, targets, strict=True):
             score.update(*both)
@@ -423,7 +275,7 @@ def _pairs(
 
 
 def _long(kind: str, real: Any, fake: Any, num_frames: int, damaged: str = 'stop', **how: Any) -> Score:
-    streamed = _streamed(real, fake, lambda objects: objects.LongVideo(kind, num_frames=num_frames, **how))
+    streamed = _streamed(real, fake, lambda: score_objects.LongVideo(kind, num_frames=num_frames, **how))
     return streamed or measure(f'{kind}_{num_frames}f', real, fake, VideoOptions(damaged=damaged), **how)
 
 
