@@ -1,7 +1,12 @@
-"""Opening of local files and URLs, with a cache of downloads that never holds a broken file."""
+"""Opening of local files and URLs, with a cache of downloads that never holds a broken file.
+
+A download that was cut off goes on from where it was, in the same call and in a later one, if the server says that the content is
+still the same. Several processes that want one file fetch it once.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import io
@@ -13,9 +18,16 @@ import tempfile
 import time
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from typing import IO, Any
 
-_CHUNK_BYTES = 1 << 20
+try:
+    import fcntl
+except ImportError:  # Windows: two processes there may fetch the same file twice, and the later one wins
+    fcntl = None  # type: ignore[assignment]
+
+_CHUNK_BYTES = 1 << 16  # what a connection that breaks may lose of what has come
+_CONNECT_SECONDS = 10
 _TIMEOUT_SECONDS = 60  # without a single byte
 _LONGEST_PAUSE_SECONDS = 30
 _UNKNOWN_HOST_ATTEMPTS = 2  # names that are not known now are hardly known a minute later
@@ -114,19 +126,26 @@ def open_url(
         return memory
 
     os.makedirs(folder, exist_ok=True)
-    handle, partial = tempfile.mkstemp(prefix=key + '_', suffix='.tmp', dir=folder)
-    try:
-        with os.fdopen(handle, 'wb') as file:
-            name = _download(url, file, num_attempts, verbose)
-        if sha256 is not None:
-            _check_digest(partial, sha256, origin=url)
-        path = os.path.join(folder, f'{key}_{_safe_name(name)}')
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except BaseException:
-        if os.path.exists(partial):
-            os.remove(partial)
-        raise
+    partial = os.path.join(folder, f'{key}.partial')
+    with _locked(os.path.join(folder, f'{key}.lock')):
+        for path in sorted(glob.glob(os.path.join(glob.escape(folder), key + '_*'))):
+            if not path.endswith('.tmp') and (sha256 is None or _file_digest(path) == sha256.lower()):
+                return path if return_filename else open(path, 'rb')  # another process was quicker
+        try:
+            with open(partial, 'ab+') as file:
+                name = _download(url, file, num_attempts, verbose, tag_file=f'{partial}.tag')
+            if sha256 is not None:
+                _check_digest(partial, sha256, origin=url)
+            path = os.path.join(folder, f'{key}_{_safe_name(name)}')
+            os.chmod(partial, 0o644)
+            os.replace(partial, path)
+            _remove(f'{partial}.tag')
+        except BaseException as error:
+            can_go_on = isinstance(error, (_CutOff, KeyboardInterrupt, SystemExit)) and os.path.exists(f'{partial}.tag')
+            if not can_go_on:  # nothing tells whether the rest would belong to it
+                _remove(partial)
+                _remove(f'{partial}.tag')
+            raise
     if verbose:
         print(' done', file=sys.stderr)
     return path if return_filename else open(path, 'rb')
@@ -136,25 +155,78 @@ def open_url(
 # Parts of open_url.
 
 
-def _download(url: str, file: IO[bytes], num_attempts: int, verbose: bool) -> str:
-    """Write the content at `url` into `file` and return the name that the server or the address gives it."""
+class _CutOff(OSError):
+    """The content could not be had whole; what came may serve a later attempt."""
+
+
+@contextlib.contextmanager
+def _locked(path: str) -> Iterator[None]:
+    """Hold a lock between processes of this machine; the system takes it away from one that dies."""
+    while True:
+        with open(path, 'ab') as file:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                try:
+                    is_current = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+                except FileNotFoundError:
+                    is_current = False
+                if not is_current:
+                    continue  # the holder before removed it, and somebody else may have made a new one
+            try:
+                yield
+            finally:
+                _remove(path)
+            return
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.remove(path)
+
+
+def _is_unreachable(error: BaseException) -> bool:
+    """Whether a connection was never made: no such host, no network, nobody listening, or no answer in time."""
+    from urllib3 import exceptions
+
+    inner = error.args[0] if error.args else None
+    reason = getattr(inner, 'reason', inner)
+    return isinstance(reason, (exceptions.NewConnectionError, exceptions.ConnectTimeoutError))
+
+
+def _download(url: str, file: IO[bytes], num_attempts: int, verbose: bool, tag_file: str | None = None) -> str:
+    """Write the content at `url` into `file` and return the name that the server or the address gives it.
+
+    What `file` holds already is kept if `tag_file` has the mark (ETag) that the server gives the content now.
+    """
     import requests  # here: most programs that use dnnlib never download anything
 
     reason = ''
+    tag = _read_text(tag_file)
     for attempt in range(num_attempts):
         if attempt:
             if verbose:
                 print('.', end='', file=sys.stderr, flush=True)
             time.sleep(min(2.0 ** (attempt - 1), _LONGEST_PAUSE_SECONDS))
-        file.seek(0)
-        file.truncate()
+        start = file.seek(0, os.SEEK_END) if tag else 0
         try:
             # identity: the length that the server announces is then the length of the file
             headers = {'Accept-Encoding': 'identity'}
-            with requests.get(url, stream=True, timeout=_TIMEOUT_SECONDS, headers=headers) as reply:
+            if start:
+                headers |= {'Range': f'bytes={start}-', 'If-Range': tag}
+            with requests.get(url, stream=True, timeout=(_CONNECT_SECONDS, _TIMEOUT_SECONDS), headers=headers) as reply:
+                if reply.status_code == 416:  # more is here than there
+                    tag = ''
+                    raise requests.ConnectionError('the content has changed')
                 if 400 <= reply.status_code < 500 and reply.status_code not in (408, 425, 429):
                     raise OSError(f'{url}: the server answers {reply.status_code} {reply.reason}')
                 reply.raise_for_status()
+                if reply.status_code != 206:
+                    start = 0
+                file.seek(start)
+                file.truncate()
+                tag = reply.headers.get('ETag', '')
+                tag = '' if tag.startswith('W/') else tag  # a weak mark does not promise the same bytes
+                _write_text(tag_file, tag)
                 received = 0
                 for chunk in reply.iter_content(_CHUNK_BYTES):
                     file.write(chunk)
@@ -162,16 +234,35 @@ def _download(url: str, file: IO[bytes], num_attempts: int, verbose: bool) -> st
                 announced = reply.headers.get('Content-Length')
                 if announced is not None and received != int(announced):
                     raise requests.ConnectionError(f'{received} of {announced} bytes arrived')
-                if received == 0:
+                if start + received == 0:
                     raise requests.ConnectionError('the server sent an empty file')
                 disposition = re.search(r'filename="?([^";]*)"?', reply.headers.get('Content-Disposition', ''))
                 return disposition.group(1) if disposition else urllib.parse.urlsplit(reply.url).path.rsplit('/', 1)[-1]
         except requests.RequestException as error:
             reason = str(error)
-            if _is_unknown_host(error) and attempt + 1 >= min(_UNKNOWN_HOST_ATTEMPTS, num_attempts):
-                host = urllib.parse.urlsplit(url).hostname
-                raise OSError(f'{url}: the host {host!r} is not known; check the address and the connection') from error
-    raise OSError(f'{url}: could not be downloaded in {num_attempts} attempts ({reason})')
+            if _is_unknown_host(error):
+                if attempt + 1 >= min(_UNKNOWN_HOST_ATTEMPTS, num_attempts):
+                    host = urllib.parse.urlsplit(url).hostname
+                    raise OSError(f'{url}: the host {host!r} is not known; check the address and the connection') from error
+            elif _is_unreachable(error):
+                host = urllib.parse.urlsplit(url).netloc
+                raise OSError(f'{url}: {host} cannot be reached; check the network, or give a local file') from error
+    raise _CutOff(f'{url}: could not be downloaded in {num_attempts} attempts ({reason})')
+
+
+def _read_text(path: str | None) -> str:
+    if path is not None:
+        with contextlib.suppress(OSError, ValueError), open(path, encoding='latin-1') as file:
+            return file.read()
+    return ''
+
+
+def _write_text(path: str | None, text: str) -> None:
+    if path is not None and text:
+        with open(path, 'w', encoding='latin-1') as file:
+            file.write(text)
+    elif path is not None:
+        _remove(path)
 
 
 def _is_unknown_host(error: BaseException | None) -> bool:

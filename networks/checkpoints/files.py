@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-import dnnlib
-from networks.checkpoints import torch_archive
+from networks.checkpoints import addresses, torch_archive
 from networks.checkpoints.durable_files import replacing as replacing
 from networks.checkpoints.formats import safetensors_pair
 from networks.checkpoints.lazy_data import ByteSource
@@ -48,8 +47,8 @@ def opened(source: Any) -> Iterator[BinaryIO]:
         yield source
         return
     path = os.fspath(source)
-    if dnnlib.util.is_url(path):
-        path = dnnlib.util.open_url(path, return_filename=True)
+    if isinstance(path, str):
+        path = addresses.resolve(path)
     with open(path, 'rb') as file:
         yield file
 

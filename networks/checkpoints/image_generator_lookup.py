@@ -4,18 +4,11 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import dnnlib
+from networks.checkpoints.addresses import is_address
+from networks.checkpoints.addresses import resolve as local_file
 from networks.errors import InputError
 
-
-def is_address(path: str) -> bool:
-    """Whether this is an address on the network rather than a file."""
-    return path.startswith(('http://', 'https://'))
-
-
-def local_file(source: str) -> str:
-    """Path of a file, which is downloaded, once, if `source` is an address."""
-    return dnnlib.util.open_url(source, return_filename=True) if is_address(source) else source
+__all__ = ['candidate_paths', 'find_image_generator', 'is_address', 'local_file']
 
 
 def candidate_paths(reference: Mapping[str, Any], snapshot: str, *, folders: bool = False) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """dnnlib: attribute dictionaries, names to objects, logs, times, downloads."""
 
+import concurrent.futures
 import copy
 import hashlib
 import http.server
@@ -197,6 +198,75 @@ def test_a_failed_download_leaves_nothing(server, tmp_path):
     with pytest.raises(OSError, match='in 3 attempts'):
         util.open_url(server + '/short', cache_dir=str(tmp_path), num_attempts=3, verbose=False)
     assert os.listdir(tmp_path) == []
+
+
+CONTENT = bytes(range(256)) * 4000
+
+
+class CuttingServer(http.server.BaseHTTPRequestHandler):
+    """Cuts every answer off after 400,000 bytes, and gives the rest on request."""
+
+    ranges: list[str] = []  # noqa: RUF012
+    tag = '"one"'
+
+    def do_GET(self):
+        asked = self.headers.get('Range', '')
+        CuttingServer.ranges.append(asked)
+        start = int(asked[6:-1]) if asked and self.headers.get('If-Range') == self.tag else 0
+        self.send_response(206 if start else 200)
+        self.send_header('ETag', self.tag)
+        self.send_header('Content-Length', str(len(CONTENT) - start))
+        self.end_headers()
+        self.wfile.write(CONTENT[start : start + 400_000])
+
+    def log_message(self, *_arguments):
+        pass
+
+
+@pytest.fixture
+def cutting_server(monkeypatch):
+    monkeypatch.setattr('dnnlib.download.time.sleep', lambda seconds: None)
+    CuttingServer.ranges, CuttingServer.tag = [], '"one"'
+    with http.server.ThreadingHTTPServer(('localhost', 0), CuttingServer) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield f'http://localhost:{running.server_port}/file.bin'
+        running.shutdown()
+        thread.join()
+
+
+def test_a_download_goes_on_where_it_was_cut_off(cutting_server, tmp_path):
+    with util.open_url(cutting_server, cache_dir=str(tmp_path), verbose=False) as file:
+        assert file.read() == CONTENT
+    assert CuttingServer.ranges == ['', 'bytes=393216-', 'bytes=786432-']
+    assert len(os.listdir(tmp_path)) == 1
+
+
+@pytest.mark.parametrize('changed', [False, True])
+def test_a_later_call_goes_on_unless_the_content_changed(cutting_server, tmp_path, changed):
+    with pytest.raises(OSError, match='in 1 attempts'):
+        util.open_url(cutting_server, cache_dir=str(tmp_path), num_attempts=1, verbose=False)
+    assert sorted(name.split('.', 1)[1] for name in os.listdir(tmp_path)) == ['partial', 'partial.tag']
+    if changed:
+        CuttingServer.tag = '"two"'
+    with util.open_url(cutting_server, cache_dir=str(tmp_path), verbose=False) as file:
+        assert file.read() == CONTENT
+    assert CuttingServer.ranges[1] == 'bytes=393216-'
+    assert len(CuttingServer.ranges) == (4 if changed else 3)
+
+
+def test_a_host_that_does_not_answer_ends_it_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr('dnnlib.download.time.sleep', lambda seconds: pytest.fail('it waits for nothing'))
+    with pytest.raises(OSError, match='cannot be reached; check the network'):
+        util.open_url('http://localhost:9/x', cache_dir=str(tmp_path), verbose=False)
+    assert os.listdir(tmp_path) == []
+
+
+def test_processes_fetch_a_file_once(cutting_server, tmp_path):
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: util.open_url(cutting_server, cache_dir=str(tmp_path), verbose=False).read(), range(4)))
+    assert found == [CONTENT] * 4
+    assert len(CuttingServer.ranges) == 3
 
 
 def test_opens_local_files(tmp_path):

@@ -1,0 +1,149 @@
+"""Where a file of weights comes from: a path, an address, a file on the Hugging Face hub, or a short name.
+
+    G.pkl                                   a file here
+    https://host/path/G.pkl                 downloaded once into the cache folder, goes on where it was cut off
+    hf://OWNER/REPO/FILE[@REVISION]         through the package huggingface_hub, into its own cache
+    hf://OWNER/REPO[@REVISION]              all of a repository, for networks that are folders
+    ffhq1024                                one of NAMES
+
+Everything that names a network, detector or encoder goes through `resolve`, so every command takes all of these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import re
+
+import dnnlib
+from networks.errors import InputError
+
+HUB = 'hf://'
+HUB_SECONDS = 10  # without an answer
+HUB_PATTERN = re.compile(r'hf://([\w.-]+)/([\w.-]+)(?:/([^@]+))?(?:@([\w./-]+))?')
+NVIDIA_2 = 'https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/'
+NVIDIA_3 = 'https://api.ngc.nvidia.com/v2/models/nvidia/research/stylegan3/versions/1/files/'
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """A public file.
+
+    Attributes:
+        sources: Where it is, tried in this order.
+        sha256: Of its content, where it is known; then a source that gives something else is passed over.
+    """
+
+    sources: tuple[str, ...]
+    sha256: str | None = None
+
+
+NAMES = {
+    'ffhq1024': Named((f'{NVIDIA_2}ffhq.pkl',)),
+    'metfaces1024': Named((f'{NVIDIA_2}metfaces.pkl',)),
+    'afhqcat512': Named((f'{NVIDIA_2}afhqcat.pkl',)),
+    'afhqdog512': Named((f'{NVIDIA_2}afhqdog.pkl',)),
+    'afhqwild512': Named((f'{NVIDIA_2}afhqwild.pkl',)),
+    'stylegan3-t-ffhq1024': Named((f'{NVIDIA_3}stylegan3-t-ffhq-1024x1024.pkl',)),
+    'stylegan3-r-ffhq1024': Named((f'{NVIDIA_3}stylegan3-r-ffhq-1024x1024.pkl',)),
+    'i3d': Named(
+        (
+            'hf://flateon/FVD-I3D-torchscript/i3d_torchscript.pt@1c2d61711c52571ad617a1063e6fa691b212e184',
+            'https://huggingface.co/flateon/FVD-I3D-torchscript/resolve/1c2d61711c52571ad617a1063e6fa691b212e184/i3d_torchscript.pt',
+            'https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt?dl=1',
+        ),
+        'bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2',
+    ),
+    'inception': Named(
+        ('https://github.com/mseitz/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth',),
+        '6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2',
+    ),
+    'face_landmarker': Named(
+        (
+            'https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/1/face_landmarker.task',
+            'https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/latest/face_landmarker.task',
+        ),
+        '64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff',
+    ),
+}
+
+
+def is_address(source: str) -> bool:
+    """Whether this names something that may have to be fetched, and no file here; a file of a short name's name is a file."""
+    return source.startswith(('http://', 'https://', HUB)) or (source in NAMES and not os.path.exists(source))
+
+
+def check(source: str) -> None:
+    """Check how an address is written, before anything is fetched.
+
+    Raises:
+        InputError: It is none.
+    """
+    if source.startswith(HUB) and HUB_PATTERN.fullmatch(source) is None:
+        raise InputError(f'{source!r} is no address on the hub; write hf://OWNER/REPO/FILE or hf://OWNER/REPO/FILE@REVISION')
+    if source.startswith(('http://', 'https://')) and not dnnlib.util.is_url(source):
+        raise InputError(f'{source!r} is no address: it names no host')
+
+
+def resolve(source: str) -> str:
+    """Path of the file or folder that `source` names, fetched once if it is not here.
+
+    Raises:
+        InputError: It cannot be had, is another file than the one of that name, or needs a package that is not installed.
+    """
+    if not is_address(source):
+        return source
+    check(source)
+    if source.startswith(HUB):
+        return _from_hub(source)
+    if source not in NAMES:
+        return _download(source, None)
+    named, reasons = NAMES[source], []
+    for address in named.sources:
+        try:
+            path = _from_hub(address) if address.startswith(HUB) else _download(address, named.sha256)
+        except InputError as error:
+            reasons.append(str(error))
+            continue
+        found = _sha256(path) if named.sha256 else None
+        if found == named.sha256:
+            return path
+        reasons.append(f'{address}: its sha256 is {str(found)[:12]}..., and {str(named.sha256)[:12]}... is expected')
+    raise InputError(f'{source} cannot be had: {"; ".join(reasons)}')
+
+
+def _download(address: str, sha256: str | None) -> str:
+    try:
+        return dnnlib.util.open_url(address, return_filename=True, **({'sha256': sha256} if sha256 and _knows_sha256() else {}))
+    except OSError as error:
+        raise InputError(str(error)) from error
+
+
+def _knows_sha256() -> bool:
+    """Whether the host's open_url checks digests; NVIDIA's does not, and then `resolve` does alone."""
+    return 'sha256' in getattr(dnnlib.util.open_url, '__code__', resolve.__code__).co_varnames
+
+
+def _from_hub(address: str) -> str:
+    match = HUB_PATTERN.fullmatch(address)
+    if match is None:
+        check(address)
+    assert match is not None
+    owner, repository, file, revision = match.groups()
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise InputError(f'{address} needs a package that is not installed; pip install huggingface_hub') from error
+    name = f'{owner}/{repository}'
+    try:
+        if file is None:
+            return huggingface_hub.snapshot_download(name, revision=revision, etag_timeout=HUB_SECONDS)
+        return huggingface_hub.hf_hub_download(name, file, revision=revision, etag_timeout=HUB_SECONDS)
+    except Exception as error:  # a package of others: HTTP errors, missing files, no connection, each of its own class
+        raise InputError(f'{address} cannot be had: {" ".join(str(error).split())[:300]}') from error
+
+
+def _sha256(path: str) -> str:
+    with open(path, 'rb') as file:
+        return hashlib.sha256(file.read()).hexdigest()
