@@ -17,6 +17,8 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import click
 from tqdm import tqdm
 
+from networks.checkpoints import addresses
+from networks.checkpoints.addresses import is_address
 from networks.errors import InputError
 from stylevideogan import layout, version
 from training import stop_signals
@@ -468,22 +470,21 @@ def new_result(path: str, *, zipped: bool, option: str = '--dest', overwrite: bo
     return stripped
 
 
-def is_address(path: str) -> bool:
-    """Tell whether this is an address on the network rather than a file."""
-    return path.startswith(('http://', 'https://'))
-
-
 def absolute(path: str) -> str:
     """Return the absolute path of a file; an address stays as it is."""
     return path if is_address(path) else os.path.abspath(path)
 
 
 def require_network(path: str, option: str = '--network') -> None:
-    """Make sure that a file of weights is there; an address is found out when it is downloaded.
+    """Make sure that a file of weights is there; what an address holds is found out when it is downloaded.
 
     Raises:
-        UserMistake: There is no such file.
+        UserMistake: There is no such file, or the address is none.
     """
+    try:
+        addresses.check(path)
+    except InputError as error:
+        raise UserMistake(f'{option}: {error}') from error
     if not is_address(path) and not os.path.isfile(path):
         raise UserMistake(f'{option}: there is no file {path!r}')
 

@@ -16,7 +16,6 @@ import hashlib
 import os
 import re
 
-import dnnlib
 from networks.errors import InputError
 
 HUB = 'hf://'
@@ -82,6 +81,8 @@ def check(source: str) -> None:
     """
     if source.startswith(HUB) and HUB_PATTERN.fullmatch(source) is None:
         raise InputError(f'{source!r} is no address on the hub; write hf://OWNER/REPO/FILE or hf://OWNER/REPO/FILE@REVISION')
+    import dnnlib  # here: numpy takes time that --help need not spend
+
     if source.startswith(('http://', 'https://')) and not dnnlib.util.is_url(source):
         raise InputError(f'{source!r} is no address: it names no host')
 
@@ -114,6 +115,8 @@ def resolve(source: str) -> str:
 
 
 def _download(address: str, sha256: str | None) -> str:
+    import dnnlib
+
     try:
         return dnnlib.util.open_url(address, return_filename=True, **({'sha256': sha256} if sha256 and _knows_sha256() else {}))
     except OSError as error:
@@ -122,6 +125,8 @@ def _download(address: str, sha256: str | None) -> str:
 
 def _knows_sha256() -> bool:
     """Whether the host's open_url checks digests; NVIDIA's does not, and then `resolve` does alone."""
+    import dnnlib
+
     return 'sha256' in getattr(dnnlib.util.open_url, '__code__', resolve.__code__).co_varnames
 
 
