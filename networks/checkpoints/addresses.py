@@ -15,6 +15,7 @@ import dataclasses
 import hashlib
 import os
 import re
+from typing import Any
 
 from networks.errors import InputError
 
@@ -118,7 +119,8 @@ def _download(address: str, sha256: str | None) -> str:
     import dnnlib
 
     try:
-        return dnnlib.util.open_url(address, return_filename=True, **({'sha256': sha256} if sha256 and _knows_sha256() else {}))
+        known: dict[str, Any] = {'sha256': sha256} if sha256 and _knows_sha256() else {}
+        return dnnlib.util.open_url(address, return_filename=True, **known)
     except OSError as error:
         raise InputError(str(error)) from error
 
