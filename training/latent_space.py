@@ -25,6 +25,7 @@ from training.temporal_options import LatentSpaceOptions
 SHORT_FOOTAGE = 60.0  # seconds
 MARGIN_OF_VIEWS = 4 / 3  # times the span: how long a clip has to be for a view of that span
 LEAST_SHARE_OF_VIEWS = 0.9  # of the frames have to be in such clips
+STEPS_AT_ONCE = 1024  # frames
 MAX_FRAMES_FOR_BASIS = 4096  # evenly spread over the data set; their Gram matrix is what is decomposed
 
 
@@ -69,30 +70,31 @@ def fit_latent_space(dataset: LatentDataset, options: LatentSpaceOptions | None 
     options = LatentSpaceOptions() if options is None else options
     num_frames = sum(clip.num_frames for clip in dataset.clips)
     stride = max(1, -(-num_frames // MAX_FRAMES_FOR_BASIS))
-    frames = torch.cat(
-        [
-            torch.as_tensor(np.ascontiguousarray(dataset.load_clip(index)[::stride])).flatten(1).double()
-            for index in range(len(dataset.clips))
-        ]
-    )
-    mean = frames.mean(dim=0)
-    centred = frames - mean
+    count = sum(-(-clip.num_frames // stride) for clip in dataset.clips)
+    centred = torch.empty(count, dataset.num_ws * dataset.w_dim, dtype=torch.float64)  # the only large thing here
+    begin = 0
+    for index in range(len(dataset.clips)):
+        for piece in dataset.pieces(index, stride):
+            centred[begin : begin + len(piece)] = torch.from_numpy(piece).flatten(1)
+            begin += len(piece)
+    mean = centred.mean(dim=0)
+    centred -= mean
     # Principal directions from the smaller of the two matrices, in float64: X^T X v = lambda v or X X^T u = lambda u.
     tall = centred.shape[0] >= centred.shape[1]
     values, vectors = torch.linalg.eigh(centred.t() @ centred if tall else centred @ centred.t())
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
     total = float(values.sum())
-    if not total > 1e-12 * max(1.0, float(mean.square().sum())) * len(frames):
+    if not total > 1e-12 * max(1.0, float(mean.square().sum())) * len(centred):
         raise InputError(
             f'{dataset.path}: all codes are the same, so there is no motion to learn; use footage in which the subject moves'
         )
     if options.full:
-        scale = (total / len(frames) / len(mean)) ** 0.5
+        scale = (total / len(centred) / len(mean)) ** 0.5
         return LatentSpace(mean.float(), None, None, scale, 1.0)
     held = values.cumsum(0) / total
     rank = int((values > values[0] * 1e-10).sum())
     count = min(int((held < options.variance).sum()) + 1, options.max_components, rank)
-    variances = values[:count] / len(frames)
+    variances = values[:count] / len(centred)
     directions = vectors[:, :count] if tall else centred.t() @ vectors[:, :count] / values[:count].sqrt()
     scales = variances ** (options.whitening / 2)
     scales = scales * ((variances / scales.square()).mean().sqrt())  # mean square of a coordinate: 1
@@ -157,13 +159,8 @@ class Windows:
         self.span = (num_frames - 1) * self.strides[-1] + 1
         self.past_frames = self.span - num_frames
         self.short_clips = [clip.name for clip in dataset.clips if clip.num_frames < self.span]
-        self.clips = [
-            space.encode(dataset.load_clip(index)).to(device)
-            for index, clip in enumerate(dataset.clips)
-            if clip.num_frames >= self.span
-        ]
-        self.coordinates = torch.cat(self.clips)
-        self.motion_units = [self._root_mean_square_step(stride) for stride in self.strides]
+        self.coordinates, self.clips = _encoded(dataset, space, self.span, device)
+        self.motion_units = [_mean_square_step(self.clips, stride).sqrt().clamp(min=1e-6) for stride in self.strides]
         begins = np.cumsum([0, *(len(clip) for clip in self.clips)])
         self.starts = torch.cat(
             [torch.arange(begin, begin + len(clip) - self.span + 1) for begin, clip in zip(begins, self.clips, strict=False)]
@@ -172,18 +169,13 @@ class Windows:
     def __len__(self) -> int:
         return len(self.starts)
 
-    def _root_mean_square_step(self, lag: int) -> torch.Tensor:
-        steps = torch.cat([clip[lag:] - clip[:-lag] for clip in self.clips])
-        return steps.square().mean(dim=0).sqrt().clamp(min=1e-6)
-
     def squared_step(self, num_frames: int) -> float:
         """E||y_{k+n} - y_k||^2 / 2K of real frames, n = `num_frames`; 1 is what unrelated frames have, whatever the whitening.
 
         Clips shorter than that do not count; where all are, n is as large as the longest clip allows.
         """
         lag = min(num_frames, max(len(clip) for clip in self.clips) - 1)
-        steps = torch.cat([clip[lag:] - clip[:-lag] for clip in self.clips if len(clip) > lag])
-        return float(steps.square().mean()) / 2
+        return float(_mean_square_step(self.clips, lag).mean()) / 2
 
     def num_features(self, motion_weight: float) -> int:
         """Size of one time step of a view."""
@@ -236,3 +228,29 @@ def affordable_strides(lengths: Sequence[int], num_frames: int, strides: Sequenc
     ordered = sorted(set(strides))
     kept = [stride for stride in ordered if enough(stride)]
     return kept or [1]
+
+
+def _encoded(
+    dataset: LatentDataset, space: LatentSpace, least: int, device: torch.device | str
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Coordinates [T, K] of all clips of `least` frames or more, one after the other, and the same for each clip; one copy."""
+    used = [index for index, clip in enumerate(dataset.clips) if clip.num_frames >= least]
+    lengths = [dataset.clips[index].num_frames for index in used]
+    coordinates = torch.empty(sum(lengths), space.num_coordinates, device=device)
+    begin = 0
+    for index in used:
+        for piece in dataset.pieces(index):
+            coordinates[begin : begin + len(piece)] = space.encode(piece)
+            begin += len(piece)
+    return coordinates, list(coordinates.split(lengths))
+
+
+def _mean_square_step(clips: list[torch.Tensor], lag: int) -> torch.Tensor:
+    """Mean square of y_{k+n} - y_k for n = `lag` over all clips longer than that, [K], without a copy of the clips."""
+    total, count = torch.zeros_like(clips[0][0], dtype=torch.float64), 0
+    for clip in clips:
+        for first in range(0, len(clip) - lag, STEPS_AT_ONCE):
+            end = min(first + STEPS_AT_ONCE, len(clip) - lag)
+            total += (clip[first + lag : end + lag] - clip[first:end]).square().sum(dim=0, dtype=torch.float64)
+            count += end - first
+    return (total / count).float()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from networks.errors import InputError
+from training.latents import dataset as latent_dataset
 from training.latents import writer as latent_dataset_writer
 from training.latents.dataset import LatentDataset, LatentDatasetWriter
 
@@ -146,6 +147,26 @@ def test_codes_that_are_not_finite_are_named(tmp_path: pathlib.Path) -> None:
     np.save(path, codes)
     with LatentDataset(tmp_path / 'data') as data, pytest.raises(InputError, match=r"clip 'talk' .* frame 5"):
         data.load_clip(0)
+    with LatentDataset(tmp_path / 'data') as data:
+        assert len(list(data.pieces(0, 2))) == 1  # frames 0, 2, 4, 6, 8
+        with pytest.raises(InputError, match=r"clip 'talk' .* frame 5"):
+            list(data.pieces(0, 5))
+
+
+@pytest.mark.parametrize('dtype', ['<f4', '<f8'])  # float64 files are read whole and converted
+@pytest.mark.parametrize('step', [1, 2, 3, 20])
+def test_pieces_are_the_clip(dataset: pathlib.Path, tmp_path: pathlib.Path, monkeypatch, step: int, dtype: str) -> None:
+    with zipfile.ZipFile(dataset) as archive:
+        archive.extractall(tmp_path / 'folder')
+    for file in (tmp_path / 'folder' / 'clips').iterdir():
+        np.save(file, np.load(file).astype(dtype))
+    monkeypatch.setattr(latent_dataset, 'CHECKED_AT_ONCE', 2 * 15)  # two frames
+    for path in (dataset, tmp_path / 'folder'):
+        with LatentDataset(path) as data:
+            for index, length in enumerate((7, 4)):
+                pieces = list(data.pieces(index, step))
+                assert [len(piece) for piece in pieces[:-1]] == [2] * (len(pieces) - 1)
+                np.testing.assert_array_equal(np.concatenate(pieces), make_codes(length, index)[::step])
 
 
 def test_files_that_are_no_zip(dataset: pathlib.Path, tmp_path: pathlib.Path) -> None:

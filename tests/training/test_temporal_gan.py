@@ -238,6 +238,21 @@ def test_latent_space(tiny_latents):
     assert np.square(back.numpy() - codes).sum() < 0.02 * np.square(flat - flat.mean(axis=0)).sum()
 
 
+def test_footage_in_pieces_is_the_same_space_and_windows(tiny_latents, monkeypatch):
+    with LatentDataset(str(tiny_latents)) as dataset:
+        space, codes = fit_latent_space(dataset), dataset.load_clip(0)
+        whole = Windows(dataset, space, 25)
+        monkeypatch.setattr('training.latents.dataset.CHECKED_AT_ONCE', 7 * 48)
+        monkeypatch.setattr('training.latent_space.STEPS_AT_ONCE', 5)
+        again = fit_latent_space(dataset)
+        pieces = Windows(dataset, space, 25)
+    torch.testing.assert_close((again.basis, again.mean), (space.basis, space.mean), rtol=0, atol=0)
+    torch.testing.assert_close(pieces.coordinates, whole.coordinates)
+    torch.testing.assert_close(pieces.clips[0], space.encode(codes))
+    assert pieces.squared_step(24) == pytest.approx(whole.squared_step(24), rel=1e-6)
+    assert pieces.clips[0].data_ptr() == pieces.coordinates.data_ptr()
+
+
 def test_windows_refuse_short_footage(tiny_latents):
     with LatentDataset(str(tiny_latents)) as dataset:
         space = fit_latent_space(dataset)

@@ -24,6 +24,7 @@ import os
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
 from types import TracebackType
 from typing import IO, Any
 
@@ -127,16 +128,40 @@ class LatentDataset:
             InputError: A code is NaN or infinite; the sentence names the clip and the frame.
         """
         codes = self._map_clip(index)
-        frames_at_once = max(CHECKED_AT_ONCE // (self.num_ws * self.w_dim), 1)
-        for start in range(0, len(codes), frames_at_once):
-            finite = np.isfinite(codes[start : start + frames_at_once]).all(axis=(1, 2))
-            if not finite.all():
-                frame = start + int(np.argmin(finite))
-                raise InputError(
-                    f'{self.path}: clip {self.clips[index].name!r} has a code that is not a finite number in frame '
-                    f'{frame}; embed this clip again.'
-                )
+        for start in range(0, len(codes), self._frames_at_once):
+            self._check_finite(index, codes[start : start + self._frames_at_once], start, 1)
         return codes
+
+    def pieces(self, index: int, step: int = 1) -> Iterator[np.ndarray]:
+        """Every `step`-th frame of one clip from the first on, in order, in pieces `[n, num_ws, w_dim]` of 16 MiB at most.
+
+        What `load_clip` maps stays in the memory of the process while it is in use; here only one piece does.
+
+        Raises:
+            InputError: See `load_clip`; only the frames that are read are looked at.
+        """
+        name, file = self.clips[index].name, self._files[index]
+        array = self._open_array(name, file)
+        codes = None if array.mappable else self._map_file(name, file)
+        frames = range(0, self.clips[index].num_frames, step)
+        for first in range(0, len(frames), self._frames_at_once):
+            chosen = frames[first : first + self._frames_at_once]
+            piece = array.read(chosen) if codes is None else codes[chosen.start : chosen.stop : step]
+            self._check_finite(index, piece, chosen.start, step)
+            yield piece
+
+    @property
+    def _frames_at_once(self) -> int:
+        return max(CHECKED_AT_ONCE // (self.num_ws * self.w_dim), 1)
+
+    def _check_finite(self, index: int, codes: np.ndarray, start: int, step: int) -> None:
+        finite = np.isfinite(codes).all(axis=(1, 2))
+        if not finite.all():
+            frame = start + step * int(np.argmin(finite))
+            raise InputError(
+                f'{self.path}: clip {self.clips[index].name!r} has a code that is not a finite number in frame '
+                f'{frame}; embed this clip again.'
+            )
 
     def frame_arrays(self, index: int) -> dict[str, np.ndarray]:
         """Further values of the frames of a clip by name, float32 `[num_frames, ...]` each.
@@ -403,6 +428,18 @@ class _ArrayFile:
     def map(self) -> np.ndarray:
         # Mode c: the caller may write to the array (torch wants that), the file never changes.
         return np.asarray(np.memmap(self.path, dtype='<f4', mode='c', offset=self.offset, shape=self.shape))
+
+    def read(self, indices: range) -> np.ndarray:
+        """Some of the entries of the first axis, for arrays that are mappable."""
+        size = math.prod(self.shape[1:])
+        result = np.empty((len(indices), *self.shape[1:]), np.float32)
+        at_once = len(indices) if indices.step == 1 else 1
+        with open(self.path, 'rb') as file:
+            for place in range(0, len(indices), at_once):
+                file.seek(self.offset + indices[place] * size * 4)
+                values = np.fromfile(file, '<f4', at_once * size)
+                result[place : place + at_once] = values.reshape(at_once, *self.shape[1:])
+        return result
 
 
 def _read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, bool, int]:
