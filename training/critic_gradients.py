@@ -52,10 +52,7 @@ def critic_gradients(
     if layers is None or not all(p.requires_grad for p in C.parameters()):
         return _by_autograd(C, real, fake, mix, lambda_gp)
     with torch.no_grad():
-        native = _native(C, layers, real)
-        if native is not None:
-            return native.update(real, fake, mix, lambda_gp)
-        return _workspace(C, layers, 3 * len(real), real).update(real, fake, mix, lambda_gp)
+        return _passes(C, layers, 3 * len(real), real).update(real, fake, mix, lambda_gp)
 
 
 def critic_scores_and_input_gradient(C: torch.nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,12 +65,7 @@ def critic_scores_and_input_gradient(C: torch.nn.Module, x: torch.Tensor) -> tup
             (gradient,) = torch.autograd.grad(scores.sum(), x)
         return scores.detach(), gradient
     with torch.no_grad():
-        native = _native(C, layers, x)
-        if native is not None:
-            return native.scores_and_input_gradient(x)
-        space = _workspace(C, layers, len(x), x)
-        scores = space.forward(x)
-        return scores, space.backward_to_input(1.0)
+        return _passes(C, layers, len(x), x).scores_and_input_gradient(x)
 
 
 class _Scores(torch.autograd.Function):
@@ -167,6 +159,27 @@ def _is_ours(layer: torch.nn.Module) -> bool:
 
 def _has_hooks(module: torch.nn.Module) -> bool:
     return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
+
+
+# Which form.
+
+WIDE = 1024  # features from which on the first layer is most of the work
+
+
+def _passes(C: torch.nn.Module, layers: _Layers, count: int, x: torch.Tensor) -> _Native | _Workspace | _Wide:
+    """The form for windows like x, of which there are `count` in all."""
+    tail = _Layers(layers.embedding[1:], layers.convolutions, layers.last)
+    wide = x.shape[2] >= WIDE and len(layers.embedding) > 0 and len(tail.modules) > 1
+    native = None if wide else _native(C, layers, x)
+    if native is not None:
+        return native
+    known = _workspaces.setdefault(C, {})
+    key = (count, x.shape[1], x.dtype, x.device, wide, *map(id, layers.modules))
+    if key not in known:
+        while len(known) >= 2:
+            del known[next(iter(known))]
+        known[key] = _Wide(*layers.embedding[0], tail, count, x) if wide else _Workspace(layers, count, x.shape[1], x)
+    return known[key]
 
 
 # The passes in C++.
@@ -272,18 +285,7 @@ class _Native:
 
 # The passes out of PyTorch's operations.
 
-_workspaces: weakref.WeakKeyDictionary[torch.nn.Module, dict[tuple, _Workspace]] = weakref.WeakKeyDictionary()
-
-
-def _workspace(C: torch.nn.Module, layers: _Layers, count: int, x: torch.Tensor) -> _Workspace:
-    """Buffers for `count` windows, kept as long as the critic lives; two sizes at most."""
-    known = _workspaces.setdefault(C, {})
-    key = (count, x.shape[1], x.dtype, x.device, *map(id, layers.modules))
-    if key not in known:
-        while len(known) >= 2:
-            del known[next(iter(known))]
-        known[key] = _Workspace(layers, count, x.shape[1], x)
-    return known[key]
+_workspaces: weakref.WeakKeyDictionary[torch.nn.Module, dict[tuple, _Workspace | _Wide]] = weakref.WeakKeyDictionary()
 
 
 class _Frames:
@@ -417,7 +419,7 @@ class _Workspace:
             torch._C._nn.leaky_relu(layer.product(a, everything, bias=True), layer.slope, out=view)
         return torch.addmv(self.last.bias, self.top.view(self.count, -1), self.top_weight.view(-1))
 
-    def _backward(self, weights: torch.Tensor) -> None:
+    def backward(self, weights: torch.Tensor) -> None:
         """delta_l of all layers for the loss sum_n weights_n C(x_n)."""
         back = weights.view(-1, 1, 1) * self.top_weight
         everything = slice(0, self.count)
@@ -426,10 +428,11 @@ class _Workspace:
             if layer is not self.layers[0]:
                 back = layer.transposed(everything)
 
-    def backward_to_input(self, weight: float) -> torch.Tensor:
-        """Gradient of weight * C(x_n) for each x_n [count, length, features], after forward()."""
-        self._backward(self.top.new_full((self.count,), weight))
-        return self.layers[0].transposed(slice(0, self.count)).clone()
+    def scores_and_input_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See critic_scores_and_input_gradient()."""
+        scores = self.forward(x)
+        self.backward(self.top.new_ones(self.count))
+        return scores, self.layers[0].transposed(slice(0, self.count)).clone()
 
     def update(
         self, real: torch.Tensor, fake: torch.Tensor, mix: torch.Tensor, lambda_gp: float
@@ -441,25 +444,24 @@ class _Workspace:
         self.input[batch : 2 * batch].copy_(fake)
         torch.lerp(real, fake, mix.view(-1, 1, 1), out=self.input[mixed])
         scores = self.forward(self.input)
-        weights = self.top.new_empty(3 * batch)
-        weights[:batch] = -1 / batch
-        weights[batch : 2 * batch] = 1 / batch
-        weights[mixed] = 1  # r_l itself
-        self._backward(weights)
+        weights = _weights(batch, self.top)
+        self.backward(weights)
         gradient = self.layers[0].transposed(mixed)
         norm = torch.linalg.vector_norm(gradient, dim=(1, 2))
-        penalty = (norm - 1).square()
-        # v / N, lambda included; a gradient that vanishes has none of its own.
-        factor = torch.where(norm > 0, (2 * lambda_gp / batch) * (1 - 1 / norm), 0)
+        factor = _factor(norm, lambda_gp)
         # u_l takes the place of a_l: the rows of interpolates are of no other use.
         torch.mul(gradient, factor.view(-1, 1, 1), out=self.input[mixed])
+        self.linearised(mixed)
+        self.fill_gradients(weights, 2 * batch)
+        return scores[:batch], scores[batch : 2 * batch], (norm - 1).square()
+
+    def linearised(self, mixed: slice) -> None:
+        """u_l in the place of a_l for the interpolates, after u_0 has been put there."""
         for layer, a, view in zip(self.layers, self.inputs, self.views, strict=True):
             u = layer.product(a, mixed, bias=False)
             torch.ops.aten.leaky_relu_backward(u, view[mixed], layer.slope, True, grad_input=view[mixed])
-        self._fill_gradients(weights, 2 * batch)
-        return scores[:batch], scores[batch : 2 * batch], penalty
 
-    def _fill_gradients(self, weights: torch.Tensor, biased: int) -> None:
+    def fill_gradients(self, weights: torch.Tensor, biased: int) -> None:
         """Weight gradients out of delta and the activations; the first `biased` samples have a part in those of the biases."""
         for layer, a in zip(self.layers, self.inputs, strict=True):
             layer.weight_gradient(a, _gradient(layer.layer.weight))
@@ -467,6 +469,77 @@ class _Workspace:
         top = torch.mv(self.top.view(self.count, -1).t(), weights)
         _gradient(self.last.weight).view(self.channels, self.length).copy_(top.view(self.length, self.channels).t())
         _gradient(self.last.bias).copy_(weights[:biased].sum())
+
+
+class _Wide:
+    """The passes where the first layer has thousands of inputs, whole codes for instance, and nearly all of the work is there.
+
+    The interpolates x = real + mix (fake - real) have first sums z = W_1 x + b_1 on the line between those of real and fake. The
+    gradient of a frame is r_0 = W_1^T d, d := m_1 * r_1, so that ||r_0||^2 = d^T K d with K := W_1 W_1^T, W_1 u_0 = factor * K d,
+    and the penalty's part of dL/dW_1 is (sum of factor * d d^T) W_1. Nothing of the interpolates is ever as wide as a code.
+    """
+
+    def __init__(self, first: torch.nn.Linear, slope: float, tail: _Layers, count: int, like: torch.Tensor) -> None:
+        self.first, self.slope, self.count = first, slope, count
+        self.z = like.new_empty(count, like.shape[1], first.out_features)
+        self.tail = _Workspace(tail, count, like.shape[1], self.z)
+
+    def _sums(self, x: torch.Tensor, out: torch.Tensor) -> None:
+        flat = x.reshape(-1, x.shape[2])
+        torch.addmm(_there(self.first.bias), flat, self.first.weight.t(), out=out.view(-1, out.shape[2]))
+
+    def _scores(self) -> torch.Tensor:
+        torch._C._nn.leaky_relu(self.z, self.slope, out=self.tail.input)
+        return self.tail.forward(self.tail.input)
+
+    def _d(self, weights: torch.Tensor) -> torch.Tensor:
+        """Return d of all samples for the loss sum_n weights_n C(x_n)."""
+        self.tail.backward(weights)
+        back = self.tail.layers[0].transposed(slice(0, self.count))
+        return torch.ops.aten.leaky_relu_backward(back, self.tail.input, self.slope, True)
+
+    def scores_and_input_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See critic_scores_and_input_gradient()."""
+        self._sums(x, self.z)
+        scores = self._scores()
+        return scores, self._d(self.z.new_ones(self.count)) @ self.first.weight
+
+    def update(
+        self, real: torch.Tensor, fake: torch.Tensor, mix: torch.Tensor, lambda_gp: float
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """See critic_gradients()."""
+        batch, weight = len(real), self.first.weight
+        mixed = slice(2 * batch, 3 * batch)
+        self._sums(real, self.z[:batch])
+        self._sums(fake, self.z[batch : 2 * batch])
+        torch.lerp(self.z[:batch], self.z[batch : 2 * batch], mix.view(-1, 1, 1), out=self.z[mixed])
+        scores = self._scores()
+        weights = _weights(batch, self.z)
+        d = self._d(weights)
+        products = d[mixed] @ (weight @ weight.t())
+        norm = (d[mixed] * products).sum(dim=(1, 2)).clamp(min=0).sqrt()
+        factor = _factor(norm, lambda_gp).view(-1, 1, 1)
+        u = self.tail.input[mixed]
+        u.copy_(torch.ops.aten.leaky_relu_backward(products * factor, u, self.slope, True))
+        self.tail.linearised(mixed)
+        self.tail.fill_gradients(weights, 2 * batch)
+        flat = d.view(3, -1, d.shape[2])  # real, fake, interpolates
+        gradient = _gradient(weight)
+        torch.mm((flat[2].t() @ (d[mixed] * factor).view(-1, d.shape[2])), weight, out=gradient)
+        gradient.addmm_(flat[0].t(), real.reshape(-1, real.shape[2]))
+        gradient.addmm_(flat[1].t(), fake.reshape(-1, fake.shape[2]))
+        torch.sum(flat[:2], dim=(0, 1), out=_gradient(_there(self.first.bias)))
+        return scores[:batch], scores[batch : 2 * batch], (norm - 1).square()
+
+
+def _weights(batch: int, like: torch.Tensor) -> torch.Tensor:
+    """What the scores of real, fake and interpolated windows count in the loss; 1 for the last gives r_l itself."""
+    return torch.cat([like.new_full((batch,), value) for value in (-1 / batch, 1 / batch, 1.0)])
+
+
+def _factor(norm: torch.Tensor, lambda_gp: float) -> torch.Tensor:
+    """The factor in v / N = factor * r_0, lambda included; a gradient that vanishes has none of its own."""
+    return torch.where(norm > 0, (2 * lambda_gp / len(norm)) * (1 - 1 / norm), 0)
 
 
 def _there(bias: torch.Tensor | None) -> torch.Tensor:

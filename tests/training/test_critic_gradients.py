@@ -20,6 +20,9 @@ def form(request, monkeypatch):
 
 
 CRITICS = [
+    {'num_features': 1030, 'num_frames': 9},
+    {'num_features': 1024, 'num_frames': 3, 'narrowing_widths': [6], 'temporal_channels': []},
+    {'num_features': 1024, 'num_frames': 4, 'narrowing_widths': [7, 5], 'temporal_channels': []},
     {'num_features': 32},
     {'num_features': 7, 'num_frames': 24},
     {'num_features': 5, 'num_frames': 1},
