@@ -22,6 +22,7 @@ from training.temporal_trainer import TemporalTrainer
 Weights = dict[str, torch.Tensor]
 WINDOW, LATENT, NOISE, HIDDEN, CELLS = 9, 4, 3, 5, 3
 SLOPE = 0.2
+pytestmark = pytest.mark.timeout(3000)  # an emergency brake: seconds of the processor, minutes where it is busy
 TOTAL_KIMG = 1.5
 
 # ----------------------------------------------------------------------------
@@ -475,7 +476,7 @@ class TwoRanks:
 
 
 def test_two_ranks_are_one_of_the_mean_gradient(tiny_latents: Any, float64: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = Settings(**{'carry': 1.0, **BASE, 'gap_interval': 1})
+    settings = Settings(**{'carry': 1.0, **BASE, 'gap_interval': 1, 'critic_steps': 1})
     tapes = Tapes(monkeypatch)
     monkeypatch.setattr(torch.distributed, 'all_reduce', TwoRanks().all_reduce)
     trainers = [make(tiny_latents, settings, rank, 2) for rank in range(2)]
