@@ -1,0 +1,23 @@
+"""The Python in docs/python.md and docs/scores.md runs as it stands."""
+
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize('page', ['python.md', 'scores.md'])
+def test_examples_run_as_they_stand(page: str, root: pathlib.Path, tmp_path: pathlib.Path, tiny_generator: pathlib.Path) -> None:
+    blocks = re.findall(r'```python\n(.*?)```', (root / 'docs' / page).read_text(encoding='utf-8'), re.DOTALL)
+    assert len(blocks) >= 2
+    assert all(block.count('\n') <= 16 for block in blocks), 'an example is ten lines or a few more'
+    shutil.copy(tiny_generator, tmp_path / 'G.pkl')
+    program = tmp_path / 'example.py'
+    program.write_text(
+        f'import sys\nsys.path.insert(0, {str(root)!r})\nif __name__ == "__main__":\n    pass\n' + '\n'.join(blocks)
+    )
+    done = subprocess.run([sys.executable, str(program)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
