@@ -23,6 +23,7 @@ from training.command_line import (
     require_network,
 )
 from training.file_names import safe_name, stem
+from training.run_folder import Log, make_run_dir, next_run_dir
 
 
 # fmt: off
@@ -152,11 +153,10 @@ def _check_inputs(c: dict[str, Any]) -> None:
 
 
 def _launch(c: dict[str, Any], outdir: str, description: str, *, device: Any, dry_run: bool, fresh: bool) -> None:
-    import dnnlib
-    from training.embedding.encoder_training import find_unfinished_run, new_run_dir, train_encoder
+    from training.embedding.encoder_training import find_unfinished_run, train_encoder
 
     unfinished = None if fresh else find_unfinished_run(outdir, c)
-    run_dir = unfinished or new_run_dir(outdir, description)
+    run_dir = unfinished or next_run_dir(outdir, description)
     print('\nTraining options:')
     print(json.dumps(c, indent=2))
     print(f'\nOutput directory:    {run_dir}')
@@ -164,11 +164,12 @@ def _launch(c: dict[str, Any], outdir: str, description: str, *, device: Any, dr
     if dry_run:
         print('Dry run; exiting.')
         return
-    require_folder(run_dir)
     if unfinished is None:
+        require_folder(outdir)
+        run_dir = make_run_dir(outdir, description)
         with open(os.path.join(run_dir, 'training_options.json'), 'w', encoding='utf-8') as file:
             json.dump({**c, 'run_dir': run_dir}, file, indent=2)
-    with dnnlib.util.Logger(os.path.join(run_dir, 'log.txt'), file_mode='a', should_flush=True):
+    with Log(run_dir):
         snapshot = train_encoder(run_dir=run_dir, device=device, resume=unfinished is not None, **c)
     report(f'The encoder is in {snapshot}')
 

@@ -14,6 +14,8 @@ import click
 from networks.errors import InputError
 from stylevideogan import layout
 from training import command_line, command_options, option_tree
+from training.file_names import safe_name, stem
+from training.run_folder import Log, make_run_dir
 from training.temporal_options import HEADINGS, PRESETS, Invocation, TrainingOptions
 
 INTERRUPTED = 'interrupted; --resume=RUN_FOLDER goes on from its last training state'
@@ -192,15 +194,6 @@ def look_at_data(options: TrainingOptions, *, given_network: bool) -> TrainingOp
     )
 
 
-def make_run_dir(outdir: str, name: str) -> str:
-    """`outdir/00003-name`, numbered after the highest that is there."""
-    command_line.require_folder(outdir)
-    numbers = [int(match[0]) for entry in os.listdir(outdir) if (match := re.match(r'\d+', entry))]
-    run_dir = os.path.join(outdir, f'{max(numbers, default=-1) + 1:05d}-{name}')
-    os.makedirs(run_dir)
-    return run_dir
-
-
 def find_run_to_resume(resume: str) -> tuple[str, str]:
     """The run folder and its latest training state."""
     from training.temporal_snapshot import latest_training_state
@@ -255,33 +248,6 @@ def distributed(device_name: str) -> Iterator[tuple[int, Any]]:
         torch.distributed.destroy_process_group()
 
 
-class Tee:
-    """Standard output goes to the screen and into log.txt."""
-
-    def __init__(self, path: str) -> None:
-        self._file = open(path, 'a', encoding='utf-8')  # noqa: SIM115 - open as long as the run
-        self._screen = sys.stdout
-
-    def __enter__(self) -> 'Tee':
-        sys.stdout = self  # type: ignore[assignment]
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        sys.stdout = self._screen
-        self._file.close()
-
-    def write(self, text: str) -> int:
-        self._file.write(text)
-        return self._screen.write(text)
-
-    def flush(self) -> None:
-        self._file.flush()
-        self._screen.flush()
-
-    def isatty(self) -> bool:
-        return self._screen.isatty()
-
-
 def train(invocation: Invocation, given: dict[str, Any]) -> None:
     """Carry out `main`; `given` are the training options of the command line, by path."""
     resumed = find_run_to_resume(invocation.resume) if invocation.resume else None
@@ -307,8 +273,7 @@ def train(invocation: Invocation, given: dict[str, Any]) -> None:
 
 def run_name(options: TrainingOptions, desc: str | None) -> str:
     """What the run folder is called after its number."""
-    name = re.sub(r'[^\w.+-]+', '_', os.path.splitext(os.path.basename(os.path.normpath(options.data)))[0])
-    return f'{name}-gpus{options.num_gpus}-batch{options.settings.batch}' + (f'-{desc}' if desc else '')
+    return f'{safe_name(stem(options.data))}-gpus{options.num_gpus}-batch{options.settings.batch}' + (f'-{desc}' if desc else '')
 
 
 def run(invocation: Invocation, options: TrainingOptions, resumed: tuple[str, str] | None) -> None:
@@ -332,10 +297,14 @@ def run(invocation: Invocation, options: TrainingOptions, resumed: tuple[str, st
             calc_metric=calc_metric,
         )
         if rank == 0:  # only now, when all input is validated, something is written
-            training.run_dir = resumed[0] if resumed else make_run_dir(str(invocation.outdir), run_name(options, invocation.desc))
+            if resumed:
+                training.run_dir = resumed[0]
+            else:
+                command_line.require_folder(str(invocation.outdir))
+                training.run_dir = make_run_dir(str(invocation.outdir), run_name(options, invocation.desc))
             with open(os.path.join(training.run_dir, OPTIONS_FILE), 'w', encoding='utf-8') as file:
                 json.dump(option_tree.to_dict(options), file, indent=2)
-            stack.enter_context(Tee(os.path.join(training.run_dir, 'log.txt')))
+            stack.enter_context(Log(training.run_dir))
             print(f'Output folder: {training.run_dir}')
         finished = training.run()
     if not finished:

@@ -14,6 +14,7 @@ import re
 from typing import Any
 
 from metrics.best_value import badness, best_of
+from networks.checkpoints import replacing
 from networks.errors import InputError
 
 
@@ -48,15 +49,8 @@ def mark_best(run_dir: str, metric: str) -> dict[str, Any] | None:
         'snapshots_measured': len(values),
     }
     path = os.path.join(run_dir, f'best-{metric}.json')
-    temporary = f'{path}.tmp'
-    try:
-        with open(temporary, 'w', encoding='utf-8') as file:
-            file.write(json.dumps(record, indent=2) + '\n')
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
+        file.write(json.dumps(record, indent=2) + '\n')
     return record
 
 

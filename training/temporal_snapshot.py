@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import glob
 import os
@@ -18,13 +17,10 @@ import numpy as np
 import torch
 
 from networks import checkpoints
+from networks.checkpoints.formats.ours import SNAPSHOT_FORMAT, SNAPSHOT_VERSION, STATE_FORMAT, STATE_VERSION
 from networks.errors import InputError
 from stylevideogan import version
 from training.latents.dataset import LatentDataset
-
-SNAPSHOT_FORMAT = 'stylevideogan-snapshot'
-STATE_FORMAT = 'stylevideogan-training-state'
-FORMAT_VERSION = 1
 
 
 def versions() -> dict[str, str]:
@@ -69,7 +65,7 @@ def save_snapshot(
         path,
         {
             'format': SNAPSHOT_FORMAT,
-            'format_version': FORMAT_VERSION,
+            'format_version': SNAPSHOT_VERSION,
             'G': frozen(G),
             'G_ema': frozen(G_ema),
             'C': frozen(C),
@@ -94,14 +90,8 @@ def on_cpu(value: Any) -> Any:
 
 def save_training_state(path: str, state: dict[str, Any]) -> None:
     """Write `training-state-*.pt` (tensors and plain values only) and remove older ones beside it; never half a file."""
-    temporary = f'{path}.tmp'
-    try:
-        torch.save({'format': STATE_FORMAT, 'format_version': FORMAT_VERSION, **state}, temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    with checkpoints.replacing(path) as temporary:
+        torch.save({'format': STATE_FORMAT, 'format_version': STATE_VERSION, **state}, temporary)
     for older in glob.glob(os.path.join(glob.escape(os.path.dirname(path)), 'training-state-*.pt')):
         if os.path.abspath(older) != os.path.abspath(path):
             os.unlink(older)
@@ -121,7 +111,7 @@ def load_training_state(path: str) -> dict[str, Any]:
         raise InputError(f'{path} is not a training state, or it was cut off; use an earlier one or start anew') from error
     if not isinstance(state, dict) or state.get('format') != STATE_FORMAT:
         raise InputError(f'{path} is not a training state of train_video.py')
-    if state.get('format_version', 0) > FORMAT_VERSION:
+    if state.get('format_version', 0) > STATE_VERSION:
         raise InputError(f'{path} was written by a newer version of this program; update it')
     return state
 

@@ -37,6 +37,7 @@ from training.stationarity import calibrate, observe
 from training.temporal_loss import divergence, diversity_penalty, gradient_angle_penalty
 from training.temporal_options import Settings
 from training.video_chains import VideoChains
+from training.weight_average import decay_of, update_average
 
 SCALE_OF_H = 0.25  # of the He initialisation of its last layer
 
@@ -290,11 +291,9 @@ class TemporalTrainer:
                 group['lr'] = rate * factor
         training_stats.report0('Progress/learning_rate', self.settings.generator_lr * factor)
 
-    @torch.no_grad()
     def _update_average(self) -> None:
         half_life = min(self.settings.ema_kimg * 1000, self.num_frames_shown * self.settings.ema_rampup)
-        beta = 0.5 ** (self.frames_per_step / max(half_life, 1e-8))
-        torch._foreach_lerp_(list(self.G_ema.parameters()), list(self.G.parameters()), 1 - beta)
+        update_average(self.G_ema, self.G, decay_of(half_life, self.frames_per_step))
 
     def finished(self) -> LatentGenerator:
         """A copy of the moving average as a snapshot holds it: calibrated, and with its burn-in (training/stationarity.py).

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -22,6 +21,7 @@ from torch_utils import training_stats
 from training import option_tree, stop_signals, temporal_snapshot
 from training.latent_space import LatentSpace, Windows, fit_latent_space
 from training.latents.dataset import LatentDataset
+from training.run_folder import RunLog
 from training.temporal_options import TrainingOptions
 from training.temporal_pictures import TRAJECTORY_SECONDS, Preview, generate_codes, generate_trajectories, plot_trajectories
 from training.temporal_trainer import TemporalTrainer
@@ -61,44 +61,6 @@ class StopRequest:
         flag = torch.tensor(float(self.asked), device=device)
         torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
         return bool(flag.item())
-
-
-class RunLog:
-    """`stats.jsonl` and TensorBoard of one run folder."""
-
-    def __init__(self, run_dir: str, resumed_at: int | None) -> None:
-        self.run_dir = run_dir
-        self._file = open(os.path.join(run_dir, 'stats.jsonl'), 'a', encoding='utf-8')  # noqa: SIM115 - open for the run
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-
-            # Steps of an interrupted run that are about to be repeated disappear from the curves.
-            self.board: Any = SummaryWriter(run_dir, purge_step=resumed_at)
-        except ImportError as error:
-            print(f'Skipping tfevents export: {error}')
-            self.board = None
-
-    def write(self, statistics: dict[str, Any], step: int, metrics: dict[str, float]) -> None:
-        """One line of statistics and one point in every curve."""
-        timestamp = time.time()
-        self._file.write(json.dumps({**statistics, 'timestamp': timestamp}) + '\n')
-        self._file.flush()
-        if self.board is None:
-            return
-        for name, value in statistics.items():
-            self.board.add_scalar(name, value['mean'], global_step=step, walltime=timestamp)
-        for name, number in metrics.items():
-            self.board.add_scalar(f'Metrics/{name}', number, global_step=step, walltime=timestamp)
-        self.board.flush()
-
-    def picture(self, name: str, picture: Any, step: int) -> None:
-        if self.board is not None:
-            self.board.add_image(name, picture, global_step=step, dataformats='HWC')
-
-    def close(self) -> None:
-        self._file.close()
-        if self.board is not None:
-            self.board.close()
 
 
 def open_data(

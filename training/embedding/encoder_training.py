@@ -7,7 +7,6 @@ import math
 import os
 import pickle
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ import psutil
 import torch
 
 import dnnlib
-from networks.checkpoints import image_generator_reference, load_encoder, load_generator, save_module_pickle
+from networks.checkpoints import image_generator_reference, load_encoder, load_generator, replacing, save_module_pickle
 from networks.checkpoints.detectors import load_lpips
 from networks.errors import InputError
 from networks.w_encoder import WEncoder
@@ -26,8 +25,10 @@ from training.embedding.code_sampler import CodeSampler
 from training.embedding.encoder_loss import EncoderLoss
 from training.footage.clips import open_footage
 from training.footage.frame_bank import FrameBank
+from training.run_folder import RunLog, forget_statistics_after, run_numbers
 from training.videos.output import image_grid
 from training.videos.synthesis import images_to_uint8
+from training.weight_average import decay_of, update_average
 
 STATE_FILE = 'training-state.pt'
 
@@ -37,7 +38,8 @@ STATE_FILE = 'training-state.pt'
 
 def find_unfinished_run(outdir: str, options: dict[str, Any]) -> str | None:
     """The newest run folder with equal options whose training is not at its end, None if there is none."""
-    for name in sorted(_run_numbers(outdir), key=lambda name: _run_numbers(outdir)[name], reverse=True):
+    numbers = run_numbers(outdir)
+    for name in sorted(numbers, key=lambda name: numbers[name], reverse=True):
         folder = os.path.join(outdir, name)
         # A folder that is not such a run, or a damaged state, is none to go on with.
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError):
@@ -49,17 +51,6 @@ def find_unfinished_run(outdir: str, options: dict[str, Any]) -> str | None:
                 state = torch.load(os.path.join(folder, STATE_FILE), map_location='cpu', weights_only=True)
                 return folder if state['cur_nimg'] < options['total_kimg'] * 1000 else None
     return None
-
-
-def new_run_dir(outdir: str, description: str) -> str:
-    """The name of the next run folder, `00000-DESCRIPTION`; it is not made."""
-    numbers = _run_numbers(outdir).values()
-    return os.path.join(outdir, f'{max(numbers, default=-1) + 1:05d}-{description}')
-
-
-def _run_numbers(outdir: str) -> dict[str, int]:
-    names = os.listdir(outdir) if os.path.isdir(outdir) else []
-    return {name: int(name.split('-')[0]) for name in names if name.split('-')[0].isdigit()}
 
 
 # ----------------------------------------------------------------------------
@@ -132,7 +123,7 @@ def train_encoder(
     cur_nimg = 0
     if resume:
         cur_nimg = _load_state(run_dir, encoder, average, optimizer)
-        _forget_lines_after(os.path.join(run_dir, 'stats.jsonl'), cur_nimg)
+        forget_statistics_after(run_dir, cur_nimg / 1e3)
         print(f'Resuming at {cur_nimg / 1e3:.3f} kimg.')
 
     pictures = {'samples': loss.synthesize(sampler.draw(16, _generator(random_seed, -1)))}
@@ -150,7 +141,7 @@ def train_encoder(
     snapshot = ''
     print(f'Training for {total_kimg:g} kimg...\n')
     with (
-        _stats_file(run_dir) as stats,
+        RunLog(run_dir, cur_nimg // 1000 if resume else None) as log,
         progress(
             total=-(-total_nimg // batch_size) * batch_size,
             initial=cur_nimg,
@@ -176,13 +167,13 @@ def train_encoder(
                 norm = torch.nn.utils.clip_grad_norm_(encoder.parameters(), max_norm=1.0)
                 if not math.isfinite(float(norm)):
                     raise InputError(
-                        f'The training diverged at {cur_nimg / 1e3:.3f} kimg (a gradient is not finite); begin again '
-                        'with a smaller --lr.'
+                        f'the training diverged at {cur_nimg / 1e3:.3f} kimg (a gradient is not finite); begin again '
+                        'with a smaller --lr'
                     )
                 optimizer.step()
                 cur_nimg += batch_size
                 half_life = min(ema_kimg * 1000, max(cur_nimg * 0.1, 1))
-                _update_average(average, encoder, 0.5 ** (batch_size / half_life))
+                update_average(average, encoder, decay_of(half_life, batch_size))
                 bar.update(batch_size)
                 if cur_nimg < min(tick_start_nimg + kimg_per_tick * 1000, total_nimg):
                     continue
@@ -208,8 +199,7 @@ def train_encoder(
                 training_stats.report('Resources/cpu_mem_gb', psutil.Process().memory_info().rss / 2**30)
                 collector.update()
                 report(_tick_line(collector, tick, cur_nimg, now - start_time))
-                stats.write(json.dumps({**collector.as_dict(), 'timestamp': now}) + '\n')
-                stats.flush()
+                log.write(collector.as_dict(), cur_nimg // 1000)
                 if is_snapshot:
                     snapshot = os.path.join(run_dir, f'encoder-{cur_nimg // 1000:06d}.pkl')
                     save_module_pickle(
@@ -249,7 +239,7 @@ def _copy_weights(path: str, encoder: WEncoder) -> None:
     except RuntimeError as error:
         raise InputError(
             f'{path} cannot be started from: its encoder has another size than the one to train (generator, --cbase, '
-            '--cmax and --hidden decide it).'
+            '--cmax and --hidden decide it)'
         ) from error
 
 
@@ -265,12 +255,6 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, peak: float, cur_nimg: 
     fall = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(cur_nimg / total_nimg, 1)))
     for group in optimizer.param_groups:
         group['lr'] = peak * rise * fall
-
-
-@torch.no_grad()
-def _update_average(average: torch.nn.Module, module: torch.nn.Module, decay: float) -> None:
-    for target, value in zip(average.parameters(), module.parameters(), strict=True):
-        target.lerp_(value, 1 - decay)
 
 
 def _tick_line(collector: training_stats.Collector, tick: int, cur_nimg: int, seconds: float) -> str:
@@ -306,17 +290,14 @@ def _save_grid(rows: list[torch.Tensor], path: str) -> None:
 def _save_state(
     run_dir: str, encoder: torch.nn.Module, average: torch.nn.Module, optimizer: torch.optim.Optimizer, cur_nimg: int
 ) -> None:
-    path = os.path.join(run_dir, STATE_FILE)
-    torch.save(
-        {
-            'encoder': encoder.state_dict(),
-            'average': average.state_dict(),
-            'optimizer': optimizer.state_dict(),
-            'cur_nimg': cur_nimg,
-        },
-        path + '.tmp',
-    )
-    os.replace(path + '.tmp', path)
+    state = {
+        'encoder': encoder.state_dict(),
+        'average': average.state_dict(),
+        'optimizer': optimizer.state_dict(),
+        'cur_nimg': cur_nimg,
+    }
+    with replacing(os.path.join(run_dir, STATE_FILE)) as temporary:
+        torch.save(state, temporary)
 
 
 def _load_state(run_dir: str, encoder: torch.nn.Module, average: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
@@ -330,21 +311,3 @@ def _load_state(run_dir: str, encoder: torch.nn.Module, average: torch.nn.Module
     except (RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         reason = ' '.join(str(error).split())[:200]
         raise InputError(f'{path} cannot be resumed from, begin anew with --fresh: {reason}') from error
-
-
-def _forget_lines_after(path: str, cur_nimg: int) -> None:
-    """Drop statistics of ticks that come after the saved state: the resumed run writes them again."""
-    if not os.path.isfile(path):
-        return
-    with open(path, encoding='utf-8') as file:
-        lines = [line for line in file if line.endswith('\n')]
-    kept = [line for line in lines if json.loads(line)['Progress/kimg']['mean'] <= cur_nimg / 1e3 + 1e-9]
-    with open(path + '.tmp', 'w', encoding='utf-8') as file:
-        file.writelines(kept)
-    os.replace(path + '.tmp', path)
-
-
-@contextlib.contextmanager
-def _stats_file(run_dir: str) -> Iterator[Any]:
-    with open(os.path.join(run_dir, 'stats.jsonl'), 'a', encoding='utf-8') as file:
-        yield file

@@ -16,6 +16,8 @@ from networks.w_encoder import WEncoder
 
 SNAPSHOT_FORMAT = 'stylevideogan-snapshot'
 SNAPSHOT_VERSION = 1
+STATE_FORMAT = 'stylevideogan-training-state'
+STATE_VERSION = 1
 SNAPSHOT_KEYS = ('G', 'G_ema', 'C', 'image_generator')
 ENCODER_KEY = 'encoder'
 

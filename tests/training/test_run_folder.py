@@ -1,0 +1,64 @@
+"""Run folders: numbers, the log, statistics of an interrupted run, the average of weights."""
+
+import json
+import pathlib
+import sys
+
+import pytest
+import torch
+
+from training.run_folder import Log, RunLog, forget_statistics_after, make_run_dir, next_run_dir
+from training.weight_average import decay_of, update_average
+
+
+def test_numbers_go_on_after_the_highest(tmp_path: pathlib.Path) -> None:
+    for name in ('00007-a', '3-b', 'notes', '00002'):
+        (tmp_path / name).mkdir()
+    assert next_run_dir(str(tmp_path), 'x') == str(tmp_path / '00008-x')
+    assert make_run_dir(str(tmp_path), 'x') == str(tmp_path / '00008-x')
+    assert make_run_dir(str(tmp_path), 'x') == str(tmp_path / '00009-x')
+    assert make_run_dir(str(tmp_path / 'new' / 'folder'), 'x').endswith('00000-x')
+
+
+def test_a_run_that_starts_at_the_same_moment_gets_another_folder(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training import run_folder
+
+    (tmp_path / '00000-x').mkdir()
+    seen = iter([{}, {'00000-x': 0}])  # at the first look the other run has not made its folder yet
+    monkeypatch.setattr(run_folder, 'run_numbers', lambda outdir: next(seen))
+    assert make_run_dir(str(tmp_path), 'x') == str(tmp_path / '00001-x')
+
+
+def test_log_goes_to_screen_and_file(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    screen = sys.stdout
+    for word in ('first', 'second'):
+        log = Log(str(tmp_path))
+        log.__enter__()
+        print(word)
+        log.__exit__(None, None, None)
+        assert sys.stdout is screen
+    assert capsys.readouterr().out == 'first\nsecond\n'
+    assert (tmp_path / 'log.txt').read_text() == 'first\nsecond\n'
+
+
+def test_statistics_of_what_is_repeated_disappear(tmp_path: pathlib.Path) -> None:
+    with RunLog(str(tmp_path), None) as log:
+        for kimg in (1.0, 2.0, 3.0):
+            log.write({'Progress/kimg': {'num': 1, 'mean': kimg, 'std': 0}}, int(kimg))
+    path = tmp_path / 'stats.jsonl'
+    path.write_text(path.read_text() + '{"Progress/kimg": {"me')  # a kill
+    forget_statistics_after(str(tmp_path), 2.0)
+    assert [json.loads(line)['Progress/kimg']['mean'] for line in path.read_text().splitlines()] == [1.0, 2.0]
+    forget_statistics_after(str(tmp_path / 'nothing'), 2.0)
+
+
+def test_average_has_its_half_life() -> None:
+    average, module = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    torch.nn.init.zeros_(average.weight)
+    torch.nn.init.ones_(module.weight)
+    for _ in range(10):
+        update_average(average, module, decay_of(half_life=5, step=1))
+    assert average.weight.item() == pytest.approx(0.75)  # two half-lives
+    assert decay_of(half_life=0, step=1) == 0  # at the very beginning the average is the network
