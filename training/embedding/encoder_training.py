@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pickle
+import sys
 import time
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import PIL.Image
 import psutil
 import torch
+from tqdm import tqdm
 
 import dnnlib
 from networks.checkpoints import image_generator_reference, load_encoder, load_generator, replacing, save_module_pickle
@@ -20,7 +22,7 @@ from networks.checkpoints.detectors import load_lpips
 from networks.errors import InputError
 from networks.w_encoder import WEncoder
 from torch_utils import training_stats
-from training.command_line import progress, report
+from training.command_line import progress
 from training.embedding.code_sampler import CodeSampler
 from training.embedding.encoder_loss import EncoderLoss
 from training.footage.clips import open_footage
@@ -198,7 +200,7 @@ def train_encoder(
                 training_stats.report('Timing/total_sec', now - start_time)
                 training_stats.report('Resources/cpu_mem_gb', psutil.Process().memory_info().rss / 2**30)
                 collector.update()
-                report(_tick_line(collector, tick, cur_nimg, now - start_time))
+                tqdm.write(_tick_line(collector, tick, cur_nimg, now - start_time), file=sys.stdout)  # above the progress
                 log.write(collector.as_dict(), cur_nimg // 1000)
                 if is_snapshot:
                     snapshot = os.path.join(run_dir, f'encoder-{cur_nimg // 1000:06d}.pkl')
