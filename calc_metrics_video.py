@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import functools
 import os
 import sys
 import types
@@ -289,10 +290,10 @@ def measure(options: types.SimpleNamespace, known: dict[str, str], rank: int, nu
 
     protocol, generator, dataset_kwargs = describe_network(options, device, say) if options.network else ({}, None, {})
     protocol |= {'device': str(device), 'num_ranks': num_ranks, 'versions': versions()}
-    videos = video_kwargs(options, dataset_kwargs.get('path'), device)
+    comparison = what_to_compare(options, dataset_kwargs.get('path'), device)
     for name in options.metrics:
         say(f'Calculating {name}')
-        video_protocol: dict[str, Any] = {}
+        comparison.protocol = {}
         with contextlib.redirect_stdout(sys.stderr):  # a host's progress would otherwise stand between the results
             result = metric_main.calc_metric(
                 metric=name,
@@ -302,13 +303,13 @@ def measure(options: types.SimpleNamespace, known: dict[str, str], rank: int, nu
                 device=device,
                 progress=progress_monitor(),
                 cache=options.cache,
-                G_kwargs={**videos, 'protocol': video_protocol},
+                G_kwargs={'comparison': comparison},
                 dataset_kwargs=dataset_kwargs,
             )
         definition: dict[str, Any] = {'metric_file': known[name], 'metric_file_sha256': checkpoints.file_sha256(known[name])}
         if options.protocol:
             definition |= {'preset': options.protocol, 'preset_differences': list(find_preset(options.protocol).differences)}
-        result = dnnlib.EasyDict(result, protocol={**protocol, **video_protocol, **definition})
+        result = dnnlib.EasyDict(result, protocol={**protocol, **comparison.protocol, **definition})
         if rank == 0:
             folder = run_folder(options.network) if options.network else None
             metric_main.report_metric(result, run_dir=folder, snapshot_pkl=options.network)
@@ -350,10 +351,11 @@ def describe_network(options: types.SimpleNamespace, device: Any, say: Any) -> t
     return protocol, generator, dnnlib.EasyDict(class_name='training.latents.dataset.LatentDataset', path=data)
 
 
-def video_kwargs(options: types.SimpleNamespace, data: str | None, device: Any) -> dict[str, Any]:
-    """Both sets of videos as arguments of their classes, which the metrics that need them construct, and how to compare."""
+def what_to_compare(options: types.SimpleNamespace, data: str | None, device: Any) -> Any:
+    """Both sets of videos, which are opened when a metric asks for them, and how to compare them."""
+    from metrics.video_comparison import VideoComparison, VideoOptions
     from networks.checkpoints.image_generator_lookup import local_file
-    from training.videos.recorded_videos import source_kwargs
+    from training.videos.recorded_videos import open_shared, source_kwargs
 
     rendered = {
         'image_generator': options.image_network,
@@ -362,9 +364,9 @@ def video_kwargs(options: types.SimpleNamespace, data: str | None, device: Any) 
         'trust_pickle': options.trust_pickle,
     }
     recorded = {'fps': options.fps, 'resolution': options.resolution, 'damaged': options.damaged, 'cache': options.cache}
-    sets = {}
+    sets: dict[str, dict[str, Any]] = {}
     if options.network:
-        sets['fake_videos'] = {
+        sets['fake'] = {
             'kind': 'GeneratedVideos',
             'network': options.network,
             'first_seed': options.first_seed,
@@ -372,25 +374,24 @@ def video_kwargs(options: types.SimpleNamespace, data: str | None, device: Any) 
             **rendered,
         }
     else:
-        sets['fake_videos'] = source_kwargs(options.fake, recorded=recorded, rendered=rendered)
+        sets['fake'] = source_kwargs(options.fake, recorded=recorded, rendered=rendered)
     reference = options.real or options.data or data
     if reference is not None:
-        sets['real_videos'] = source_kwargs(reference, recorded=recorded, rendered=rendered)
-    return {
-        **{name: {'class_name': 'training.videos.recorded_videos.open_shared', **kwargs} for name, kwargs in sets.items()},
-        'video_options': {
-            'detectors': tuple(map(local_file, options.detectors)),
-            'seed': options.seed,
-            'real_clips': options.real_clips,
-            'fake_clips': options.fake_clips,
-            'damaged': options.damaged,
-            'batch': options.batch,
-            'bootstrap': options.bootstrap,
-            'reference': options.reference,
-            'pairs': options.pairs,
-            'lpips_weights': options.lpips_weights and local_file(options.lpips_weights),
-        },
-    }
+        sets['real'] = source_kwargs(reference, recorded=recorded, rendered=rendered)
+    sources = {name: functools.partial(open_shared, **kwargs) for name, kwargs in sets.items()}
+    how = VideoOptions(
+        detectors=tuple(map(local_file, options.detectors)),
+        seed=options.seed,
+        real_clips=options.real_clips,
+        fake_clips=options.fake_clips,
+        damaged=options.damaged,
+        batch=options.batch,
+        bootstrap=options.bootstrap,
+        reference=options.reference,
+        pairs=options.pairs,
+        lpips_weights=options.lpips_weights and local_file(options.lpips_weights),
+    )
+    return VideoComparison(sources.get('real'), sources.get('fake'), how)
 
 
 def versions() -> dict[str, str]:

@@ -84,7 +84,7 @@ class Measures:
 
     def __init__(self, data: Any) -> None:
         from metrics.frame_points import LatentPoints
-        from metrics.repetition import Repetition
+        from plugins.repetition import Repetition
         from plugins.latent_frechet_distance import LatentFrechetDistance
         from plugins.latent_kernel_distance import LatentKernelDistance
         from plugins.latent_stationarity import Stationarity

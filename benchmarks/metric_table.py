@@ -22,9 +22,9 @@ import torch
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-import dnnlib
 from metrics import metric_main
 from metrics.discovery import discover_metrics, find_metric
+from metrics.video_comparison import VideoComparison, VideoOptions
 from metrics.video_set import VideoSet
 from training import command_line
 from training.videos.recorded_videos import RecordedVideos
@@ -167,12 +167,12 @@ def code_rows(data: str) -> Iterator[tuple[str, list[np.ndarray], list[np.ndarra
 
 def measure_codes(metric: str, real: list[np.ndarray], videos: list[np.ndarray]) -> dict[str, float]:
     """The metrics of codes take a generator; here are videos, so their parts are called."""
-    from metrics.diversity import Diversity
-    from metrics.drift import Drift
     from metrics.frame_points import LatentPoints
-    from metrics.motion_statistics import MotionStatistics
-    from metrics.repetition import Repetition
+    from plugins.diversity import Diversity
+    from plugins.drift import Drift
     from plugins.latent_frechet_distance import LatentFrechetDistance
+    from plugins.motion_statistics import MotionStatistics
+    from plugins.repetition import Repetition
 
     if metric.startswith('lfd'):
         windows = np.stack([video[begin : begin + 25] for video in videos for begin in range(0, len(video) - 24, 5)])
@@ -200,10 +200,8 @@ def measure_codes(metric: str, real: list[np.ndarray], videos: list[np.ndarray])
 
 
 def measure_pictures(metric: str, real: VideoSet, fake: VideoSet, detector: str | None) -> dict[str, Any]:
-    options = {'real_clips': 'spread', 'fake_clips': 'spread', 'bootstrap': 0, 'detectors': (detector,) if detector else ()}
-    result = metric_main.calc_metric(
-        metric=metric, device='cpu', G_kwargs=dnnlib.EasyDict(real_videos=real, fake_videos=fake, video_options=options)
-    )
+    options = VideoOptions(real_clips='spread', fake_clips='spread', bootstrap=0, detectors=(detector,) if detector else ())
+    result = metric_main.calc_metric(metric=metric, device='cpu', G_kwargs={'comparison': VideoComparison(real, fake, options)})
     return dict(result['results'])
 
 

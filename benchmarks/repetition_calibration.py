@@ -17,7 +17,7 @@ import torch
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from metrics.frame_points import LatentPoints
-from metrics.repetition import Repetition
+from plugins.repetition import Repetition
 from training import command_line
 from training.latents.dataset import LatentDataset
 

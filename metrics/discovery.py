@@ -1,4 +1,4 @@
-"""Finds metrics: every file in plugins/ that registers one, and any file that the user names.
+"""Finds metrics: those that the files in plugins/ register, and any file that the user names.
 
 A metric is a function with the decorator `metrics.metric_main.register_metric` (NVIDIA's interface, docs/metrics.md).
 """
@@ -11,7 +11,7 @@ import os
 import sys
 import types
 
-from metrics import metric_main
+from metrics import families, metric_main
 from networks.errors import InputError
 from stylevideogan import layout
 
@@ -22,24 +22,19 @@ def _describe(error: Exception) -> str:
     return f'{type(error).__name__}: {" ".join(str(error).split())}'
 
 
-def _registers_metrics(path: str) -> bool:
-    """Whether the file is about metrics at all; other plugins are not imported for a look."""
-    with open(path, encoding='utf-8', errors='replace') as file:
-        return 'register_metric' in file.read()
-
-
 def _registered_by(module: types.ModuleType) -> set[str]:
-    """Metrics that are functions of this module; that holds as well when it was imported long before."""
-    return {
+    """Metrics of this module, registered as functions or as a family, even if it was imported long before."""
+    functions = {
         name
         for name in metric_main.list_valid_metrics()
         if getattr(getattr(module, name, None), '__module__', None) == module.__name__
     }
+    return functions | families.names_of_module(module.__name__)
 
 
 @functools.cache
 def discover_metrics() -> tuple[dict[str, str], dict[str, str]]:
-    """Import the files of plugins/ that register metrics.
+    """Import the files of plugins/; whatever metrics they register are there then.
 
     Returns:
         Name of each metric -> its file, in alphabetical order; and file -> error, for files that could not be imported.
@@ -49,7 +44,7 @@ def discover_metrics() -> tuple[dict[str, str], dict[str, str]]:
     broken: dict[str, str] = {}
     for file_name in sorted(os.listdir(PLUGIN_FOLDER)):
         path = os.path.join(PLUGIN_FOLDER, file_name)
-        if not file_name.endswith('.py') or file_name.startswith('_') or not _registers_metrics(path):
+        if not file_name.endswith('.py') or file_name.startswith('_'):
             continue
         before = set(metric_main.list_valid_metrics())
         try:
@@ -63,15 +58,13 @@ def discover_metrics() -> tuple[dict[str, str], dict[str, str]]:
 
 
 def find_metric(name: str) -> str | None:
-    """File of the metric of this name; those that follow a pattern (fvd500_16f) are made here. None if there is none.
-
-    A file of metrics can have a function `metric_of_name(name)`, which registers the metric that a name stands for and
-    returns it, or returns None.
-    """
+    """File of the metric of this name; one that follows the pattern of a family (fvd500_16f) is made. None if there is none."""
     known, _ = discover_metrics()
     if name in known:
         return known[name]
-    for path in dict.fromkeys(known.values()):
+    if families.make_metric(name):
+        return families.file_of_metric(name)
+    for path in dict.fromkeys(known.values()):  # files written before register_family
         module = sys.modules.get(f'{layout.home(__name__)}plugins.{os.path.basename(path)[:-3]}')
         make = getattr(module, 'metric_of_name', None)
         if make is not None and make(name) is not None:

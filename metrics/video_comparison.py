@@ -1,26 +1,26 @@
-"""Two sets of videos and how they are to be compared: what every metric of video takes out of MetricOptions.
+"""Two sets of videos and how they are compared: what every metric of video takes out of MetricOptions.
 
-opts.G_kwargs['real_videos'], ['fake_videos']   sets, or keyword arguments of their classes
-opts.G_kwargs['video_options']                  fields of VideoOptions, as far as they are not the defaults
-opts.G_kwargs['protocol']                       a dict that a metric writes what it did into; it stands in the result line
+`opts.G_kwargs['comparison']` is a VideoComparison. A program may give its parts instead: 'real_videos' and 'fake_videos'
+(sets, or keyword arguments of their classes), 'video_options' (fields of VideoOptions) and 'protocol' (a dict).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 
 import dnnlib
 from metrics.clip_choice import RULES, ClipChoice, choose_clips
+from metrics.video_set import VideoSet, same_rate
 from networks.errors import InputError
 
-RATE_TOLERANCE = 0.005  # relative; 29.97 and 30 are one rate
 MOST_NAMED = 5
 
-_told: list[Any] = []  # sets whose damaged videos were named
+VideoSource = VideoSet | Callable[[], VideoSet] | dict[str, Any]
 
 
 @dataclasses.dataclass
@@ -44,49 +44,128 @@ class VideoOptions:
                 raise InputError(f'{rule!r} is no rule for choosing clips; there are {", ".join(RULES)}')
 
 
+class VideoComparison:
+    """Two sets of videos, how they are compared, and what a metric tells of how it did.
+
+    Args:
+        real, fake: A set, a function that opens it, or keyword arguments of its class (dnnlib.util.construct_class_by_name);
+            None where there is none. It is opened when it is first asked for, and once.
+        options: How they are compared.
+
+    Attributes:
+        protocol: What the metric writes here stands in the line of its result; JSON types only.
+    """
+
+    def __init__(
+        self,
+        real: VideoSource | None = None,
+        fake: VideoSource | None = None,
+        options: VideoOptions | None = None,
+        protocol: dict[str, Any] | None = None,
+    ) -> None:
+        self._sources = {'real': real, 'fake': fake}
+        self._told: set[str] = set()  # sets whose damaged videos were named
+        self.options = options or VideoOptions()
+        self.protocol = {} if protocol is None else protocol
+
+    def has(self, name: str) -> bool:
+        """Whether there is a set of this name, 'real' or 'fake'."""
+        return self._sources[name] is not None
+
+    @property
+    def real(self) -> VideoSet:
+        """The videos to compare with."""
+        return self._open('real')
+
+    @property
+    def fake(self) -> VideoSet:
+        """The videos to measure."""
+        return self._open('fake')
+
+    def _open(self, name: str) -> VideoSet:
+        source = self._sources[name]
+        if source is None:
+            raise InputError(f'there are no {name} videos')
+        if isinstance(source, dict):
+            source = dnnlib.util.construct_class_by_name(**source)
+        elif callable(source):
+            source = source()
+        self._sources[name] = source
+        return cast(VideoSet, source)
+
+    def first_mention(self, name: str) -> bool:
+        """Whether damaged videos of this set are to be named now: once."""
+        is_first = name not in self._told
+        self._told.add(name)
+        return is_first
+
+
+def comparison_of(opts: Any) -> VideoComparison:
+    """What a metric of video has to compare."""
+    found = opts.G_kwargs.get('comparison')
+    if found is None:
+        given = opts.G_kwargs
+        found = VideoComparison(
+            given.get('real_videos'), given.get('fake_videos'), video_options(opts), protocol=given.get('protocol')
+        )
+    return found
+
+
 def video_options(opts: Any) -> VideoOptions:
     """The options of a metric of video."""
+    if opts.G_kwargs.get('comparison') is not None:
+        return opts.G_kwargs['comparison'].options
     given = opts.G_kwargs.get('video_options') or {}
     return given if isinstance(given, VideoOptions) else VideoOptions(**given)
 
 
-def open_videos(source: Any) -> Any:
-    """A set of videos: from its keyword arguments, or as it is."""
-    return dnnlib.util.construct_class_by_name(**source) if isinstance(source, dict) else source
-
-
 class VideoPair:
-    """The real and the fake set, which fit together.
+    """The real and the fake set of one metric, which fit together.
+
+    Args:
+        opts: MetricOptions.
+        metric: Its name, for what is said.
+        same_size: Whether frames have to have one size.
+        instead: What the user could do where one of the sets is missing; a part of a sentence.
 
     Raises:
         InputError: One of them is missing, or they differ in rate or size.
     """
 
-    def __init__(self, opts: Any, metric: str) -> None:
+    def __init__(self, opts: Any, metric: str, *, same_size: bool = True, instead: str = '') -> None:
+        self.opts, self.metric, self.comparison = opts, metric, comparison_of(opts)
+        self.options = self.comparison.options
         for name in ('real', 'fake'):
-            if opts.G_kwargs.get(f'{name}_videos') is None:
+            if not self.comparison.has(name):
                 raise InputError(
                     f'{metric} compares two sets of videos, and there are no {name} ones; give them to '
-                    f'calc_metrics_video.py with --{name}'
+                    f'calc_metrics_video.py with --{name}' + (f', or {instead}' if instead else '')
                 )
-        self.opts, self.metric, self.options = opts, metric, video_options(opts)
         if opts.num_gpus > 1 and opts.rank > 0:
             torch.distributed.barrier()  # rank 0 looks through the files, the others take what it found
-        self.real, self.fake = (open_videos(opts.G_kwargs[f'{name}_videos']) for name in ('real', 'fake'))
+        self.real, self.fake = self.comparison.real, self.comparison.fake
         if opts.num_gpus > 1 and opts.rank == 0:
             torch.distributed.barrier()
-        for videos in (self.real, self.fake):
-            if videos.left_out and videos not in _told:
-                _told.append(videos)
-                self.warn(f'{len(videos.left_out)} damaged videos are left out: {", ".join(list(videos.left_out)[:MOST_NAMED])}')
+        for name, videos in (('real', self.real), ('fake', self.fake)):
+            damaged = getattr(videos, 'left_out', {})
+            if damaged and self.comparison.first_mention(name):
+                self.warn(f'{len(damaged)} damaged videos are left out: {", ".join(list(damaged)[:MOST_NAMED])}')
+        self._require_one_rate()
+        if same_size:
+            self._require_one_size()
+
+    def _require_one_rate(self) -> None:
         real, fake = self.real, self.fake
-        if real.fps_is_known and fake.fps_is_known and abs(real.fps / fake.fps - 1) > RATE_TOLERANCE:
+        known = all(getattr(videos, 'fps_is_known', True) for videos in (real, fake))
+        if known and not same_rate(real.fps, fake.fps):
             raise InputError(
                 f'the real videos have {real.fps:g} frames per second and the fake ones {fake.fps:g}, so '
                 'the same motion has two speeds; bring both to one rate with --fps'
             )
-        if tuple(real.resolution) != tuple(fake.resolution):
-            (height, width), (fake_height, fake_width) = real.resolution, fake.resolution
+
+    def _require_one_size(self) -> None:
+        if tuple(self.real.resolution) != tuple(self.fake.resolution):
+            (height, width), (fake_height, fake_width) = self.real.resolution, self.fake.resolution
             raise InputError(
                 f'the real videos have {width}x{height} pixels and the fake ones {fake_width}x{fake_height}, so '
                 'sharpness would be compared with its absence; bring both to one size with --resolution='
@@ -141,10 +220,8 @@ class VideoPair:
                 print(f'{self.metric}: {sentence}', file=sys.stderr, flush=True)
 
     def record(self, **entries: Any) -> None:
-        """Write into the protocol of the result line, where there is one."""
-        protocol = self.opts.G_kwargs.get('protocol')
-        if isinstance(protocol, dict):
-            protocol.update(entries)
+        """Write into the protocol of the result line."""
+        self.comparison.protocol.update(entries)
 
     def describe(self, real: ClipChoice, fake: ClipChoice, detector: Any) -> dict[str, Any]:
         """The protocol: both sets, how their clips were chosen, and the detector."""

@@ -16,6 +16,13 @@ import numpy as np
 
 from networks.errors import DamagedVideo
 
+RATE_TOLERANCE = 0.005  # relative; 29.97 and 30 are one rate
+
+
+def same_rate(first: float, second: float) -> bool:
+    """Whether two rates in frames per second are one, but for what containers round."""
+    return abs(first - second) <= RATE_TOLERANCE * max(first, second)
+
 
 class VideoSet(abc.ABC):
     """Videos of one size and rate, by index.

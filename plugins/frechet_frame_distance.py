@@ -9,33 +9,23 @@ numbers go by the same pattern. docs/fvd.md has the protocol.
 """
 
 import re
-from collections.abc import Callable
 from typing import Any
 
-from metrics import metric_main
+from metrics.families import Metric, register_family
 from metrics.frechet_of_clips import Protocol, clip_distance
 
 NAMES = ('frame_fid2048_16f', 'frame_fid2048_25f', 'frame_fid2048_25f_at225')
-PATTERN = re.compile(r'frame_fid([1-9]\d*)_([1-9]\d*)f(?:_at(\d+))?')
+PATTERN = r'frame_fid([1-9]\d*)_([1-9]\d*)f(?:_at(\d+))?'
 
 
-def metric_of_name(name: str) -> Callable[[Any], dict[str, Any]] | None:
-    """The metric that a name of the pattern stands for, or None."""
-    match = PATTERN.fullmatch(name)
-    if match is None:
-        return None
+def _make(match: re.Match[str]) -> Metric:
     protocol = Protocol('inception', int(match[1]), int(match[2]), 1, int(match[3] or 0))
 
     def metric(opts: Any) -> dict[str, Any]:
-        return clip_distance(opts, name, protocol)
+        return clip_distance(opts, match[0], protocol)
 
-    metric.__name__ = metric.__qualname__ = name
-    metric.__module__ = __name__
     metric.__doc__ = f'The frames of {protocol.count} clips of {protocol.num_frames} frames, from {protocol.start} on.'
-    metric.best = 'lower'  # type: ignore[attr-defined]
-    globals()[name] = metric_main.register_metric(metric)
     return metric
 
 
-for _name in NAMES:
-    metric_of_name(_name)
+register_family(PATTERN, _make, NAMES, best='lower')

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-import dnnlib
 from metrics import metric_main
+from metrics.code_inputs import DatasetClips, open_codes
 from metrics.frechet import expected_bias, frechet_distance, mean_and_covariance
 from metrics.latent_windows import CodeSpace, WindowSpace, alternating_blocks, cut_windows, generate_coordinates, window_starts
 from networks.errors import InputError
@@ -197,36 +197,11 @@ def latent_frechet_distance(
 # The metrics
 
 
-class _Clips(Sequence):
-    """The clips of a latent data set, loaded when asked for."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset.clips)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.dataset.load_clip(index)
-
-
 def _measure(opts: Any, name: str, start: int) -> dict[str, float]:
     """Results of one metric; `name` holds the distance, `name`_... what belongs to it."""
-    if opts.G is None or not opts.dataset_kwargs:
-        raise InputError(
-            f'{name} compares the codes of a snapshot with those that it was trained on, and here are none; give '
-            'them with --network and --data, or take a metric that compares videos, such as fvd2048_25f'
-        )
-    dataset = dnnlib.util.construct_class_by_name(**opts.dataset_kwargs)
-    try:
-        if (dataset.num_ws, dataset.w_dim) != (opts.G.num_ws, opts.G.w_dim):
-            raise InputError(
-                f'the data set has codes of {dataset.num_ws} x {dataset.w_dim}, and the snapshot makes '
-                f'{opts.G.num_ws} x {opts.G.w_dim}; measure against the data that it was trained on'
-            )
-        real = LatentFrechetDistance(_Clips(dataset))
-    finally:
-        dataset.close()
+    what = f'{name} compares the codes of a snapshot with those that it was trained on'
+    with open_codes(opts, what, instead='fvd2048_25f') as dataset:
+        real = LatentFrechetDistance(DatasetClips(dataset))
     progress = opts.progress.sub(tag=f'{name} videos', num_items=2048)
     generator = copy.deepcopy(opts.G).eval().requires_grad_(False).to(opts.device)
     results = real.compare_generator(generator, start=start, progress=progress)

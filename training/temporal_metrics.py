@@ -13,6 +13,7 @@ import dnnlib
 from metrics import metric_main, metric_utils
 from metrics.detectors import detector_of
 from metrics.discovery import discover_metrics, find_metric, load_metric_file
+from metrics.video_comparison import VideoComparison, VideoOptions
 from networks import checkpoints
 from networks.errors import InputError
 from training.best_snapshot import mark_best
@@ -65,20 +66,18 @@ def prepare_metrics(
         device: Any,
     ) -> dict[str, float]:
         # Rendered codes are the reference: what a model of these codes can reach, and always at hand.
-        measured: dict[str, Any] = {}
         real_videos = EmbeddedVideos(data, image_generator)
-        videos = {
-            'real_videos': real_videos,
-            'fake_videos': GeneratedVideos(G, image_generator, fps=description['fps']),
-            'video_options': {'reference': 'embedding', 'detectors': tuple(detectors)},
-            'protocol': measured,
-        }
+        comparison = VideoComparison(
+            real_videos,
+            GeneratedVideos(G, image_generator, fps=description['fps']),
+            VideoOptions(reference='embedding', detectors=tuple(detectors)),
+        )
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 result = metric_main.calc_metric(
                     metric=metric,
                     G=G,
-                    G_kwargs=dnnlib.EasyDict(videos),
+                    G_kwargs={'comparison': comparison},
                     num_gpus=num_ranks,
                     rank=rank,
                     device=device,
@@ -105,7 +104,7 @@ def prepare_metrics(
                 'device': str(device),
                 'num_ranks': num_ranks,
                 'versions': versions(),
-                **measured,
+                **comparison.protocol,
             }
             metric_main.report_metric(dnnlib.EasyDict(result, protocol=protocol), run_dir=run_dir, snapshot_pkl=path)
             best = mark_best(run_dir, metric)

@@ -136,7 +136,7 @@ def test_only_scripted(opts):
         file.write('x')
         file.seek(0)
         value = [5.0, 2.0, float('nan'), 3.0, None, 9.0][len(file.read()) - 1]
-    frame = opts.G_kwargs['fake_videos'].clip(0, 0, 1)
+    frame = opts.G_kwargs['comparison'].fake.clip(0, 0, 1)
     return {{'test_only_scripted': value, 'test_only_scripted_height': frame.shape[1]}}
 
 best_value.set_best('test_only_scripted', 2.4)

@@ -9,17 +9,19 @@ import pytest
 import torch
 
 import dnnlib
-from metrics import companion_inputs, metric_main, repetition
+from metrics import metric_main, picture_inputs
 from metrics.best_value import best_of
 from metrics.bootstrap_interval import bootstrap_interval
 from metrics.discovery import discover_metrics, find_metric
-from metrics.diversity import Diversity, vendi_score
-from metrics.drift import Drift
 from metrics.frame_points import LatentPoints, colour_statistics, small_pictures, stretches
-from metrics.motion_statistics import MotionStatistics, log_spectral_distance, velocity_spectrum
-from metrics.repetition import Repetition, find_returns, window_deviations, window_distances
+from metrics.video_comparison import VideoComparison
 from networks.errors import InputError
 from networks.latent_generator import LatentGenerator
+from plugins import repetition
+from plugins.diversity import Diversity, vendi_score
+from plugins.drift import Drift
+from plugins.motion_statistics import MotionStatistics, log_spectral_distance, velocity_spectrum
+from plugins.repetition import Repetition, find_returns, window_deviations, window_distances
 
 PACES = np.array([60, 40, 20, 10, 5, 5])  # frames, the time constants of the motion below
 
@@ -351,9 +353,9 @@ def test_latent_metrics_through_the_host_interface() -> None:
 
 def test_picture_metrics_through_the_host_interface(monkeypatch: pytest.MonkeyPatch) -> None:
     discover_metrics()
-    monkeypatch.setattr(companion_inputs, '_cache', companion_inputs.PointsCache())
+    monkeypatch.setattr(picture_inputs, '_cache', picture_inputs.PointsCache())
     real, fake = Footage([0, 1, 2], [450, 450, 300]), Footage([10, 11, 12, 13, 14, 15], [300, 250, 120, 300, 200, 210])
-    sets = {'G_kwargs': {'real_videos': real, 'fake_videos': fake}}
+    sets = {'G_kwargs': {'comparison': VideoComparison(real, fake)}}
     for metric in ('repetition_200f', 'drift_200f', 'motion_200f', 'diversity_200f'):
         results = calculate(metric, **sets)
         assert next(iter(results)) == metric
@@ -367,14 +369,14 @@ def test_picture_metrics_through_the_host_interface(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(still, 'stream', lambda index, start=0: iter([np.full([64, 64, 3], index, np.uint8)] * 300))
     still.sha256 = 'still'
     for metric, value in {'repetition_200f': 1, 'drift_200f': 0}.items():
-        assert calculate(metric, G_kwargs={'real_videos': real, 'fake_videos': still})[metric] == pytest.approx(value)
+        assert calculate(metric, G_kwargs={'comparison': VideoComparison(real, still)})[metric] == pytest.approx(value)
     for changed, words in [
-        ({'fake_videos': None}, 'no fake ones'),
-        ({'fake_videos': Footage([1], [300], fps=30)}, 'have 25 frames'),
-        ({'fake_videos': Footage([1, 2], [100, 199])}, 'the longest of these 2 has 199'),
+        (None, 'no fake ones'),
+        (Footage([1], [300], fps=30), 'have 25 frames'),
+        (Footage([1, 2], [100, 199]), 'the longest of these 2 has 199'),
     ]:
         with pytest.raises(InputError, match=words):
-            calculate('repetition_200f', G_kwargs={'real_videos': real, **changed})
+            calculate('repetition_200f', G_kwargs={'comparison': VideoComparison(real, changed)})
 
 
 def measure_as_rank(rank: int, ranks: int, folder: pathlib.Path) -> None:

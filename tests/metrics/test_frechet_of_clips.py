@@ -3,6 +3,7 @@
 The detector here is a small one; tests/networks/test_i3d.py has the real one.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -25,6 +26,7 @@ from metrics.frechet import frechet_distance, mean_and_covariance
 from metrics.frechet_interval import distance_deviation, weighted_moments
 from metrics.kernel_distance import kernel_distance
 from metrics.metric_utils import MetricOptions
+from metrics.video_comparison import VideoComparison, VideoOptions
 from networks.errors import InputError
 from training.videos.recorded_videos import RecordedVideos
 
@@ -66,18 +68,14 @@ def random_videos(count: int, num_frames: int, seed: int, step: float = 4) -> np
     return np.clip(start + np.cumsum(step * random.randn(count, num_frames, 4, 4, 3), axis=1), 0, 255).astype(np.uint8)
 
 
-def options(tmp_path: pathlib.Path, detector, **more) -> MetricOptions:
-    kwargs = {'class_name': 'training.videos.recorded_videos.RecordedVideos'}
-    protocol: dict = {}
-    return MetricOptions(
-        device='cpu',
-        G_kwargs={
-            'real_videos': {**kwargs, 'path': str(tmp_path / 'real.npy')},
-            'fake_videos': {**kwargs, 'path': str(tmp_path / 'fake.npy')},
-            'video_options': {'detectors': (detector,), **more},
-            'protocol': protocol,
-        },
-    )
+def recorded(tmp_path: pathlib.Path, name: str, **more) -> functools.partial[RecordedVideos]:
+    return functools.partial(RecordedVideos, **{'path': str(tmp_path / f'{name}.npy'), **more})
+
+
+def options(tmp_path: pathlib.Path, detector, *, real: dict | None = None, fake: dict | None = None, **more) -> MetricOptions:
+    sets = (recorded(tmp_path, 'real', **(real or {})), recorded(tmp_path, 'fake', **(fake or {})))
+    comparison = VideoComparison(*sets, VideoOptions(detectors=(detector,), **more))
+    return MetricOptions(device='cpu', G_kwargs={'comparison': comparison})
 
 
 def calculate(metric: str, opts: MetricOptions) -> dnnlib.EasyDict:
@@ -178,7 +176,7 @@ def test_distance_interval_and_protocol(tmp_path: pathlib.Path, detector) -> Non
     assert results['fvd30_8f_low'] < results['fvd30_8f'] < results['fvd30_8f_high']
     assert 0 < results['fvd30_8f_expected_bias'] < results['fvd30_8f']
     assert (results['fvd30_8f_clips_real'], results['fvd30_8f_dimension'], results['fvd30_8f_frames']) == (30, 6, 8)
-    protocol = json.loads(json.dumps(opts.G_kwargs['protocol']))
+    protocol = json.loads(json.dumps(opts.G_kwargs['comparison'].protocol))
     assert protocol['detector']['weights_sha256'] == 'f' * 64
     for name in ('real', 'fake'):
         assert {'sha256', 'clips', 'clip_rule', 'fps', 'resolution', 'path', 'first_frame'} <= set(protocol[name])
@@ -259,22 +257,19 @@ def test_sets_that_do_not_fit_together(tmp_path: pathlib.Path, detector, capsys)
     opts = options(tmp_path, detector)
     with pytest.raises(InputError, match=r'real videos have 4x4 pixels and the fake ones 4x8, .* --resolution=4'):
         calculate('fvd20_8f', opts)
-    for videos in ('real_videos', 'fake_videos'):
-        opts.G_kwargs[videos] |= {'resolution': 4}
-    assert calculate('fvd20_8f', opts)['fvd20_8f'] >= 0
-    opts.G_kwargs['real_videos'] |= {'fps': 30}
-    opts.G_kwargs['fake_videos'] |= {'fps': 25}
+    size = {'resolution': 4}
+    assert calculate('fvd20_8f', options(tmp_path, detector, real=size, fake=size))['fvd20_8f'] >= 0
+    rates = {'real': {**size, 'fps': 30}, 'fake': {**size, 'fps': 25}}
     with pytest.raises(InputError, match=r'30 frames per second and the fake ones 25, .* --fps'):
-        calculate('fvd20_8f', opts)
-    del opts.G_kwargs['fake_videos']
+        calculate('fvd20_8f', options(tmp_path, detector, **rates))
+    opts.G_kwargs['comparison'] = VideoComparison(recorded(tmp_path, 'real'))
     with pytest.raises(InputError, match=r'there are no fake ones; give them .* with --fake'):
         calculate('fvd20_8f', opts)
     folder = tmp_path / 'mixed'
     folder.mkdir()
     for index, length in enumerate((12, 5, 12, 12)):
         np.save(folder / f'{index}.npy', random_videos(1, length, index)[0])
-    opts = options(tmp_path, detector)
-    opts.G_kwargs['fake_videos'] = {**opts.G_kwargs['fake_videos'], 'path': str(folder)}
+    opts = options(tmp_path, detector, fake={'path': str(folder)})
     capsys.readouterr()
     results = calculate('fvd20_8f', opts)
     assert results['fvd20_8f_videos_too_short'] == 1
@@ -291,14 +286,14 @@ def test_a_damaged_picture_and_features_that_are_not_finite(tmp_path: pathlib.Pa
         for number, frame in enumerate(video):
             PIL.Image.fromarray(frame).save(folder / f'{number}.png')
     (tmp_path / 'frames' / 'v3' / '5.png').write_bytes(b'\x89PNG')
-    opts = options(tmp_path, detector)
-    opts.G_kwargs['fake_videos'] = {**opts.G_kwargs['fake_videos'], 'path': str(tmp_path / 'frames')}
+    frames = {'path': str(tmp_path / 'frames')}
+    opts = options(tmp_path, detector, fake=frames)
     with pytest.raises(InputError, match=r'5\.png is not an image .*--damaged=skip'):
         calculate('fvd12_8f', opts)
-    opts.G_kwargs['video_options']['damaged'] = 'skip'
+    opts = options(tmp_path, detector, fake=frames, damaged='skip')
     results = calculate('fvd12_8f', opts)
     assert (results['fvd12_8f_videos_damaged'], results['fvd12_8f_clips_fake']) == (1, 11)
-    assert list(opts.G_kwargs['protocol']['damaged']) == ['v3']
+    assert list(opts.G_kwargs['comparison'].protocol['damaged']) == ['v3']
     detector.features = lambda frames: torch.full([len(frames), 1, 6], float('nan'))
     opts.cache = False
     with pytest.raises(InputError, match=r'features of real/00000, frames from 0 on, are not finite'):

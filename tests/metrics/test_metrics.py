@@ -10,7 +10,8 @@ import scipy.linalg
 import torch
 
 import dnnlib
-from metrics import discovery, metric_main, metric_utils
+from metrics import discovery, families, metric_main, metric_utils
+from metrics.best_value import best_of
 from metrics.frechet import expected_bias, frechet_distance, mean_and_covariance
 from metrics.latent_windows import CodeSpace, window_starts
 from networks.errors import InputError
@@ -268,6 +269,28 @@ def test_registered_metrics_run_through_the_host_interface(capsys: pytest.Captur
     assert json.loads((tmp_path / 'metric-lfd2048_25f.jsonl').read_text()) == line
 
 
+def test_a_family_is_found_by_its_pattern(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / 'family.py'
+    path.write_text(
+        textwrap.dedent("""
+        from metrics.families import register_family
+
+        def make(match):
+            return lambda opts: {match[0]: int(match[1])}
+
+        register_family(r'test_only_count(\\d+)', make, ['test_only_count7'], best=lambda match: float(match[1]))
+    """)
+    )
+    assert discovery.load_metric_file(str(path)) == ['test_only_count7']
+    assert not metric_main.is_valid_metric('test_only_count12')
+    assert discovery.find_metric('test_only_count12') == str(path)
+    assert metric_main.calc_metric(metric='test_only_count12', G=None).results == {'test_only_count12': 12}
+    assert best_of('test_only_count12') == 12
+    assert discovery.find_metric('test_only_counts') is None
+    with pytest.raises(ValueError, match='test_only_x does not follow the pattern'):
+        families.register_family('test_only_y', lambda match: lambda opts: {}, ['test_only_x'])
+
+
 def test_a_file_of_the_users_own(tmp_path: pathlib.Path) -> None:
     good = tmp_path / 'blinks.py'
     good.write_text(
@@ -300,7 +323,7 @@ def test_a_file_of_the_users_own(tmp_path: pathlib.Path) -> None:
 
 def test_one_broken_plugin_takes_no_other_away(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / 'wrong.py').write_text('register_metric = undefined_name')
-    (tmp_path / 'other.py').write_text('raise RuntimeError("not about metrics, so never imported")')
+    (tmp_path / 'other.py').write_text('no_metric = 1')
     monkeypatch.setattr(discovery, 'PLUGIN_FOLDER', str(tmp_path))
     monkeypatch.setattr('plugins.__path__', [str(tmp_path)])
     found, broken = discovery.discover_metrics.__wrapped__()

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import dnnlib
-from metrics.video_set import VideoSet
+from metrics.video_set import VideoSet, same_rate
 from networks.errors import DamagedVideo, InputError
 from training import command_line
 from training.footage.clips import DEFAULT_FPS, fit, say_notes
@@ -39,7 +39,6 @@ __all__ = [
     'source_kwargs',
 ]
 
-RATE_TOLERANCE = 0.005  # relative; 29.97 and 30 are one rate
 SETTLED_SECONDS = 2.0  # a file changed later than this ago could change again within one tick of its time stamp
 SURVEY_VERSION = 2
 MOST_NAMED = 5  # names in one sentence
@@ -158,11 +157,7 @@ class RecordedVideos(VideoSet):
         most = rates.most_common(1)[0][0]
         assert most is not None
         other = next(
-            (
-                recording
-                for recording in self._recordings
-                if recording.fps is not None and abs(recording.fps - most) > RATE_TOLERANCE * most
-            ),
+            (recording for recording in self._recordings if recording.fps is not None and not same_rate(recording.fps, most)),
             None,
         )
         if other is not None:
