@@ -84,10 +84,10 @@ class Measures:
 
     def __init__(self, data: Any) -> None:
         from metrics.frame_points import LatentPoints
-        from plugins.repetition import Repetition
         from plugins.latent_frechet_distance import LatentFrechetDistance
         from plugins.latent_kernel_distance import LatentKernelDistance
         from plugins.latent_stationarity import Stationarity
+        from plugins.repetition import Repetition
 
         clips = [data.load_clip(index) for index in range(len(data.clips))]
         self.frechet = LatentFrechetDistance(clips)
