@@ -115,7 +115,7 @@ def _continue(partial: str, about: dict[str, Any]) -> None:
         before = None
     if before not in (None, about):
         raise UserMistake(
-            f'{partial} holds an interrupted run with other settings; remove this folder to begin anew, or give '
+            f'{partial} holds an interrupted run with other settings; remove this folder to start over, or give '
             'the settings of that run to finish it'
         )
     with open(path, 'w', encoding='utf-8') as file:

@@ -106,7 +106,7 @@ def list_metrics(metrics: dict[str, str]) -> None:
               type=click.IntRange(0, command_line.MAX_SEED), default=0)
 @click.option('--trunc',        help='Truncation psi of generated videos, towards the mean code of the subject', metavar='PSI',
               type=command_line.FloatRange(-10, 10), default=1)
-@click.option('--fps',          help='Bring video files to this rate, and say that images and arrays have it', metavar='FLOAT',
+@click.option('--fps',          help='Resample video files to this rate; assume it for images and arrays', metavar='FLOAT',
               type=command_line.FPS)
 @click.option('--resolution',   help='Bring all frames to this size: central square, then reduced', metavar='INT',
               type=command_line.POSITIVE_INT)
@@ -117,7 +117,7 @@ def list_metrics(metrics: dict[str, str]) -> None:
               type=click.Choice(['auto', 'first', 'random', 'spread']), default='first')
 @click.option('--pairs',        help='Which videos belong together, for psnr, ssim and lpips: those of one name, or of one '
                                      'place in the order', type=click.Choice(['name', 'order']), default='name')
-@click.option('--seed',         help='What clips and intervals are drawn by', metavar='INT',
+@click.option('--seed',         help='Random seed for clips and intervals', metavar='INT',
               type=click.IntRange(0, command_line.MAX_SEED), default=0)
 @click.option('--damaged',      help='At a video that cannot be read: stop, skip it and say so, or keep what can be read',
               type=click.Choice(['stop', 'skip', 'keep']), default='stop')

@@ -21,7 +21,7 @@ def check_dest(ctx: click.Context, param: click.Parameter, value: str) -> str:
 
 
 # fmt: off
-@click.command(context_settings={'show_default': True})
+@command_line.command()
 @click.option('--source', help='Checkpoint to read: file or URL', metavar='PATH|URL', required=True)
 @click.option('--dest',   help='File to write: NAME.pkl or NAME.safetensors', metavar='PATH', required=True,
               callback=check_dest)

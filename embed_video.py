@@ -37,7 +37,7 @@ from training.footage.preparation_options import parts_of_sources, preparation_o
 @click.option('--dest',           help='Latent data set to write: a .zip or a folder', metavar='PATH', required=True)
 @click.option('--encoder',        help='Encoder of train_encoder.py, or a pSp or e4e checkpoint', metavar='FILE')
 @click.option('--refine',         help='Optimise the codes of the encoder as well', is_flag=True)
-@click.option('--force-encoder',  help='Take --encoder although it was trained for another file than --network', is_flag=True)
+@click.option('--force-encoder',  help='Use --encoder even though it was trained for another file than --network', is_flag=True)
 @click.option('--fps',            help='Videos: resample to this rate; images and codes: the rate that they have',
               metavar='FPS', type=FPS)
 @click.option('--damaged',        help='Clips that cannot be decoded to their end: stop, keep the frames before, or skip them',
@@ -53,7 +53,7 @@ from training.footage.preparation_options import parts_of_sources, preparation_o
 @preparation_options
 
 # Optimisation.
-@click.option('--steps',          help='Most evaluations of the loss for a frame', metavar='INT', type=POSITIVE_INT, default=20)
+@click.option('--steps',          help='Maximum loss evaluations per frame', metavar='INT', type=POSITIVE_INT, default=20)
 @click.option('--first-steps',    help='The same for the first frame of a clip, which starts from farther away', metavar='INT',
               type=POSITIVE_INT, default=100)
 @click.option('--perceptual',     help='Perceptual loss and measure', type=click.Choice(['alex', 'vgg', 'none']), default='alex')
@@ -65,10 +65,10 @@ from training.footage.preparation_options import parts_of_sources, preparation_o
               default=1e-3)
 @click.option('--lambda-layers',  help='Weight of the distance from W, where all layers are equal', metavar='FLOAT',
               type=NON_NEGATIVE_FLOAT, default=1e-3)
-@click.option('--smooth',         help='Weight of the steps from frame to frame', metavar='FLOAT', type=NON_NEGATIVE_FLOAT,
+@click.option('--smooth',         help='Weight of temporal smoothness', metavar='FLOAT', type=NON_NEGATIVE_FLOAT,
               default=0.1)
-@click.option('--stop',           help='A frame is done when its loss falls by less than this part in 5 evaluations; 0: never',
-              metavar='FLOAT', type=FloatRange(0, 1), default=0.01)
+@click.option('--stop',           help='Stop a frame when its loss improves by less than this fraction over 5 evaluations; '
+                                       '0: never', metavar='FLOAT', type=FloatRange(0, 1), default=0.01)
 @click.option('--chunk',          help='Frames at a time', metavar='INT', type=POSITIVE_INT, default=16)
 
 # Miscellaneous.

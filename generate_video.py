@@ -89,7 +89,7 @@ INTERRUPTED = 'interrupted; finished files are kept, the same command with --ski
 @click.option('--image-network', help='The image generator, where the reference in the snapshot does not find it',
               metavar='PKL|URL')
 @click.option('--force-image-network', is_flag=True,
-              help='Take --image-network although it is another file, such as one fine-tuned in the same W+ space')
+              help='Use --image-network even though it is another file, such as one fine-tuned in the same W+ space')
 @click.option('--trust-pickle',  help='Run the program code that the pickles carry; only for files that you trust',
               is_flag=True)
 # Performance.

@@ -172,7 +172,7 @@ def smooth(data: str, dest: str, sigma: float, overwrite: bool) -> None:
 # fmt: off
 @main.command()
 @click.argument('path',            metavar='DATA')
-@click.option('--frames',          help='Most frames for variance and resemblance, evenly spread', metavar='INT',
+@click.option('--frames',          help='Maximum frames for variance and resemblance, evenly spread', metavar='INT',
               type=POSITIVE_INT, default=4096)
 @click.option('--json', 'as_json', help='One line of JSON instead of text', is_flag=True)
 @clear_errors
@@ -196,7 +196,7 @@ def stats(path: str, frames: int, as_json: bool) -> None:
 @click.option('--outdir',        help='Folder for motion00.npy, ... and motion.png', metavar='DIR', required=True)
 @click.option('--count',         help='Number of directions', metavar='INT', type=POSITIVE_INT, default=8)
 @click.option('--network',       help='Image generator  [default: where the data set found it]', metavar='FILE')
-@click.option('--force-network', help='Take --network although the codes were embedded with another file', is_flag=True)
+@click.option('--force-network', help='Use --network even though the codes were embedded with another file', is_flag=True)
 @click.option('--device',        help='cpu, cuda, cuda:1, ...; auto: the first GPU if there is one', metavar='NAME',
               default='auto')
 @click.option('--trust-pickle',  help='Allow source text inside the pickle of the image generator to run', is_flag=True)
@@ -227,7 +227,7 @@ def directions(**options: Any) -> None:
 @click.option('--outdir',        help='Folder for the videos, NAME.mp4', metavar='DIR', required=True)
 @click.option('--clips',         help='Only these clips, * and ? allowed', metavar='A,B,...', type=NAMES)
 @click.option('--network',       help='Image generator  [default: where the data set found it]', metavar='FILE')
-@click.option('--force-network', help='Take --network although the codes were embedded with another file', is_flag=True)
+@click.option('--force-network', help='Use --network even though the codes were embedded with another file', is_flag=True)
 @click.option('--skip-existing', help='Leave videos alone that are there already', is_flag=True)
 @click.option('--batch',         help='Frames rendered at a time', metavar='INT', type=POSITIVE_INT, default=8)
 @click.option('--device',        help='cpu, cuda, cuda:1, ...; auto: the first GPU if there is one', metavar='NAME',
@@ -291,15 +291,15 @@ def convert(**options: Any) -> None:
 def _load_generator_of(dataset: Any, opts: types.SimpleNamespace, device: Any) -> Any:
     """The image generator of a data set, or --network."""
     from networks.checkpoints import load_generator
-    from networks.checkpoints.image_generator_lookup import find_image_generator
+    from networks.checkpoints.image_generator_lookup import OptionNames, find_image_generator
 
-    try:
-        network = find_image_generator(
-            dataset.image_generator, snapshot=opts.data, image_network=opts.network, force=opts.force_network
-        )
-    except InputError as error:
-        words = str(error).replace('--image-network', '--network').replace('--force-image-network', '--force-network')
-        raise InputError(words) from error
+    network = find_image_generator(
+        dataset.image_generator,
+        snapshot=opts.data,
+        image_network=opts.network,
+        force=opts.force_network,
+        options=OptionNames('--network', '--force-network'),
+    )
     G: Any = load_generator(network, device=str(device), trust_pickle=opts.trust_pickle)
     if (int(G.num_ws), int(G.w_dim)) != (dataset.num_ws, dataset.w_dim):
         raise InputError(

@@ -64,13 +64,13 @@ from training.run_folder import Log, make_run_dir, next_run_dir
 # Size of the encoder.
 @click.option('--cbase',          help='Channels at resolution r are cbase/r, up to cmax', metavar='INT', type=POSITIVE_INT,
               default=1536)
-@click.option('--cmax',           help='Most channels', metavar='INT', type=POSITIVE_INT, default=256)
+@click.option('--cmax',           help='Maximum number of channels', metavar='INT', type=POSITIVE_INT, default=256)
 @click.option('--hidden',         help='Width of the vector that summarises an image', metavar='INT', type=POSITIVE_INT,
               default=512)
 
 # Input and output.
-@click.option('--frame-memory',   help='Most memory for frames, MiB; of longer footage every n-th frame is used', metavar='MIB',
-              type=POSITIVE_INT, default=512)
+@click.option('--frame-memory',   help='Maximum memory for frames, MiB; of longer footage every n-th frame is used',
+              metavar='MIB', type=POSITIVE_INT, default=512)
 @click.option('--tick',           help='Between status lines (and saved states), kimg', metavar='KIMG', type=POSITIVE_FLOAT,
               default=4)
 @click.option('--snap',           help='Between snapshots, ticks', metavar='TICKS', type=POSITIVE_INT, default=10)

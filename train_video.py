@@ -163,7 +163,7 @@ def look_at_data(options: TrainingOptions, *, given_network: bool) -> TrainingOp
         options: What was chosen.
         given_network: Whether the command line names the image generator; a recorded one may have moved since.
     """
-    from networks.checkpoints.image_generator_lookup import find_image_generator, is_address, local_file
+    from networks.checkpoints.image_generator_lookup import OptionNames, find_image_generator, is_address, local_file
     from training.latent_space import default_reversal
     from training.latents.dataset import LatentDataset
 
@@ -174,10 +174,7 @@ def look_at_data(options: TrainingOptions, *, given_network: bool) -> TrainingOp
         if reversal is None:
             reversal = default_reversal(dataset)
         if network is None:
-            try:
-                network = find_image_generator(dataset.image_generator, snapshot=options.data)
-            except InputError as error:
-                raise InputError(str(error).replace('--image-network', '--network')) from error
+            network = find_image_generator(dataset.image_generator, snapshot=options.data, options=OptionNames('--network'))
     if not is_address(network):
         if not os.path.isfile(network):
             raise InputError(f'--network: there is no file {network!r}')

@@ -199,7 +199,7 @@ def compute_feature_stats_for_dataset(
     stats = FeatureStats(max_items=num_items, **stats_kwargs)
     if data_loader_kwargs is None:
         data_loader_kwargs = {'num_workers': 3, 'prefetch_factor': 2, 'pin_memory': opts.device.type == 'cuda'}
-    # every rank takes as many images; beyond the last one they begin anew, and FeatureStats ignores the surplus
+    # every rank takes as many images; beyond the last one they start over, and FeatureStats ignores the surplus
     rounds = -(-num_items // opts.num_gpus)
     subset = [(index * opts.num_gpus + opts.rank) % num_items for index in range(rounds)]
     loader: Any = torch.utils.data.DataLoader(dataset, sampler=subset, batch_size=batch_size, **data_loader_kwargs)

@@ -160,7 +160,7 @@ class VideoPair:
         if known and not same_rate(real.fps, fake.fps):
             raise InputError(
                 f'the real videos have {real.fps:g} frames per second and the fake ones {fake.fps:g}, so '
-                'the same motion has two speeds; bring both to one rate with --fps'
+                'the same motion has two speeds; resample both to one rate with --fps'
             )
 
     def _require_one_size(self) -> None:

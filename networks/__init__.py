@@ -1,4 +1,4 @@
-"""Every torch.nn.Module of the project, and the reading and writing of checkpoints."""
+"""Every torch.nn.Module of the project; `checkpoints` reads and writes files of them."""
 
 from networks.host_compatibility import provide_pkg_resources
 

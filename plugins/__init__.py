@@ -1,1 +1,1 @@
-"""What hangs on an interface: one metric, one file, found by its presence."""
+"""Metrics, one a file: whatever lies here is imported, and registers itself."""

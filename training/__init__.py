@@ -1,1 +1,1 @@
-"""The life of the temporal model: latent data sets, loss, loop, snapshots, inversion of footage."""
+"""The temporal model: options, latent space, loss, trainer, loop, snapshots. The rooms below hold footage, codes and videos."""

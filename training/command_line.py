@@ -37,7 +37,7 @@ OUR_PACKAGES = {'dnnlib', 'torch_utils', 'metrics', 'networks', 'plugins', 'trai
 
 INTERRUPTED = 'interrupted; run the same command again to go on'
 
-# GNU OpenMP, which torch uses on Linux, lets a thread that waits for the others turn 300,000 times before it sleeps. When a
+# GNU OpenMP, which torch uses on Linux, lets a thread that waits for the others spin 300,000 times before it sleeps. When a
 # core is busy with something else that is all that happens: one step of a training was seen to take sixty times as long.
 SPIN_COUNT = 1000
 THREAD_SETTINGS = ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY', 'OMP_NUM_THREADS')

@@ -1,8 +1,8 @@
-"""Finds the image generator that a snapshot refers to, and makes sure that it is that very file."""
+"""Finds the image generator that a snapshot refers to, and checks that it has the recorded SHA-256."""
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from networks.checkpoints.addresses import is_address
 from networks.checkpoints.addresses import resolve as local_file
@@ -39,8 +39,25 @@ def candidate_paths(reference: Mapping[str, Any], snapshot: str, *, folders: boo
             yield path
 
 
+class OptionNames(NamedTuple):
+    """What a command calls its options, for the sentences of `find_image_generator`.
+
+    Attributes:
+        network: The option that takes the image generator.
+        force: The option that accepts another file; None where there is none.
+    """
+
+    network: str
+    force: str | None = None
+
+
 def find_image_generator(
-    reference: Mapping[str, Any], *, snapshot: str, image_network: str | None = None, force: bool = False
+    reference: Mapping[str, Any],
+    *,
+    snapshot: str,
+    image_network: str | None = None,
+    force: bool = False,
+    options: OptionNames | None = None,
 ) -> str:
     """The path (or address) of the image generator of a snapshot or latent data set.
 
@@ -49,6 +66,7 @@ def find_image_generator(
         snapshot: The file that holds the reference.
         image_network: The user's own answer, which ends the search.
         force: Accept `image_network` although it is another file.
+        options: How the command calls what the user can do about it; None: sentences name no options.
 
     Returns:
         A path whose content has the recorded sha256, unless `force`; or an address, still to be checked.
@@ -61,7 +79,7 @@ def find_image_generator(
     wanted = reference.get('sha256')
     candidates = [image_network] if image_network else list(candidate_paths(reference, snapshot))
     if image_network and not is_address(image_network) and not os.path.isfile(image_network):
-        raise InputError(f'--image-network: there is no file {image_network!r}')
+        raise InputError(f'{options.network + ": " if options else ""}there is no file {image_network!r}')
     others = []
     for path in candidates:
         if is_address(path) or not wanted or (force and image_network):
@@ -72,16 +90,17 @@ def find_image_generator(
         others.append(f'{path!r} (sha256 {found[:12]}...)')
     recorded = reference.get('path') or '(no path recorded)'
     if others:
-        hint = (
-            'give the right one with --image-network'
-            if not image_network
-            else 'give the right one, or add --force-image-network if its W+ space is the same'
-        )
+        hint = 'give the right one'
+        if options and not image_network:
+            hint += f' with {options.network}'
+        elif options and options.force:
+            hint += f', or add {options.force} if its W+ space is the same'
         raise InputError(
             f'{os.path.basename(snapshot)} was made with the image generator {recorded!r} '
             f'(sha256 {str(wanted)[:12]}...), but {" and ".join(others)} is another file; {hint}'
         )
+    where = f'; say where it is with {options.network}' if options else ''
     raise InputError(
-        f'{os.path.basename(snapshot)} was made with the image generator {recorded!r}, which is neither '
-        'there nor beside the snapshot; say where it is with --image-network'
+        f'{os.path.basename(snapshot)} was made with the image generator {recorded!r}, which is neither there nor beside '
+        f'the snapshot{where}'
     )

@@ -4,7 +4,7 @@
     E = load_encoder('e4e_ffhq_encode.pt')              # e4e, pSp, or train_encoder.py
     S = load_snapshot('network-snapshot-000512.pkl')    # train_video.py
 
-What a file is, its content tells, never its name. Nothing that a file says is run, unless trust_pickle is set.
+The format is recognised by content, never by file name. Nothing that a file says is run, unless trust_pickle is set.
 """
 
 import pickle

@@ -19,7 +19,7 @@ import torch
 
 import generate_video
 from networks import checkpoints
-from networks.checkpoints.image_generator_lookup import find_image_generator
+from networks.checkpoints.image_generator_lookup import OptionNames, find_image_generator
 from networks.errors import InputError
 from networks.latent_generator import LatentGenerator
 from networks.seeded_noise import SeededNoise
@@ -253,17 +253,20 @@ def test_image_generator_is_looked_for_and_checked(home: pathlib.Path, tmp_path:
     other = tmp_path / 'G.pkl'
     other.write_bytes(b'another file')
     reference = {'path': '/elsewhere/G.pkl', 'sha256': sha256}
+    names = OptionNames('--image-network', '--force-image-network')
     lonely = str(tmp_path / 'network-snapshot-000001.pkl')
     with pytest.raises(InputError, match=r'is another file; give the right one with --image-network'):
+        find_image_generator(reference, snapshot=lonely, options=names)
+    with pytest.raises(InputError, match=r'is another file; give the right one$'):
         find_image_generator(reference, snapshot=lonely)
     with pytest.raises(InputError, match='--force-image-network'):
-        find_image_generator(reference, snapshot=snapshot, image_network=str(other))
+        find_image_generator(reference, snapshot=snapshot, image_network=str(other), options=names)
     assert find_image_generator(reference, snapshot=snapshot, image_network=str(other), force=True) == str(other)
     other.unlink()
     with pytest.raises(InputError, match=r'neither there nor beside the snapshot.*--image-network'):
-        find_image_generator(reference, snapshot=lonely)
+        find_image_generator(reference, snapshot=lonely, options=names)
     with pytest.raises(InputError, match='there is no file'):
-        find_image_generator(reference, snapshot=snapshot, image_network=str(other))
+        find_image_generator(reference, snapshot=snapshot, image_network=str(other), options=names)
 
 
 def test_wrong_files_are_one_sentence(home: pathlib.Path, tmp_path: pathlib.Path) -> None:

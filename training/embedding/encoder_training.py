@@ -312,4 +312,4 @@ def _load_state(run_dir: str, encoder: torch.nn.Module, average: torch.nn.Module
         return int(state['cur_nimg'])
     except (RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         reason = ' '.join(str(error).split())[:200]
-        raise InputError(f'{path} cannot be resumed from, begin anew with --fresh: {reason}') from error
+        raise InputError(f'{path} cannot be resumed from, start over with --fresh: {reason}') from error

@@ -47,7 +47,7 @@ def load_networks(
 ) -> tuple[Any, Any, str, str]:
     """The snapshot, its image generator, the snapshot's sha256 and the image generator's."""
     from networks import checkpoints
-    from networks.checkpoints.image_generator_lookup import find_image_generator, local_file
+    from networks.checkpoints.image_generator_lookup import OptionNames, find_image_generator, local_file
 
     snapshot = checkpoints.load_snapshot(network, device=device, trust_pickle=trust_pickle)
     generator, reference = snapshot.get('G_ema'), snapshot.get('image_generator')
@@ -56,7 +56,8 @@ def load_networks(
             f'{network!r} is no snapshot of train_video.py: it lacks a latent generator (G_ema) or the '
             'reference to its image generator'
         )
-    path = find_image_generator(reference, snapshot=network, image_network=image_network, force=force)
+    names = OptionNames('--image-network', '--force-image-network')
+    path = find_image_generator(reference, snapshot=network, image_network=image_network, force=force, options=names)
     checked = None if force else reference.get('sha256')
     command_line.report(f'Image generator: {path}')
     G = checkpoints.load_generator(path, device=device, trust_pickle=trust_pickle, sha256=checked)

@@ -190,11 +190,11 @@ class LatentDatasetWriter:
                 raise InputError(
                     f'{self.partial_folder} holds an interrupted run with other settings '
                     f'({_difference(key, old, new)}); '
-                    'remove this folder to begin anew, or give the settings of that run to finish it.'
+                    'remove this folder to start over, or give the settings of that run to finish it.'
                 )
         for member in clip_files(before['clips']):
             if not os.path.isfile(self._file(*member.split('/'))):
-                raise InputError(f'{self.partial_folder}: {member} is missing; remove this folder to begin anew.')
+                raise InputError(f'{self.partial_folder}: {member} is missing; remove this folder to start over.')
         self._description['clips'] = before['clips']
 
     def _save_description(self) -> None:

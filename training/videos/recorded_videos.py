@@ -163,7 +163,7 @@ class RecordedVideos(VideoSet):
         if other is not None:
             raise InputError(
                 f'{self.path}: {other.file_name} has {other.fps:g} frames per second and most others have {most:g}; '
-                f'bring all to one rate with --fps={most:g}'
+                f'resample all to one rate with --fps={most:g}'
             )
         return most, True
 

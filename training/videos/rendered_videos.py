@@ -13,7 +13,7 @@ import torch
 
 from metrics.video_set import VideoSet
 from networks import checkpoints
-from networks.checkpoints.image_generator_lookup import find_image_generator
+from networks.checkpoints.image_generator_lookup import OptionNames, find_image_generator
 from networks.errors import InputError
 from training.footage.clips import fit
 from training.latents.dataset import LatentDataset
@@ -219,7 +219,7 @@ def load_image_generator(
         return source
     if source is None and not reference:
         raise InputError('videos cannot be rendered without an image generator; give it with --image-network')
-    path = find_image_generator(reference, snapshot=beside, image_network=source)
+    path = find_image_generator(reference, snapshot=beside, image_network=source, options=OptionNames('--image-network'))
     return checkpoints.load_generator(path, device=device, trust_pickle=trust_pickle, sha256=reference.get('sha256'))
 
 
