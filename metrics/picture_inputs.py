@@ -106,7 +106,9 @@ class PictureInputs:
     def results(self, results: dict[str, float]) -> dict[str, float]:
         """Named results, with what all of these metrics say of their inputs; the sets themselves go into the protocol."""
         sides = (('real', self.real_set), ('fake', self.fake_set))
-        self._pair.record(**{side: {**videos.description, 'sha256': videos.sha256, 'fps': videos.fps} for side, videos in sides})
+        self._pair.record(
+            **{side: {**getattr(videos, 'description', {}), 'sha256': videos.sha256, 'fps': videos.fps} for side, videos in sides}
+        )
         return named(self.metric, {**results, 'videos_too_short': self.too_short, 'real_videos': len(self.real_set)})
 
 
