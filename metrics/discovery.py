@@ -64,11 +64,6 @@ def find_metric(name: str) -> str | None:
         return known[name]
     if families.make_metric(name):
         return families.file_of_metric(name)
-    for path in dict.fromkeys(known.values()):  # files written before register_family
-        module = sys.modules.get(f'{layout.home(__name__)}plugins.{os.path.basename(path)[:-3]}')
-        make = getattr(module, 'metric_of_name', None)
-        if make is not None and make(name) is not None:
-            return path
     return None
 
 

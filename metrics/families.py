@@ -53,7 +53,7 @@ def register_family(
     Raises:
         ValueError: One of `names` does not follow the pattern.
     """
-    family = Family(re.compile(pattern), make, best, make.__module__)
+    family = Family(re.compile(pattern, re.ASCII), make, best, make.__module__)
     _families.append(family)
     for name in names:
         match = family.pattern.fullmatch(name)

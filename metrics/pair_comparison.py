@@ -133,14 +133,15 @@ def _length(pair: VideoPair, metric: str, real: int, fake: int, num_frames: int 
     found = [videos.num_frames[index] for videos, index in ((pair.real, real), (pair.fake, fake))]
     name = pair.real.names[real]
     if num_frames is None:
-        if None in found:
+        first, second = found
+        if first is None or second is None:
             raise InputError(f'{metric} compares pairs of videos, and these have no end; name a length, such as {metric}_16f')
-        if found[0] != found[1]:
+        if first != second:
             raise InputError(
-                f'{name} has {found[0]} frames and its partner {found[1]}; cut them to one length, or compare '
-                f'the first ones only, for example {metric}_{min(found)}f'
+                f'{name} has {first} frames and its partner {second}; cut them to one length, or compare '
+                f'the first ones only, for example {metric}_{min(first, second)}f'
             )
-        return int(found[0])
+        return int(first)
     shortest = min((length for length in found if length is not None), default=num_frames)
     if shortest < num_frames:
         raise InputError(f'{metric} compares {num_frames} frames, and {name} or its partner has {shortest}; choose fewer')

@@ -7,34 +7,25 @@ clips and can be a little below 0. Programs that multiply it by 1000, or take me
 """
 
 import re
-from collections.abc import Callable
 from typing import Any
 
-from metrics import metric_main
+from metrics.families import Metric, register_family
 from metrics.frechet_of_clips import Protocol, kernel_results, measure_clips
 
 NAMES = ('kvd2048_16f',)
-PATTERN = re.compile(r'kvd([1-9]\d*)_([1-9]\d*)f(?:_subsample([1-9]\d*)f)?(?:_at(\d+))?')
+PATTERN = r'kvd([1-9]\d*)_([1-9]\d*)f(?:_subsample([1-9]\d*)f)?(?:_at(\d+))?'
 
 
-def metric_of_name(name: str) -> Callable[[Any], dict[str, Any]] | None:
-    """The metric that a name of the pattern stands for, or None."""
-    match = PATTERN.fullmatch(name)
-    if match is None:
-        return None
+def _make(match: re.Match[str]) -> Metric:
+    name = match[0]
     count, length, stride, start = (int(text or default) for text, default in zip(match.groups(), (0, 0, 1, 0), strict=True))
     protocol = Protocol('i3d', count, -(-length // stride), stride, start)
 
     def metric(opts: Any) -> dict[str, Any]:
         return measure_clips(opts, name, protocol, kernel_results)
 
-    metric.__name__ = metric.__qualname__ = name
-    metric.__module__ = __name__
     metric.__doc__ = f'{protocol.count} clips of {protocol.num_frames} frames, {protocol.stride} apart, from {protocol.start} on.'
-    metric.best = 'lower'  # type: ignore[attr-defined]
-    globals()[name] = metric_main.register_metric(metric)
     return metric
 
 
-for _name in NAMES:
-    metric_of_name(_name)
+register_family(PATTERN, _make, NAMES, best='lower')

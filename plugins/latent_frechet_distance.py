@@ -12,14 +12,14 @@ and says how to read what stands beside the value.
 
 import copy
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from metrics import metric_main
 from metrics.code_inputs import DatasetClips, open_codes
+from metrics.families import Metric, register_family
 from metrics.frechet import expected_bias, frechet_distance, mean_and_covariance
 from metrics.latent_windows import CodeSpace, WindowSpace, alternating_blocks, cut_windows, generate_coordinates, window_starts
 from networks.errors import InputError
@@ -209,22 +209,17 @@ def _measure(opts: Any, name: str, start: int) -> dict[str, float]:
     return {name: distance, **{f'{name}_{key}': value for key, value in results.items()}}
 
 
-def metric_of_name(name: str) -> Callable[[Any], dict[str, Any]] | None:
-    """Register and return the metric lfd2048_25f_atN of another first frame N; None for any other name."""
-    match = re.fullmatch(r'lfd2048_25f(?:_at([1-9]\d{0,5}))?', name, re.ASCII)
-    if match is None:
-        return None
+def _make(match: re.Match[str]) -> Metric:
+    name = match[0]
     start = int(match[1] or 0)
 
     def metric(opts: Any) -> dict[str, float]:
         return _measure(opts, name, start)
 
-    metric.__name__ = name
     metric.__doc__ = f'Windows of latents that begin at frame {start}.'
-    metric.__module__ = __name__
-    globals()[name] = metric
-    return metric_main.register_metric(metric)
+    return metric
 
 
-for _name in ('lfd2048_25f', 'lfd2048_25f_at225', 'lfd2048_25f_at1000'):
-    metric_of_name(_name)
+register_family(
+    r'lfd2048_25f(?:_at([1-9][0-9]{0,5}))?', _make, ('lfd2048_25f', 'lfd2048_25f_at225', 'lfd2048_25f_at1000'), best='lower'
+)

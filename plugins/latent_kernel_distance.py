@@ -11,14 +11,14 @@ _null_high), the scale to read them on: a value below _null_high is as near as t
 
 import copy
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-import dnnlib
-from metrics import metric_main
+from metrics.code_inputs import open_codes
+from metrics.families import Metric, register_family
 from metrics.latent_windows import CodeSpace, generate_windows
 from metrics.window_kernel_distance import RealWindows, window_kernel_distance
 from networks.errors import InputError
@@ -76,38 +76,25 @@ class LatentKernelDistance:
         return {**self.compare(torch.cat(parts)), 'start_frame': start, 'first_seed': first_seed}
 
 
-def metric_of_name(name: str) -> Callable[[Any], dict[str, Any]] | None:
-    """Register and return the metric lkd1024_atN of another first frame N; None for any other name."""
-    match = re.fullmatch(r'lkd1024(?:_at(0|[1-9]\d{0,5}))?', name, re.ASCII)
-    if match is None:
-        return None
+def _make(match: re.Match[str]) -> Metric:
+    name = match[0]
     start = int(match[1] or 0)
 
     def metric(opts: Any) -> dict[str, float]:
         return _measure(opts, name, start)
 
-    metric.__name__ = name
     metric.__doc__ = f'Windows of latents that begin at frame {start}.'
-    metric.__module__ = __name__
-    globals()[name] = metric
-    return metric_main.register_metric(metric)
+    return metric
 
 
 def _measure(opts: Any, name: str, start: int) -> dict[str, float]:
-    if opts.G is None or not opts.dataset_kwargs:
-        raise InputError(
-            f'{name} compares the codes of a snapshot with those that it was trained on, and here are none; give '
-            'them with --network and --data'
-        )
-    dataset = dnnlib.util.construct_class_by_name(**opts.dataset_kwargs)
-    try:
+    """Results of one metric; `name` holds the distance, `name`_... what belongs to it."""
+    what = f'{name} compares the codes of a snapshot with those that it was trained on'
+    with open_codes(opts, what, instead='kvd2048_16f') as dataset:
         real = LatentKernelDistance([np.array(dataset.load_clip(index)) for index in range(len(dataset.clips))])
-    finally:
-        dataset.close()
     generator = copy.deepcopy(opts.G).eval().requires_grad_(False).to(opts.device)
     results = real.compare_generator(generator, start=start)
     return {name: results.pop('distance'), **{f'{name}_{key}': value for key, value in results.items()}}
 
 
-for _name in ('lkd1024', 'lkd1024_at1000'):
-    metric_of_name(_name)
+register_family(r'lkd1024(?:_at(0|[1-9][0-9]{0,5}))?', _make, ('lkd1024', 'lkd1024_at1000'), best='lower')

@@ -12,19 +12,19 @@ equations, and how other programs differ.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from metrics import metric_main, pair_scores
-from metrics.best_value import set_best
+from metrics import pair_scores
+from metrics.families import Metric, register_family
 from metrics.pair_comparison import Measure, compare_pairs
 from metrics.video_comparison import video_options
 
 NAMES = ('psnr', 'ssim', 'lpips_alex', 'lpips_vgg')
-PATTERN = re.compile(r'(psnr|ssim|lpips_alex|lpips_vgg)(?:_([1-9]\d{0,6})f)?')
+PATTERN = r'(psnr|ssim|lpips_alex|lpips_vgg)(?:_([1-9]\d{0,6})f)?'
 GPU_BATCH = 8
 
 _lpips: dict[tuple[str, str | None, str], Any] = {}
@@ -61,11 +61,8 @@ def _lpips_measure(network: str, device: Any, weights: str | None) -> Measure:
     return measure
 
 
-def metric_of_name(name: str) -> Callable[[Any], dict[str, Any]] | None:
-    """The metric that a name of the pattern stands for, or None."""
-    match = PATTERN.fullmatch(name)
-    if match is None:
-        return None
+def _make(match: re.Match[str]) -> Metric:
+    name = match[0]
     kind, length = match[1], int(match[2]) if match[2] else None
 
     def metric(opts: Any) -> dict[str, Any]:
@@ -73,13 +70,8 @@ def metric_of_name(name: str) -> Callable[[Any], dict[str, Any]] | None:
         batch = options.batch or (GPU_BATCH if torch.device(opts.device).type == 'cuda' else 1)
         return compare_pairs(opts, name, measure_of(kind, opts.device, options.lpips_weights), length, batch)
 
-    metric.__name__ = metric.__qualname__ = name
-    metric.__module__ = __name__
     metric.__doc__ = f'{kind} of pairs of videos, {f"of their first {length} frames" if length else "of all frames"}.'
-    set_best(name, 'higher' if kind in ('psnr', 'ssim') else 'lower')
-    globals()[name] = metric_main.register_metric(metric)
     return metric
 
 
-for _name in NAMES:
-    metric_of_name(_name)
+register_family(PATTERN, _make, NAMES, best=lambda match: 'higher' if match[1] in ('psnr', 'ssim') else 'lower')

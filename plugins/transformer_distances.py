@@ -11,24 +11,18 @@ docs/feature_networks.md says which published number to reproduce first.
 """
 
 import re
-from collections.abc import Callable
 from typing import Any
 
-from metrics import metric_main
+from metrics.families import Metric, register_family
 from metrics.frechet_of_clips import Protocol, frechet_results, jedi_results, kernel_results, measure_clips
 
 NAMES = ('fvd_videomae_2048_16f', 'jedi_vjepa2_2048_16f', 'frame_fd_dinov2_2048_16f')
-PATTERN = re.compile(
-    r'(fvd|kvd|jedi|frame_fd)_(videomae|vjepa2|dinov2)_([1-9]\d*)_([1-9]\d*)f(?:_subsample([1-9]\d*)f)?(?:_at(\d+))?'
-)
+PATTERN = r'(fvd|kvd|jedi|frame_fd)_(videomae|vjepa2|dinov2)_([1-9]\d*)_([1-9]\d*)f(?:_subsample([1-9]\d*)f)?(?:_at(\d+))?'
 COMPARISONS = {'fvd': frechet_results, 'kvd': kernel_results, 'jedi': jedi_results, 'frame_fd': frechet_results}
 
 
-def metric_of_name(name: str) -> Callable[[Any], dict[str, Any]] | None:
-    """The metric that a name of the pattern stands for, or None."""
-    match = PATTERN.fullmatch(name)
-    if match is None:
-        return None
+def _make(match: re.Match[str]) -> Metric:
+    name = match[0]
     kind, network = match[1], match[2]
     count, length, stride, start = int(match[3]), int(match[4]), int(match[5] or 1), int(match[6] or 0)
     protocol = Protocol(network, count, -(-length // stride), stride, start)
@@ -36,13 +30,8 @@ def metric_of_name(name: str) -> Callable[[Any], dict[str, Any]] | None:
     def metric(opts: Any) -> dict[str, Any]:
         return measure_clips(opts, name, protocol, COMPARISONS[kind])
 
-    metric.__name__ = metric.__qualname__ = name
-    metric.__module__ = __name__
     metric.__doc__ = f'{kind} of {count} clips of {protocol.num_frames} frames in the features of {network}.'
-    metric.best = 'lower'  # type: ignore[attr-defined]
-    globals()[name] = metric_main.register_metric(metric)
     return metric
 
 
-for _name in NAMES:
-    metric_of_name(_name)
+register_family(PATTERN, _make, NAMES, best='lower')

@@ -370,7 +370,7 @@ class _PointVideos(VideoSet):
         raise NotImplementedError('frames were not kept')
 
     def points(self, index: int) -> torch.Tensor:
-        """Points [T, 3072] of a video; metrics.companion_inputs asks for them."""
+        """Points [T, 3072] of a video; metrics.picture_inputs asks for them."""
         return self._videos[index]
 
 
