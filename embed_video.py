@@ -121,11 +121,11 @@ def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | No
     from training.latents.code_files import CodeClip
     from training.latents.dataset import LatentDataset, LatentDatasetWriter
 
-    G: Any = load_generator(opts.network, device=str(device), trust_pickle=opts.trust_pickle)
+    image_generator: Any = load_generator(opts.network, device=str(device), trust_pickle=opts.trust_pickle)
     clips = open_sources(
         opts.source,
-        num_ws=int(G.num_ws),
-        w_dim=int(G.w_dim),
+        num_ws=int(image_generator.num_ws),
+        w_dim=int(image_generator.w_dim),
         fps=opts.fps,
         keep_damaged=opts.damaged == 'keep',
         skip_damaged=opts.damaged == 'skip',
@@ -133,7 +133,7 @@ def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | No
     )
     preparation = preparation_settings(opts)
     footage = any(not isinstance(clip, CodeClip) for clip in clips)
-    encoder = _load_encoder(opts, G, device) if footage and opts.encoder else None
+    encoder = _load_encoder(opts, image_generator, device) if footage and opts.encoder else None
     embedding: dict[str, Any] = {
         'sources': [printable(os.path.abspath(path)) for path in opts.source],
         'fps': opts.fps,
@@ -151,13 +151,13 @@ def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | No
             measure_every=opts.measure_every,
             identity=with_report and opts.measure_every > 0 and identity,
         )
-    embedder = _make_embedder(opts, G, encoder, embedding if footage else {}) if footage or with_report else None
+    embedder = _make_embedder(opts, image_generator, encoder, embedding if footage else {}) if footage or with_report else None
     if embedder is not None and with_report:
         embedder.report = EmbeddingReport(
             beside(opts.dest, '-report'),
             {
                 'dataset': os.path.basename(opts.dest),
-                'image_generator': image_generator_reference(opts.network, G)['path'],
+                'image_generator': image_generator_reference(opts.network, image_generator)['path'],
                 'encoder': os.path.basename(opts.encoder) if opts.encoder else None,
                 **embedding,
             },
@@ -171,9 +171,9 @@ def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | No
         )
     with LatentDatasetWriter(
         opts.dest,
-        image_generator=image_generator_reference(opts.network, G),
-        num_ws=int(G.num_ws),
-        w_dim=int(G.w_dim),
+        image_generator=image_generator_reference(opts.network, image_generator),
+        num_ws=int(image_generator.num_ws),
+        w_dim=int(image_generator.w_dim),
         embedding=embedding,
         overwrite=opts.overwrite,
     ) as writer:
@@ -181,7 +181,7 @@ def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | No
             report(f'Going on with the interrupted run in {writer.partial_folder}.')
         if footage:
             # An encoder that sees more than the generator draws gets it.
-            size = max(int(G.img_resolution), int(getattr(encoder, 'img_resolution', 0) or 0))
+            size = max(int(image_generator.img_resolution), int(getattr(encoder, 'img_resolution', 0) or 0))
             clips = prepare_sources(clips, writer, preparation, size=size, skip_damaged=opts.damaged == 'skip')
         embed_all(clips, writer, embedder, skip_damaged=opts.damaged == 'skip')
     with LatentDataset(opts.dest) as dataset:
@@ -190,7 +190,7 @@ def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | No
             report(f'The quality report is in {os.path.join(embedder.report.folder, "index.html")}')
         if opts.preview:
             folder = beside(opts.dest, '-preview')
-            write_previews(clips, dataset, G, folder)
+            write_previews(clips, dataset, image_generator, folder)
             report(f'Videos original | embedded are in {folder}')
 
 
@@ -200,7 +200,7 @@ def _method(opts: types.SimpleNamespace) -> str:
     return 'optimisation'
 
 
-def _load_encoder(opts: types.SimpleNamespace, G: Any, device: Any) -> Any:
+def _load_encoder(opts: types.SimpleNamespace, image_generator: Any, device: Any) -> Any:
     from networks.checkpoints import file_sha256, load_encoder
     from networks.psp_encoders import ImageEncoder
 
@@ -216,23 +216,23 @@ def _load_encoder(opts: types.SimpleNamespace, G: Any, device: Any) -> Any:
     channels = int(encoder.img_channels)
     if isinstance(encoder, ImageEncoder) and channels not in (1, 3):
         raise InputError(f'{opts.encoder} reads pictures of {channels} channels (labels or sketches), but footage has 3.')
-    if not isinstance(encoder, ImageEncoder) and channels != int(G.img_channels):
+    if not isinstance(encoder, ImageEncoder) and channels != int(image_generator.img_channels):
         raise InputError(
-            f'{opts.encoder} reads {channels} channels, but {opts.network} draws {int(G.img_channels)}; '
+            f'{opts.encoder} reads {channels} channels, but {opts.network} draws {int(image_generator.img_channels)}; '
             'this encoder was made for another image generator.'
         )
     size = int(getattr(encoder, 'input_resolution', 256))
     with torch.no_grad():
         shape = tuple(encoder(torch.zeros(1, channels, size, size, device=device)).shape[1:])
-    if shape != (int(G.num_ws), int(G.w_dim)):
+    if shape != (int(image_generator.num_ws), int(image_generator.w_dim)):
         raise InputError(
             f'{opts.encoder} gives codes [{shape[0]}, {shape[1]}], but {opts.network} takes '
-            f'[{int(G.num_ws)}, {int(G.w_dim)}]; this encoder was made for another image generator.'
+            f'[{int(image_generator.num_ws)}, {int(image_generator.w_dim)}]; this encoder was made for another image generator.'
         )
     return encoder
 
 
-def _make_embedder(opts: types.SimpleNamespace, G: Any, encoder: Any, embedding: dict[str, Any]) -> Any:
+def _make_embedder(opts: types.SimpleNamespace, image_generator: Any, encoder: Any, embedding: dict[str, Any]) -> Any:
     from networks.checkpoints.detectors import load_lpips
     from training.embedding.embedder import Embedder
     from training.embedding.inversion import Inversion, InversionOptions
@@ -255,14 +255,14 @@ def _make_embedder(opts: types.SimpleNamespace, G: Any, encoder: Any, embedding:
     lpips = None
     if opts.perceptual != 'none':
         try:
-            lpips = load_lpips(opts.perceptual, opts.lpips_weights).to(next(G.parameters()).device)
+            lpips = load_lpips(opts.perceptual, opts.lpips_weights).to(next(image_generator.parameters()).device)
         except InputError as error:
             if optimised or opts.lpips_weights:
                 raise
             report(f'LPIPS is not measured: {error}')
     return Embedder(
-        G=G,
-        inversion=Inversion(G, lpips, settings),
+        image_generator=image_generator,
+        inversion=Inversion(image_generator, lpips, settings),
         encoder=encoder,
         refine=optimised,
         chunk=opts.chunk,

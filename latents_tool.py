@@ -211,11 +211,11 @@ def directions(**options: Any) -> None:
     opts = types.SimpleNamespace(**options)
     device = choose_device(opts.device)
     with LatentDataset(opts.data) as dataset:
-        G = _load_generator_of(dataset, opts, device)
+        image_generator = _load_generator_of(dataset, opts, device)
         require_folder(opts.outdir)
         stride = max(1, dataset.num_frames // 4096)
         codes = np.concatenate([dataset.load_clip(index)[::stride] for index in range(len(dataset.clips))])
-        for path, share in write_directions(codes, G, opts.outdir, opts.count):
+        for path, share in write_directions(codes, image_generator, opts.outdir, opts.count):
             report(f'{path}: {100 * share:.1f} % of the variance')
         report(f'Each of them by -2 to 2 deviations: {os.path.join(opts.outdir, "motion.png")}')
 # fmt: on
@@ -244,13 +244,13 @@ def preview(**options: Any) -> None:
     device = choose_device(opts.device)
     with LatentDataset(opts.data) as dataset:
         indices = match_clips(dataset, opts.clips or [])
-        G = _load_generator_of(dataset, opts, device)
+        image_generator = _load_generator_of(dataset, opts, device)
         require_folder(opts.outdir)
         for index in indices:
             path = video_path(dataset, index, opts.outdir)
             if opts.skip_existing and os.path.exists(path):
                 continue
-            render_clip(G, dataset, index, path, batch=opts.batch)
+            render_clip(image_generator, dataset, index, path, batch=opts.batch)
             report(f'{dataset.clips[index].name}: {path}')
 # fmt: on
 
@@ -300,13 +300,13 @@ def _load_generator_of(dataset: Any, opts: types.SimpleNamespace, device: Any) -
         force=opts.force_network,
         options=OptionNames('--network', '--force-network'),
     )
-    G: Any = load_generator(network, device=str(device), trust_pickle=opts.trust_pickle)
-    if (int(G.num_ws), int(G.w_dim)) != (dataset.num_ws, dataset.w_dim):
+    image_generator: Any = load_generator(network, device=str(device), trust_pickle=opts.trust_pickle)
+    if (int(image_generator.num_ws), int(image_generator.w_dim)) != (dataset.num_ws, dataset.w_dim):
         raise InputError(
-            f'{network} takes codes [{int(G.num_ws)}, {int(G.w_dim)}], but {opts.data} has '
+            f'{network} takes codes [{int(image_generator.num_ws)}, {int(image_generator.w_dim)}], but {opts.data} has '
             f'[{dataset.num_ws}, {dataset.w_dim}]; it is another image generator.'
         )
-    return G
+    return image_generator
 
 
 def _convert_dataset(opts: types.SimpleNamespace) -> None:
@@ -355,13 +355,13 @@ def _import_codes(opts: types.SimpleNamespace) -> None:
         raise UserMistake('--format and --clips are for data sets, but --source holds codes of other tools')
     require_network(opts.network)
     _check_dest(opts.dest, opts.overwrite, [opts.source])
-    G: Any = load_generator(opts.network, trust_pickle=opts.trust_pickle)
-    num_ws, w_dim = int(G.num_ws), int(G.w_dim)
+    image_generator: Any = load_generator(opts.network, trust_pickle=opts.trust_pickle)
+    num_ws, w_dim = int(image_generator.num_ws), int(image_generator.w_dim)
     clips = open_codes(opts.source, num_ws=num_ws, w_dim=w_dim, fps=opts.fps)
     embedding = {'method': 'codes taken over', 'sources': [os.path.abspath(opts.source)]}
     with LatentDatasetWriter(
         opts.dest,
-        image_generator=image_generator_reference(opts.network, G),
+        image_generator=image_generator_reference(opts.network, image_generator),
         num_ws=num_ws,
         w_dim=w_dim,
         embedding=embedding,

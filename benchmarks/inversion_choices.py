@@ -123,7 +123,7 @@ def load_pieces(opts: types.SimpleNamespace, inversion: Inversion) -> list[Piece
     found = open_footage(opts.data)
     pieces = []
     for clip in found[:: max(len(found) // opts.clips, 1)][: opts.clips]:
-        raw = [fit(frame, int(inversion.G.img_resolution)) for frame in itertools.islice(clip.frames(), 8, 24)]
+        raw = [fit(frame, int(inversion.image_generator.img_resolution)) for frame in itertools.islice(clip.frames(), 8, 24)]
         images = frames_to_images(np.stack(raw))
         with torch.no_grad():
             encoded = encoder(images)

@@ -197,7 +197,7 @@ def test_generated_videos_are_those_of_the_seeds(tiny_snapshot: pathlib.Path) ->
     videos = GeneratedVideos(tiny_snapshot, first_seed=3, num_videos=4)
     assert (len(videos), videos.names[1], videos.num_frames[0], videos.fps) == (4, 'seed0004', None, 25)
     assert videos.resolution == (16, 16)
-    generator, G = videos._generator, videos._G
+    generator, G = videos._generator, videos._image_generator
     expected = np.stack([frame for frame, _ in itertools.islice(stream_video(generator, G, 4), 30)])
     assert np.array_equal(videos.clip(1, 0, 16), expected[:16])
     assert np.array_equal(videos.clip(1, 11, 5, stride=4), expected[11:28:4])

@@ -18,7 +18,7 @@ class CodeSampler:
       Codes of real footage lie outside of W; this is what makes the encoder know codes there.
 
     Args:
-        G: Image generator with `mapping`, `num_ws`, `w_dim`, `z_dim`, `c_dim`.
+        image_generator: Image generator with `mapping`, `num_ws`, `w_dim`, `z_dim`, `c_dim`.
         num_statistics: Samples of W for its average and covariance.
         seed: Of these samples.
         truncation, interpolation, mixing, shuffling, spreading: Probabilities.
@@ -31,7 +31,7 @@ class CodeSampler:
 
     def __init__(
         self,
-        G: Any,
+        image_generator: Any,
         *,
         num_statistics: int = 16384,
         seed: int = 0,
@@ -42,10 +42,10 @@ class CodeSampler:
         spreading: float = 0.5,
         spread: float = 1.0,
     ) -> None:
-        self.G = G
-        self.num_ws, self.w_dim = int(G.num_ws), int(G.w_dim)
-        self.z_dim, self.c_dim = int(G.z_dim), int(G.c_dim)
-        self.device = next(G.parameters()).device
+        self.image_generator = image_generator
+        self.num_ws, self.w_dim = int(image_generator.num_ws), int(image_generator.w_dim)
+        self.z_dim, self.c_dim = int(image_generator.z_dim), int(image_generator.c_dim)
+        self.device = next(image_generator.parameters()).device
         self.truncation, self.interpolation, self.mixing = truncation, interpolation, mixing
         self.shuffling, self.spreading, self.spread = shuffling, spreading, spread
         generator = torch.Generator().manual_seed(seed)
@@ -64,7 +64,7 @@ class CodeSampler:
         c = torch.zeros([count, self.c_dim])
         if self.c_dim:
             c[torch.arange(count), torch.randint(self.c_dim, [count], generator=generator)] = 1
-        return self.G.mapping(z.to(self.device), c.to(self.device))[:, 0].to(torch.float32)
+        return self.image_generator.mapping(z.to(self.device), c.to(self.device))[:, 0].to(torch.float32)
 
     @torch.no_grad()
     def draw(self, count: int, generator: torch.Generator) -> torch.Tensor:

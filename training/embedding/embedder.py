@@ -115,7 +115,7 @@ class Embedder:
     """Turns frames into codes, chunk by chunk, and looks at the result.
 
     Attributes:
-        G: Image generator.
+        image_generator: Image generator.
         inversion: Renders and measures; optimises when `refine`.
         encoder: Gives codes in one pass; None for optimisation alone.
         refine: Whether codes are optimised.
@@ -125,7 +125,7 @@ class Embedder:
         identity: Distance of faces for the report, None: not measured.
     """
 
-    G: Any
+    image_generator: Any
     inversion: Inversion
     encoder: Any | None
     refine: bool
@@ -139,7 +139,7 @@ class Embedder:
 
         A report shows all frames of the clip, so those that are embedded already are rendered again.
         """
-        resolution = int(self.G.img_resolution)
+        resolution = int(self.image_generator.img_resolution)
         done = writer.num_frames
         with self._open_review(clip, index) as review:
             first, before_start = 0, None
@@ -149,7 +149,7 @@ class Embedder:
                 review.skip(first, writer.read_codes(max(first - 2, 0), min(first, 2)))
             for raw in read_chunks(clip, self.chunk, first):
                 frames = np.stack([fit(frame, resolution) for frame in raw])
-                images = frames_to_images(frames, int(self.G.img_channels)).to(self.inversion.device)
+                images = frames_to_images(frames, int(self.image_generator.img_channels)).to(self.inversion.device)
                 targets = shrink(images, self.inversion.resolution)
                 position = review.num_frames
                 last_done = position < done <= position + self.chunk
@@ -313,13 +313,15 @@ def _embed_footage(
     return True
 
 
-def write_previews(clips: Sequence[FootageClip | CodeClip], dataset: Any, G: Any, folder: str, *, batch: int = 16) -> None:
+def write_previews(
+    clips: Sequence[FootageClip | CodeClip], dataset: Any, image_generator: Any, folder: str, *, batch: int = 16
+) -> None:
     """Write one video a clip: the original on the left (where there is footage), the rendered codes on the right.
 
     Args:
         clips: As they were embedded.
         dataset: The finished LatentDataset.
-        G: Image generator.
+        image_generator: Image generator.
         folder: Where the videos go, `NAME.mp4`.
         batch: Frames rendered at a time.
     """
@@ -327,10 +329,10 @@ def write_previews(clips: Sequence[FootageClip | CodeClip], dataset: Any, G: Any
     sources = {clip.name: clip for clip in clips}
     for index, info in enumerate(dataset.clips):
         clip = sources.get(info.name)
-        rendered = render_codes(G, dataset.load_clip(index), batch=batch)
+        rendered = render_codes(image_generator, dataset.load_clip(index), batch=batch)
         originals: Iterator[np.ndarray | None] = itertools.repeat(None)
         if isinstance(clip, FootageClip):
-            originals = (fit(frame, int(G.img_resolution)) for frame in clip.frames())
+            originals = (fit(frame, int(image_generator.img_resolution)) for frame in clip.frames())
         path = video_path(dataset, index, folder)
         with VideoWriter(path, fps=info.fps) as video, progress(total=info.num_frames, description=f'preview {info.name}') as bar:
             for image, original in zip(rendered, originals, strict=False):

@@ -38,7 +38,7 @@ class EncoderLoss:
     in part, because their codes teach as much at a third of the time.
 
     Args:
-        G: Image generator, frozen.
+        image_generator: Image generator, frozen.
         encoder: WEncoder; its buffers define h.
         lpips: Perceptual distance, None for none.
         lambda_w, lambda_pixel, lambda_lpips, lambda_average: Weights as above.
@@ -47,7 +47,7 @@ class EncoderLoss:
 
     def __init__(
         self,
-        G: Any,
+        image_generator: Any,
         encoder: Any,
         lpips: LPIPS | None,
         *,
@@ -57,11 +57,11 @@ class EncoderLoss:
         lambda_average: float = 1e-3,
         image_fraction: float = 0.25,
     ) -> None:
-        self.G, self.encoder, self.lpips = G, encoder, lpips
+        self.image_generator, self.encoder, self.lpips = image_generator, encoder, lpips
         self.lambda_w, self.lambda_pixel = lambda_w, lambda_pixel
         self.lambda_lpips, self.lambda_average = lambda_lpips, lambda_average
         self.image_fraction = image_fraction
-        self.resolution = min(int(G.img_resolution), LARGEST_LOSS_RESOLUTION)
+        self.resolution = min(int(image_generator.img_resolution), LARGEST_LOSS_RESOLUTION)
         self._unmix = torch.linalg.inv(encoder.w_basis.double()).to(torch.float32)
 
     def whiten(self, ws: torch.Tensor) -> torch.Tensor:
@@ -70,7 +70,7 @@ class EncoderLoss:
 
     def synthesize(self, ws: torch.Tensor) -> torch.Tensor:
         """Render codes with constant noise, at the resolution of the comparison."""
-        images = self.G.synthesis(ws, noise_mode='const', force_fp32=ws.device.type == 'cpu')
+        images = self.image_generator.synthesis(ws, noise_mode='const', force_fp32=ws.device.type == 'cpu')
         return shrink(images.to(torch.float32), self.resolution)
 
     def __call__(self, samples: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:

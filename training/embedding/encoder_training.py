@@ -100,17 +100,17 @@ def train_encoder(
         options = json.load(file)
 
     print('Loading networks...')
-    G: Any = load_generator(network, device=str(device), trust_pickle=trust_pickle, sha256=network_sha256)
+    image_generator: Any = load_generator(network, device=str(device), trust_pickle=trust_pickle, sha256=network_sha256)
     lpips = None if perceptual == 'none' else load_lpips(perceptual, lpips_weights).to(device)
-    resolution = min(int(G.img_resolution), 256)
+    resolution = min(int(image_generator.img_resolution), 256)
     bank = _load_frames(data, resolution, max_frame_bytes) if data else None
     torch.manual_seed(random_seed)
-    sampler = CodeSampler(G, seed=random_seed, **sampler_kwargs)
+    sampler = CodeSampler(image_generator, seed=random_seed, **sampler_kwargs)
     encoder = WEncoder(
-        num_ws=int(G.num_ws),
-        w_dim=int(G.w_dim),
-        img_resolution=int(G.img_resolution),
-        img_channels=int(G.img_channels),
+        num_ws=int(image_generator.num_ws),
+        w_dim=int(image_generator.w_dim),
+        img_resolution=int(image_generator.img_resolution),
+        img_channels=int(image_generator.img_channels),
         **encoder_kwargs,
     )
     encoder.set_code_statistics(sampler.w_avg, sampler.covariance)
@@ -119,7 +119,7 @@ def train_encoder(
     encoder.to(device)
     average = copy.deepcopy(encoder).eval().requires_grad_(False)
     optimizer = torch.optim.Adam(encoder.parameters(), **optimizer_kwargs)
-    loss = EncoderLoss(G, encoder, lpips, **loss_kwargs)
+    loss = EncoderLoss(image_generator, encoder, lpips, **loss_kwargs)
     print(f'Encoder parameters: {sum(parameter.numel() for parameter in encoder.parameters()):,}')
 
     cur_nimg = 0
@@ -130,7 +130,7 @@ def train_encoder(
 
     pictures = {'samples': loss.synthesize(sampler.draw(16, _generator(random_seed, -1)))}
     if bank is not None:
-        pictures['frames'] = bank.evenly(48, int(G.img_channels)).to(device)
+        pictures['frames'] = bank.evenly(48, int(image_generator.img_channels)).to(device)
     if not resume:
         for name, images in pictures.items():
             _save_grid([images], os.path.join(run_dir, 'reals.png' if name == 'frames' else 'samples.png'))
@@ -158,7 +158,7 @@ def train_encoder(
                 random_numbers = _generator(random_seed, cur_nimg)
                 _set_learning_rate(optimizer, optimizer_kwargs['lr'], cur_nimg, total_nimg, warmup_kimg * 1000)
                 frames = (
-                    bank.draw(num_frames, random_numbers, int(G.img_channels)).to(device)
+                    bank.draw(num_frames, random_numbers, int(image_generator.img_channels)).to(device)
                     if bank is not None
                     else torch.empty(0, *pictures['samples'].shape[1:], device=device)
                 )
@@ -208,7 +208,7 @@ def train_encoder(
                         snapshot,
                         {
                             'encoder': copy.deepcopy(average).cpu(),
-                            'image_generator': image_generator_reference(network, G),
+                            'image_generator': image_generator_reference(network, image_generator),
                             'training_options': options,
                             'progress': {'cur_nimg': cur_nimg, 'kimg': cur_nimg / 1e3},
                         },

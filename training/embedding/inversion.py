@@ -45,17 +45,17 @@ class Inversion:
     """Optimises W+ codes of frames for one image generator.
 
     Args:
-        G: Image generator, frozen.
+        image_generator: Image generator, frozen.
         lpips: Perceptual distance, None for pixels only.
         options: Settings.
     """
 
-    def __init__(self, G: Any, lpips: LPIPS | None, options: InversionOptions) -> None:
-        self.G, self.lpips, self.options = G, lpips, options
-        self.num_ws, self.w_dim = int(G.num_ws), int(G.w_dim)
-        self.device = next(G.parameters()).device
-        self.resolution = min(int(G.img_resolution), LARGEST_LOSS_RESOLUTION)
-        sampler = CodeSampler(G, seed=options.seed)
+    def __init__(self, image_generator: Any, lpips: LPIPS | None, options: InversionOptions) -> None:
+        self.image_generator, self.lpips, self.options = image_generator, lpips, options
+        self.num_ws, self.w_dim = int(image_generator.num_ws), int(image_generator.w_dim)
+        self.device = next(image_generator.parameters()).device
+        self.resolution = min(int(image_generator.img_resolution), LARGEST_LOSS_RESOLUTION)
+        sampler = CodeSampler(image_generator, seed=options.seed)
         variances, axes = torch.linalg.eigh(sampler.covariance.double())
         # Directions in which W is flat stay reachable: codes of footage lie outside of W.
         floor = 0.05**2 * float(variances.clamp(min=0).mean())
@@ -74,7 +74,7 @@ class Inversion:
 
     def render(self, ws: torch.Tensor) -> torch.Tensor:
         """Render codes at the generator's resolution, images `[N, C, H, W]` around [-1, 1]."""
-        return self.G.synthesis(ws.to(self.device), noise_mode='const', force_fp32=True).to(torch.float32)
+        return self.image_generator.synthesis(ws.to(self.device), noise_mode='const', force_fp32=True).to(torch.float32)
 
     def synthesize(self, ws: torch.Tensor) -> torch.Tensor:
         """Render codes at the resolution of the comparison, `[N, C, resolution, resolution]`."""

@@ -64,12 +64,12 @@ class InterpolationSource:
         self._position = state['position']
 
 
-def codes_of_seeds(G: Any, seeds: Sequence[int], psi: float = 1.0, class_index: int | None = None) -> torch.Tensor:
+def codes_of_seeds(image_generator: Any, seeds: Sequence[int], psi: float = 1.0, class_index: int | None = None) -> torch.Tensor:
     """Codes [N, num_ws, w_dim] of seeds, as NVIDIA's scripts draw them: z = np.random.RandomState(seed).randn(1, z_dim)."""
-    device = next(G.parameters()).device
-    c = torch.zeros([len(seeds), int(G.c_dim)], device=device)
+    device = next(image_generator.parameters()).device
+    c = torch.zeros([len(seeds), int(image_generator.c_dim)], device=device)
     if class_index is not None:
         c[:, class_index] = 1
-    z = np.concatenate([np.random.RandomState(seed).randn(1, int(G.z_dim)) for seed in seeds]).astype(np.float32)
+    z = np.concatenate([np.random.RandomState(seed).randn(1, int(image_generator.z_dim)) for seed in seeds]).astype(np.float32)
     with torch.no_grad():
-        return G.mapping(torch.from_numpy(z).to(device), c, truncation_psi=psi).float()
+        return image_generator.mapping(torch.from_numpy(z).to(device), c, truncation_psi=psi).float()

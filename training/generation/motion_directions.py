@@ -16,7 +16,7 @@ from training.videos.synthesis import render_codes
 DEVIATIONS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 
 
-def write_directions(codes: np.ndarray, G: Any, folder: str, count: int) -> list[tuple[str, float]]:
+def write_directions(codes: np.ndarray, image_generator: Any, folder: str, count: int) -> list[tuple[str, float]]:
     """Write the first principal directions of codes [T, num_ws, w_dim], scaled to one deviation of the motion.
 
     `motion00.npy` [num_ws, w_dim] goes into `--edit`, where a strength of 1 is one deviation; `motion.png` has a row for each,
@@ -24,7 +24,7 @@ def write_directions(codes: np.ndarray, G: Any, folder: str, count: int) -> list
 
     Args:
         codes: Of one subject.
-        G: Image generator.
+        image_generator: Image generator.
         folder: Exists.
         count: At most so many.
 
@@ -45,7 +45,7 @@ def write_directions(codes: np.ndarray, G: Any, folder: str, count: int) -> list
             np.save(file, step)
         results.append((path, float(variance) / motion.total))
         moved = np.stack([mean + deviations * step for deviations in DEVIATIONS])
-        rows += [as_rgb(frame) for frame in render_codes(G, moved, batch=len(DEVIATIONS))]
+        rows += [as_rgb(frame) for frame in render_codes(image_generator, moved, batch=len(DEVIATIONS))]
     with replacing(os.path.join(folder, 'motion.png')) as temporary:
         PIL.Image.fromarray(image_grid(np.stack(rows), len(DEVIATIONS))).save(temporary, format='PNG')
     return results

@@ -112,19 +112,23 @@ class Rendering:
     audio: str | None = None
 
 
-def render_source(G: Any, source: CodeSource, seed: int, rendering: Rendering) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def render_source(
+    image_generator: Any, source: CodeSource, seed: int, rendering: Rendering
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Frames uint8 [H, W, C] and codes [num_ws, w_dim] of a source, without end."""
     from training.videos.synthesis import render_codes
 
     for index in itertools.count():
         codes = source.read(rendering.batch)
-        frames = render_codes(G, codes, batch=rendering.batch, noise_mode=rendering.noise_mode, noise_seed=[seed, index])
+        frames = render_codes(
+            image_generator, codes, batch=rendering.batch, noise_mode=rendering.noise_mode, noise_seed=[seed, index]
+        )
         yield from zip(frames, codes.cpu().numpy(), strict=True)
 
 
 def write_output(
     path: str,
-    G: Any,
+    image_generator: Any,
     sources: Sequence[CodeSource],
     output: Output,
     num_frames: int,
@@ -138,7 +142,7 @@ def write_output(
 
     Args:
         path: The file or folder.
-        G: Image generator.
+        image_generator: Image generator.
         sources: Codes of each cell of the grid.
         output: Which seeds, how many columns.
         num_frames: Length.
@@ -154,7 +158,9 @@ def write_output(
     from training.videos.output import PngWriter, VideoWriter, as_rgb, image_grid
 
     framing = Framing(*rendering.size, rendering.pad) if rendering.size else None
-    streams = [render_source(G, source, seed, rendering) for source, seed in zip(sources, output.seeds, strict=False)]
+    streams = [
+        render_source(image_generator, source, seed, rendering) for source, seed in zip(sources, output.seeds, strict=False)
+    ]
     with contextlib.ExitStack() as stack:
         if rendering.ending == 'png':
             writer: Any = stack.enter_context(PngWriter(path))
@@ -163,7 +169,7 @@ def write_output(
             writer = stack.enter_context(
                 VideoWriter(path, fps=rendering.fps, crf=rendering.crf, comment=comment, codec=codec, audio=rendering.audio)
             )
-        shape = (num_frames, int(G.num_ws), int(G.w_dim))
+        shape = (num_frames, int(image_generator.num_ws), int(image_generator.w_dim))
         codes_writers = [stack.enter_context(CodesWriter(name, shape, fps=rendering.fps)) for name in codes_paths]
         for column in itertools.islice(zip(*streams, strict=True), num_frames):
             frames = [as_rgb(frame) for frame, _ in column]
@@ -185,10 +191,10 @@ def write_still(path: str, frame: np.ndarray) -> None:
         PIL.Image.fromarray(frame).save(temporary, format='PNG')
 
 
-def check_space(outdir: str, count: int, num_frames: int, rendering: Rendering, G: Any, save_codes: bool) -> None:
+def check_space(outdir: str, count: int, num_frames: int, rendering: Rendering, image_generator: Any, save_codes: bool) -> None:
     """Refuse what surely does not fit: codes have a known size, and a frame of an image never compresses to nothing."""
-    per_frame: float = int(G.num_ws) * int(G.w_dim) * 4 if save_codes else 0
+    per_frame: float = int(image_generator.num_ws) * int(image_generator.w_dim) * 4 if save_codes else 0
     # A lower bound from real footage: PNG keeps at least a quarter of the bytes, H.264 about a thousandth.
-    width, height = rendering.size or (int(G.img_resolution), int(G.img_resolution))
+    width, height = rendering.size or (int(image_generator.img_resolution), int(image_generator.img_resolution))
     per_frame += width * height * 3 * (0.25 if rendering.ending == 'png' else 0.001)
     command_line.require_free_space(outdir, count * num_frames * per_frame, '1 video' if count == 1 else f'{count} videos')

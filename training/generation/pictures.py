@@ -27,14 +27,14 @@ class PictureReader:
     """Reads codes for one image generator, and embeds pictures that have none.
 
     Args:
-        G: Image generator.
+        image_generator: Image generator.
         encoder: Of train_encoder.py, pSp or e4e; None: pictures are optimised.
         face: Align pictures as FFHQ's before (training.footage.face_alignment); where none is found it is an error.
     """
 
-    def __init__(self, G: Any, encoder: Any | None = None) -> None:
-        self.G, self.encoder = G, encoder
-        self.num_ws, self.w_dim = int(G.num_ws), int(G.w_dim)
+    def __init__(self, image_generator: Any, encoder: Any | None = None) -> None:
+        self.image_generator, self.encoder = image_generator, encoder
+        self.num_ws, self.w_dim = int(image_generator.num_ws), int(image_generator.w_dim)
         self._inversion: Inversion | None = None
 
     def read(self, source: str, option: str = '--subject') -> np.ndarray:
@@ -63,11 +63,11 @@ class PictureReader:
 
     def draw(self, seed: int) -> np.ndarray:
         """The code [1, num_ws, w_dim] of a seed of the image generator, truncated to `SEED_TRUNCATION`."""
-        z = torch.from_numpy(np.random.RandomState(seed).randn(1, int(self.G.z_dim)).astype(np.float32))
-        device = next(self.G.parameters()).device
-        c = torch.zeros([1, int(self.G.c_dim)], device=device)
+        z = torch.from_numpy(np.random.RandomState(seed).randn(1, int(self.image_generator.z_dim)).astype(np.float32))
+        device = next(self.image_generator.parameters()).device
+        c = torch.zeros([1, int(self.image_generator.c_dim)], device=device)
         with torch.no_grad():
-            return self.G.mapping(z.to(device), c, truncation_psi=SEED_TRUNCATION).float().cpu().numpy()
+            return self.image_generator.mapping(z.to(device), c, truncation_psi=SEED_TRUNCATION).float().cpu().numpy()
 
     def embed(self, path: str, option: str = '--subject') -> np.ndarray:
         """Codes [N, num_ws, w_dim] of a picture (N = 1) or of frames of a recording, evenly spread."""
@@ -78,9 +78,9 @@ class PictureReader:
         length = clip.num_frames or clip.expected_frames or 1
         stride = max(1, length // MAX_FRAMES_OF_SUBJECT)
         frames = [frame for index, frame in enumerate(clip.frames()) if index % stride == 0][:MAX_FRAMES_OF_SUBJECT]
-        device = next(self.G.parameters()).device
-        fitted = np.stack([fit(frame, int(self.G.img_resolution)) for frame in frames])
-        images = frames_to_images(fitted, int(self.G.img_channels)).to(device)
+        device = next(self.image_generator.parameters()).device
+        fitted = np.stack([fit(frame, int(self.image_generator.img_resolution)) for frame in frames])
+        images = frames_to_images(fitted, int(self.image_generator.img_channels)).to(device)
         if self.encoder is not None:
             with torch.no_grad():
                 codes = self.encoder(encoder_input(self.encoder, frames, images)).float()
@@ -98,7 +98,7 @@ class PictureReader:
                 lpips = load_lpips('alex').to(images.device)
             except InputError:  # its weights are not installed: pixels alone
                 lpips = None
-            self._inversion = Inversion(self.G, lpips, InversionOptions())
+            self._inversion = Inversion(self.image_generator, lpips, InversionOptions())
         targets = shrink(images, self._inversion.resolution)
         return self._inversion.fit_chunk(targets, None, None)
 

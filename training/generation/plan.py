@@ -1,6 +1,6 @@
 """What a video is made of: options and networks in, one stream of codes for each seed out.
 
-    plan = VideoPlan(generator, G, Request(subject=('bob.npz',), motion_scale='0.5'), fps=25)
+    plan = VideoPlan(generator, image_generator, Request(subject=('bob.npz',), motion_scale='0.5'), fps=25)
     source = plan.source(seed=3)        # training.videos.code_sources.CodeSource: read, state, restore
     codes = source.read(8)              # W+ codes [8, num_ws, w_dim]
 
@@ -112,7 +112,7 @@ class VideoPlan:
 
     Args:
         generator: Latent generator; may be None with `request.motion`.
-        G: Image generator.
+        image_generator: Image generator.
         request: What is wanted.
         fps: Frames per second of the latent generator's videos.
         reader: Embeds pictures; None: codes only, and pictures by optimisation.
@@ -134,7 +134,7 @@ class VideoPlan:
     def __init__(
         self,
         generator: Any,
-        G: Any,
+        image_generator: Any,
         request: Request,
         *,
         fps: float,
@@ -143,15 +143,15 @@ class VideoPlan:
         network_sha256: str = '',
     ) -> None:
         request.check()
-        self.generator, self.G, self.request = generator, G, request
+        self.generator, self.image_generator, self.request = generator, image_generator, request
         known = int(getattr(generator, 'burn_in', 0))
         self.burn_in = known if request.burn_in is None else request.burn_in
-        self.num_ws, self.w_dim = int(G.num_ws), int(G.w_dim)
+        self.num_ws, self.w_dim = int(image_generator.num_ws), int(image_generator.w_dim)
         self.notes: dict[str, Any] = {}
-        self._reader = reader or PictureReader(G)
+        self._reader = reader or PictureReader(image_generator)
         self._chunk = chunk
         self._network_sha256 = network_sha256
-        self._device = next(G.parameters()).device
+        self._device = next(image_generator.parameters()).device
         self.recording: np.ndarray | None = None
         if request.motion:
             self.recording, fps = self._read_recording(request.motion)
@@ -263,7 +263,7 @@ class VideoPlan:
             if self._center is None:
                 raise InputError('this snapshot does not know the mean code of its subject; use --trunc-center=generator')
             return self._center if self._shift is None else self._center + self._shift.shifts[0]
-        average = getattr(getattr(self.G, 'mapping', None), 'w_avg', None)
+        average = getattr(getattr(self.image_generator, 'mapping', None), 'w_avg', None)
         if average is None:
             raise InputError('this image generator has no average code (mapping.w_avg); use --trunc-center=subject')
         return average.reshape(-1, self.w_dim).expand(self.num_ws, self.w_dim)

@@ -60,13 +60,13 @@ def load_networks(
     path = find_image_generator(reference, snapshot=network, image_network=image_network, force=force, options=names)
     checked = None if force else reference.get('sha256')
     command_line.report(f'Image generator: {path}')
-    G = checkpoints.load_generator(path, device=device, trust_pickle=trust_pickle, sha256=checked)
-    if (G.num_ws, G.w_dim) != (generator.num_ws, generator.w_dim):
+    image_generator = checkpoints.load_generator(path, device=device, trust_pickle=trust_pickle, sha256=checked)
+    if (image_generator.num_ws, image_generator.w_dim) != (generator.num_ws, generator.w_dim):
         raise InputError(
-            f'the image generator {path!r} takes codes of {G.num_ws} x {G.w_dim}, and the snapshot makes '
-            f'{generator.num_ws} x {generator.w_dim}; give the one that the snapshot was trained for'
+            f'the image generator {path!r} takes codes of {image_generator.num_ws} x {image_generator.w_dim}, and the snapshot '
+            f'makes {generator.num_ws} x {generator.w_dim}; give the one that the snapshot was trained for'
         )
-    return snapshot, G, checkpoints.file_sha256(local_file(network)), checkpoints.file_sha256(local_file(path))
+    return snapshot, image_generator, checkpoints.file_sha256(local_file(network)), checkpoints.file_sha256(local_file(path))
 
 
 def check_options(options: types.SimpleNamespace) -> None:
@@ -150,22 +150,22 @@ def generate(options: types.SimpleNamespace) -> None:
 def _generate_motion(options: types.SimpleNamespace, request: Request, network: str, outdir: str, device: Any) -> None:
     from training.generation.pictures import PictureReader
 
-    snapshot, G, network_sha256, image_sha256 = load_networks(
+    snapshot, image_generator, network_sha256, image_sha256 = load_networks(
         network, options.image_network, force=options.force_image_network, trust_pickle=options.trust_pickle, device=device
     )
     generator = snapshot['G_ema']
     source_fps = float(snapshot.get('data', {}).get('fps') or 25)
-    encoder = _load_encoder(options, G, device)
+    encoder = _load_encoder(options, image_generator, device)
     if options.seconds:
         request = dataclasses.replace(request, frames=max(1, round(options.seconds * float(options.fps or source_fps))))
     elif options.frames is None:
-        request = dataclasses.replace(request, frames=_length_of_motion(request, G, options) or FRAMES)
+        request = dataclasses.replace(request, frames=_length_of_motion(request, image_generator, options) or FRAMES)
     plan = VideoPlan(
         generator,
-        G,
+        image_generator,
         request,
         fps=source_fps,
-        reader=PictureReader(G, encoder),
+        reader=PictureReader(image_generator, encoder),
         chunk=options.batch,
         network_sha256=network_sha256,
     )
@@ -196,28 +196,43 @@ def _generate_motion(options: types.SimpleNamespace, request: Request, network: 
         return notes
 
     names = (lambda output: ['motion.npz']) if request.motion else codes_names
-    _write_all(options, outputs, settings, request.frames, rendering, G, sources, names, found, network, outdir, network_sha256)
+    _write_all(
+        options,
+        outputs,
+        settings,
+        request.frames,
+        rendering,
+        image_generator,
+        sources,
+        names,
+        found,
+        network,
+        outdir,
+        network_sha256,
+    )
 
 
-def _length_of_motion(request: Request, G: Any, options: types.SimpleNamespace) -> int | None:
+def _length_of_motion(request: Request, image_generator: Any, options: types.SimpleNamespace) -> int | None:
     """Frames of the whole recording of --motion at the rate and speed that were asked for."""
     if not request.motion:
         return None
-    probe = VideoPlan(None, G, Request(frames=1, fps=request.fps, speed=request.speed, motion=request.motion), fps=25.0)
+    probe = VideoPlan(
+        None, image_generator, Request(frames=1, fps=request.fps, speed=request.speed, motion=request.motion), fps=25.0
+    )
     return probe.longest
 
 
-def _load_encoder(options: types.SimpleNamespace, G: Any, device: Any) -> Any | None:
+def _load_encoder(options: types.SimpleNamespace, image_generator: Any, device: Any) -> Any | None:
     if not options.encoder:
         return None
     from networks.checkpoints import load_encoder
 
     encoder: Any = load_encoder(options.encoder, device=str(device), trust_pickle=options.trust_pickle)
-    shape = getattr(encoder, 'num_ws', G.num_ws), getattr(encoder, 'w_dim', G.w_dim)
-    if shape != (G.num_ws, G.w_dim):
+    shape = getattr(encoder, 'num_ws', image_generator.num_ws), getattr(encoder, 'w_dim', image_generator.w_dim)
+    if shape != (image_generator.num_ws, image_generator.w_dim):
         raise InputError(
             f'--encoder: {options.encoder!r} gives codes of {shape[0]} x {shape[1]}, and this image generator takes '
-            f'{G.num_ws} x {G.w_dim}; it was trained for another one'
+            f'{image_generator.num_ws} x {image_generator.w_dim}; it was trained for another one'
         )
     return encoder
 
@@ -235,7 +250,7 @@ def _generate_interpolation(options: types.SimpleNamespace, request: Request, ne
     from training.temporal_snapshot import versions
     from training.videos.synthesis import render_codes
 
-    G: Any = checkpoints.load_generator(network, device=device, trust_pickle=options.trust_pickle)
+    image_generator: Any = checkpoints.load_generator(network, device=device, trust_pickle=options.trust_pickle)
     sha256 = checkpoints.file_sha256(local_file(network))
     psi = plain_keyframes(request.trunc)
     if isinstance(psi, str):
@@ -243,14 +258,16 @@ def _generate_interpolation(options: types.SimpleNamespace, request: Request, ne
     edits = []
     for text in request.edit:
         path, strength, layers = parse_edit(text)
-        edits.append(Edit(read_direction(path, int(G.num_ws), int(G.w_dim), layers).to(device), strength))
+        edits.append(
+            Edit(read_direction(path, int(image_generator.num_ws), int(image_generator.w_dim), layers).to(device), strength)
+        )
     record = {'image_network_sha256': sha256, 'trunc': psi, 'edit': list(request.edit), 'device': device.type}
     if options.stills:
         records = Records(outdir)
         for seed in options.seeds:
             output = Output(f'seed{seed:04d}.png', (seed,), 1)
-            codes = Pipeline(InterpolationSource(codes_of_seeds(G, [seed], psi), 1), edits).read(1)
-            frame = next(iter(render_codes(G, codes, batch=1, noise_mode=options.noise_mode)))
+            codes = Pipeline(InterpolationSource(codes_of_seeds(image_generator, [seed], psi), 1), edits).read(1)
+            frame = next(iter(render_codes(image_generator, codes, batch=1, noise_mode=options.noise_mode)))
             write_still(os.path.join(outdir, output.name), frame.squeeze())
             records.add(output, record, network=network, versions=versions(), timestamp=time.time())
         command_line.report(f'Wrote {len(options.seeds)} pictures to {outdir}')
@@ -281,7 +298,7 @@ def _generate_interpolation(options: types.SimpleNamespace, request: Request, ne
     def sources(output: Output) -> list[Any]:
         return [
             Pipeline(InterpolationSource(
-                codes_of_seeds(G, output.seeds[cell * per_cell : (cell + 1) * per_cell], psi), between,
+                codes_of_seeds(image_generator, output.seeds[cell * per_cell : (cell + 1) * per_cell], psi), between,
                 easing=options.easing or 'cubic', loop=request.loop), edits)
             for cell in range(cells)
         ]  # fmt: skip
@@ -289,7 +306,20 @@ def _generate_interpolation(options: types.SimpleNamespace, request: Request, ne
     def names(output: Output) -> list[str]:
         return [f'{os.path.splitext(output.name)[0]}-{cell}.npz' for cell in range(cells)]
 
-    _write_all(options, [output], settings, frames, rendering, G, sources, names, lambda output: {}, network, outdir, sha256)
+    _write_all(
+        options,
+        [output],
+        settings,
+        frames,
+        rendering,
+        image_generator,
+        sources,
+        names,
+        lambda output: {},
+        network,
+        outdir,
+        sha256,
+    )
 
 
 # ----------------------------------------------------------------------------
@@ -297,7 +327,7 @@ def _generate_interpolation(options: types.SimpleNamespace, request: Request, ne
 
 def _write_all(
     options: types.SimpleNamespace, outputs: list[Output], settings: dict[str, Any], num_frames: int, rendering: Rendering,
-    G: Any, sources: Any, names: Any, found: Any, network: str, outdir: str, sha256: str,
+    image_generator: Any, sources: Any, names: Any, found: Any, network: str, outdir: str, sha256: str,
 ) -> None:  # fmt: skip
     from training.temporal_snapshot import versions
 
@@ -309,14 +339,14 @@ def _write_all(
             if not records.has(output, settings, [output.name, *(names(output) if options.save_codes else [])], unsaid)
         ]  # fmt: skip
     count = sum(len(output.seeds) for output in outputs)
-    check_space(outdir, count, num_frames, rendering, G, options.save_codes)
+    check_space(outdir, count, num_frames, rendering, image_generator, options.save_codes)
     with command_line.progress(
         total=sum(len(sources_of(output, names)) for output in outputs) * num_frames, description='Generating'
     ) as bar:
         for output in outputs:
             started = time.time()
             write_output(
-                os.path.join(outdir, output.name), G, sources(output), output, num_frames, rendering,
+                os.path.join(outdir, output.name), image_generator, sources(output), output, num_frames, rendering,
                 comment=f'seeds {",".join(map(str, output.seeds))} of network sha256 {sha256}',
                 codes_paths=[os.path.join(outdir, name) for name in names(output)] if options.save_codes else [], bar=bar,
             )  # fmt: skip

@@ -22,11 +22,11 @@ def video_path(dataset: LatentDataset, index: int, folder: str) -> str:
     return clip_files(dataset, [index], folder, '.mp4')[0]
 
 
-def render_clip(G: Any, dataset: LatentDataset, index: int, path: str, *, batch: int = 8) -> None:
+def render_clip(image_generator: Any, dataset: LatentDataset, index: int, path: str, *, batch: int = 8) -> None:
     """Render one clip.
 
     Args:
-        G: Image generator.
+        image_generator: Image generator.
         dataset: Latent data set.
         index: Of the clip.
         path: The video.
@@ -34,6 +34,6 @@ def render_clip(G: Any, dataset: LatentDataset, index: int, path: str, *, batch:
     """
     clip = dataset.clips[index]
     with VideoWriter(path, fps=clip.fps) as video, progress(total=clip.num_frames, description=clip.name) as bar:
-        for image in render_codes(G, dataset.load_clip(index), batch=batch):
+        for image in render_codes(image_generator, dataset.load_clip(index), batch=batch):
             video.write(image)
             bar.update(1)

@@ -29,13 +29,13 @@ class _RenderedVideos(VideoSet):
     def __init__(self, image_generator: Any, *, noise_mode: str, batch: int, resolution: int | None) -> None:
         if noise_mode not in ('const', 'none'):
             raise ValueError(f'noise_mode {noise_mode!r}: the noise of measured videos is const or none')
-        self._G, self._noise_mode, self._batch, self._fit = image_generator, noise_mode, batch, resolution
+        self._image_generator, self._noise_mode, self._batch, self._fit = image_generator, noise_mode, batch, resolution
         self.left_out = {}
         self._image_sha256 = module_sha256(image_generator)
 
     @property
     def resolution(self) -> tuple[int, int]:
-        size = self._fit or self._G.img_resolution
+        size = self._fit or self._image_generator.img_resolution
         return size, size
 
     @property
@@ -52,7 +52,7 @@ class _RenderedVideos(VideoSet):
 
     def frames(self, index: int, wanted: Iterable[int]) -> Iterator[np.ndarray]:
         for codes in self._codes(index, wanted):
-            for frame in render_codes(self._G, codes, batch=self._batch, noise_mode=self._noise_mode):
+            for frame in render_codes(self._image_generator, codes, batch=self._batch, noise_mode=self._noise_mode):
                 frame = as_rgb(frame)
                 yield frame if self._fit is None else fit(frame, self._fit)
 
@@ -94,11 +94,11 @@ class EmbeddedVideos(_RenderedVideos):
         trust_pickle: bool = False,
     ) -> None:
         self._dataset = LatentDataset(path)
-        G = load_image_generator(
+        image_generator = load_image_generator(
             image_generator, self._dataset.image_generator, beside=os.fspath(path), device=device, trust_pickle=trust_pickle
         )
-        _check_codes(G, self._dataset, f'{os.fspath(path)} has codes')
-        super().__init__(G, noise_mode=noise_mode, batch=batch, resolution=resolution)
+        _check_codes(image_generator, self._dataset, f'{os.fspath(path)} has codes')
+        super().__init__(image_generator, noise_mode=noise_mode, batch=batch, resolution=resolution)
         self.names = [clip.name for clip in self._dataset.clips]
         self.num_frames = [clip.num_frames for clip in self._dataset.clips]
         self.fps = self._dataset.fps
@@ -173,15 +173,17 @@ class GeneratedVideos(_RenderedVideos):
             fps = fps or (snapshot.get('data') or {}).get('fps')
             if self._generator is None:
                 raise InputError(f'{beside!r} is no snapshot of train_video.py: it has no latent generator (G_ema)')
-        G = load_image_generator(image_generator, reference, beside=beside, device=device, trust_pickle=trust_pickle)
-        _check_codes(G, self._generator, 'the snapshot makes codes')
-        super().__init__(G, noise_mode=noise_mode, batch=batch, resolution=resolution)
+        image_generator = load_image_generator(
+            image_generator, reference, beside=beside, device=device, trust_pickle=trust_pickle
+        )
+        _check_codes(image_generator, self._generator, 'the snapshot makes codes')
+        super().__init__(image_generator, noise_mode=noise_mode, batch=batch, resolution=resolution)
         self._center = None
         if trunc != 1:
             mean = getattr(self._generator, 'w_mean', None)
             if mean is None:
                 raise InputError('this snapshot does not know the mean code of its subject, so its codes cannot be truncated')
-            self._center = mean.reshape(G.num_ws, G.w_dim)
+            self._center = mean.reshape(image_generator.num_ws, image_generator.w_dim)
         self._trunc, self.first_seed = trunc, first_seed
         self.names = [f'seed{first_seed + index:04d}' for index in range(num_videos)]
         self.num_frames = [None] * num_videos
@@ -239,11 +241,11 @@ def _plain(value: Any) -> Any:
     return checkpoints.to_plain(value)
 
 
-def _check_codes(G: Any, codes: Any, what: str) -> None:
-    if (G.num_ws, G.w_dim) != (codes.num_ws, codes.w_dim):
+def _check_codes(image_generator: Any, codes: Any, what: str) -> None:
+    if (image_generator.num_ws, image_generator.w_dim) != (codes.num_ws, codes.w_dim):
         raise InputError(
-            f'{what} of {codes.num_ws} x {codes.w_dim}, and the image generator takes {G.num_ws} x {G.w_dim}; give '
-            'the one that they belong to'
+            f'{what} of {codes.num_ws} x {codes.w_dim}, and the image generator takes '
+            f'{image_generator.num_ws} x {image_generator.w_dim}; give the one that they belong to'
         )
 
 

@@ -15,19 +15,24 @@ def images_to_uint8(images: torch.Tensor) -> np.ndarray:
 
 
 @torch.no_grad()
-def _render_batch(G: Any, ws: torch.Tensor, noise_mode: str, noise_seed: Sequence[int] | None) -> np.ndarray:
-    device = next(G.parameters()).device
+def _render_batch(image_generator: Any, ws: torch.Tensor, noise_mode: str, noise_seed: Sequence[int] | None) -> np.ndarray:
+    device = next(image_generator.parameters()).device
     ws = ws.to(device)
     options = {'noise_mode': noise_mode, 'force_fp32': device.type == 'cpu'}  # half precision is no gain on a CPU
     if noise_mode != 'random' or noise_seed is None:
-        return images_to_uint8(G.synthesis(ws, **options))
+        return images_to_uint8(image_generator.synthesis(ws, **options))
     with torch.random.fork_rng(devices=[device] if device.type == 'cuda' else []):
         torch.manual_seed(int(np.random.SeedSequence(list(noise_seed)).generate_state(1, np.uint64)[0] >> np.uint64(1)))
-        return images_to_uint8(G.synthesis(ws, **options))
+        return images_to_uint8(image_generator.synthesis(ws, **options))
 
 
 def render_codes(
-    G: Any, ws: torch.Tensor | np.ndarray, *, batch: int = 8, noise_mode: str = 'const', noise_seed: Sequence[int] | None = None
+    image_generator: Any,
+    ws: torch.Tensor | np.ndarray,
+    *,
+    batch: int = 8,
+    noise_mode: str = 'const',
+    noise_seed: Sequence[int] | None = None,
 ) -> Iterator[np.ndarray]:
     """Render W+ codes with an image generator, `batch` frames at a time.
 
@@ -35,7 +40,7 @@ def render_codes(
     would otherwise depend on how many follow it.
 
     Args:
-        G: Image generator with `synthesis(ws, noise_mode=, force_fp32=)`.
+        image_generator: Image generator with `synthesis(ws, noise_mode=, force_fp32=)`.
         ws: Codes [T, num_ws, w_dim].
         batch: Frames rendered at a time.
         noise_mode: 'const', 'random' (new noise for every frame) or 'none'.
@@ -51,7 +56,7 @@ def render_codes(
         if missing:
             part = torch.cat([part, part[-1:].expand(missing, -1, -1)])
         seed = None if noise_seed is None else [*noise_seed, begin // batch]
-        yield from _render_batch(G, part, noise_mode, seed)[: batch - missing]
+        yield from _render_batch(image_generator, part, noise_mode, seed)[: batch - missing]
 
 
 def truncate_codes(ws: torch.Tensor, center: torch.Tensor, psi: float) -> torch.Tensor:
@@ -78,7 +83,7 @@ def stream_codes(generator: Any, seed: int, *, chunk: int, burn_in: int | None =
 
 def stream_video(
     generator: Any,
-    G: Any,
+    image_generator: Any,
     seed: int,
     *,
     batch: int = 8,
@@ -91,7 +96,7 @@ def stream_video(
 
     Args:
         generator: Latent generator.
-        G: Image generator.
+        image_generator: Image generator.
         seed: Seed of the video.
         batch: Frames rendered at a time.
         burn_in: Frames at the beginning that are left out; None leaves it to the snapshot.
@@ -105,5 +110,5 @@ def stream_video(
     for index, codes in enumerate(stream_codes(generator, seed, chunk=batch, burn_in=burn_in)):
         if center is not None:
             codes = truncate_codes(codes, center, psi)
-        frames = render_codes(G, codes, batch=batch, noise_mode=noise_mode, noise_seed=[seed, index])
+        frames = render_codes(image_generator, codes, batch=batch, noise_mode=noise_mode, noise_seed=[seed, index])
         yield from zip(frames, codes.cpu().numpy(), strict=True)
