@@ -6,13 +6,12 @@ import functools
 import os
 import sys
 import types
-from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from networks.errors import InputError
-from training import command_line
+from training import command_line, ranks
 
 INTERRUPTED = 'interrupted; results that were printed are complete, the others have to be started again'
 DEFAULT_OF_SNAPSHOTS = ['lfd2048_25f', 'lfd2048_25f_at1000', 'lkd1024_at1000', 'stationarity_latent']
@@ -124,6 +123,8 @@ def list_metrics(metrics: dict[str, str]) -> None:
 @click.option('--bootstrap',    help='Resamples behind the interval of a Frechet distance; 0 for none', metavar='INT',
               type=command_line.NON_NEGATIVE_INT, default=50)
 # Performance.
+@click.option('--gpus',         help='Number of GPUs, or of processes on a CPU; more than one starts torchrun', metavar='INT',
+              type=command_line.POSITIVE_INT)
 @click.option('--batch',        help='Clips per call of the detector  [default: 1 on a CPU, 8 on a GPU]', metavar='INT',
               type=command_line.POSITIVE_INT)
 @click.option('--cache/--no-cache', help='Keep features of videos on the disk, and use kept ones', default=True)
@@ -179,8 +180,9 @@ def calculate(options: types.SimpleNamespace) -> None:
     add_named_metrics(options.metrics, known)
     check_options(options)
     find_network(options)
-    with ranks(options.device) as (rank, num_ranks, device):
-        measure(options, known, rank, num_ranks, device)
+    ranks.start_unless_launched(options.gpus, 'calc_metrics_video')
+    with ranks.joined(options.device) as ours:
+        measure(options, known, ours.rank, ours.num_ranks, ours.device)
 
 
 def adopt_protocol(options: types.SimpleNamespace) -> None:
@@ -251,30 +253,6 @@ def find_network(options: types.SimpleNamespace) -> None:
 
         options.network, reason = find_snapshot(options.network)
         command_line.report(f'Of this run, {os.path.basename(options.network)}: {reason}')
-
-
-@contextlib.contextmanager
-def ranks(device: str) -> Iterator[tuple[int, int, Any]]:
-    """Rank, number of ranks and device of this process; torchrun sets the first two in the environment."""
-    num_ranks = int(os.environ.get('WORLD_SIZE', '1'))
-    if num_ranks == 1:
-        yield 0, 1, command_line.choose_device(device)
-        return
-    import datetime
-
-    import torch
-
-    if device in ('auto', 'cuda'):
-        device = f'cuda:{os.environ.get("LOCAL_RANK", "0")}' if torch.cuda.is_available() else 'cpu'
-    chosen = command_line.choose_device(device)
-    if chosen.type == 'cuda':
-        torch.cuda.set_device(chosen)
-    # A rank can wait for hours while another one computes.
-    torch.distributed.init_process_group('nccl' if chosen.type == 'cuda' else 'gloo', timeout=datetime.timedelta(days=7))
-    try:
-        yield torch.distributed.get_rank(), num_ranks, chosen
-    finally:
-        torch.distributed.destroy_process_group()
 
 
 def measure(options: types.SimpleNamespace, known: dict[str, str], rank: int, num_ranks: int, device: Any) -> None:

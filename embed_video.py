@@ -1,5 +1,6 @@
 """Embed footage: recordings become a latent data set, W+ codes that an image generator turns back into the frames."""
 
+import contextlib
 import dataclasses
 import os
 import types
@@ -8,6 +9,7 @@ from typing import Any
 import click
 
 from networks.errors import InputError
+from training import ranks
 from training.command_line import (
     FPS,
     NON_NEGATIVE_FLOAT,
@@ -15,7 +17,6 @@ from training.command_line import (
     POSITIVE_INT,
     FloatRange,
     UserMistake,
-    choose_device,
     clear_errors,
     command,
     new_result,
@@ -75,6 +76,7 @@ from training.footage.preparation_options import parts_of_sources, preparation_o
 @click.option('--measure-every',  help='Measure PSNR and LPIPS on every n-th frame; 0: never', metavar='INT',
               type=NON_NEGATIVE_INT, default=5)
 @click.option('--seed',           help='Random seed of the statistics of W', metavar='INT', type=NON_NEGATIVE_INT, default=0)
+@click.option('--gpus',           help='Number of GPUs, or of processes on a CPU; more than one starts torchrun', metavar='INT', type=POSITIVE_INT)  # noqa: E501
 @click.option('--device',         help='cpu, cuda, cuda:1, ...; auto: the first GPU if there is one', metavar='NAME',
               default='auto')
 @click.option('--trust-pickle',   help='Allow source text inside the given pickles to run', is_flag=True)
@@ -107,91 +109,129 @@ def main(**options: Any) -> None:
                           'without an encoder codes are optimised anyway')
     require_network(opts.network)
     parts = parts_of_sources(opts)
-    device = choose_device(opts.device)
     opts.dest = new_result(opts.dest, zipped=True, overwrite=opts.overwrite)
-    _run(opts, parts, device)
+    ranks.start_unless_launched(opts.gpus, 'embed_video')
+    with ranks.joined(opts.device) as ours:
+        _run(opts, parts, ours)
 # fmt: on
 
 
-def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | None]], device: Any) -> None:
-    from networks.checkpoints import file_sha256, image_generator_reference, load_generator
-    from training.embedding.embedder import embed_all, open_sources, prepare_sources, write_previews
-    from training.embedding.face_identity import FaceIdentity, is_installed
-    from training.embedding.report import EmbeddingReport
-    from training.latents.code_files import CodeClip
-    from training.latents.dataset import LatentDataset, LatentDatasetWriter
+def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | None]], ours: ranks.Ranks) -> None:
+    from training.embedding.embedder import embed_all, write_previews
+    from training.latents.dataset import LatentDataset
 
-    image_generator: Any = load_generator(opts.network, device=str(device), trust_pickle=opts.trust_pickle)
-    clips = open_sources(
-        opts.source,
-        num_ws=int(image_generator.num_ws),
-        w_dim=int(image_generator.w_dim),
-        fps=opts.fps,
-        keep_damaged=opts.damaged == 'keep',
-        skip_damaged=opts.damaged == 'skip',
-        parts=parts,
-    )
-    preparation = preparation_settings(opts)
-    footage = any(not isinstance(clip, CodeClip) for clip in clips)
-    encoder = _load_encoder(opts, image_generator, device) if footage and opts.encoder else None
-    embedding: dict[str, Any] = {
-        'sources': [printable(os.path.abspath(path)) for path in opts.source],
-        'fps': opts.fps,
-        'damaged': opts.damaged,
-        'method': _method(opts) if footage else 'codes taken over',
-    }
-    with_report = footage if opts.quality_report is None else opts.quality_report
-    if footage:
-        identity = opts.identity == 'yes' or (opts.identity == 'auto' and is_installed())
-        embedding.update(parts=parts, preparation=preparation.description())
-        embedding.update(
-            encoder_sha256=file_sha256(opts.encoder) if opts.encoder else None,
-            perceptual=opts.perceptual,
-            chunk=opts.chunk,
-            measure_every=opts.measure_every,
-            identity=with_report and opts.measure_every > 0 and identity,
-        )
-    embedder = _make_embedder(opts, image_generator, encoder, embedding if footage else {}) if footage or with_report else None
-    if embedder is not None and with_report:
-        embedder.report = EmbeddingReport(
-            beside(opts.dest, '-report'),
-            {
-                'dataset': os.path.basename(opts.dest),
-                'image_generator': image_generator_reference(opts.network, image_generator)['path'],
-                'encoder': os.path.basename(opts.encoder) if opts.encoder else None,
-                **embedding,
-            },
-        )
-        embedder.identity = FaceIdentity() if embedding.get('identity') else None
-    rates = sorted({clip.fps for clip in clips})
-    if len(rates) > 1:
-        report(
-            f'Note: the clips have different rates ({", ".join(f"{rate:g}" for rate in rates)} frames per second); '
-            'a temporal model wants one, --fps makes it so.'
-        )
-    with LatentDatasetWriter(
-        opts.dest,
-        image_generator=image_generator_reference(opts.network, image_generator),
-        num_ws=int(image_generator.num_ws),
-        w_dim=int(image_generator.w_dim),
-        embedding=embedding,
-        overwrite=opts.overwrite,
-    ) as writer:
-        if writer.resumed:
-            report(f'Going on with the interrupted run in {writer.partial_folder}.')
-        if footage:
-            # An encoder that sees more than the generator draws gets it.
-            size = max(int(image_generator.img_resolution), int(getattr(encoder, 'img_resolution', 0) or 0))
-            clips = prepare_sources(clips, writer, preparation, size=size, skip_damaged=opts.damaged == 'skip')
-        embed_all(clips, writer, embedder, skip_damaged=opts.damaged == 'skip')
+    with ours.together():
+        job = _Job(opts, parts, ours)
+    with contextlib.ExitStack() as stack:
+        with ours.together():
+            if ours.is_first:
+                writer = stack.enter_context(job.open_writer(helper=False))
+                if writer.resumed:
+                    report(f'Going on with the interrupted run in {writer.partial_folder}.')
+                clips = job.prepare(writer)
+        with ours.together():
+            if not ours.is_first:  # what the first look has found is on the disk by now
+                writer = stack.enter_context(job.open_writer(helper=True))
+                clips = job.prepare(writer)
+        embed_all(clips, writer, job.embedder, skip_damaged=opts.damaged == 'skip', ranks=ours)
+    if not ours.is_first:
+        return
     with LatentDataset(opts.dest) as dataset:
         report(f'{len(dataset.clips)} clips, {dataset.num_frames} frames at {dataset.fps:g} frames per second are in {opts.dest}')
-        if embedder is not None and embedder.report is not None:
-            report(f'The quality report is in {os.path.join(embedder.report.folder, "index.html")}')
+        if job.embedder is not None and job.embedder.report is not None:
+            report(f'The quality report is in {os.path.join(job.embedder.report.folder, "index.html")}')
         if opts.preview:
             folder = beside(opts.dest, '-preview')
-            write_previews(clips, dataset, image_generator, folder)
+            write_previews(clips, dataset, job.image_generator, folder)
             report(f'Videos original | embedded are in {folder}')
+
+
+class _Job:
+    """Networks, clips and settings of an embedding, the same on every rank."""
+
+    def __init__(self, opts: types.SimpleNamespace, parts: list[tuple[float | None, float | None]], ours: ranks.Ranks) -> None:
+        from networks.checkpoints import file_sha256, image_generator_reference, load_generator
+        from training.embedding.embedder import open_sources
+        from training.embedding.face_identity import FaceIdentity, is_installed
+        from training.embedding.report import EmbeddingReport
+        from training.latents.code_files import CodeClip
+
+        device = ours.device
+        image_generator: Any = load_generator(opts.network, device=str(device), trust_pickle=opts.trust_pickle)
+        clips = open_sources(
+            opts.source,
+            num_ws=int(image_generator.num_ws),
+            w_dim=int(image_generator.w_dim),
+            fps=opts.fps,
+            keep_damaged=opts.damaged == 'keep',
+            skip_damaged=opts.damaged == 'skip',
+            parts=parts,
+        )
+        preparation = preparation_settings(opts)
+        footage = any(not isinstance(clip, CodeClip) for clip in clips)
+        encoder = _load_encoder(opts, image_generator, device) if footage and opts.encoder else None
+        embedding: dict[str, Any] = {
+            'sources': [printable(os.path.abspath(path)) for path in opts.source],
+            'fps': opts.fps,
+            'damaged': opts.damaged,
+            'method': _method(opts) if footage else 'codes taken over',
+        }
+        with_report = footage if opts.quality_report is None else opts.quality_report
+        if footage:
+            identity = opts.identity == 'yes' or (opts.identity == 'auto' and is_installed())
+            embedding.update(parts=parts, preparation=preparation.description())
+            embedding.update(
+                encoder_sha256=file_sha256(opts.encoder) if opts.encoder else None,
+                perceptual=opts.perceptual,
+                chunk=opts.chunk,
+                measure_every=opts.measure_every,
+                identity=with_report and opts.measure_every > 0 and identity,
+            )
+        embedder = (
+            _make_embedder(opts, image_generator, encoder, embedding if footage else {}) if footage or with_report else None
+        )
+        if embedder is not None and with_report:
+            embedder.report = EmbeddingReport(
+                beside(opts.dest, '-report'),
+                {
+                    'dataset': os.path.basename(opts.dest),
+                    'image_generator': image_generator_reference(opts.network, image_generator)['path'],
+                    'encoder': os.path.basename(opts.encoder) if opts.encoder else None,
+                    **embedding,
+                },
+            )
+            embedder.identity = FaceIdentity() if embedding.get('identity') else None
+        rates = sorted({clip.fps for clip in clips})
+        if len(rates) > 1 and ours.is_first:
+            report(
+                f'Note: the clips have different rates ({", ".join(f"{rate:g}" for rate in rates)} frames per second); '
+                'a temporal model wants one, --fps makes it so.'
+            )
+        self.image_generator, self.encoder, self.embedder, self.clips = image_generator, encoder, embedder, clips
+        self._opts, self._preparation, self._footage = opts, preparation, footage
+        self._writer_options = {
+            'image_generator': image_generator_reference(opts.network, image_generator),
+            'num_ws': int(image_generator.num_ws),
+            'w_dim': int(image_generator.w_dim),
+            'embedding': embedding,
+            'overwrite': opts.overwrite,
+        }
+
+    def open_writer(self, *, helper: bool) -> Any:
+        """Begin the data set, or go on with it; a helper adds to one that another rank has begun."""
+        from training.latents.dataset import LatentDatasetWriter
+
+        return LatentDatasetWriter(self._opts.dest, helper=helper, **self._writer_options)
+
+    def prepare(self, writer: Any) -> Any:
+        """Split and align the footage; returns the clips to embed."""
+        from training.embedding.embedder import prepare_sources
+
+        if not self._footage:
+            return self.clips
+        # An encoder that sees more than the generator draws gets it.
+        size = max(int(self.image_generator.img_resolution), int(getattr(self.encoder, 'img_resolution', 0) or 0))
+        return prepare_sources(self.clips, writer, self._preparation, size=size, skip_damaged=self._opts.damaged == 'skip')
 
 
 def _method(opts: types.SimpleNamespace) -> str:
@@ -259,7 +299,8 @@ def _make_embedder(opts: types.SimpleNamespace, image_generator: Any, encoder: A
         except InputError as error:
             if optimised or opts.lpips_weights:
                 raise
-            report(f'LPIPS is not measured: {error}')
+            if os.environ.get('RANK', '0') == '0':
+                report(f'LPIPS is not measured: {error}')
     return Embedder(
         image_generator=image_generator,
         inversion=Inversion(image_generator, lpips, settings),

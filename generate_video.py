@@ -7,8 +7,9 @@ import click
 
 from training import command_line
 from training.generation import option_types
+from training.shards import SHARD
 
-INTERRUPTED = 'interrupted; finished files are kept, the same command with --skip-existing makes the others'
+INTERRUPTED = 'interrupted; finished files and segments are kept, and the same command makes the others'
 
 
 # fmt: off
@@ -95,6 +96,10 @@ INTERRUPTED = 'interrupted; finished files are kept, the same command with --ski
 # Performance.
 @click.option('--device',        help='cpu, cuda, cuda:1, ...; auto takes a GPU if there is one', metavar='NAME',
               default='auto')
+@click.option('--gpus',          help='Number of GPUs, or of processes on a CPU; more than one starts torchrun',
+              metavar='INT', type=command_line.POSITIVE_INT)
+@click.option('--shard',         help='Make only the K-th of N shares of the files, as one of N independent jobs',
+              metavar='K/N', type=SHARD)
 @click.option('--batch',         help='Frames rendered at a time; another number rounds differently in the last bits',
               metavar='INT', type=command_line.POSITIVE_INT, default=8)
 @command_line.clear_errors(interrupted=INTERRUPTED)

@@ -4,21 +4,20 @@ import contextlib
 import json
 import os
 import re
-import shlex
-import sys
-from collections.abc import Iterator
+import signal
 from typing import Any
 
 import click
 
+from networks.checkpoints.durable_files import remove_leftovers, replacing
 from networks.errors import InputError
-from stylevideogan import layout
-from training import command_line, command_options, option_tree
+from training import command_line, command_options, option_tree, ranks, stop_signals, unfinished_runs
 from training.file_names import safe_name, stem
+from training.locks import Lock
 from training.run_folder import Log, make_run_dir
 from training.temporal_options import HEADINGS, PRESETS, Invocation, TrainingOptions
 
-INTERRUPTED = 'interrupted; --resume=RUN_FOLDER goes on from its last training state'
+INTERRUPTED = 'interrupted; the same command goes on from the last training state'
 
 
 @command_line.command()
@@ -27,8 +26,8 @@ INTERRUPTED = 'interrupted; --resume=RUN_FOLDER goes on from its last training s
 def main(**values: Any) -> None:
     """Train a temporal GAN on the motion of one subject.
 
-    A run folder is made in --outdir; interrupted runs go on with --resume. What the command line says comes before
-    --preset or --options, and these come before the defaults.
+    A run folder is made in --outdir, and the same command given again goes on with a run that was interrupted. What the
+    command line says comes before --preset or --options, and these come before the defaults.
 
     Examples:
 
@@ -191,63 +190,30 @@ def look_at_data(options: TrainingOptions, *, given_network: bool) -> TrainingOp
     )
 
 
-def find_run_to_resume(resume: str) -> tuple[str, str]:
-    """The run folder and its latest training state."""
+def find_run_to_resume(resume: str) -> tuple[str, str | None]:
+    """The run folder and its latest training state; None where the run ended before its first one."""
     from training.temporal_snapshot import latest_training_state
 
     if os.path.isdir(resume):
-        state = latest_training_state(resume)
-        if state is None:
-            raise InputError(f'{resume} holds no training-state-*.pt, so there is nothing to go on from; start anew')
-        return resume, state
+        if not os.path.isfile(os.path.join(resume, OPTIONS_FILE)):
+            raise InputError(f'--resume: {resume} is no run folder of train_video.py, because it holds no {OPTIONS_FILE}')
+        return resume, latest_training_state(resume)
     if not os.path.isfile(resume):
         raise InputError(f'--resume: there is no run folder or file {resume!r}')
     return os.path.dirname(os.path.abspath(resume)), resume
 
 
-def start_torchrun(num_ranks: int) -> None:
-    """Replace this process by torchrun with `num_ranks` ranks of the same command on this machine."""
-    arguments = [
-        sys.executable,
-        '-m',
-        'torch.distributed.run',
-        '--standalone',
-        f'--nproc-per-node={num_ranks}',
-        *layout.start_again(command_line.__name__, 'train_video', sys.argv),
-    ]
-    command_line.report(f'Starting {shlex.join(arguments[1:])}')
-    os.execv(sys.executable, arguments)
-
-
-@contextlib.contextmanager
-def distributed(device_name: str) -> Iterator[tuple[int, Any]]:
-    """Join the ranks that torchrun started; yields (rank, device)."""
-    import torch
-
-    from torch_utils import training_stats
-
-    num_ranks = int(os.environ.get('WORLD_SIZE', '1'))
-    if num_ranks == 1:
-        yield 0, command_line.choose_device(device_name)
-        return
-    name = device_name
-    if name in ('auto', 'cuda'):
-        name = f'cuda:{os.environ.get("LOCAL_RANK", "0")}' if torch.cuda.is_available() else 'cpu'
-    device = command_line.choose_device(name)
-    if device.type == 'cuda':
-        torch.cuda.set_device(device)
-    torch.distributed.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
-    rank = torch.distributed.get_rank()
-    training_stats.init_multiprocessing(rank, device)
-    try:
-        yield rank, device
-    finally:
-        torch.distributed.destroy_process_group()
-
-
 def train(invocation: Invocation, given: dict[str, Any]) -> None:
     """Carry out `main`; `given` are the training options of the command line, by path."""
-    resumed = find_run_to_resume(invocation.resume) if invocation.resume else None
+    resumed: tuple[str, str | None] | None = None
+    if invocation.resume and invocation.resume.lower().endswith('.pkl'):
+        given = {**given, 'resume_pkl': os.path.abspath(invocation.resume)}
+        if not os.path.isfile(invocation.resume):
+            raise InputError(f'--resume: there is no snapshot {invocation.resume!r}')
+    elif invocation.resume:
+        resumed = find_run_to_resume(invocation.resume)
+    if ranks.launched():
+        given = {**given, 'num_gpus': ranks.settle_number(given.get('num_gpus'))}
     if resumed is not None:
         options = options_of_resumed_run(resumed[0], invocation, given)
     else:
@@ -260,11 +226,7 @@ def train(invocation: Invocation, given: dict[str, Any]) -> None:
     if invocation.dry_run:
         print('Dry run; exiting.')
         return
-    launched = 'WORLD_SIZE' in os.environ
-    if launched and int(os.environ['WORLD_SIZE']) != options.num_gpus:
-        raise command_line.UserMistake(f'torchrun started {os.environ["WORLD_SIZE"]} processes; say so with --gpus as well')
-    if not launched and options.num_gpus > 1:
-        start_torchrun(options.num_gpus)
+    ranks.start_unless_launched(options.num_gpus, 'train_video')
     run(invocation, options, resumed)
 
 
@@ -273,39 +235,87 @@ def run_name(options: TrainingOptions, desc: str | None) -> str:
     return f'{safe_name(stem(options.data))}-gpus{options.num_gpus}-batch{options.settings.batch}' + (f'-{desc}' if desc else '')
 
 
-def run(invocation: Invocation, options: TrainingOptions, resumed: tuple[str, str] | None) -> None:
+def claim_unfinished_run(outdir: str, name: str, options: TrainingOptions) -> tuple[str, str | None, Lock] | None:
+    """The newest run in `outdir` with these options that has not come to its end and that nobody works on, and its lock.
+
+    Returns:
+        Its folder, its latest training state (None where it ended before the first one) and the lock of the folder; None where
+        there is no such run.
+    """
+    wanted = option_tree.to_dict(options)
+    for folder in unfinished_runs.run_folders(outdir, name):
+        with contextlib.suppress(InputError):  # no run of this program, or a damaged one
+            if option_tree.to_dict(read_options(os.path.join(folder, OPTIONS_FILE))) != wanted:
+                continue
+            with contextlib.ExitStack() as stack:
+                lock = stack.enter_context(unfinished_runs.lock_run(folder))
+                if unfinished_runs.is_finished(folder, options.total_kimg, options.metrics):
+                    return None  # the newest one counts
+                stack.pop_all()
+                return folder, unfinished_runs.last_good_state(folder), lock
+    return None
+
+
+def run(invocation: Invocation, options: TrainingOptions, resumed: tuple[str, str | None] | None) -> None:
     """Train on this rank."""
     import torch
 
+    from torch_utils import training_stats
     from training.temporal_metrics import prepare_metrics
     from training.temporal_training_loop import TemporalTraining
 
     calc_metric = prepare_metrics(options.metrics, options.plugins, options.data, options.detectors)
-    with distributed(invocation.device) as (rank, device), contextlib.ExitStack() as stack:
-        if device.type == 'cuda':
+    name = run_name(options, invocation.desc)
+    with ranks.joined(invocation.device) as ours, contextlib.ExitStack() as stack:
+        if ours.device.type == 'cuda':
             torch.backends.cudnn.benchmark = False  # the fastest algorithm of the moment is not always the same
-        training = TemporalTraining(
-            run_dir='',
-            options=options,
-            device=device,
-            rank=rank,
-            num_ranks=options.num_gpus,
-            resume=resumed[1] if resumed else None,
-            calc_metric=calc_metric,
-        )
-        if rank == 0:  # only now, when all input is validated, something is written
-            if resumed:
-                training.run_dir = resumed[0]
-            else:
-                command_line.require_folder(str(invocation.outdir))
-                training.run_dir = make_run_dir(str(invocation.outdir), run_name(options, invocation.desc))
-            with open(os.path.join(training.run_dir, OPTIONS_FILE), 'w', encoding='utf-8') as file:
-                json.dump(option_tree.to_dict(options), file, indent=2)
-            stack.enter_context(Log(training.run_dir))
-            print(f'Output folder: {training.run_dir}')
+        if ours.num_ranks > 1:
+            training_stats.init_multiprocessing(ours.rank, ours.device)
+        with ours.together():
+            if ours.is_first and resumed is not None:
+                stack.enter_context(unfinished_runs.lock_run(resumed[0]))
+            elif ours.is_first and not invocation.fresh:
+                claimed = claim_unfinished_run(str(invocation.outdir), name, options)
+                if claimed is not None:
+                    stack.enter_context(claimed[2])
+                    resumed = claimed[:2]
+        resumed = ours.from_first(resumed)
+        with ours.together():
+            training = TemporalTraining(
+                run_dir='',
+                options=options,
+                device=ours.device,
+                rank=ours.rank,
+                num_ranks=ours.num_ranks,
+                resume=resumed[1] if resumed else None,
+                calc_metric=calc_metric,
+                saving_options=invocation.saving,
+            )
+        with ours.together():
+            if ours.is_first:  # only now, when all input is validated, something is written
+                if resumed is not None:
+                    training.run_dir = resumed[0]
+                    remove_leftovers(training.run_dir)
+                else:
+                    command_line.require_folder(str(invocation.outdir))
+                    training.run_dir = make_run_dir(str(invocation.outdir), name)
+                    stack.enter_context(unfinished_runs.lock_run(training.run_dir))
+                write_options(training.run_dir, options)
+                stack.enter_context(Log(training.run_dir))
+                print(f'Output folder: {training.run_dir}')
         finished = training.run()
     if not finished:
-        raise KeyboardInterrupt
+        raise stop_signals.Stopped(stop_signals.asked() or signal.SIGTERM)
+
+
+def write_options(run_dir: str, options: TrainingOptions) -> None:
+    """Record the options of a run, unless the file says the same already."""
+    path, text = os.path.join(run_dir, OPTIONS_FILE), json.dumps(option_tree.to_dict(options), indent=2)
+    with contextlib.suppress(OSError, UnicodeDecodeError), open(path, encoding='utf-8') as file:
+        if file.read() == text:
+            return
+    with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
+        file.write(text)
 
 
 if __name__ == '__main__':

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 import dnnlib
+from networks.checkpoints.durable_files import append_line
 
 from . import metric_utils
 
@@ -78,5 +79,4 @@ def report_metric(result_dict: dict[str, Any], run_dir: str | None = None, snaps
     line = json.dumps({**result_dict, 'snapshot_pkl': snapshot_pkl, 'timestamp': time.time()})
     print(line, flush=True)
     if run_dir is not None and os.path.isdir(run_dir):
-        with open(os.path.join(run_dir, f'metric-{result_dict["metric"]}.jsonl'), 'a', encoding='utf-8') as file:
-            file.write(line + '\n')
+        append_line(os.path.join(run_dir, f'metric-{result_dict["metric"]}.jsonl'), line)

@@ -18,20 +18,24 @@ from networks.checkpoints import replacing
 from networks.errors import InputError
 
 
-def read_values(run_dir: str, metric: str) -> dict[str, float]:
-    """Snapshot -> value of a metric, from metric-METRIC.jsonl; only snapshots that are there, and values that are numbers."""
+def read_values(run_dir: str, metric: str, *, all: bool = False) -> dict[str, float]:
+    """Snapshot -> value of a metric, from metric-METRIC.jsonl; only snapshots that are there, and values that are numbers.
+
+    With `all`, also those that have no number (NaN): they were computed.
+    """
     values: dict[str, float] = {}
     with (
         contextlib.suppress(FileNotFoundError),
         open(os.path.join(run_dir, f'metric-{metric}.jsonl'), encoding='utf-8', errors='replace') as file,
     ):
         for text in file:
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that a power cut left half-written
+            # A line that a power cut left half-written, or another damage.
+            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
                 line = json.loads(text)
-                snapshot, value = line['snapshot_pkl'], float(line['results'][metric])
+                snapshot, value = os.path.basename(line['snapshot_pkl']), float(line['results'][metric])
                 if os.path.isfile(os.path.join(run_dir, snapshot)):
                     values[snapshot] = value
-    return {snapshot: value for snapshot, value in values.items() if math.isfinite(value)}
+    return {snapshot: value for snapshot, value in values.items() if all or math.isfinite(value)}
 
 
 def mark_best(run_dir: str, metric: str) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from networks.checkpoints import addresses
 from networks.checkpoints.addresses import is_address
-from networks.errors import InputError
+from networks.errors import InputError, readable
 from stylevideogan import layout, version
 from training import stop_signals
 from training.option_values import MAX_SEED as MAX_SEED
@@ -190,7 +190,7 @@ class _ClearMain(click.Command):
                 sys.exit(EXIT_MISTAKE)
             program = prog_name or os.path.basename(sys.argv[0])
             hint = f' (see: {program} --help)' if isinstance(error, click.UsageError) else ''
-            report(f'Error: {" ".join(error.format_message().split())}{hint}')
+            report(f'Error: {readable(" ".join(error.format_message().split()))}{hint}')
             sys.exit(EXIT_MISTAKE)
         except click.Abort:
             if not standalone_mode:

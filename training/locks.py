@@ -112,6 +112,10 @@ class Lock:
         os.close(self._handle)
         self._handle = -1
 
+    def __del__(self) -> None:
+        if hasattr(self, '_handle'):
+            self.release()
+
     def __enter__(self) -> Lock:
         return self
 

@@ -271,5 +271,5 @@ def from_dict(cls: type[Group], values: Any, source: str, prefix: str = '') -> G
         )
     try:
         return cls(**arguments)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InputError(f'{source}: {prefix}{error}') from error

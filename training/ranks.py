@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from networks.errors import InputError
+from stylevideogan import layout
 from training import command_line, stop_signals
 
 if TYPE_CHECKING:
@@ -138,6 +139,23 @@ def settle_number(gpus: int | None) -> int:
     return number_of_ranks()
 
 
+def start_unless_launched(gpus: int | None, command: str) -> int:
+    """Return the number of ranks that this process is one of; with --gpus above 1 it becomes the launcher of them instead.
+
+    Args:
+        gpus: As --gpus gives it, or None.
+        command: Name of the command ('train_video').
+
+    Raises:
+        UserMistake: --gpus disagrees with what torchrun started, or a rank was killed.
+        Exit, Stopped: See `start`.
+    """
+    number = settle_number(gpus)
+    if number > 1 and not launched():
+        start(number, command)
+    return number
+
+
 @contextlib.contextmanager
 def joined(device_name: str) -> Iterator[Ranks]:
     """Connect to the other ranks, by NCCL on GPUs and by gloo on a CPU, and let go of them at the end.
@@ -172,6 +190,9 @@ def joined(device_name: str) -> Iterator[Ranks]:
     except RuntimeError as error:
         if not _means_lost(error):
             raise
+        number = stop_signals.asked()
+        if number is not None:  # all ranks were asked to stop, and this one waited for another that has left
+            raise stop_signals.Stopped(number) from error
         # The launcher ends this rank because another one has died; that is the cause, not somebody's wish to stop.
         raise RankLost(
             f'rank {ranks.rank} of {ranks.num_ranks} has lost its connection to another rank, whose process has ended; '
@@ -194,7 +215,7 @@ def _means_lost(error: BaseException) -> bool:
     )
 
 
-def start(num_ranks: int) -> None:
+def start(num_ranks: int, command: str) -> None:
     """Be torchrun for `num_ranks` ranks of this very command on this machine, and leave as they do; returns never.
 
     Raises:
@@ -208,11 +229,13 @@ def start(num_ranks: int) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     command_line.report(f'Starting {num_ranks} processes')
+    script = layout.start_again(command_line.__name__, command, sys.argv)
+    arguments = ['--standalone', f'--nproc-per-node={num_ranks}', *script]
     os.environ['STYLEVIDEOGAN_LAUNCHED'] = '1'  # this process says how to go on, not rank 0 as well
     os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // num_ranks)))
     try:
         with stop_signals.left_alone():
-            torchrun.main(['--standalone', f'--nproc-per-node={num_ranks}', *sys.argv])
+            torchrun.main(arguments)
     except SignalException as stop:
         raise stop_signals.Stopped(stop.sigval) from stop
     except ChildFailedError as error:

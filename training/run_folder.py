@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import time
 from typing import Any
 
 from networks.checkpoints import replacing
+from networks.checkpoints.durable_files import append_line
 
 STATS_FILE = 'stats.jsonl'
 LOG_FILE = 'log.txt'
@@ -57,14 +59,17 @@ class Log:
 
     def __exit__(self, *exception: object) -> None:
         sys.stdout = self._screen
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def write(self, text: str) -> int:
-        self._file.write(text)
+        with contextlib.suppress(OSError):  # a full disk: the log has a gap, and the training goes on
+            self._file.write(text)
         return self._screen.write(text)
 
     def flush(self) -> None:
-        self._file.flush()
+        with contextlib.suppress(OSError):
+            self._file.flush()
         self._screen.flush()
 
     def isatty(self) -> bool:
@@ -76,16 +81,18 @@ class RunLog:
 
     Args:
         run_dir: The folder.
-        resumed_at: Step from which on curves of an interrupted run are repeated, and so disappear; None for a new run.
+        resumed_at: Where the run goes on, kimg; what an interrupted run has written of later ticks disappears, as it is about
+            to be repeated; None for a new run.
     """
 
-    def __init__(self, run_dir: str, resumed_at: int | None) -> None:
+    def __init__(self, run_dir: str, resumed_at: float | None) -> None:
         self.run_dir = run_dir
-        self._file = open(os.path.join(run_dir, STATS_FILE), 'a', encoding='utf-8')  # noqa: SIM115 - open for the run
+        self._pending: list[str] = []  # lines that a full disk did not take
+        forget_statistics_after(run_dir, 0 if resumed_at is None else resumed_at)
         try:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board: Any = SummaryWriter(run_dir, purge_step=resumed_at)
+            self.board: Any = SummaryWriter(run_dir, purge_step=None if resumed_at is None else int(resumed_at) + 1)
         except ImportError as error:
             print(f'Skipping tfevents export: {error}')
             self.board = None
@@ -96,24 +103,37 @@ class RunLog:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def write(self, statistics: dict[str, Any], step: int, metrics: dict[str, float] | None = None) -> None:
+    def write(self, statistics: dict[str, Any], step: int) -> None:
         """One line of statistics and one point in every curve.
+
+        A disk that takes nothing gets the line later, with the next one.
 
         Args:
             statistics: As `training_stats.Collector.as_dict` gives them: name -> num, mean, std.
             step: Place of the points, thousands of what was shown.
-            metrics: Values of metrics by name.
         """
         timestamp = time.time()
-        self._file.write(json.dumps({**statistics, 'timestamp': timestamp}) + '\n')
-        self._file.flush()
-        if self.board is None:
+        self._pending.append(json.dumps({**statistics, 'timestamp': timestamp}))
+        with contextlib.suppress(OSError):
+            while self._pending:
+                append_line(os.path.join(self.run_dir, STATS_FILE), self._pending[0])
+                del self._pending[0]
+        self._points({name: value['mean'] for name, value in statistics.items()}, step, timestamp)
+
+    def write_metrics(self, metrics: dict[str, float], step: int) -> None:
+        """One point in the curve of each metric."""
+        self._points({f'Metrics/{name}': number for name, number in metrics.items()}, step, time.time())
+
+    def _points(self, values: dict[str, float], step: int, timestamp: float) -> None:
+        if self.board is None or not values:
             return
-        for name, value in statistics.items():
-            self.board.add_scalar(name, value['mean'], global_step=step, walltime=timestamp)
-        for name, number in (metrics or {}).items():
-            self.board.add_scalar(f'Metrics/{name}', number, global_step=step, walltime=timestamp)
-        self.board.flush()
+        try:
+            for name, value in values.items():
+                self.board.add_scalar(name, value, global_step=step, walltime=timestamp)
+            self.board.flush()
+        except OSError as error:
+            self.board = None
+            print(f'Warning: the TensorBoard curves end here ({error}); stats.jsonl goes on')
 
     def picture(self, name: str, picture: Any, step: int) -> None:
         """One picture uint8 `[H, W, 3]` in TensorBoard."""
@@ -121,9 +141,9 @@ class RunLog:
             self.board.add_image(name, picture, global_step=step, dataformats='HWC')
 
     def close(self) -> None:
-        self._file.close()
         if self.board is not None:
-            self.board.close()
+            with contextlib.suppress(OSError):
+                self.board.close()
 
 
 def forget_statistics_after(run_dir: str, kimg: float) -> None:
@@ -131,8 +151,17 @@ def forget_statistics_after(run_dir: str, kimg: float) -> None:
     path = os.path.join(run_dir, STATS_FILE)
     if not os.path.isfile(path):
         return
-    with open(path, encoding='utf-8') as file:
-        lines = [line for line in file if line.endswith('\n')]
-    kept = [line for line in lines if json.loads(line)['Progress/kimg']['mean'] <= kimg + 1e-9]
-    with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
-        file.writelines(kept)
+    with open(path, encoding='utf-8', errors='replace') as file:
+        lines = file.readlines()
+    kept = [line for line in lines if line.endswith('\n') and _kimg_of(line) <= kimg + 1e-9]
+    if kept != lines:
+        with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
+            file.writelines(kept)
+
+
+def _kimg_of(line: str) -> float:
+    """Where a line of statistics was written; infinity where that cannot be read, so that it is dropped."""
+    try:
+        return float(json.loads(line)['Progress/kimg']['mean'])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return float('inf')

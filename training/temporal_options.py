@@ -14,8 +14,8 @@ from typing import Any, Literal
 from training.option_tree import MISSING, OptionGroup, option, subgroup
 from training.option_values import MAX_SEED, parse_names, parse_size, parse_widths
 
-MAIN, OUTPUT, MACHINE = 'Main options', 'Output', 'Machine'
-HEADINGS = (MAIN, 'Temporal model', 'Space of the codes', 'Losses', 'Optimisation', OUTPUT, MACHINE)
+MAIN, OUTPUT, SAVING, MACHINE = 'Main options', 'Output', 'Saving and trouble', 'Machine'
+HEADINGS = (MAIN, 'Temporal model', 'Space of the codes', 'Losses', 'Optimisation', OUTPUT, SAVING, MACHINE)
 LOSSES = 'Losses'
 
 
@@ -201,6 +201,7 @@ class TrainingOptions(OptionGroup):
         group=MAIN,
         resumed='kept',
     )
+    resume_pkl: str | None = option(None, 'Snapshot whose weights the training starts from', flag=None, absent=None)
     seed: int = option(0, 'Random seed; trainings on one device are reproducible', at_least=0, at_most=MAX_SEED, group=MAIN)
     window: int = option(25, 'Length t of the windows that the critic sees', metavar='FRAMES', at_least=2, group='Temporal model')
     G_kwargs: GeneratorOptions = subgroup(GeneratorOptions, 'Temporal model')
@@ -291,6 +292,22 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SavingOptions(OptionGroup):
+    """When the state of a training is saved, and what happens in trouble; none of this changes a result."""
+
+    checkpoint_minutes: float = option(
+        2.0, 'Save the training state at least this often; 0: with snapshots only', metavar='MINUTES', at_least=0
+    )
+    keep_states: int = option(
+        0, 'Keep also every N-th training state, beside the newest; 0: the newest only', metavar='N', at_least=0
+    )
+    on_full: Literal['go-on', 'stop'] = option('go-on', 'When the disk takes no more: train on and try again, or stop')
+    on_nan: Literal['stop', 'rollback'] = option(
+        'stop', 'When weights are no longer numbers: stop, or go back to the last state and on with other random numbers'
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Invocation(OptionGroup):
     """One call of train_video.py: where from, where to, and on what."""
 
@@ -301,7 +318,14 @@ class Invocation(OptionGroup):
     options: str | None = option(
         None, 'Options to start from: the training_options.json of another run', metavar='JSON', group=MAIN
     )
-    resume: str | None = option(None, 'Go on with a run: its folder or its training-state-*.pt', metavar='DIR|PT', group=MAIN)
+    resume: str | None = option(
+        None,
+        'Go on with a run: its folder or its training-state-*.pt; or start from the weights of a snapshot',
+        metavar='DIR|PT|PKL',
+        group=MAIN,
+    )
+    fresh: bool = option(False, 'Start a new run even if one with the same options is unfinished', group=MAIN)
     desc: str | None = option(None, 'Text to add to the name of the run folder', group=OUTPUT)
+    saving: SavingOptions = subgroup(SavingOptions, SAVING)
     device: str = option('auto', 'cpu, cuda, ...; auto: a GPU if there is one', metavar='NAME', group=MACHINE)
     dry_run: bool = option(False, 'Print the options and stop', short='-n', group=MACHINE)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psutil
@@ -18,49 +15,15 @@ import dnnlib
 from networks import checkpoints
 from networks.errors import InputError
 from torch_utils import training_stats
-from training import option_tree, stop_signals, temporal_snapshot
+from training import best_snapshot, option_tree, saving, stop_signals, temporal_snapshot
 from training.latent_space import LatentSpace, Windows, fit_latent_space
 from training.latents.dataset import LatentDataset
 from training.run_folder import RunLog
-from training.temporal_options import TrainingOptions
+from training.temporal_options import SavingOptions, TrainingOptions
 from training.temporal_pictures import TRAJECTORY_SECONDS, Preview, generate_codes, generate_trajectories, plot_trajectories
 from training.temporal_trainer import TemporalTrainer
 
 MetricFunction = Callable[..., dict[str, Any]]
-
-
-class StopRequest:
-    """Ctrl-C and SIGTERM ask for a stop at the end of the running step; a second one stops at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def ask(number: int, frame: object) -> None:
-            stop_signals.handled()
-            if self.asked:
-                raise KeyboardInterrupt
-            self.asked = True
-
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def agreed(self, device: torch.device, num_ranks: int) -> bool:
-        """Whether any rank was asked; all ranks get the same answer."""
-        if num_ranks == 1:
-            return self.asked
-        flag = torch.tensor(float(self.asked), device=device)
-        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-        return bool(flag.item())
 
 
 def open_data(
@@ -98,6 +61,7 @@ class TemporalTraining:
         device: Where to train.
         rank, num_ranks: Of torch.distributed.
         resume: Training state to go on from, or None.
+        saving_options: When states are saved, and what happens when that fails or the training diverges.
         calc_metric: Computes one metric of a snapshot; None where no metrics are wanted.
     """
 
@@ -111,10 +75,12 @@ class TemporalTraining:
         num_ranks: int = 1,
         resume: str | None = None,
         calc_metric: MetricFunction | None = None,
+        saving_options: SavingOptions | None = None,
     ) -> None:
         self.run_dir, self.options, self.device = run_dir, options, device
         self.rank, self.num_ranks = rank, num_ranks
         self.calc_metric = calc_metric
+        self.saving_options = SavingOptions() if saving_options is None else saving_options
         self.say: Callable[[str], None] = print if rank == 0 else (lambda text: None)
         c = self.options
         self.say('Loading latents...')
@@ -162,9 +128,13 @@ class TemporalTraining:
         self.say(f'Coordinates: {self.space.num_coordinates}, {self.space.explained:.2%} of the variance of the codes')
         self.finished = self.trainer.G_ema  # what snapshots, pictures and metrics show; made anew at every snapshot
         self.tick, self.tick_start_frames, self.seconds_before = 0, 0, 0.0
+        self.seconds = 0.0
+        self.rollbacks = 0
         self.resumed = resume is not None
         if resume is not None:
             self._resume(resume)
+        elif c.resume_pkl is not None:
+            self._start_from_weights(c.resume_pkl)
 
     def _resume(self, path: str) -> None:
         self.say(f'Resuming from {path}')
@@ -179,53 +149,87 @@ class TemporalTraining:
             self.say(f'The run had {len(ranks)} ranks and now has {self.num_ranks}: it goes on with other random numbers')
         try:
             self.trainer.load_state_dict(state['trainer'], ranks[self.rank] if len(ranks) == self.num_ranks else None)
-        except (RuntimeError, ValueError, KeyError) as error:
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise InputError(f'{path} belongs to networks of another shape; resume with the options of its run') from error
         self.tick, self.tick_start_frames = state['tick'], state['tick_start_frames']
         self.seconds_before = state['seconds']
 
+    def _start_from_weights(self, path: str) -> None:
+        self.say(f'Starting from the weights of {path}')
+        snapshot = checkpoints.load_snapshot(path, trust_pickle=self.options.trust_pickle)
+        critics = [f'C_spacing{stride}' if stride != self.windows.strides[0] else 'C' for stride in self.windows.strides]
+        modules = {'G': self.trainer.G, 'G_ema': self.trainer.G_ema, **dict(zip(critics, self.trainer.critics, strict=True))}
+        for name, module in modules.items():
+            try:
+                module.load_state_dict(snapshot[name].state_dict())
+            except (RuntimeError, KeyError, AttributeError) as error:
+                raise InputError(
+                    f'{path} cannot be started from: its {name} has another shape than the one to train; give the options of its '
+                    'run (--options=training_options.json), and a data set of the same number of components'
+                ) from error
+
     def run(self) -> bool:
-        """Train to the end; returns False when it was interrupted (state and snapshot are saved then, too)."""
+        """Train to the end; returns False when it was interrupted (state and snapshot are saved then, too).
+
+        Raises:
+            Stopped: A signal came while pictures or metrics were made, after everything was saved.
+            InputError: The training has diverged.
+            OSError: Nothing can be saved, and that is to end the training (`SavingOptions.on_full`).
+        """
         c = self.options
-        log = RunLog(self.run_dir, self.trainer.num_frames_shown // 1000 if self.resumed else None) if self.rank == 0 else None
+        log = RunLog(self.run_dir, self.trainer.num_frames_shown / 1000 if self.resumed else None) if self.rank == 0 else None
         collector = training_stats.Collector(regex='.*')
-        preview = self._start_pictures(log)
-        stop = StopRequest()
-        self.say(f'Training for {c.total_kimg:g} kimg (thousands of frames shown to the critic)...')
-        start = tick_start = time.time()
-        maintenance = 0.0
-        done = self.trainer.num_frames_shown >= c.total_kimg * 1000
-        with stop.listening():
+        with stop_signals.held():
+            with stop_signals.at_once():
+                preview = self._start_pictures(log)
+                self._catch_up(preview, log)
+            self.say(f'Training for {c.total_kimg:g} kimg (thousands of frames shown to the critic)...')
+            clock = saving.Clock(self.saving_options.checkpoint_minutes)
+            start = tick_start = time.time()
+            maintenance = 0.0
+            done = self.trainer.num_frames_shown >= c.total_kimg * 1000
             while not done:
                 self.trainer.step()
                 shown = self.trainer.num_frames_shown
-                stopping = stop.agreed(self.device, self.num_ranks)
+                stopping, saving_due = self._agree(stop_signals.asked() is not None, clock.is_due())
                 done = stopping or shown >= c.total_kimg * 1000
-                if not done and shown < self.tick_start_frames + c.kimg_per_tick * 1000:
+                tick_ends = done or shown >= self.tick_start_frames + c.kimg_per_tick * 1000
+                if not (tick_ends or saving_due or self.trainer.num_steps % saving.STEPS_BETWEEN_CHECKS == 0):
+                    continue
+                now = time.time()
+                self.seconds = self.seconds_before + now - start
+                if not self.trainer.is_finite():
+                    self._diverged()
+                    done = False
+                    continue
+                if not tick_ends:
+                    if saving_due:
+                        self._save_state(shown)
+                        clock.restart()
                     continue
 
                 # End of a tick: a line, then what is due.
-                tick_end = time.time()
-                self.seconds = self.seconds_before + tick_end - start
-                if not self.trainer.is_finite():
-                    raise InputError(
-                        f'the training has diverged: at {shown / 1000:.0f} kimg some weights are no longer numbers; '
-                        f'what {self.run_dir} holds is from before that. Start anew with lower --glr and --clr'
-                    )
+                tick_end = now
                 self._report_progress(shown, tick_end - tick_start, maintenance)
-                collector.update()
                 # An interrupted tick is not counted: the resumed run ends it, with the same steps as one never stopped.
-                full_tick = not stopping or shown >= self.tick_start_frames + c.kimg_per_tick * 1000
-                if full_tick:
+                if not stopping or shown >= self.tick_start_frames + c.kimg_per_tick * 1000:
                     self.tick, self.tick_start_frames = self.tick + 1, shown
-                metrics: dict[str, float] = {}
+                    collector.update()
+                    if log is not None:
+                        log.write(collector.as_dict(), shown // 1000)
                 if done or (c.snapshot_ticks and self.tick % c.snapshot_ticks == 0):
-                    self._save(shown)
-                    if not stopping:
-                        self._draw(preview, log, shown)
-                        metrics = self._measure(shown)
-                if log is not None:
-                    log.write(collector.as_dict(), shown // 1000, metrics)
+                    saved = self._save(shown, hurry=stopping)
+                    clock.restart()
+                    if not stopping and saved:
+                        try:
+                            with stop_signals.at_once():
+                                self._look_at(preview, log, shown)
+                        except stop_signals.Stopped:
+                            self.say('Interrupted; everything is saved.')
+                            raise
+                elif saving_due:
+                    self._save_state(shown)
+                    clock.restart()
                 tick_start = time.time()
                 maintenance = tick_start - tick_end
         if log is not None:
@@ -233,6 +237,66 @@ class TemporalTraining:
         interrupted = self.trainer.num_frames_shown < c.total_kimg * 1000
         self.say('Interrupted; everything is saved.' if interrupted else 'Done.')
         return not interrupted
+
+    def _agree(self, *asked: bool) -> list[bool]:
+        """Which of these any rank wants; all ranks get the same answer."""
+        if self.num_ranks == 1:
+            return list(asked)
+        flags = torch.tensor(asked, dtype=torch.float32, device=self.device)
+        torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
+        return [bool(flag) for flag in flags.tolist()]
+
+    def _diverged(self) -> None:
+        """Say what is no longer a number; go back to the last state where that is wanted, or end."""
+        step, shown = self.trainer.num_steps, self.trainer.num_frames_shown
+        what = saving.first_bad_weight({'G': self.trainer.G, 'C': self.trainer.critics})
+        sentence = f'the training has diverged: after step {step} ({shown / 1000:.1f} kimg) {what}'
+        states = [temporal_snapshot.latest_training_state(self.run_dir) if self.rank == 0 else None]
+        if self.num_ranks > 1:
+            torch.distributed.broadcast_object_list(states, src=0, device=self.device)
+        back = self.saving_options.on_nan == 'rollback' and states[0] is not None and self.rollbacks < saving.MOST_ROLLBACKS
+        if not back or states[0] is None:
+            raise InputError(
+                f'{sentence}; what {self.run_dir} holds is from before that. Start anew with lower --glr and --clr'
+                + ('' if self.saving_options.on_nan == 'rollback' else ', or add --on-nan=rollback')
+            )
+        self.rollbacks += 1
+        self._resume(states[0])
+        # The same random numbers would lead to the same end.
+        self.trainer.random.manual_seed(hash((self.options.seed, self.rank, step, self.rollbacks)) % 2**63)
+        self.say(
+            f'Warning: {sentence}; going back to {self.trainer.num_frames_shown / 1000:.1f} kimg, and on from there with other '
+            f'random numbers ({self.rollbacks} of at most {saving.MOST_ROLLBACKS} times)'
+        )
+
+    def _catch_up(self, preview: Preview | None, log: RunLog | None) -> None:
+        """Make the pictures and compute the metrics of the snapshot at which an earlier run ended, as far as they are missing."""
+        shown = self.trainer.num_frames_shown
+        if not self.resumed or not self.tick or shown != self.tick_start_frames:
+            return  # the state is no end of a tick
+        missing = [self._is_missing(shown)]
+        if self.num_ranks > 1:
+            torch.distributed.broadcast_object_list(missing, src=0, device=self.device)
+        pictures, metrics = missing[0]
+        if pictures or metrics:
+            self.finished = self.trainer.finished()
+            self._look_at(preview if pictures else None, log, shown, metrics)
+
+    def _is_missing(self, shown: int) -> tuple[bool, list[str]]:
+        snapshot = f'network-snapshot-{shown // 1000:06d}.pkl'
+        if self.rank != 0 or not os.path.isfile(self._path(snapshot)):
+            return False, []
+        measured = {name: best_snapshot.read_values(self.run_dir, name, all=True) for name in self.options.metrics}
+        metrics = [name for name, values in measured.items() if snapshot not in values]
+        return not os.path.isfile(self._path(f'fakes{shown // 1000:06d}.mp4')), metrics
+
+    def _look_at(self, preview: Preview | None, log: RunLog | None, shown: int, metrics: Sequence[str] | None = None) -> None:
+        """Pictures and metrics of the snapshot just saved; a disk that takes them not ends nothing."""
+        with saving.tolerating(self.say, 'the pictures', stop=self.saving_options.on_full == 'stop'):
+            self._draw(preview, log, shown)
+        values = self._measure(shown, self.options.metrics if metrics is None else metrics)
+        if log is not None:
+            log.write_metrics(values, shown // 1000)
 
     def _report_progress(self, shown: int, seconds: float, maintenance: float) -> None:
         total = self.options.total_kimg * 1000
@@ -300,21 +364,26 @@ class TemporalTraining:
             step,
         )
 
-    def _save(self, shown: int) -> None:
-        """Snapshot and training state; every rank's random state goes into the latter."""
+    def _save(self, shown: int, *, hurry: bool) -> bool:
+        """Snapshot and training state, in a hurry the state first; returns whether the snapshot is there."""
+        if hurry:
+            self._save_state(shown)
         self.finished = self.trainer.finished()
         if self.finished.burn_in > 0:
             self.say(f'Burn-in: {self.finished.burn_in} frames after a fresh i are left out of videos')
-        ranks: list[Any] = [self.trainer.rank_state()]
-        if self.num_ranks > 1:
-            ranks = [None] * self.num_ranks
-            torch.distributed.all_gather_object(ranks, temporal_snapshot.on_cpu(self.trainer.rank_state()))
-        if self.rank != 0:
-            return
-        name = f'{shown // 1000:06d}'
+        saved = False
+        if self.rank == 0:
+            with saving.tolerating(self.say, 'the snapshot', stop=self.saving_options.on_full == 'stop'):
+                self._save_snapshot(shown)
+                saved = True
+        if not hurry:
+            self._save_state(shown)
+        return self._agree(saved)[0]
+
+    def _save_snapshot(self, shown: int) -> None:
         progress = {'cur_nimg': shown, 'cur_tick': self.tick, 'steps': self.trainer.num_steps, 'seconds': self.seconds}
         temporal_snapshot.save_snapshot(
-            self._path(f'network-snapshot-{name}.pkl'),
+            self._path(f'network-snapshot-{shown // 1000:06d}.pkl'),
             G=self.trainer.G,
             G_ema=self.finished,
             C=self.trainer.critics[0],
@@ -324,25 +393,35 @@ class TemporalTraining:
             training_options=option_tree.to_dict(self.options),
             progress=progress,
         )
-        temporal_snapshot.save_training_state(
-            self._path(f'training-state-{name}.pt'),
-            {
-                'trainer': self.trainer.state_dict(),
-                'ranks': ranks,
-                'data_sha256': self.data['sha256'],
-                'tick': self.tick,
-                'tick_start_frames': self.tick_start_frames,
-                'seconds': self.seconds,
-            },
-        )
 
-    def _measure(self, shown: int) -> dict[str, float]:
+    def _save_state(self, shown: int) -> None:
+        """Training state; every rank's random state goes into it."""
+        ranks: list[Any] = [self.trainer.rank_state()]
+        if self.num_ranks > 1:
+            ranks = [None] * self.num_ranks
+            torch.distributed.all_gather_object(ranks, temporal_snapshot.on_cpu(self.trainer.rank_state()))
+        if self.rank != 0:
+            return
+        state = {
+            'trainer': self.trainer.state_dict(),
+            'ranks': ranks,
+            'data_sha256': self.data['sha256'],
+            'tick': self.tick,
+            'tick_start_frames': self.tick_start_frames,
+            'seconds': self.seconds,
+        }
+        with saving.tolerating(self.say, 'the training state', stop=self.saving_options.on_full == 'stop'):
+            temporal_snapshot.save_training_state(
+                self._path(f'training-state-{shown // 1000:06d}.pt'), state, keep_every=self.saving_options.keep_states
+            )
+
+    def _measure(self, shown: int, metrics: Sequence[str]) -> dict[str, float]:
         """Run the metrics on the snapshot just saved; every rank takes part."""
-        if not self.options.metrics or self.calc_metric is None:
+        if not metrics or self.calc_metric is None:
             return {}
         self.say('Evaluating metrics...')
         results: dict[str, float] = {}
-        for metric in self.options.metrics:
+        for metric in metrics:
             result = self.calc_metric(
                 metric=metric,
                 G=self.finished,

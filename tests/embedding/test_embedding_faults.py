@@ -171,6 +171,7 @@ def test_a_kill_between_the_last_frame_and_the_entry_costs_nothing(
         patch.setattr(latent_dataset_writer.LatentDatasetWriter, '_register', lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             clip.close(fps=25, source='')
+    del clip  # with the lock of its data set, as a kill does
     clip = latent_dataset_writer.LatentDatasetWriter(tmp_path / 'x.zip', **reference).open_clip('talk', chunk=4)
     assert clip.num_frames == 8
     assert clip.averages() == {'psnr': 3.5}

@@ -23,7 +23,7 @@ PROGRAM = textwrap.dedent("""
     @command_line.clear_errors(interrupted='stopped')
     def main(gpus, how):
         if ranks.settle_number(gpus) > 1 and not ranks.launched():
-            ranks.start(gpus)
+            ranks.start(gpus, 'train_video')
         with ranks.joined('cpu') as r:
             assert r.gather(r.rank * 10) == [0, 10]
             assert r.from_first(['of', r.rank]) == ['of', 0]

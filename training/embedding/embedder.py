@@ -29,6 +29,7 @@ from training.footage.preparation import PreparationSettings, describe_preparati
 from training.latents.code_files import CodeClip, holds_codes, open_codes
 from training.latents.dataset import is_latent_dataset
 from training.latents.writer import PREPARATION_FOLDER, ClipWriter, LatentDatasetWriter
+from training.ranks import Ranks
 from training.videos.latent_preview import video_path
 from training.videos.output import VideoWriter
 from training.videos.synthesis import render_codes
@@ -97,8 +98,9 @@ def prepare_sources(
     except InputError:
         writer.forget_settings()  # nothing is embedded yet, so that other settings may be tried
         raise
-    for line in describe_preparation(entries):
-        report(line)
+    if not writer.helper:
+        for line in describe_preparation(entries):
+            report(line)
     writer.set_preparation(entries)
     return [*prepared, *(clip for clip in clips if isinstance(clip, CodeClip))]
 
@@ -234,7 +236,12 @@ def _resize_bilinear(frame: np.ndarray, size: int) -> np.ndarray:
 
 
 def embed_all(
-    clips: Sequence[FootageClip | CodeClip], writer: LatentDatasetWriter, embedder: Embedder | None, *, skip_damaged: bool = False
+    clips: Sequence[FootageClip | CodeClip],
+    writer: LatentDatasetWriter,
+    embedder: Embedder | None,
+    *,
+    skip_damaged: bool = False,
+    ranks: Ranks | None = None,
 ) -> None:
     """Embed every clip that the data set does not hold yet.
 
@@ -243,40 +250,56 @@ def embed_all(
         writer: Of the data set; `LatentDatasetWriter.finish` is left to the caller.
         embedder: For footage, and for a report on codes; may be None when all clips are codes.
         skip_damaged: Leave out clips that cannot be decoded, with a word on each.
+        ranks: Processes that share the clips; each has its own writer, those beyond the first as helpers.
 
     Raises:
         InputError: A clip cannot be used.
     """
-    remaining = [clip for clip in clips if not writer.has_clip(clip.name)]
-    if len(remaining) < len(clips):
+    remaining = [(index, clip) for index, clip in enumerate(clips) if not writer.has_clip(clip.name)]
+    if not writer.helper and len(remaining) < len(clips):
         report(f'{len(clips) - len(remaining)} of {len(clips)} clips are there already.')
-    if embedder is not None and embedder.report is not None and not writer.resumed:
+    if embedder is not None and embedder.report is not None and not writer.helper and not writer.resumed:
         embedder.report.remove_old()
-    for number, clip in enumerate(remaining, start=len(clips) - len(remaining) + 1):
-        index = len(writer.clip_names)
+    if ranks is not None:
+        ranks.barrier()
+        with ranks.together():
+            _embed_share(ranks.share(remaining), len(clips), writer, embedder, skip_damaged)
+    else:
+        _embed_share(remaining, len(clips), writer, embedder, skip_damaged)
+    if embedder is not None and embedder.report is not None and not writer.helper:
+        writer.read_clips()
+        embedder.report.write_page(writer.clip_entries)
+
+
+def _embed_share(
+    share: Sequence[tuple[int, FootageClip | CodeClip]],
+    num_clips: int,
+    writer: LatentDatasetWriter,
+    embedder: Embedder | None,
+    skip_damaged: bool,
+) -> None:
+    for index, clip in share:
         if isinstance(clip, CodeClip):
             if embedder is None or embedder.report is None:
-                writer.add_clip(clip.name, clip.load(), fps=clip.fps, source=clip.source)
+                writer.add_clip(clip.name, clip.load(), fps=clip.fps, source=clip.source, index=index)
             else:
-                part = writer.open_clip(clip.name, restart=True)
+                part = writer.open_clip(clip.name, restart=True, index=index)
                 embedder.take_over(clip, index, part)
                 part.close(fps=clip.fps, source=clip.source)
             report(f'{clip.name}: codes taken over.')
         elif embedder is None:
             raise ValueError('footage needs an embedder')
-        elif not _embed_footage(clip, index, writer, embedder, f'clip {number}/{len(clips)} {clip.name}', skip_damaged):
+        elif not _embed_footage(clip, index, writer, embedder, f'clip {index + 1}/{num_clips} {clip.name}', skip_damaged):
             continue
-        if embedder is not None and embedder.report is not None:
+        if embedder is not None and embedder.report is not None and not writer.helper:
             embedder.report.write_page(writer.clip_entries)
-    if embedder is not None and embedder.report is not None:
-        embedder.report.write_page(writer.clip_entries)
 
 
 def _embed_footage(
     clip: FootageClip, index: int, writer: LatentDatasetWriter, embedder: Embedder, description: str, skip_damaged: bool
 ) -> bool:
     """Embed one clip; return whether it was, which a damaged one that is to be skipped was not."""
-    part = writer.open_clip(clip.name, chunk=embedder.chunk)
+    part = writer.open_clip(clip.name, chunk=embedder.chunk, index=index)
     first, start_time = part.num_frames, time.perf_counter()
     try:
         with progress(total=clip.expected_frames, initial=part.num_frames, description=description) as bar:

@@ -27,7 +27,7 @@ from training.embedding.code_sampler import CodeSampler
 from training.embedding.encoder_loss import EncoderLoss
 from training.footage.clips import open_footage
 from training.footage.frame_bank import FrameBank
-from training.run_folder import RunLog, forget_statistics_after, run_numbers
+from training.run_folder import RunLog, run_numbers
 from training.videos.output import image_grid
 from training.videos.synthesis import images_to_uint8
 from training.weight_average import decay_of, update_average
@@ -125,7 +125,6 @@ def train_encoder(
     cur_nimg = 0
     if resume:
         cur_nimg = _load_state(run_dir, encoder, average, optimizer)
-        forget_statistics_after(run_dir, cur_nimg / 1e3)
         print(f'Resuming at {cur_nimg / 1e3:.3f} kimg.')
 
     pictures = {'samples': loss.synthesize(sampler.draw(16, _generator(random_seed, -1)))}
@@ -143,7 +142,7 @@ def train_encoder(
     snapshot = ''
     print(f'Training for {total_kimg:g} kimg...\n')
     with (
-        RunLog(run_dir, cur_nimg // 1000 if resume else None) as log,
+        RunLog(run_dir, cur_nimg / 1e3 if resume else None) as log,
         progress(
             total=-(-total_nimg // batch_size) * batch_size,
             initial=cur_nimg,

@@ -87,7 +87,8 @@ class EmbeddingReport:
         """
         os.makedirs(self.folder, exist_ok=True)
         entries = []
-        for index, clip in enumerate(clips):
+        for clip in clips:
+            index = int(os.path.basename(clip['file']).split('-')[0])  # clips that were left out have numbers, too
             files = {key: os.path.basename(self.path(index, clip['name'], ending)) for key, ending in FILES.items()}
             there = {key: file for key, file in files.items() if os.path.isfile(os.path.join(self.folder, file))}
             entries.append({**{key: value for key, value in clip.items() if key != 'file'}, **there})

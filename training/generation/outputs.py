@@ -6,10 +6,12 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from networks.checkpoints.durable_files import append_line
 from networks.errors import InputError
 from training import command_line
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from training.videos.code_sources import CodeSource
+    from training.videos.segments import SegmentedVideo
 
 ENDINGS = {'mp4': '.mp4', 'webm': '.webm', 'gif': '.gif', 'webp': '.webp', 'prores': '.mov', 'png': ''}
 WITH_SOUND = ('mp4', 'webm', 'prores')
@@ -65,8 +68,7 @@ class Records:
     def add(self, output: Output, settings: dict[str, Any], **more: Any) -> None:
         """Write the line of a finished file; `settings` decide its content, `more` is good to know."""
         line = {'file': output.name, 'seeds': output.seeds, **settings, **more}
-        with open(self.path, 'a', encoding='utf-8') as file:
-            file.write(json.dumps(line) + '\n')
+        append_line(self.path, json.dumps(line))
 
     def has(self, output: Output, settings: dict[str, Any], names: list[str], unsaid: dict[str, Any]) -> bool:
         """Whether the last file of this name was made by the same settings, and all `names` are still there.
@@ -76,7 +78,7 @@ class Records:
         last: dict[str, Any] | None = None
         with contextlib.suppress(FileNotFoundError), open(self.path, encoding='utf-8', errors='replace') as file:
             for text in file:
-                with contextlib.suppress(json.JSONDecodeError):  # a line that a power cut left half-written
+                with contextlib.suppress(ValueError, RecursionError):  # a line that a power cut left half-written
                     line = json.loads(text)
                     last = line if isinstance(line, dict) and line.get('file') == output.name else last
         wanted = json.loads(json.dumps({'seeds': output.seeds, **settings}))
@@ -113,12 +115,12 @@ class Rendering:
 
 
 def render_source(
-    image_generator: Any, source: CodeSource, seed: int, rendering: Rendering
+    image_generator: Any, source: CodeSource, seed: int, rendering: Rendering, first: int = 0
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Frames uint8 [H, W, C] and codes [num_ws, w_dim] of a source, without end."""
+    """Frames uint8 [H, W, C] and codes [num_ws, w_dim] of a source, without end; `first` batches were read from it before."""
     from training.videos.synthesis import render_codes
 
-    for index in itertools.count():
+    for index in itertools.count(first):
         codes = source.read(rendering.batch)
         frames = render_codes(
             image_generator, codes, batch=rendering.batch, noise_mode=rendering.noise_mode, noise_seed=[seed, index]
@@ -137,8 +139,9 @@ def write_output(
     comment: str,
     codes_paths: Sequence[str] = (),
     bar: Any = None,
+    settings: dict[str, Any] | None = None,
 ) -> None:
-    """Render one file, frame by frame; an error leaves none.
+    """Render one file, frame by frame; an error leaves none, but for finished segments of a long mp4, which the next run finds.
 
     Args:
         path: The file or folder.
@@ -150,20 +153,30 @@ def write_output(
         comment: Into the video's metadata.
         codes_paths: Where the codes of each cell go, if anywhere.
         bar: Progress, one a frame and cell.
+        settings: All that decides the content (JSON values): what an interrupted run has left is used if it had the same.
     """
     import numpy as np
 
     from training.latents.codes_output import CodesWriter
     from training.videos.framing import Framing
     from training.videos.output import PngWriter, VideoWriter, as_rgb, image_grid
+    from training.videos.segments import SegmentedVideo, segment_length
 
     framing = Framing(*rendering.size, rendering.pad) if rendering.size else None
-    streams = [
-        render_source(image_generator, source, seed, rendering) for source, seed in zip(sources, output.seeds, strict=False)
-    ]
+    length = segment_length(rendering.batch)
+    segments: SegmentedVideo | None = None
     with contextlib.ExitStack() as stack:
         if rendering.ending == 'png':
             writer: Any = stack.enter_context(PngWriter(path))
+        elif rendering.ending == 'mp4' and num_frames > length and settings is not None:
+            writer = segments = stack.enter_context(
+                SegmentedVideo(
+                    path, settings={**settings, 'seeds': output.seeds, 'columns': output.columns}, length=length,
+                    num_frames=num_frames, device=next(image_generator.parameters()).device, audio=rendering.audio,
+                    fps=rendering.fps,
+                    crf=rendering.crf, comment=comment,
+                )
+            )  # fmt: skip
         else:
             codec = 'prores' if rendering.ending == 'prores' else None
             writer = stack.enter_context(
@@ -171,14 +184,37 @@ def write_output(
             )
         shape = (num_frames, int(image_generator.num_ws), int(image_generator.w_dim))
         codes_writers = [stack.enter_context(CodesWriter(name, shape, fps=rendering.fps)) for name in codes_paths]
-        for column in itertools.islice(zip(*streams, strict=True), num_frames):
+        done = segments.num_frames_done if segments is not None else 0
+        if segments is not None and done:
+            _go_on(sources, segments, rendering.batch, codes_writers)
+            if bar is not None:
+                bar.update(done * len(sources))
+        streams = [
+            render_source(image_generator, source, seed, rendering, done // rendering.batch)
+            for source, seed in zip(sources, output.seeds, strict=False)
+        ]
+        for column in itertools.islice(zip(*streams, strict=True), num_frames - done):
             frames = [as_rgb(frame) for frame, _ in column]
             picture = frames[0] if len(frames) == 1 else image_grid(np.stack(frames), output.columns)
             writer.write(picture if framing is None else framing(picture))
             for codes_writer, (_, code) in zip(codes_writers, column, strict=False):
                 codes_writer.write(code)
+            if segments is not None and segments.segment_is_full:
+                segments.end_segment([source.state() for source in sources])
             if bar is not None:
                 bar.update(len(frames))
+
+
+def _go_on(sources: Sequence[CodeSource], segments: SegmentedVideo, batch: int, codes_writers: Sequence[Any]) -> None:
+    """Bring the sources to where the finished segments end; files of codes get what they have made until there."""
+    if not codes_writers:
+        for source, state in zip(sources, segments.state, strict=True):
+            source.restore(state)
+        return
+    for _ in range(math.ceil(segments.num_frames_done / batch)):
+        for source, codes_writer in zip(sources, codes_writers, strict=True):
+            for code in source.read(batch).cpu().numpy()[: segments.num_frames_done - codes_writer.num_frames]:
+                codes_writer.write(code)
 
 
 def write_still(path: str, frame: np.ndarray) -> None:

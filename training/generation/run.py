@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -9,7 +10,7 @@ import types
 from typing import Any
 
 from networks.errors import InputError
-from training import command_line
+from training import command_line, ranks
 from training.generation.outputs import (
     ENDINGS,
     WITH_CRF,
@@ -24,6 +25,9 @@ from training.generation.outputs import (
     write_still,
 )
 from training.generation.plan import Request, VideoPlan, check_keyframes, plain_keyframes
+from training.generation.unfinished import unfinished
+from training.locks import Lock
+from training.ranks import Ranks
 
 FRAMES = 250
 FRAMES_PER_KEYFRAME = 120
@@ -115,8 +119,12 @@ def generate(options: types.SimpleNamespace) -> None:
         **{field.name: value for field in dataclasses.fields(Request) if (value := getattr(options, field.name)) is not None}
     )
     request.check()
-    device = command_line.choose_device(options.device)
+    ranks.start_unless_launched(options.gpus, 'generate_video')
+    with ranks.joined(options.device) as ours:
+        _generate(options, request, ours)
 
+
+def _generate(options: types.SimpleNamespace, request: Request, ours: Ranks) -> None:
     from networks.checkpoints import is_snapshot
     from training.best_snapshot import find_snapshot
 
@@ -128,7 +136,7 @@ def generate(options: types.SimpleNamespace) -> None:
         if wrong:
             raise InputError(f'{wrong[0]} is for an image generator alone, and {network!r} is a snapshot of train_video.py')
         plan_outputs(options.seeds, options.grid, '')
-        _generate_motion(options, request, network, outdir, device)
+        _generate_motion(options, request, network, outdir, ours)
     else:
         changed = Request()
         wrong = [
@@ -140,16 +148,17 @@ def generate(options: types.SimpleNamespace) -> None:
                 f'{wrong[0]} changes the motion of a temporal model, and {network!r} is no snapshot of train_video.py; '
                 'an image generator alone makes interpolation videos and stills'
             )
-        _generate_interpolation(options, request, network, outdir, device)
+        _generate_interpolation(options, request, network, outdir, ours)
 
 
 # ----------------------------------------------------------------------------
 # With a temporal model.
 
 
-def _generate_motion(options: types.SimpleNamespace, request: Request, network: str, outdir: str, device: Any) -> None:
+def _generate_motion(options: types.SimpleNamespace, request: Request, network: str, outdir: str, ours: Ranks) -> None:
     from training.generation.pictures import PictureReader
 
+    device = ours.device
     snapshot, image_generator, network_sha256, image_sha256 = load_networks(
         network, options.image_network, force=options.force_image_network, trust_pickle=options.trust_pickle, device=device
     )
@@ -209,6 +218,7 @@ def _generate_motion(options: types.SimpleNamespace, request: Request, network: 
         network,
         outdir,
         network_sha256,
+        ours,
     )
 
 
@@ -241,7 +251,7 @@ def _load_encoder(options: types.SimpleNamespace, image_generator: Any, device: 
 # With an image generator alone.
 
 
-def _generate_interpolation(options: types.SimpleNamespace, request: Request, network: str, outdir: str, device: Any) -> None:
+def _generate_interpolation(options: types.SimpleNamespace, request: Request, network: str, outdir: str, ours: Ranks) -> None:
     from networks import checkpoints
     from networks.checkpoints.image_generator_lookup import local_file
     from training.generation.directions import parse_edit, read_direction
@@ -250,6 +260,7 @@ def _generate_interpolation(options: types.SimpleNamespace, request: Request, ne
     from training.temporal_snapshot import versions
     from training.videos.synthesis import render_codes
 
+    device = ours.device
     image_generator: Any = checkpoints.load_generator(network, device=device, trust_pickle=options.trust_pickle)
     sha256 = checkpoints.file_sha256(local_file(network))
     psi = plain_keyframes(request.trunc)
@@ -264,7 +275,7 @@ def _generate_interpolation(options: types.SimpleNamespace, request: Request, ne
     record = {'image_network_sha256': sha256, 'trunc': psi, 'edit': list(request.edit), 'device': device.type}
     if options.stills:
         records = Records(outdir)
-        for seed in options.seeds:
+        for seed in ours.share(options.seeds):
             output = Output(f'seed{seed:04d}.png', (seed,), 1)
             codes = Pipeline(InterpolationSource(codes_of_seeds(image_generator, [seed], psi), 1), edits).read(1)
             frame = next(iter(render_codes(image_generator, codes, batch=1, noise_mode=options.noise_mode)))
@@ -319,6 +330,7 @@ def _generate_interpolation(options: types.SimpleNamespace, request: Request, ne
         network,
         outdir,
         sha256,
+        ours,
     )
 
 
@@ -327,19 +339,56 @@ def _generate_interpolation(options: types.SimpleNamespace, request: Request, ne
 
 def _write_all(
     options: types.SimpleNamespace, outputs: list[Output], settings: dict[str, Any], num_frames: int, rendering: Rendering,
+    image_generator: Any, sources: Any, names: Any, found: Any, network: str, outdir: str, sha256: str, ours: Ranks,
+) -> None:  # fmt: skip
+    records = Records(outdir)
+    unsaid = {**dataclasses.asdict(Request()), 'size': None, 'pad': None, 'format': options.ending}
+    if options.shard is not None:
+        outputs = options.shard.of(outputs)
+    part = f'-{options.shard}' if options.shard is not None else ''
+    with contextlib.ExitStack() as stack:
+        going_on = False
+        with ours.together():
+            if ours.is_first:
+                stack.enter_context(Lock(os.path.join(outdir, f'.generation{part}.lock'), f'--outdir: {outdir}'))
+                going_on = stack.enter_context(
+                    unfinished(outdir, part, [settings, [output.name for output in outputs], options.save_codes])
+                )
+        if ours.from_first(going_on) or options.skip_existing:
+            outputs = [
+                output for output in outputs
+                if not records.has(output, settings, [output.name, *(names(output) if options.save_codes else [])], unsaid)
+            ]  # fmt: skip
+        count = sum(len(output.seeds) for output in outputs)
+        check_space(outdir, count, num_frames, rendering, image_generator, options.save_codes)
+        if not outputs and ours.is_first:
+            command_line.report(f'Everything is there already in {outdir}')
+        outputs = ours.from_first(outputs)  # what one rank has finished already, another one must not leave out on its own
+        with ours.together():
+            _write_share(
+                options,
+                ours.share(outputs),
+                settings,
+                num_frames,
+                rendering,
+                image_generator,
+                sources,
+                names,
+                found,
+                network,
+                outdir,
+                sha256,
+            )
+        ours.barrier()
+
+
+def _write_share(
+    options: types.SimpleNamespace, outputs: list[Output], settings: dict[str, Any], num_frames: int, rendering: Rendering,
     image_generator: Any, sources: Any, names: Any, found: Any, network: str, outdir: str, sha256: str,
 ) -> None:  # fmt: skip
     from training.temporal_snapshot import versions
 
     records = Records(outdir)
-    unsaid = {**dataclasses.asdict(Request()), 'size': None, 'pad': None, 'format': options.ending}
-    if options.skip_existing:
-        outputs = [
-            output for output in outputs
-            if not records.has(output, settings, [output.name, *(names(output) if options.save_codes else [])], unsaid)
-        ]  # fmt: skip
-    count = sum(len(output.seeds) for output in outputs)
-    check_space(outdir, count, num_frames, rendering, image_generator, options.save_codes)
     with command_line.progress(
         total=sum(len(sources_of(output, names)) for output in outputs) * num_frames, description='Generating'
     ) as bar:
@@ -349,14 +398,13 @@ def _write_all(
                 os.path.join(outdir, output.name), image_generator, sources(output), output, num_frames, rendering,
                 comment=f'seeds {",".join(map(str, output.seeds))} of network sha256 {sha256}',
                 codes_paths=[os.path.join(outdir, name) for name in names(output)] if options.save_codes else [], bar=bar,
+                settings=settings,
             )  # fmt: skip
             records.add(
                 output, settings, network=network, seconds=round(time.time() - started, 3), versions=versions(),
                 timestamp=time.time(), **found(output),
             )  # fmt: skip
             command_line.report(f'Wrote {os.path.join(outdir, output.name)}')
-    if not outputs:
-        command_line.report(f'Everything is there already in {outdir}')
 
 
 def sources_of(output: Output, names: Any) -> list[str]:

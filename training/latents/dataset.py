@@ -19,9 +19,12 @@ import dataclasses
 import hashlib
 import io
 import json
+import lzma
 import math
 import os
 import struct
+import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -30,12 +33,21 @@ from typing import IO, Any
 
 import numpy as np
 
-from networks.errors import InputError
+from networks.errors import InputError, readable
 from training.footage.source_files import is_image, is_video
-from training.latents.writer import FORMAT_NAME, FORMAT_VERSION, LatentDatasetWriter
+from training.latents.writer import (
+    FORMAT_NAME,
+    FORMAT_VERSION,
+    LARGEST_CODE,
+    QUALITY_MEASURES,
+    LatentDatasetWriter,
+    describe_bad_code,
+)
 
 __all__ = ['ClipInfo', 'LatentDataset', 'LatentDatasetWriter', 'is_latent_dataset']
 
+LONGEST_NAME = 1000  # letters of the name of a clip
+LARGEST_DESCRIPTION = 1 << 28  # bytes of dataset.json, unpacked; a million clips need less
 CHECKED_AT_ONCE = 1 << 22  # values whose finiteness is checked in one go, 16 MiB
 
 
@@ -84,6 +96,7 @@ class LatentDataset:
             self.preparation: list[dict[str, Any]] = description.get('preparation') or []
             self.quality: dict[str, Any] = description.get('quality') or {}
             self.clips: list[ClipInfo] = []
+            self._names: set[str] = set()
             self._files: list[str] = []
             for index, entry in enumerate(description['clips']):
                 self._add_clip(index, entry)
@@ -122,14 +135,15 @@ class LatentDataset:
         """The codes of one clip, float32 `[num_frames, num_ws, w_dim]`.
 
         The array is mapped copy-on-write where the file allows it: pages are read when they are used, and writing to
-        the array changes only the caller's copy. Every call checks that all codes are finite.
+        the array changes only the caller's copy. Every call checks that all codes are finite, and none is larger than
+        `LARGEST_CODE`.
 
         Raises:
-            InputError: A code is NaN or infinite; the sentence names the clip and the frame.
+            InputError: A code is NaN, infinite or huge; the sentence names the clip and the frame.
         """
         codes = self._map_clip(index)
         for start in range(0, len(codes), self._frames_at_once):
-            self._check_finite(index, codes[start : start + self._frames_at_once], start, 1)
+            self._check_codes(index, codes[start : start + self._frames_at_once], start, 1)
         return codes
 
     def pieces(self, index: int, step: int = 1) -> Iterator[np.ndarray]:
@@ -147,20 +161,22 @@ class LatentDataset:
         for first in range(0, len(frames), self._frames_at_once):
             chosen = frames[first : first + self._frames_at_once]
             piece = array.read(chosen) if codes is None else codes[chosen.start : chosen.stop : step]
-            self._check_finite(index, piece, chosen.start, step)
+            self._check_codes(index, piece, chosen.start, step)
             yield piece
 
     @property
     def _frames_at_once(self) -> int:
         return max(CHECKED_AT_ONCE // (self.num_ws * self.w_dim), 1)
 
-    def _check_finite(self, index: int, codes: np.ndarray, start: int, step: int) -> None:
-        finite = np.isfinite(codes).all(axis=(1, 2))
-        if not finite.all():
-            frame = start + step * int(np.argmin(finite))
-            raise InputError(
-                f'{self.path}: clip {self.clips[index].name!r} has a code that is not a finite number in frame '
-                f'{frame}; embed this clip again.'
+    def _check_codes(self, index: int, codes: np.ndarray, start: int, step: int) -> None:
+        with np.errstate(invalid='ignore'):
+            usable = (np.abs(codes) <= LARGEST_CODE).all(axis=(1, 2))  # False for NaN, too
+        if not usable.all():
+            place = int(np.argmin(usable))
+            what = describe_bad_code(codes[place], not_finite='not a finite number')
+            raise self._fail(
+                f'clip {self.clips[index].name!r} has a code that is {what} in frame {start + step * place}; '
+                'embed this clip again.'
             )
 
     def frame_arrays(self, index: int) -> dict[str, np.ndarray]:
@@ -207,22 +223,24 @@ class LatentDataset:
     # Reading of dataset.json.
 
     def _fail(self, what: str) -> InputError:
-        return InputError(f'{self.path}: {what}')
+        return InputError(readable(f'{self.path}: {what}'))
 
     def _read_description(self) -> dict[str, Any]:
         if not self._container.has('dataset.json'):
             raise self._fail('no dataset.json inside, so this is not a latent data set; embed_video.py makes one.')
         try:
-            description = json.loads(self._container.read('dataset.json'))
+            description = json.loads(self._read_small('dataset.json'))
         except (ValueError, UnicodeDecodeError) as error:
             raise self._fail(f'dataset.json is not valid JSON ({error}).') from error
+        except RecursionError as error:
+            raise self._fail('dataset.json is nested too deeply.') from error
         if not isinstance(description, dict) or description.get('format') != FORMAT_NAME:
             raise self._fail(
                 f'dataset.json does not say "format": "{FORMAT_NAME}", so this is not a latent data set '
                 '(a data set of images is not one; embed_video.py turns footage into one).'
             )
         version = description.get('format_version')
-        if not isinstance(version, int) or version > FORMAT_VERSION:
+        if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= FORMAT_VERSION:
             raise self._fail(f'format_version is {version!r}, this program reads up to {FORMAT_VERSION}; update it.')
         for key in ('num_ws', 'w_dim'):
             value = description.get(key)
@@ -230,11 +248,34 @@ class LatentDataset:
                 raise self._fail(f'dataset.json gives {key} = {value!r}, where a positive integer belongs.')
         if not isinstance(description.get('image_generator'), dict):
             raise self._fail('dataset.json does not tell the image generator of its codes ("image_generator").')
+        for key in ('path', 'sha256', 'class_name'):
+            if not isinstance(description['image_generator'].get(key), str | None):
+                raise self._fail(f'dataset.json has another thing than text as {key} of its image generator.')
+        for key, kind in (('embedding', dict), ('preparation', list), ('quality', dict)):
+            if not isinstance(description.get(key), kind | None):
+                raise self._fail(f'dataset.json has {key} = {description[key]!r}, which cannot be.')
+        self._check_measures(description.get('quality') or {}, 'quality')
+        if not all(isinstance(entry, dict) for entry in description.get('preparation') or []):
+            raise self._fail('dataset.json has a list "preparation" with other things than objects.')
         if not isinstance(description.get('clips'), list):
             raise self._fail('dataset.json has no list "clips".')
         if not description['clips']:
             raise self._fail('the data set is empty: "clips" in dataset.json lists no clip.')
         return description
+
+    def _check_measures(self, values: dict[str, Any], where: str) -> None:
+        for key in QUALITY_MEASURES:
+            value = values.get(key, 0.0)
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) < 1e300:
+                raise self._fail(f'{where} has {key} = {value!r}, where a number belongs.')
+
+    def _read_small(self, name: str) -> bytes:
+        try:
+            if self._container.size_of(name) > LARGEST_DESCRIPTION:
+                raise self._fail(f'{name} is larger than {LARGEST_DESCRIPTION >> 20} MiB, which cannot be.')
+            return self._container.read(name)
+        except READING_ERRORS as error:
+            raise self._fail(f'{name} cannot be read: {error or type(error).__name__}.') from error
 
     def _add_clip(self, index: int, entry: Any) -> None:
         if not isinstance(entry, dict):
@@ -245,13 +286,19 @@ class LatentDataset:
             if not isinstance(value, kind) or isinstance(value, bool):  # type: ignore[arg-type]
                 raise self._fail(f'clip {index} of dataset.json has {key} = {value!r}, which cannot be.')
             known[key] = value
-        name, file, num_frames, fps = known['name'], known['file'], known['num_frames'], float(known['fps'])
+        name, file, num_frames = known['name'], known['file'], known['num_frames']
+        fps = float(known['fps']) if abs(known['fps']) < 1e9 else math.inf
         if num_frames < 1:
             raise self._fail(f'clip {name!r} has no frames.')
         if not (math.isfinite(fps) and fps > 0):
             raise self._fail(f'clip {name!r} has {fps} frames per second, which cannot be.')
-        if any(name == clip.name for clip in self.clips):
+        if name in self._names:
             raise self._fail(f'two clips are called {name!r}.')
+        self._names.add(name)
+        if not name.isprintable() or len(name) > LONGEST_NAME:
+            raise self._fail(
+                f'clip {index} has a name that cannot be shown or is longer than {LONGEST_NAME} letters: {name[:60]!r}.'
+            )
         if not self._container.has(file):
             raise self._fail(f'{file}, the codes of clip {name!r}, is missing.')
         array = self._open_array(name, file)
@@ -262,17 +309,20 @@ class LatentDataset:
                 '[frames, num_ws, w_dim] for it.'
             )
         extra = {key: value for key, value in entry.items() if key not in (*known, 'source')}
+        self._check_measures(extra, f'clip {name!r}')
         arrays = extra.get('arrays', {})
         if not isinstance(arrays, dict) or not all(isinstance(member, str) for member in arrays.values()):
             raise self._fail(f'clip {name!r} has arrays = {arrays!r}, which cannot be.')
+        if isinstance(entry.get('source', ''), (dict, list)):
+            raise self._fail(f'clip {name!r} has another thing than text as its source.')
         self.clips.append(ClipInfo(name, num_frames, fps, str(entry.get('source', '')), extra))
         self._files.append(file)
 
     def _open_array(self, name: str, file: str) -> '_ArrayFile':
         try:
             return _ArrayFile(self._container, file)
-        except (ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-            raise self._fail(f'{file}, the codes of clip {name!r}, cannot be read: {error}.') from error
+        except READING_ERRORS as error:
+            raise self._fail(f'{file}, the codes of clip {name!r}, cannot be read: {error or type(error).__name__}.') from error
 
     def _map_clip(self, index: int) -> np.ndarray:
         return self._map_file(self.clips[index].name, self._files[index])
@@ -283,10 +333,20 @@ class LatentDataset:
             return array.map()
         try:
             codes = np.load(io.BytesIO(self._container.read(file)), allow_pickle=False)
-        except (ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-            raise self._fail(f'{file} cannot be read: {error}.') from error
-        return np.ascontiguousarray(codes, dtype=np.float32)
+        except READING_ERRORS as error:
+            raise self._fail(f'{file} cannot be read: {error or type(error).__name__}.') from error
+        with np.errstate(over='ignore', invalid='ignore'):
+            return np.ascontiguousarray(codes, dtype=np.float32)
 
+
+# What reading of a damaged member may end in: zipfile, zlib and numpy each have their own.
+READING_ERRORS = (
+    ValueError, EOFError, OSError, OverflowError, NotImplementedError, RuntimeError, KeyError, IndexError, MemoryError,
+    struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+)  # fmt: skip
+
+# The same of numpy's reader of headers, which parses them as Python.
+HEADER_ERRORS = (SyntaxError, TypeError, KeyError, AttributeError, IndexError, tokenize.TokenError, MemoryError, RecursionError)
 
 # ----------------------------------------------------------------------------
 # Containers: where the members of a folder or of a zip lie on the disk.
@@ -306,12 +366,15 @@ class _Folder:
 
     def has(self, name: str) -> bool:
         parts = name.split('/')
-        inside = not os.path.isabs(name) and '..' not in parts and '\\' not in name
+        inside = not os.path.isabs(name) and '..' not in parts and '\\' not in name and name.isprintable()
         return inside and os.path.isfile(self._file(name))
 
     def read(self, name: str) -> bytes:
         with open(self._file(name), 'rb') as file:
             return file.read()
+
+    def size_of(self, name: str) -> int:
+        return os.path.getsize(self._file(name))
 
     def locate(self, name: str) -> tuple[str, int, int, bool]:
         """The file, the first byte and the number of bytes of a member, and whether it is stored plainly."""
@@ -350,12 +413,17 @@ class _Zip:
     def open(self, name: str) -> IO[bytes]:
         return self.archive.open(self.members[name])
 
+    def size_of(self, name: str) -> int:
+        return self.members[name].file_size
+
     def locate(self, name: str) -> tuple[str, int, int, bool]:
         """The file, the first byte and the number of bytes of a member, and whether it is stored plainly."""
         info = self.members[name]
         if info.flag_bits & 1:
             raise ValueError('it is encrypted; pack the data set without a password')
         if info.compress_type != zipfile.ZIP_STORED:
+            if info.file_size > 100 * info.compress_size + (1 << 20):
+                raise ValueError('it unpacks to far more than it holds')
             return self.path, 0, info.file_size, False
         # The local header (APPNOTE.TXT 4.3.7) is 30 bytes, then the name, then an extra field of its own length.
         with open(self.path, 'rb') as file:
@@ -399,14 +467,14 @@ def _open_container(path: str) -> _Folder | _Zip:
         raise InputError(f'{path}: there is no such file or folder{hint}.')
     try:
         return _Zip(path)
-    except (zipfile.BadZipFile, struct.error, ValueError, NotImplementedError) as error:
+    except READING_ERRORS as error:
         if is_image(path) or is_video(path):
             raise InputError(f'{path} is footage, not a latent data set; embed_video.py turns it into one.') from error
         if path.lower().endswith(('.pkl', '.pt', '.pth', '.safetensors')):
             raise InputError(
                 f'{path} is a file of weights or codes, not a latent data set, which is a zip or a folder.'
             ) from error
-        raise InputError(f'{path} is not a zip file, or it was cut off: {error}.') from error
+        raise InputError(readable(f'{path} is not a zip file, or it was cut off: {error or type(error).__name__}.')) from error
 
 
 class _ArrayFile:
@@ -445,10 +513,22 @@ class _ArrayFile:
 def _read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, bool, int]:
     start = file.tell()
     version = np.lib.format.read_magic(file)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # numpy's on headers of Python 2
+        try:
+            shape, dtype, fortran_order = _parse_npy_header(file, version)
+        except HEADER_ERRORS as error:
+            raise ValueError('its header is damaged') from error
+    if not all(isinstance(side, int) and not isinstance(side, bool) and side >= 0 for side in shape):
+        raise ValueError(f'its shape is {shape!r}')
+    return shape, dtype, fortran_order, file.tell() - start
+
+
+def _parse_npy_header(file: IO[bytes], version: tuple[int, int]) -> tuple[tuple[int, ...], np.dtype, bool]:
     if version == (1, 0):
         shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
     elif version == (2, 0):
         shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(file)
     else:
         raise ValueError(f'its .npy version {version} is not known')
-    return shape, dtype, fortran_order, file.tell() - start
+    return shape, dtype, fortran_order

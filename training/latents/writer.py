@@ -16,13 +16,17 @@ from typing import Any
 
 import numpy as np
 
+from networks.checkpoints.durable_files import replacing, sync_folder
 from networks.errors import InputError
 from training.file_names import safe_name
 from training.latents.frame_measures import FrameMeasures
+from training.locks import lock_target
 
 FORMAT_NAME = 'stylevideogan-latents'
 FORMAT_VERSION = 1
 PREPARATION_FOLDER = 'preparation'  # in DEST.partial: what the first look at the footage has found
+ENTRY_ENDING = '.entry.json'  # in DEST.partial: what dataset.json will say of a clip that is complete
+LARGEST_CODE = 1e4  # in size; codes of real generators stay below some hundreds, and far larger ones spoil every average
 HEADER_SIZE = 128  # of our .npy files: fixed, so that the number of frames can be filled in at the end
 # Measures of clips whose averages, weighted by frames, stand for the whole data set ("quality" in dataset.json).
 QUALITY_MEASURES = ('psnr', 'lpips', 'identity', 'jitter', 'pixel_jitter', 'pixel_jitter_original')
@@ -37,6 +41,7 @@ class LatentDatasetWriter:
         num_ws, w_dim: Shape of one code.
         embedding: How the codes are made; a run resumes only with equal settings.
         overwrite: Whether a data set that already has this name may be replaced (at the end, in one step).
+        helper: Add clips to a data set that another process makes: it has made the partial folder, and finishes.
 
     Usage::
 
@@ -46,8 +51,11 @@ class LatentDatasetWriter:
 
     Leaving the `with` block normally calls `finish`; leaving it by an exception keeps `DEST.partial`.
 
+    While it is made, the data set is locked (`.NAME.lock` beside it): a second process that wants to make it is refused.
+
     Raises:
-        InputError: `path` exists and may not be replaced, or `DEST.partial` belongs to a run with other settings.
+        InputError: `path` exists and may not be replaced, `DEST.partial` belongs to a run with other settings, or another
+            process is at work there.
     """
 
     def __init__(
@@ -59,9 +67,21 @@ class LatentDatasetWriter:
         w_dim: int,
         embedding: dict[str, Any],
         overwrite: bool = False,
+        helper: bool = False,
     ) -> None:
         self.path = os.fspath(path).rstrip('/' + os.sep) or os.fspath(path)
         self.partial_folder = self.path + '.partial'
+        self.helper = helper
+        self._lock = None if helper else lock_target(self.path, 'the data set')
+        try:
+            self._begin(image_generator, num_ws, w_dim, embedding, overwrite)
+        except BaseException:
+            self._unlock()
+            raise
+
+    def _begin(
+        self, image_generator: dict[str, Any], num_ws: int, w_dim: int, embedding: dict[str, Any], overwrite: bool
+    ) -> None:
         if os.path.exists(self.path) and not overwrite and not (os.path.isdir(self.path) and not os.listdir(self.path)):
             raise InputError(f'{self.path} already exists; remove it, choose another name, or allow to overwrite it.')
         # Through JSON and back, so that it compares equal to what a resumed run reads from the disk.
@@ -85,6 +105,8 @@ class LatentDatasetWriter:
         self.resumed = os.path.isfile(self._file('dataset.json'))
         if self.resumed:
             self._continue()
+        elif self.helper:
+            raise InputError(f'{self.partial_folder} is not there: the first process has not begun this data set.')
         else:
             os.makedirs(self._file('clips'), exist_ok=True)
             self._save_description()
@@ -105,7 +127,7 @@ class LatentDatasetWriter:
         """Tell whether a clip of this name is complete already (from this run or from the one that it resumes)."""
         return name in self.clip_names
 
-    def add_clip(self, name: str, codes: np.ndarray, *, fps: float, source: str, **extra: Any) -> None:
+    def add_clip(self, name: str, codes: np.ndarray, *, fps: float, source: str, index: int | None = None, **extra: Any) -> None:
         """Add a whole clip.
 
         Args:
@@ -113,16 +135,17 @@ class LatentDatasetWriter:
             codes: Finite values `[T, num_ws, w_dim]`, stored as float32.
             fps: Frames per second.
             source: Where the recording was.
+            index: Its place among all clips of the data set; None: the next one.
             extra: Further JSON values to keep with the clip, for example `psnr`.
 
         Raises:
             InputError: Wrong shape, no frames, a code that is not finite, or the name exists.
         """
-        clip = self.open_clip(name, restart=True)
+        clip = self.open_clip(name, restart=True, index=index)
         clip.append(codes)
         clip.close(fps=fps, source=source, **extra)
 
-    def open_clip(self, name: str, *, restart: bool = False, chunk: int = 1) -> 'ClipWriter':
+    def open_clip(self, name: str, *, restart: bool = False, chunk: int = 1, index: int | None = None) -> 'ClipWriter':
         """Open a clip for writing in pieces.
 
         Args:
@@ -130,16 +153,19 @@ class LatentDatasetWriter:
             restart: Forget what an interrupted run has left of this clip.
             chunk: Keep only a multiple of this many of the frames that an interrupted run has left, so that the rest
                 is made from the same chunks as in a run without interruption.
+            index: Its place among all clips of the data set; None: the next one.
 
         Raises:
             InputError: The name exists.
         """
         if self.has_clip(name):
             raise InputError(f'{self.path}: two clips are called {name!r}.')
-        return ClipWriter(self, name, restart=restart, chunk=chunk)
+        return ClipWriter(self, name, restart=restart, chunk=chunk, index=len(self.clip_names) if index is None else index)
 
     def set_preparation(self, entries: list[dict[str, Any]]) -> None:
         """Keep in `dataset.json` which pieces of the footage are clips, and which were left out and why."""
+        if self.helper:
+            return
         self._description['preparation'] = json.loads(json.dumps(entries))
         self._save_description()
 
@@ -157,6 +183,7 @@ class LatentDatasetWriter:
         Raises:
             InputError: No clip was added.
         """
+        self.read_clips()
         if not self._description['clips']:
             raise InputError(f'{self.path}: no clip was embedded, so there is no data set to write.')
         if self.path.lower().endswith('.zip'):
@@ -168,8 +195,15 @@ class LatentDatasetWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None and os.path.isdir(self.partial_folder):
-            self.finish()
+        try:
+            if kind is None and not self.helper and os.path.isdir(self.partial_folder):
+                self.finish()
+        finally:
+            self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
     # The partial folder.
 
@@ -192,10 +226,22 @@ class LatentDatasetWriter:
                     f'({_difference(key, old, new)}); '
                     'remove this folder to start over, or give the settings of that run to finish it.'
                 )
-        for member in clip_files(before['clips']):
+        self._description['clips'] = before['clips']
+        self._description['preparation'] = before.get('preparation', [])
+        self.read_clips()
+        for member in clip_files(self._description['clips']):
             if not os.path.isfile(self._file(*member.split('/'))):
                 raise InputError(f'{self.partial_folder}: {member} is missing; remove this folder to start over.')
-        self._description['clips'] = before['clips']
+
+    def read_clips(self) -> None:
+        """Learn of the clips that other processes have added."""
+        clips = {clip['file']: clip for clip in self._description['clips']}
+        for name in os.listdir(self._file('clips')):
+            if name.endswith(ENTRY_ENDING) and f'clips/{name[: -len(ENTRY_ENDING)]}' not in clips:
+                with open(self._file('clips', name), encoding='utf-8') as file:
+                    entry = json.load(file)
+                clips[entry['file']] = entry
+        self._description['clips'] = [clips[file] for file in sorted(clips)]
 
     def _save_description(self) -> None:
         clips = self._description['clips']
@@ -208,40 +254,35 @@ class LatentDatasetWriter:
             num_frames=sum(clip['num_frames'] for clip in clips),
             quality=total_quality(clips),
         )
-        temporary = self._file('dataset.json.tmp')
-        with open(temporary, 'w', encoding='utf-8') as file:
+        with replacing(self._file('dataset.json')) as temporary, open(temporary, 'w', encoding='utf-8') as file:
             json.dump(self._description, file, indent=2)
             file.write('\n')
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self._file('dataset.json'))
 
     def _register(self, entry: dict[str, Any]) -> None:
+        with replacing(self._file(*entry['file'].split('/')) + ENTRY_ENDING) as temporary, open(temporary, 'w') as file:
+            json.dump(entry, file)
         self._description['clips'].append(entry)
-        self._save_description()
 
     # The end.
 
     def _write_zip(self) -> None:
-        temporary = self.path + '.tmp'
         members = ['dataset.json', *clip_files(self._description['clips'])]
-        try:
+        self._save_description()
+        old = None
+        with replacing(self.path) as temporary:
             with zipfile.ZipFile(temporary, 'w', zipfile.ZIP_STORED) as archive:
                 for name in members:
                     _store_aligned(archive, self._file(*name.split('/')), name)
-            with open(temporary, 'rb+') as file:
-                os.fsync(file.fileno())
             if os.path.isdir(self.path):
-                shutil.rmtree(self.path)
-            os.replace(temporary, self.path)
-        except BaseException:
-            if os.path.exists(temporary):
-                os.remove(temporary)
-            raise
+                old = self.path + '.old'
+                os.rename(self.path, old)
+        if old is not None:
+            shutil.rmtree(old)
         os.remove(self._file('dataset.json'))  # first, so that a kill leaves nothing that looks like an unfinished run
         shutil.rmtree(self.partial_folder)
 
     def _move_folder(self) -> None:
+        self._save_description()
         kept = set(clip_files(self._description['clips']))
         for name in os.listdir(self._file('clips')):
             if f'clips/{name}' not in kept:
@@ -252,6 +293,7 @@ class LatentDatasetWriter:
             old = self.path + '.old'
             os.rename(self.path, old)
         os.rename(self.partial_folder, self.path)
+        sync_folder(os.path.dirname(self.path))
         if old is not None:
             shutil.rmtree(old) if os.path.isdir(old) else os.remove(old)
 
@@ -263,12 +305,12 @@ class ClipWriter:
         num_frames: Frames written so far, those of an interrupted run included.
     """
 
-    def __init__(self, writer: LatentDatasetWriter, name: str, *, restart: bool, chunk: int) -> None:
+    def __init__(self, writer: LatentDatasetWriter, name: str, *, restart: bool, chunk: int, index: int) -> None:
         self._writer = writer
         self.name = name
         self._shape = (writer._description['num_ws'], writer._description['w_dim'])
         self._frame_size = 4 * self._shape[0] * self._shape[1]
-        self._member = f'clips/{len(writer._description["clips"]):05d}-{safe_name(name)}.npy'
+        self._member = f'clips/{index:05d}-{safe_name(name)}.npy'
         self._path = writer._file(*self._member.split('/'))
         self._part = self._path + '.part'
         measures_path = self._path + '.measures.part'
@@ -307,7 +349,7 @@ class ClipWriter:
             measures: One dictionary of numbers for each frame (for example `psnr`); the clip keeps their averages.
 
         Raises:
-            InputError: Wrong shape, or a code that is not finite.
+            InputError: Wrong shape, or a code that is not finite or huge.
         """
         codes = np.asarray(codes)
         if codes.ndim != 3 or codes.shape[1:] != self._shape:
@@ -315,10 +357,13 @@ class ClipWriter:
                 f'clip {self.name!r} has codes of the shape {list(codes.shape)}, '
                 f'but this image generator takes [frames, {self._shape[0]}, {self._shape[1]}].'
             )
-        finite = np.isfinite(codes).all(axis=(1, 2))
-        if not finite.all():
-            frame = self.num_frames + int(np.argmin(finite))
-            raise InputError(f'clip {self.name!r} has a code that is NaN or infinite in frame {frame}.')
+        with np.errstate(invalid='ignore'):
+            usable = (np.abs(codes) <= LARGEST_CODE).all(axis=(1, 2))  # False for NaN, too
+        if not usable.all():
+            place = int(np.argmin(usable))
+            raise InputError(
+                f'clip {self.name!r} has a code that is {describe_bad_code(codes[place])} in frame {self.num_frames + place}.'
+            )
         rows = list(measures) if measures is not None else [{} for _ in range(len(codes))]
         if len(rows) != len(codes):
             raise ValueError(f'{len(rows)} measures for {len(codes)} frames')
@@ -385,6 +430,15 @@ class ClipWriter:
         for path in (self._part, self._measures.path):
             if os.path.exists(path):
                 os.remove(path)
+
+
+def describe_bad_code(code: np.ndarray, *, not_finite: str = 'NaN or infinite') -> str:
+    """What is wrong with the first unusable value of a code [num_ws, w_dim], in words."""
+    with np.errstate(invalid='ignore'):
+        value = float(code[~(np.abs(code) <= LARGEST_CODE)][0])
+    if np.isfinite(value):
+        return f'{value:.3g}, far beyond what an image generator takes,'
+    return not_finite
 
 
 def _npy_header(shape: tuple[int, ...]) -> bytes:

@@ -12,6 +12,7 @@ from types import TracebackType
 import numpy as np
 import PIL.Image
 
+from networks.checkpoints.durable_files import lock_file, ordinary_mode, remove_leftovers, sync_file
 from networks.errors import InputError
 
 # File name ending -> ffmpeg's name of the format, and the codec that goes into it unless another one is asked for.
@@ -251,8 +252,9 @@ class _Encoder:
 
         self.path = path
         folder, name = os.path.split(path)
-        handle, self.partial = tempfile.mkstemp(prefix=f'.{name}.', suffix='.partial', dir=folder or '.')
-        os.close(handle)
+        remove_leftovers(folder or '.', name)  # of runs that were killed
+        self.handle, self.partial = tempfile.mkstemp(prefix=f'.{name}.', suffix='.partial', dir=folder or '.')
+        lock_file(self.handle)  # says that somebody is at work
         self.complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self.program = [imageio_ffmpeg.get_ffmpeg_exe(), '-hide_banner', '-loglevel', 'error', '-y']
         # In a session of its own, because Ctrl-C goes to the whole process group and would end it under our hands.
@@ -283,10 +285,10 @@ class _Encoder:
             raise error
         if then is not None:
             self._pass_through(then)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(self.partial, 0o666 & ~mask)  # mkstemp makes private files, a video is an ordinary one
+        ordinary_mode(self.partial)  # mkstemp makes private files, a video is an ordinary one
+        sync_file(self.partial)
         os.replace(self.partial, self.path)
+        os.close(self.handle)
         self.complaints.close()
 
     def _pass_through(self, arguments: list[str]) -> None:
@@ -311,6 +313,8 @@ class _Encoder:
         self.complaints.close()
         with contextlib.suppress(FileNotFoundError):
             os.remove(self.partial)
+        with contextlib.suppress(OSError):
+            os.close(self.handle)
 
     def _failure(self) -> OSError:
         """What ffmpeg said when it failed, as the error that it stands for."""

@@ -1,0 +1,274 @@
+"""Trainings that are killed, stopped, refused by disks or diverge: nothing is lost, and the same command goes on."""
+
+import errno
+import json
+import math
+import os
+import pathlib
+import signal
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from metrics import metric_main
+from networks import checkpoints
+from train_video import main
+from training import saving, stop_signals, temporal_snapshot, temporal_training_loop
+from training.temporal_trainer import TemporalTrainer
+
+SMALL = [
+    '--window=9',
+    '--latent-dim=8',
+    '--noise-dim=8',
+    '--hidden-dim=8',
+    '--initial-widths=8',
+    '--widening-widths=16',
+    '--narrowing-widths=8',
+    '--temporal-channels=8',
+    '--batch=8',
+    '--device=cpu',
+    '--preview-frames=0',
+    '--tick=1',
+    '--kimg=4',
+]  # 144 frames a step, 7 steps a tick, 28 steps
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nobody catches it."""
+
+
+def train(folder: pathlib.Path, data: pathlib.Path, *options: str) -> Result:
+    return CliRunner().invoke(main, [f'--outdir={folder}', f'--data={data}', *SMALL, *options], catch_exceptions=False)
+
+
+def weights(run: pathlib.Path) -> dict[str, torch.Tensor]:
+    snapshot = checkpoints.load_snapshot(str(sorted(run.glob('network-snapshot-*.pkl'))[-1]))
+    return {f'{name}.{key}': value for name in ('G', 'G_ema', 'C') for key, value in snapshot[name].state_dict().items()}
+
+
+def assert_same(a: pathlib.Path, b: pathlib.Path) -> None:
+    first, second = weights(a), weights(b)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def ticks(run: pathlib.Path) -> list[float]:
+    return [round(json.loads(line)['Progress/kimg']['mean'], 3) for line in (run / 'stats.jsonl').read_text().splitlines()]
+
+
+@pytest.fixture(scope='module')
+def straight(tmp_path_factory, tiny_latents):
+    folder = tmp_path_factory.mktemp('straight')
+    result = train(folder, tiny_latents)
+    assert result.exit_code == 0, result.output
+    (run,) = folder.iterdir()
+    return run
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, wanted: int, action) -> None:
+    """Do something once, when the training has made so many steps."""
+    real, done = TemporalTrainer.step, []
+
+    def step(self: TemporalTrainer) -> None:
+        real(self)
+        if self.num_steps == wanted and not done:
+            done.append(True)
+            action(self)
+
+    monkeypatch.setattr(TemporalTrainer, 'step', step)
+
+
+def kill(*_: object, **__: object) -> None:
+    raise Killed
+
+
+def test_the_same_command_goes_on_after_kills(tmp_path, tiny_latents, straight, monkeypatch):
+    """Killed before the first state, then between two of them, then finished: one folder, equal to a run without kills."""
+    monkeypatch.setattr(saving.Clock, 'is_due', lambda self: True)  # a state after every step
+    real_save = temporal_snapshot.save_training_state
+    monkeypatch.setattr(temporal_snapshot, 'save_training_state', kill)
+    with pytest.raises(Killed):
+        train(tmp_path, tiny_latents)
+    monkeypatch.setattr(temporal_snapshot, 'save_training_state', real_save)
+    for step in (4, 12):
+        with monkeypatch.context() as patch:
+            at_step(patch, step, kill)
+            with pytest.raises(Killed):
+                train(tmp_path, tiny_latents)
+    (run,) = tmp_path.iterdir()
+    (run / '.training-state-000001.pt.abcdefgh.tmp').write_text('of a killed run')
+    result = train(tmp_path, tiny_latents)
+    assert result.exit_code == 0, result.output
+    assert 'Resuming from' in result.output
+    assert [run] == list(tmp_path.iterdir())
+    assert_same(run, straight)
+    assert ticks(run) == ticks(straight)
+    assert not [path for path in run.iterdir() if path.name.startswith('.')]
+    # A finished one is none to go on with, nor are other options, and --fresh insists.
+    assert train(tmp_path, tiny_latents, '--dry-run').exit_code == 0
+    for number, options in enumerate([(), ('--fresh',), ('--seed=2',)], start=1):
+        with monkeypatch.context() as patch:
+            at_step(patch, 2, kill)
+            with pytest.raises(Killed):
+                train(tmp_path, tiny_latents, *options)
+        assert len(list(tmp_path.iterdir())) == number + 1
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_finish_the_step_and_save(tmp_path, tiny_latents, straight, monkeypatch, number):
+    with monkeypatch.context() as patch:
+        at_step(patch, 10, lambda _: os.kill(os.getpid(), number))
+        result = train(tmp_path, tiny_latents)
+    assert result.exit_code == 128 + number
+    assert 'the same command goes on' in result.output
+    (run,) = tmp_path.iterdir()
+    assert temporal_snapshot.load_training_state(str(run / 'training-state-000001.pt'))['trainer']['num_steps'] == 10
+    assert train(tmp_path, tiny_latents).exit_code == 0
+    assert_same(run, straight)
+    assert ticks(run) == ticks(straight)
+
+
+def test_a_stop_inside_of_metrics_and_what_was_missing_after_it(tmp_path, tiny_latents, straight, monkeypatch):
+    calls = []
+
+    def first(opts):
+        return {'first_survival': float(len(calls))}
+
+    def stopped(opts):
+        calls.append(1)
+        if len(calls) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {'stopped_survival': 2.0}
+
+    first.__name__, stopped.__name__ = 'first_survival', 'stopped_survival'
+    known = {metric_main.register_metric(function).__name__: __file__ for function in (first, stopped)}
+    from training import temporal_metrics
+
+    monkeypatch.setattr(temporal_metrics, 'discover_metrics', lambda: (known, {}))
+    options = ['--snap=2', '--metrics=first_survival,stopped_survival']
+    result = train(tmp_path, tiny_latents, *options)
+    assert result.exit_code == 143
+    (run,) = tmp_path.iterdir()
+    assert not (run / 'metric-stopped_survival.jsonl').exists()
+    result = train(tmp_path, tiny_latents, *options)
+    assert result.exit_code == 0, result.output
+    for name in ('first_survival', 'stopped_survival'):
+        lines = [json.loads(line)['snapshot_pkl'] for line in (run / f'metric-{name}.jsonl').read_text().splitlines()]
+        assert lines == ['network-snapshot-000002.pkl', 'network-snapshot-000004.pkl']
+    assert_same(run, straight)
+
+
+def fail_second_state(monkeypatch: pytest.MonkeyPatch, error) -> None:
+    """Let torch.save fail once, when the second training state is written; it also serves inside of pickles."""
+    real, states = torch.save, []
+
+    def save(content: object, file: object, *args: object, **kwargs: object) -> None:
+        if 'training-state' in str(file):
+            states.append(file)
+            if len(states) == 2:
+                raise error
+        real(content, file, *args, **kwargs)
+
+    monkeypatch.setattr(torch, 'save', save)
+
+
+@pytest.mark.parametrize(
+    'error',
+    [
+        *(OSError(getattr(errno, name), os.strerror(getattr(errno, name))) for name in ('ENOSPC', 'EIO', 'EROFS', 'EDQUOT')),
+        RuntimeError(
+            '[enforce fail at inline_container.cc:626] . PytorchStreamWriter failed writing file data/7: file write failed'
+        ),
+    ],
+)
+def test_a_disk_that_takes_nothing_costs_a_state_and_not_the_training(tmp_path, tiny_latents, straight, monkeypatch, error):
+    fail_second_state(monkeypatch, error)
+    result = train(tmp_path, tiny_latents, '--snap=1')
+    assert result.exit_code == 0, result.output
+    assert result.output.count('Warning: the training state could not be written, and the training goes on') == 1
+    (run,) = tmp_path.iterdir()
+    assert_same(run, straight)
+    assert [path.name for path in run.glob('*training-state*')] == ['training-state-000004.pt']
+
+
+def test_on_full_stop(tmp_path, tiny_latents, monkeypatch):
+    fail_second_state(monkeypatch, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    result = train(tmp_path, tiny_latents, '--snap=1', '--on-full=stop')
+    assert result.exit_code == 2
+    assert 'the training state could not be written: no space is left on the disk' in result.output
+    (run,) = tmp_path.iterdir()
+    assert temporal_snapshot.load_training_state(temporal_snapshot.latest_training_state(str(run)))['tick'] == 1
+
+
+def test_states_that_are_kept(tmp_path, tiny_latents):
+    assert train(tmp_path, tiny_latents, '--snap=1', '--keep-states=2').exit_code == 0
+    (run,) = tmp_path.iterdir()
+    assert sorted(path.name for path in run.glob('training-state*')) == [
+        'training-state-000001.pt',
+        'training-state-000003.pt',
+        'training-state-000004.pt',
+    ]
+
+
+def spoil(trainer: TemporalTrainer) -> None:
+    with torch.no_grad():
+        next(iter(trainer.critics.parameters())).view(-1)[0] = math.nan
+
+
+def test_numbers_that_are_none_are_named_and_never_saved(tmp_path, tiny_latents, monkeypatch):
+    at_step(monkeypatch, 10, spoil)
+    result = train(tmp_path, tiny_latents, '--snap=1')
+    assert result.exit_code == 2
+    assert 'the training has diverged: after step 10 (1.4 kimg) the weight C.' in result.output
+    assert 'is nan' in result.output
+    (run,) = tmp_path.iterdir()
+    state = temporal_snapshot.load_training_state(temporal_snapshot.latest_training_state(str(run)))
+    assert state['trainer']['num_steps'] == 7
+    assert all(torch.isfinite(value).all() for critic in state['trainer']['C'] for value in critic.values())
+
+
+def test_rollback(tmp_path, tiny_latents, monkeypatch):
+    at_step(monkeypatch, 10, spoil)
+    result = train(tmp_path, tiny_latents, '--snap=1', '--on-nan=rollback')
+    assert result.exit_code == 0, result.output
+    assert 'going back to 1.0 kimg' in result.output
+    (run,) = tmp_path.iterdir()
+    assert all(torch.isfinite(value).all() for value in weights(run).values())
+    assert ticks(run) == [1.008, 2.016, 3.024, 4.032]
+
+
+def test_start_from_the_weights_of_a_snapshot(tmp_path, tiny_latents, straight, monkeypatch):
+    snapshot = next(straight.glob('network-snapshot-*.pkl'))
+    before = {}
+    real = temporal_training_loop.TemporalTraining.run
+
+    def run(self):
+        before.update({f'G.{key}': value.clone() for key, value in self.trainer.G.state_dict().items()})
+        return real(self)
+
+    monkeypatch.setattr(temporal_training_loop.TemporalTraining, 'run', run)
+    assert train(tmp_path, tiny_latents, f'--resume={snapshot}', '--kimg=1').exit_code == 0
+    assert all(torch.equal(value, weights(straight)[key]) for key, value in before.items())
+    (run_dir,) = tmp_path.iterdir()
+    assert json.loads((run_dir / 'training_options.json').read_text())['resume_pkl'] == str(snapshot)
+    result = train(tmp_path, tiny_latents, f'--resume={snapshot}', '--latent-dim=9')
+    assert result.exit_code == 2
+    assert 'has another shape' in result.output
+
+
+def test_a_run_in_use_is_refused_by_name_and_left_alone_by_the_same_command(tmp_path, tiny_latents, monkeypatch):
+    with monkeypatch.context() as patch:
+        at_step(patch, 8, kill)
+        with pytest.raises(Killed):
+            train(tmp_path, tiny_latents, '--snap=1')
+    (run,) = tmp_path.iterdir()
+    from training.unfinished_runs import lock_run
+
+    with lock_run(str(run)):
+        result = train(tmp_path, tiny_latents, f'--resume={run}')
+        assert result.exit_code == 2
+        assert f'process {os.getpid()}' in result.output
+        assert train(tmp_path, tiny_latents, '--snap=1').exit_code == 0
+    assert len(list(tmp_path.iterdir())) == 2
+    assert stop_signals.asked() is None

@@ -1,0 +1,164 @@
+"""Long videos go on at a segment, and are the same as without an interruption; shares of independent jobs."""
+
+import hashlib
+import json
+import pathlib
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import train_video
+from generate_video import main
+from training.generation import outputs
+from training.generation.unfinished import unfinished
+from training.shards import Shard, parse_shard
+from training.videos import segments
+from training.videos.output import VideoWriter
+from training.videos.segments import SegmentedVideo, segment_length
+
+
+class Killed(BaseException):
+    """Stands for kill -9."""
+
+
+def frame(number: int) -> np.ndarray:
+    picture = np.zeros((32, 48, 3), np.uint8)
+    picture[:, : number % 48] = 40 + 5 * (number % 40)
+    return picture
+
+
+def make(path: pathlib.Path, count: int, *, stop_at: int | None = None, **settings: object) -> int:
+    """Write frames 0, 1, ...; returns how many were made here. The state is the number of the next frame."""
+    made = 0
+    with SegmentedVideo(str(path), settings=settings, length=10, num_frames=count, fps=25, crf=10, comment='words') as video:
+        for number in range(video.state['next'] if video.num_frames_done else 0, count):
+            if number == stop_at:
+                raise Killed
+            video.write(frame(number))
+            made += 1
+            if video.segment_is_full:
+                video.end_segment({'next': number + 1})
+    return made
+
+
+def digest(path: pathlib.Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_an_interrupted_video_goes_on_at_its_last_segment(tmp_path):
+    assert make(tmp_path / 'whole.mp4', 34, seed=1) == 34
+    part = tmp_path / 'part.mp4'
+    for stop_at in (5, 17, 31):
+        with pytest.raises(Killed):
+            make(part, 34, stop_at=stop_at, seed=1)
+    assert not part.exists()
+    assert make(part, 34, seed=1) == 4
+    assert digest(part) == digest(tmp_path / 'whole.mp4')
+    assert {path.name for path in tmp_path.iterdir()} == {'whole.mp4', 'part.mp4'}
+    with imageio.get_reader(part) as reader:
+        frames = list(reader.iter_data())
+        assert reader.get_meta_data()['fps'] == 25
+    assert len(frames) == 34
+    assert max(np.abs(np.asarray(shown, int) - frame(number)).mean() for number, shown in enumerate(frames)) < 6
+    with VideoWriter(tmp_path / 'plain.mp4', fps=25, crf=10) as plain:  # hardly larger than in one piece
+        for number in range(34):
+            plain.write(frame(number))
+    assert part.stat().st_size < 2 * (tmp_path / 'plain.mp4').stat().st_size + 4096
+
+
+@pytest.mark.parametrize('damage', ['settings', 'json', 'state', 'segment'])
+def test_what_does_not_fit_is_begun_anew(tmp_path, damage):
+    path = tmp_path / 'a.mp4'
+    with pytest.raises(Killed):
+        make(path, 34, stop_at=25, seed=1)
+    folder = tmp_path / 'a.mp4.partial'
+    if damage == 'json':
+        (folder / 'progress.json').write_text('[' * 100000)
+    elif damage == 'state':
+        next(folder.glob('state*.pt')).write_bytes(b'PK\x03\x04')
+    elif damage == 'segment':
+        next(folder.glob('segment*')).unlink()
+    assert make(path, 34, seed=2 if damage == 'settings' else 1) == 34
+
+
+def test_segments_are_whole_batches():
+    assert [segment_length(batch) for batch in (1, 8, 250, 300)] == [250, 256, 250, 300]
+
+
+@pytest.mark.parametrize('text', ['0/8', '9/8', '1/0', '1', 'a/b', '1/8/2', '-1/8', '1/1000000', '\u0661/8'])
+def test_wrong_shards(text):
+    with pytest.raises(ValueError, match='is not a share of the work'):
+        parse_shard(text)
+
+
+def test_shards_are_a_partition():
+    pieces = list(range(23))
+    shares = [parse_shard(f'{number}/5').of(pieces) for number in range(1, 6)]
+    assert sorted(piece for share in shares for piece in share) == pieces
+    assert Shard(2, 5).of(pieces) == [1, 6, 11, 16, 21]
+
+
+def test_the_note_of_an_unfinished_work(tmp_path):
+    def work(content: object, error: bool) -> bool:
+        with unfinished(str(tmp_path), '', content) as before:
+            if error:
+                raise Killed
+        return before
+
+    with pytest.raises(Killed):
+        work([1], True)
+    with pytest.raises(Killed):
+        work([2], True)
+    assert work([1], False) is False
+    with pytest.raises(Killed):
+        work([1], True)
+    assert work([1], False) is True
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_generation_goes_on_by_the_same_command(tmp_path, tiny_latents, monkeypatch):
+    """Killed in the second video behind its first segment; shards together make what one command makes."""
+    small = '--window=9 --latent-dim=8 --noise-dim=8 --hidden-dim=8 --initial-widths=8 --widening-widths=16 --narrowing-widths=8'
+    small += ' --temporal-channels=8 --batch=8 --device=cpu --preview-frames=0 --kimg=1'
+    run = CliRunner().invoke(train_video.main, [f'--outdir={tmp_path / "runs"}', f'--data={tiny_latents}', *small.split()])
+    assert run.exit_code == 0, run.output
+    (folder,) = (tmp_path / 'runs').iterdir()
+    monkeypatch.setattr(segments, 'SEGMENT_FRAMES', 16)
+
+    def generate(outdir: str, *options: str):
+        arguments = [f'--network={folder}', f'--outdir={tmp_path / outdir}', '--seeds=0-2', '--frames=40', *options]
+        return CliRunner().invoke(main, arguments, catch_exceptions=False)
+
+    assert generate('whole').exit_code == 0
+    real, calls = outputs.render_source, []
+
+    def render(*arguments, **more):
+        for place, pair in enumerate(real(*arguments, **more)):
+            calls.append(place)
+            if len(calls) == 40 + 20:
+                raise Killed
+            yield pair
+
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs, 'render_source', render)
+        with pytest.raises(Killed):
+            generate('parts')
+    count = len(calls)
+    assert count == 60
+    with monkeypatch.context() as patch:
+        calls.clear()
+        patch.setattr(outputs, 'render_source', lambda *a, **k: (pair for pair in real(*a, **k) if calls.append(1) is None))
+        result = generate('parts')
+    assert result.exit_code == 0, result.output
+    assert len(calls) == (40 - 16) + 40  # not the first video, and of the second not its first segment
+    for name in ('seed0000.mp4', 'seed0001.mp4', 'seed0002.mp4'):
+        assert digest(tmp_path / 'parts' / name) == digest(tmp_path / 'whole' / name)
+    lines = [json.loads(line)['file'] for line in (tmp_path / 'parts' / 'generation.jsonl').read_text().splitlines()]
+    assert lines == ['seed0000.mp4', 'seed0001.mp4', 'seed0002.mp4']
+    assert not [path.name for path in (tmp_path / 'parts').iterdir() if path.name.startswith('.')]
+    for number in (1, 2):
+        assert generate('shards', f'--shard={number}/2', '--skip-existing').exit_code == 0
+    for name in ('seed0000.mp4', 'seed0001.mp4', 'seed0002.mp4'):
+        assert digest(tmp_path / 'shards' / name) == digest(tmp_path / 'whole' / name)

@@ -1,0 +1,78 @@
+"""When a training saves its state, and what becomes of it when the disk or the numbers fail."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+
+from networks.errors import InputError
+from training import command_line
+
+STEPS_BETWEEN_CHECKS = 10  # of whether all weights are numbers
+MOST_ROLLBACKS = 3
+DISK_ERRORS = {
+    getattr(errno, name)
+    for name in ('ENOSPC', 'EDQUOT', 'EIO', 'EROFS', 'EFBIG', 'EACCES', 'EPERM', 'ENOENT', 'ESTALE', 'ETIMEDOUT', 'ENODEV')
+    if hasattr(errno, name)
+}
+
+
+class Clock:
+    """Tells when the next state is due: `minutes` after the last one; 0: never."""
+
+    def __init__(self, minutes: float) -> None:
+        self._seconds = minutes * 60
+        self.restart()
+
+    def restart(self) -> None:
+        """A state was saved, or it was tried."""
+        self._last = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether a state should be saved now."""
+        return self._seconds > 0 and time.monotonic() - self._last >= self._seconds
+
+
+@contextlib.contextmanager
+def tolerating(say: Callable[[str], None], what: str, *, stop: bool) -> Iterator[None]:
+    """Go on after the block when a disk cannot take what it writes, with a sentence about it.
+
+    Args:
+        say: Says the sentence.
+        what: What is written ('the snapshot').
+        stop: Raise all the same.
+
+    Raises:
+        InputError: What could not be written and why, with `stop`.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, OSError):
+            if error.errno not in DISK_ERRORS:
+                raise
+            reason = command_line.describe_os_error(error)
+        else:
+            described = command_line.describe_torch_write_error(error)
+            if described is None:
+                raise
+            reason = described
+        if stop:
+            raise InputError(f'{what} could not be written: {reason}') from error
+        say(f'Warning: {what} could not be written, and the training goes on: {reason.split(";")[0]}')
+
+
+def first_bad_weight(modules: Mapping[str, torch.nn.Module]) -> str:
+    """Name the first weight that is no number: 'the weight C.layers.0.weight[3, 1] is nan'."""
+    for prefix, module in modules.items():
+        for name, value in module.named_parameters():
+            bad = ~torch.isfinite(value.detach())
+            if bad.any():
+                place = bad.nonzero()[0].tolist()
+                number = value.detach()[tuple(place)].item()
+                return f'the weight {prefix}.{name}[{", ".join(map(str, place))}] is {number}'
+    return 'a weight is not a number'
