@@ -159,9 +159,9 @@ def print_table(path: str) -> None:
             f'\n{data}: floor {floor:.2f}, still picture {first["constant@0"]:.1f}, kernel distance of halves to {halves:.1f}, '
             f'autocorrelation {real}\n'
         )
-        columns = [f'distance@{depth}' for depth in DEPTHS] + [f'motion_distance@{depth}' for depth in (0, 1000, 10000)]
-        columns += ['kernel_distance@0', 'kernel_distance@10000', 'worst ratio of variances', 'autocorrelation_1s']
-        columns += ['autocorrelation_3s', 'autocorrelation_10s', 'kurtosis', 'repetition']
+        columns = [f'distance@{depth}' for depth in DEPTHS]
+        columns += ['motion_distance@1000', 'kernel_distance@1000', 'worst ratio of variances', 'repetition']
+        columns += [f'autocorrelation_{second}s' for second in (1, 3, 10)]
         print('| model | seeds | ' + ' | '.join(columns) + ' |')
         print('|---' * (len(columns) + 2) + '|')
         for model in dict.fromkeys(line['model'] for line in group):
