@@ -69,6 +69,8 @@ from training.run_folder import Log, make_run_dir, next_run_dir
               default=512)
 
 # Input and output.
+@click.option('--damaged',        help='Recordings that cannot be decoded to their end: stop, keep what can be, or skip them',
+              type=click.Choice(['stop', 'keep', 'skip']), default='stop')
 @click.option('--frame-memory',   help='Maximum memory for frames, MiB; of longer footage every n-th frame is used',
               metavar='MIB', type=POSITIVE_INT, default=512)
 @click.option('--tick',           help='Between status lines (and saved states), kimg', metavar='KIMG', type=POSITIVE_FLOAT,
@@ -129,6 +131,8 @@ def main(**options: Any) -> None:
         'random_seed': opts.seed,
         'trust_pickle': opts.trust_pickle,
     }
+    if opts.damaged != 'stop':  # runs of versions that had no such option are equal to those with its default
+        c['damaged'] = opts.damaged
     _check_inputs(c)
     network_stem = safe_name(stem(opts.network.split('?')[0]))
     description = f'encoder-{network_stem}{"-frames" if opts.data else ""}-batch{opts.batch}'
@@ -149,7 +153,8 @@ def _check_inputs(c: dict[str, Any]) -> None:
     if c['init']:
         load_encoder(c['init'])
     if c['data']:
-        open_footage(c['data'])
+        damaged = c.get('damaged')
+        open_footage(c['data'], keep_damaged=damaged == 'keep', skip_damaged=damaged == 'skip')
 
 
 def _launch(c: dict[str, Any], outdir: str, description: str, *, device: Any, dry_run: bool, fresh: bool) -> None:

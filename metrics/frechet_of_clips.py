@@ -78,6 +78,7 @@ def measure_clips(opts: Any, metric: str, protocol: Protocol, compare: Compariso
     if protocol.num_frames < detector.smallest_num_frames:
         raise InputError(f'{metric}: {detector.description["name"]} needs clips of {detector.smallest_num_frames} frames or more')
     real, fake = pair.choose(protocol.count, protocol.num_frames, protocol.stride, protocol.start)
+    _check_number(pair, metric, detector, real, fake, needs_rank=compare is frechet_results)
     batch = options.batch or (GPU_BATCH if torch.device(opts.device).type == 'cuda' else 1)
 
     def features(videos: Any, choice: ClipChoice, name: str) -> Any:
@@ -239,3 +240,21 @@ def warnings_of(metric: str, results: dict[str, Any], real: Sample, fake: Sample
             f'side would; equal distributions would be expected at about {bias:.4g}'
         ]
     return []
+
+
+def _check_number(pair: VideoPair, metric: str, detector: Any, real: ClipChoice, fake: ClipChoice, *, needs_rank: bool) -> None:
+    """Notice before the hours of work that there are too few clips.
+
+    Raises:
+        InputError: Fewer than two samples of a set.
+    """
+    # A network of images gives a sample for each frame, one of videos for each clip.
+    per_clip = real.num_frames if detector.smallest_num_frames == 1 else 1
+    num_real, num_fake = len(real.clips) * per_clip, len(fake.clips) * per_clip
+    if min(num_real, num_fake) < 2:
+        raise InputError(
+            f'{metric} needs at least two clips of each set, and there are {num_real} real and {num_fake} fake ones; give '
+            'more, or longer, videos (--real-clips=spread and --fake-clips=spread cut several out of one)'
+        )
+    if needs_rank and pair.opts.rank == 0 and min(num_real, num_fake) <= getattr(detector, 'num_features', 0):
+        pair.warn(f'there will be no distance, only the kernel distance: {num_real} real and {num_fake} fake samples are too few')

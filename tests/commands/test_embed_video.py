@@ -17,6 +17,7 @@ import torch
 
 import embed_video
 from networks.checkpoints import load_generator, save_module_pickle
+from networks.errors import InputError
 from networks.w_encoder import WEncoder
 from training.embedding.encoder_loss import peak_signal_to_noise
 from training.embedding.inversion import Inversion, InversionOptions
@@ -167,10 +168,11 @@ def test_ready_codes_are_taken_over(tiny_generator: pathlib.Path, codes: np.ndar
         assert clips[name][0] == fps
         np.testing.assert_array_equal(clips[name][1], wanted)
     assert len(clips) == 5
-    # A stray array does not make codes out of footage.
+    # Codes beside pictures: which of the two is meant?
     assert holds_codes(str(source))
     PIL.Image.new('RGB', (8, 8)).save(source / 'frame.png')
-    assert not holds_codes(str(source))
+    with pytest.raises(InputError, match='as well as pictures'):
+        holds_codes(str(source))
 
 
 # ----------------------------------------------------------------------------
@@ -192,7 +194,7 @@ def make_mistake(folder: pathlib.Path, kind: str, codes: np.ndarray) -> pathlib.
         case 'layers.npz':
             np.savez(path, w=np.zeros((4, 18, 512), np.float32))
         case 'names.npz':
-            np.savez(path, latents=codes)
+            np.savez(path, a=codes, b=codes)
         case 'cut.npz':
             np.savez(path, w=codes)
             path.write_bytes(path.read_bytes()[:-100])
@@ -201,7 +203,7 @@ def make_mistake(folder: pathlib.Path, kind: str, codes: np.ndarray) -> pathlib.
         case 'harmful.pt':
             torch.save({'latents': Harmful()}, path)
         case 'dictionary.pt':
-            torch.save({'latents': torch.zeros(3)}, path)
+            torch.save({'a': torch.zeros(3), 'b': torch.zeros(3)}, path)
         case 'text.mp4':
             path.write_text('hello' * 100)
         case 'folder':
@@ -218,7 +220,7 @@ def make_mistake(folder: pathlib.Path, kind: str, codes: np.ndarray) -> pathlib.
         ('cut.npz', 'cut off'),
         ('objects.npy', 'cannot be read'),
         ('harmful.pt', 'cannot be read'),
-        ('dictionary.pt', 'tensor of codes'),
+        ('dictionary.pt', 'no tensor "w"'),
         ('text.mp4', 'not a video'),
         ('absent.mp4', 'no such file'),
         ('folder', 'no frames'),

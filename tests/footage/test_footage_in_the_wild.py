@@ -19,6 +19,7 @@ from test_footage import LOSSLESS, ffmpeg, numbered_frames, random_frames, read_
 from networks.errors import DamagedVideo, InputError
 from training.footage import colour_lookup, ffmpeg_input, source_files
 from training.footage.clips import open_footage
+from training.footage.frame_bank import FrameBank
 from training.footage.preparation import PreparationSettings, prepare_footage
 from training.footage.video_timing import measure_timing
 from training.videos.recorded_videos import RecordedVideos
@@ -515,3 +516,19 @@ def test_ffmpeg_is_asked_for_the_pictures_as_they_are(tmp_path: pathlib.Path) ->
     assert read_numbers(list(clip.frames())) == [0, 1, 2]
     about = ffmpeg_input.describe_video(str(folder / "%03d it's [1],x=2.mkv"))
     assert (about.fps, about.expected_frames, about.stream) == (25, 3, 0)
+
+
+def test_frames_of_damaged_recordings_are_left_out_of_the_training_of_encoders(tmp_path: pathlib.Path) -> None:
+    for name in ('a', 'b'):
+        folder = tmp_path / name
+        folder.mkdir()
+        for number, frame in enumerate(random_frames(6, 16)):
+            PIL.Image.fromarray(frame).save(folder / f'{number}.png')
+    (tmp_path / 'a' / '4.png').write_bytes(b'\x89PNG')
+    clips = open_footage(tmp_path)
+    said: list[str] = []
+    bank = FrameBank(clips, 8, on_damage=said.append)
+    assert (len(bank), len(said)) == (6, 1)
+    with pytest.raises(InputError, match=r'4\.png'):
+        FrameBank(clips, 8)
+    assert len(FrameBank(open_footage(tmp_path, keep_damaged=True), 8)) == 10

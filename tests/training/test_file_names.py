@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.command_line import UserMistake, expand_home, new_result
+from calc_metrics_video import _similar
+from training.command_line import UserMistake, absolute, expand_home, new_result, require_network
 from training.file_names import MAX_BYTES, beside, printable, safe_name, safe_path, unique_names
 
 
@@ -85,3 +86,17 @@ def test_results_that_can_be_written(tmp_path: pathlib.Path) -> None:
     for (path, zipped), words in refused.items():
         with pytest.raises(UserMistake, match=words):
             new_result(f'{tmp_path}/{path}', zipped=zipped)
+
+
+def test_files_of_weights_may_be_addresses(tmp_path: pathlib.Path) -> None:
+    require_network('https://example.org/G.pkl')
+    assert absolute('https://example.org/G.pkl') == 'https://example.org/G.pkl'
+    with pytest.raises(UserMistake, match='--network: there is no file'):
+        require_network(str(tmp_path / 'G.pkl'))
+
+
+def test_metrics_that_were_meant_perhaps() -> None:
+    known = dict.fromkeys(['fvd2048_16f', 'fid2048', 'lfd2048_25f', 'motion_80f'], '')
+    assert _similar(['FVD2048_16f'], known).startswith(' (did you mean fvd2048_16f')
+    assert _similar(['motoin_80f'], known) == ' (did you mean motion_80f?)'
+    assert not _similar(['xyz'], known)

@@ -22,7 +22,7 @@ from networks.checkpoints.detectors import load_lpips
 from networks.errors import InputError
 from networks.w_encoder import WEncoder
 from torch_utils import training_stats
-from training.command_line import progress
+from training.command_line import progress, report
 from training.embedding.code_sampler import CodeSampler
 from training.embedding.encoder_loss import EncoderLoss
 from training.footage.clips import open_footage
@@ -82,6 +82,7 @@ def train_encoder(
     snapshot_ticks: int,  # Between two snapshots of encoder and pictures.
     random_seed: int,
     trust_pickle: bool = False,  # Whether source text in the network's pickle may be run.
+    damaged: str = 'stop',  # At recordings that cannot be decoded: stop, keep what can be decoded, or skip them.
     device: torch.device | str = 'cpu',  # Where to train.
     resume: bool = False,  # Go on in run_dir.
 ) -> str:
@@ -103,7 +104,7 @@ def train_encoder(
     image_generator: Any = load_generator(network, device=str(device), trust_pickle=trust_pickle, sha256=network_sha256)
     lpips = None if perceptual == 'none' else load_lpips(perceptual, lpips_weights).to(device)
     resolution = min(int(image_generator.img_resolution), 256)
-    bank = _load_frames(data, resolution, max_frame_bytes) if data else None
+    bank = _load_frames(data, resolution, max_frame_bytes, damaged) if data else None
     torch.manual_seed(random_seed)
     sampler = CodeSampler(image_generator, seed=random_seed, **sampler_kwargs)
     encoder = WEncoder(
@@ -223,12 +224,14 @@ def train_encoder(
 # Parts of the loop.
 
 
-def _load_frames(data: list[str], resolution: int, max_bytes: int) -> FrameBank:
-    clips = open_footage(data)
+def _load_frames(data: list[str], resolution: int, max_bytes: int, damaged: str) -> FrameBank:
+    # What there is to say was said when the options were checked.
+    clips = open_footage(data, keep_damaged=damaged == 'keep', skip_damaged=damaged == 'skip', say=lambda sentence: None)
     expected = [clip.expected_frames for clip in clips]
     total = None if any(count is None for count in expected) else sum(count or 0 for count in expected)
     with progress(total=total, description='reading frames') as bar:
-        bank = FrameBank(clips, resolution, max_bytes=max_bytes, on_frame=bar.update)
+        on_damage = report if damaged == 'skip' else None
+        bank = FrameBank(clips, resolution, max_bytes=max_bytes, on_frame=bar.update, on_damage=on_damage)
     kept = '' if bank.stride == 1 else f', every {bank.stride}th one kept'
     print(f'Footage: {len(clips)} clips, {bank.num_read} frames{kept}.')
     return bank

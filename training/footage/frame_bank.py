@@ -26,6 +26,7 @@ class FrameBank:
         resolution: Side of the stored frames (`training.footage.clips.fit`).
         max_bytes: Bound of the memory for frames.
         on_frame: Called after each frame that was read, for progress.
+        on_damage: Gets a sentence on each clip that cannot be decoded, which is left out then; None: it is an error.
 
     Attributes:
         frames: uint8 `[num_frames, resolution, resolution, 3]`.
@@ -43,23 +44,30 @@ class FrameBank:
         *,
         max_bytes: int = 512 << 20,
         on_frame: Callable[[], object] | None = None,
+        on_damage: Callable[[str], object] | None = None,
     ) -> None:
         limit = max(max_bytes // (resolution * resolution * 3), 2)
-        kept: list[np.ndarray] = []
+        kept: list[tuple[int, np.ndarray]] = []  # (index of the clip, frame)
         self.stride, self.num_read = 1, 0
-        for clip in clips:
-            for frame in clip.frames():
-                if self.num_read % self.stride == 0:
-                    kept.append(fit(frame, resolution))
-                    if len(kept) > limit:  # the length of the footage is not known before its end
-                        kept = kept[::2]
-                        self.stride *= 2
-                self.num_read += 1
-                if on_frame is not None:
-                    on_frame()
+        for index, clip in enumerate(clips):
+            try:
+                for frame in clip.frames():
+                    if self.num_read % self.stride == 0:
+                        kept.append((index, fit(frame, resolution)))
+                        if len(kept) > limit:  # the length of the footage is not known before its end
+                            kept = kept[::2]
+                            self.stride *= 2
+                    self.num_read += 1
+                    if on_frame is not None:
+                        on_frame()
+            except InputError as error:
+                if on_damage is None:
+                    raise
+                on_damage(f'Left out: {error}')
+                kept = [entry for entry in kept if entry[0] != index]
         if not kept:
             raise InputError('The footage has no frames.')
-        self.frames = np.stack(kept)
+        self.frames = np.stack([frame for _, frame in kept])
 
     def __len__(self) -> int:
         return len(self.frames)
