@@ -210,6 +210,7 @@ MAKERS: dict[tuple[str, str], Maker] = {
     ('types', 'SimpleNamespace'): _keeper('types', 'SimpleNamespace'),
     ('builtins', 'complex'): _keeper('builtins', 'complex'),
     ('builtins', 'range'): _keeper('builtins', 'range'),
+    ('builtins', 'xrange'): _keeper('builtins', 'range'),  # how protocol 2 calls it
     ('builtins', 'slice'): _keeper('builtins', 'slice'),
     # Dictionaries of settings, under the names of packages that trainings use.
     **dict.fromkeys(

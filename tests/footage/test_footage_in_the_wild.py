@@ -507,6 +507,18 @@ def test_damaged_means_what_it_says(tmp_path: pathlib.Path) -> None:
         open_footage(videos)
 
 
+def test_a_hole_that_nobody_complains_about_is_told(tmp_path: pathlib.Path) -> None:
+    ffmpeg(
+        '-f', 'lavfi', '-i', 'testsrc2=s=96x64:r=25:d=2', '-c:v', 'libx265', '-x265-params', 'log-level=error', tmp_path / 'a.mkv'
+    )
+    data = bytearray((tmp_path / 'a.mkv').read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 400] = bytes(400)
+    (tmp_path / 'a.mkv').write_bytes(data)
+    (clip,), said = opened(tmp_path / 'a.mkv')
+    assert len(list(clip.frames())) < 50
+    assert 'its header promises 2.0 s' in said[0]
+
+
 def test_ffmpeg_is_asked_for_the_pictures_as_they_are(tmp_path: pathlib.Path) -> None:
     # A file whose name ffmpeg could take for something else, in a folder with spaces.
     folder = tmp_path / 'a b'

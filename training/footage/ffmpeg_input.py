@@ -142,6 +142,11 @@ def _describe(path: str, size: int, changed: int) -> VideoDescription:
     duration = re.search(r'Duration: (\d+):(\d+):([\d.]+)', header)
     seconds = int(duration[1]) * 3600 + int(duration[2]) * 60 + float(duration[3]) if duration else 0.0
     filters, folder, notes = _filters(chosen, first)
+    own = re.search(r'^\s*DURATION\s*: (\d+):(\d+):([\d.]+)', chosen.about, re.MULTILINE)  # of this track, in Matroska
+    promised = int(own[1]) * 3600 + int(own[2]) * 60 + float(own[3]) if own else 0.0
+    there = (float(timing.times[-1]) if len(timing.times) else 0.0) + 1 / timing.fps
+    if there < promised - max(2 / timing.fps, END_TOLERANCE * promised):
+        notes.append(f'its header promises {promised:.1f} s, and {there:.1f} s are there; it may be damaged or cut off')
     if len(streams) > 1 and sum(stream.is_recording for stream in streams) > 1:
         position = streams.index(chosen) + 1
         notes.append(f'it has {len(streams)} video tracks, and track {position} ({chosen.width}x{chosen.height}) is taken')
