@@ -375,7 +375,7 @@ class _Finder:
             self._folder(path)
             what = f'neither images nor videos{" nor arrays (.npy, .npz)" if self.arrays else ""} are in this folder'
         else:
-            self._file(path, os.path.basename(path))
+            self._file(path, file_names.stem(path))
             what = 'no images are in this zip'
         found = self.found
         if not found.recordings and not found.broken:
@@ -406,19 +406,24 @@ class _Finder:
             )
             for file in names:
                 if file in videos:
-                    self._file(os.path.join(folder, file), f'{relative}/{file}' if relative else file)
+                    self._file(os.path.join(folder, file), *self._names(relative, file))
                 elif self._is_array(file) and not _is_ours(file):
                     try:
-                        self._file(os.path.join(folder, file), f'{relative}/{file}' if relative else file)
+                        self._file(os.path.join(folder, file), *self._names(relative, file))
                     except InputError:
                         self.found.left_out.add(file, 'no videos, which are uint8 [N, T, H, W, 3] or [T, H, W, 3]')
 
     def _is_array(self, name: str) -> bool:
         return self.arrays and name.lower().endswith(ARRAY_ENDINGS)
 
-    def _file(self, path: str, name: str) -> None:
+    def _names(self, relative: str, file: str) -> tuple[str, str]:
+        """Name of a file below a folder without its ending, and with it."""
+        name = f'{relative}/{file}' if relative else file
+        return os.path.splitext(name)[0], name
+
+    def _file(self, path: str, inner: str, name: str | None = None) -> None:
+        name = name or inner
         ending = os.path.splitext(path)[1].lower()
-        inner = os.path.splitext(name)[0]
         if ending == '.zip' or (not source_files.is_video(path) and ending not in ARRAY_ENDINGS and zipfile.is_zipfile(path)):
             self._zip(path)
         elif source_files.is_image(path):
