@@ -104,6 +104,8 @@ def test_the_note_of_an_unfinished_work(tmp_path):
     def work(content: object, error: bool) -> bool:
         with unfinished(str(tmp_path), '', content) as before:
             if error:
+                with open(tmp_path / 'generation.jsonl', 'a') as file:  # a finished file
+                    file.write('{}')
                 raise Killed
         return before
 
@@ -115,7 +117,10 @@ def test_the_note_of_an_unfinished_work(tmp_path):
     with pytest.raises(Killed):
         work([1], True)
     assert work([1], False) is True
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ['generation.jsonl']
+    with pytest.raises(Killed), unfinished(str(tmp_path), '', [1]):
+        raise Killed
+    assert [path.name for path in tmp_path.iterdir()] == ['generation.jsonl']  # nothing was finished
 
 
 def test_generation_goes_on_by_the_same_command(tmp_path, tiny_latents, monkeypatch):

@@ -16,6 +16,8 @@ from networks.checkpoints.durable_files import replacing
 def unfinished(outdir: str, part: str, work: Any) -> Iterator[bool]:
     """Keep a note of this work in `outdir` until the block ends well; yields whether an earlier run has left the same note.
 
+    A block that ends by an error before its first file is finished leaves no note behind.
+
     Args:
         outdir: Output folder.
         part: Added to the name of the note, where several jobs share the folder.
@@ -28,6 +30,21 @@ def unfinished(outdir: str, part: str, work: Any) -> Iterator[bool]:
         before = file.read(100)
     with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
         file.write(key)
-    yield before == key
+    records = os.path.join(outdir, 'generation.jsonl')
+    size = _size(records)
+    try:
+        yield before == key
+    except BaseException:
+        if before != key and _size(records) == size:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        raise
     with contextlib.suppress(OSError):
         os.unlink(path)
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0
