@@ -18,9 +18,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from stylevideogan import layout
-
 from .download import is_url, make_cache_dir_path, open_url, set_cache_dir
+
+_PACKAGED = __name__.startswith('stylevideogan.')  # in a checkout, or in another program, this layer stands alone
+if _PACKAGED:
+    from stylevideogan import layout
 
 __all__ = [
     'EasyDict',
@@ -203,7 +205,7 @@ def get_module_from_obj_name(obj_name: str) -> tuple[types.ModuleType, str]:
     aliases = {'np': 'numpy'}
     parts = obj_name.split('.')
     parts[0] = aliases.get(parts[0], parts[0])
-    if parts[0] in layout.ROOMS and layout.is_packaged(__name__):
+    if _PACKAGED and parts[0] in layout.ROOMS:
         with contextlib.suppress(ImportError, AttributeError):  # else somebody else's module of such a name
             return get_module_from_obj_name(f'{layout.PACKAGE}.{obj_name}')
     problem: Exception = ImportError(f'there is no module for the name {obj_name!r}')

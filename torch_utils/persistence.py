@@ -28,7 +28,10 @@ import numpy as np
 import torch
 
 import dnnlib
-from stylevideogan import layout
+
+_PACKAGED = __name__.startswith('stylevideogan.')  # in a checkout, or in another program, this layer stands alone
+if _PACKAGED:
+    from stylevideogan import layout
 
 _version = 6  # of the dictionary above
 _import_hooks: list[Callable[[Any], Any]] = []
@@ -53,7 +56,8 @@ def persistent_class(orig_class: Class) -> Class:
     module_name = orig_class.__module__
     module_src = _source_of_module.get(module_name)
     if module_src is None:
-        module_src = layout.restore(inspect.getsource(sys.modules[module_name]))
+        module_src = inspect.getsource(sys.modules[module_name])
+        module_src = layout.restore(module_src) if _PACKAGED else module_src
 
     class Persistent(orig_class):  # type: ignore[misc, valid-type]
         """Replaced below by the text of the original class."""
@@ -201,7 +205,7 @@ def _module_from_source(source: str) -> types.ModuleType:
         sys.modules[name] = module
         _source_of_module[name] = source
         try:
-            text = layout.rewrite(source) if layout.is_packaged(__name__) else source
+            text = layout.rewrite(source) if _PACKAGED else source
             exec(compile(text, file_name, 'exec'), vars(module))
         except BaseException:
             del sys.modules[name], _source_of_module[name]
