@@ -44,7 +44,7 @@ PRESETS = {
     'common-metrics': Preset(
         'pairs of videos as common_metrics_on_video_quality evaluates them: FVD of the first 16 frames, PSNR, SSIM and LPIPS '
         'of all frames',
-        ('fvd2048_16f', 'psnr', 'ssim', 'lpips_alex'),
+        ('psnr', 'ssim', 'lpips_alex', 'fvd2048_16f'),
         {'real_clips': 'first', 'fake_clips': 'first'},
         (
             'it gives FVD also for every length from 10 frames on; name these lengths, such as fvd2048_10f',
