@@ -16,9 +16,13 @@ import torch
 from networks.latent_generator import LatentGenerator
 from training import native_code
 
+WIDE = 2048  # coordinates from which on PyTorch's products, made for large matrices, are faster
+
 
 def coordinates(G: LatentGenerator, l: torch.Tensor) -> torch.Tensor:
     """Coordinates `[..., C]` of memories of the last cell `[..., latent_dim]`; C is what `G.coordinates` says."""
+    if G.A.out_features >= WIDE:
+        return G.coordinates(l)
     layers = _layers(G)
     name = native_code.suffix(l)
     if (
