@@ -235,24 +235,25 @@ def run_name(options: TrainingOptions, desc: str | None) -> str:
     return f'{safe_name(stem(options.data))}-gpus{options.num_gpus}-batch{options.settings.batch}' + (f'-{desc}' if desc else '')
 
 
-def claim_unfinished_run(outdir: str, name: str, options: TrainingOptions) -> tuple[str, str | None, Lock] | None:
-    """The newest run in `outdir` with these options that has not come to its end and that nobody works on, and its lock.
+def claim_unfinished_run(outdir: str, name: str, options: TrainingOptions) -> tuple[str, str | None, Lock | None] | None:
+    """The newest run in `outdir` with these options that nobody works on, and its lock.
+
+    A process that is just ending, such as one that a cluster has asked to stop, is waited for.
 
     Returns:
-        Its folder, its latest training state (None where it ended before the first one) and the lock of the folder; None where
-        there is no such run.
+        Its folder, its latest training state (None where it ended before the first one) and the lock of the folder; no lock where
+        the run has come to its end; None where there is no such run.
     """
     wanted = option_tree.to_dict(options)
     for folder in unfinished_runs.run_folders(outdir, name):
-        with contextlib.suppress(InputError):  # no run of this program, or a damaged one
+        with contextlib.suppress(InputError):  # no run of this program, a damaged one, or one in use
             if option_tree.to_dict(read_options(os.path.join(folder, OPTIONS_FILE))) != wanted:
                 continue
-            with contextlib.ExitStack() as stack:
-                lock = stack.enter_context(unfinished_runs.lock_run(folder))
-                if unfinished_runs.is_finished(folder, options.total_kimg, options.metrics):
-                    return None  # the newest one counts
-                stack.pop_all()
-                return folder, unfinished_runs.last_good_state(folder), lock
+            lock = unfinished_runs.wait_for_run(folder)
+            if unfinished_runs.is_finished(folder, options.total_kimg, options.metrics):
+                lock.release()
+                return folder, None, None
+            return folder, unfinished_runs.last_good_state(folder), lock
     return None
 
 
@@ -265,7 +266,7 @@ def run(invocation: Invocation, options: TrainingOptions, resumed: tuple[str, st
     from training.temporal_training_loop import TemporalTraining
 
     calc_metric = prepare_metrics(options.metrics, options.plugins, options.data, options.detectors)
-    name = run_name(options, invocation.desc)
+    name, finished_run = run_name(options, invocation.desc), ''
     with ranks.joined(invocation.device) as ours, contextlib.ExitStack() as stack:
         if ours.device.type == 'cuda':
             torch.backends.cudnn.benchmark = False  # the fastest algorithm of the moment is not always the same
@@ -276,10 +277,15 @@ def run(invocation: Invocation, options: TrainingOptions, resumed: tuple[str, st
                 stack.enter_context(unfinished_runs.lock_run(resumed[0]))
             elif ours.is_first and not invocation.fresh:
                 claimed = claim_unfinished_run(str(invocation.outdir), name, options)
-                if claimed is not None:
+                if claimed is not None and claimed[2] is not None:
                     stack.enter_context(claimed[2])
                     resumed = claimed[:2]
-        resumed = ours.from_first(resumed)
+                elif claimed is not None:
+                    finished_run = claimed[0]
+                    command_line.report(f'{finished_run} has these options and is finished; --fresh trains another one')
+        resumed, finished_run = ours.from_first((resumed, finished_run))
+        if finished_run:
+            return
         with ours.together():
             training = TemporalTraining(
                 run_dir='',

@@ -130,6 +130,7 @@ class TemporalTraining:
         self.tick, self.tick_start_frames, self.seconds_before = 0, 0, 0.0
         self.seconds = 0.0
         self.rollbacks = 0
+        self.has_state = resume is not None
         self.resumed = resume is not None
         if resume is not None:
             self._resume(resume)
@@ -227,8 +228,8 @@ class TemporalTraining:
                         except stop_signals.Stopped:
                             self.say('Interrupted; everything is saved.')
                             raise
-                elif saving_due:
-                    self._save_state(shown)
+                elif saving_due or (not self.has_state and self.saving_options.checkpoint_minutes > 0):
+                    self._save_state(shown)  # the first one soon: a kill before it would lose everything
                     clock.restart()
                 tick_start = time.time()
                 maintenance = tick_start - tick_end
@@ -396,6 +397,7 @@ class TemporalTraining:
 
     def _save_state(self, shown: int) -> None:
         """Training state; every rank's random state goes into it."""
+        self.has_state = True
         ranks: list[Any] = [self.trainer.rank_state()]
         if self.num_ranks > 1:
             ranks = [None] * self.num_ranks

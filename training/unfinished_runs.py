@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator, Sequence
 
 from networks.errors import InputError
+from training import command_line
 from training.best_snapshot import read_values
-from training.locks import Lock
+from training.locks import InUse, Lock
 from training.temporal_snapshot import load_training_state, training_states
 
 LOCK_FILE = '.lock'
+WAIT_SECONDS = 40.0  # a cluster gives a process half a minute to end
 
 
 def run_folders(outdir: str, name: str) -> Iterator[str]:
@@ -32,6 +35,25 @@ def lock_run(run_dir: str) -> Lock:
         InUse: Another process works on it.
     """
     return Lock(os.path.join(run_dir, LOCK_FILE), f'the run folder {run_dir}')
+
+
+def wait_for_run(run_dir: str, seconds: float | None = None) -> Lock:
+    """As `lock_run`, but a process that works on it is given some time (WAIT_SECONDS) to end.
+
+    Raises:
+        InUse: It still works on it.
+    """
+    end, said = time.monotonic() + (WAIT_SECONDS if seconds is None else seconds), False
+    while True:
+        try:
+            return lock_run(run_dir)
+        except InUse as error:
+            if time.monotonic() >= end:
+                raise
+            if not said:
+                command_line.report(f'{str(error).split(";")[0]}; waiting for it to end, at most {end - time.monotonic():.0f} s')
+                said = True
+        time.sleep(0.5)
 
 
 def last_good_state(run_dir: str) -> str | None:

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from metrics import metric_main
 from networks import checkpoints
 from train_video import main
-from training import saving, stop_signals, temporal_snapshot, temporal_training_loop
+from training import saving, stop_signals, temporal_snapshot, temporal_training_loop, unfinished_runs
 from training.temporal_trainer import TemporalTrainer
 
 SMALL = [
@@ -105,9 +105,11 @@ def test_the_same_command_goes_on_after_kills(tmp_path, tiny_latents, straight, 
     assert_same(run, straight)
     assert ticks(run) == ticks(straight)
     assert not [path for path in run.iterdir() if path.name.startswith('.')]
-    # A finished one is none to go on with, nor are other options, and --fresh insists.
-    assert train(tmp_path, tiny_latents, '--dry-run').exit_code == 0
-    for number, options in enumerate([(), ('--fresh',), ('--seed=2',)], start=1):
+    # A finished one needs nothing; other options are another run, and --fresh insists.
+    result = train(tmp_path, tiny_latents)
+    assert result.exit_code == 0
+    assert 'is finished; --fresh trains another one' in result.output
+    for number, options in enumerate([('--fresh',), ('--seed=2',)], start=1):
         with monkeypatch.context() as patch:
             at_step(patch, 2, kill)
             with pytest.raises(Killed):
@@ -265,6 +267,7 @@ def test_a_run_in_use_is_refused_by_name_and_left_alone_by_the_same_command(tmp_
     (run,) = tmp_path.iterdir()
     from training.unfinished_runs import lock_run
 
+    monkeypatch.setattr(unfinished_runs, 'WAIT_SECONDS', 1.0)
     with lock_run(str(run)):
         result = train(tmp_path, tiny_latents, f'--resume={run}')
         assert result.exit_code == 2
