@@ -35,6 +35,8 @@ INTERRUPTED = 'interrupted; finished files and segments are kept, and the same c
 @click.option('--motion',        help='Take the motion of this recording: a code file, or a latent data set with :CLIP',
               metavar='CODES')
 @click.option('--encoder',       help='Embeds pictures and recordings; without it a picture is optimised', metavar='FILE')
+@click.option('--align',         help='Pictures that are embedded: find and crop the face as in FFHQ, or take the centre square',
+              type=click.Choice(['center', 'ffhq']), default='center')
 # Where it begins, and where it leads.
 @click.option('--first-frame',   help='Begin with this code or picture', metavar='FILE')
 @click.option('--continue',      'continue_from', metavar='CODES',

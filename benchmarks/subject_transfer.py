@@ -109,8 +109,9 @@ def shifted(method: str, motion: torch.Tensor, frames: torch.Tensor, subject: to
 @click.option('--outdir', help='Where lines and pictures go', required=True)
 @click.option('--subjects', help='Number of subjects', type=command_line.POSITIVE_INT, default=50)
 @click.option('--begin', help='First of them, to divide the work', type=command_line.NON_NEGATIVE_INT, default=0)
+@click.option('--methods', help='Which', type=command_line.NAMES, default=','.join((*METHODS, 'oracle')))
 @command_line.clear_errors
-def main(data: str, network: str, outdir: str, subjects: int, begin: int) -> None:
+def main(data: str, network: str, outdir: str, subjects: int, begin: int, methods: list[str]) -> None:
     """Measure how well identity and motion survive when another subject takes the place of the one that moves."""
     torch.set_num_threads(1)
     out = pathlib.Path(command_line.require_folder(outdir))
@@ -150,14 +151,14 @@ def main(data: str, network: str, outdir: str, subjects: int, begin: int) -> Non
         command_line.progress(total=subjects - begin, description='Subjects', unit='subject') as bar,
     ):
         for subject in range(begin, subjects):
-            missing = [method for method in METHODS if (method, subject) not in finished]
-            if subject < NUM_ORACLE and ('oracle', subject) not in finished:
-                missing.append('oracle')
+            missing = [method for method in methods if (method, subject) not in finished]
+            if subject >= NUM_ORACLE and 'oracle' in missing:
+                missing.remove('oracle')
             if missing or subject < 4:
                 truth = world.performance(FIRST_SUBJECT + subject, FRAMES_OF_SUBJECT)
-                clip = world.embed(truth)
-                middle = len(clip) // 2
-                codes = clip[middle : middle + 1]
+                middle = FRAMES_OF_SUBJECT // 2
+                codes = world.embed(truth[middle : middle + 1])
+                clip = world.embed(truth) if 'matched' in missing or subject < 4 else codes
                 if subject < 4:
                     pictures.setdefault('subject', []).append(codes)
                     for method in METHODS[1:]:
@@ -189,6 +190,9 @@ def main(data: str, network: str, outdir: str, subjects: int, begin: int) -> Non
             bar.update(1)
     if pictures:
         save_pictures(world, frames[:4], pictures, out / 'subjects.png')
+        show = ModelSource(generator, 1, burn_in=50).read(200)[::25]
+        shifts = [subject_shift('orthogonal', recorded, subject) for subject in pictures['subject']]
+        save_transfer(world, show, pictures['subject'], shifts, out / 'transfer.png')
     print(table(done))
 
 
@@ -228,6 +232,23 @@ def save_pictures(world: World, frames: torch.Tensor, pictures: dict[str, list[t
         for method in ('offset', 'orthogonal', 'layers', 'regression'):
             own = draw(pictures['subject'][subject]) if method == 'offset' else blank
             rows.append(np.concatenate([own, draw(pictures[method][subject])]))
+    PIL.Image.fromarray(image_grid(np.concatenate(rows), len(frames) + 1)).save(path)
+
+
+@torch.no_grad()
+def save_transfer(
+    world: World, frames: torch.Tensor, subjects: list[torch.Tensor], shifts: list[torch.Tensor], path: pathlib.Path
+) -> None:
+    """Moments of a generated video, and of the same video of other subjects behind their pictures."""
+    import PIL.Image
+
+    from training.videos.output import image_grid
+    from training.videos.synthesis import images_to_uint8
+
+    blank = np.full((1, 128, 128, 3), 255, np.uint8)
+    rows = [np.concatenate([blank, images_to_uint8(fast_synthesis(world.G, frames))])]
+    for subject, shift in zip(subjects, shifts, strict=True):
+        rows.append(images_to_uint8(fast_synthesis(world.G, torch.cat([subject, frames + shift]))))
     PIL.Image.fromarray(image_grid(np.concatenate(rows), len(frames) + 1)).save(path)
 
 

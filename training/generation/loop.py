@@ -46,7 +46,7 @@ class Bridge:
         burn_in: Frames before the loop.
         noise: s of the last steps, [B, noise_dim]; the last of them is not used, as frame N is frame 0 again.
         rest: e, [num_ws, w_dim].
-        seam: Step from frame N - 1 to frame 0, as a part of the largest step of the video.
+        seam: Largest step of the bridge, the one to frame 0 among them, as a part of the largest step that the model makes.
         noise_rms: Root mean square of `noise`; 1 for ordinary noise.
     """
 
@@ -62,9 +62,24 @@ def _variant_seed(seed: int, variant: int) -> int:
     return seed if variant == 0 else int(np.random.SeedSequence([seed, variant]).generate_state(1)[0])
 
 
+@dataclasses.dataclass(frozen=True)
+class _Returns:
+    """Where a loop can begin, and what the model's codes are like.
+
+    Attributes:
+        candidates: (distance, index of the seed, k), the best first.
+        variance: Mean variance of the codes.
+        largest: Largest step, root mean square of the change of a code.
+    """
+
+    candidates: list[tuple[float, int, int]]
+    variance: float
+    largest: float
+
+
 @torch.no_grad()
-def _near_returns(generator: Any, seeds: list[int], num_frames: int, burn_in: int) -> list[tuple[float, int, int]]:
-    """(distance, index of the seed, k) of the candidates, the best first.
+def _near_returns(generator: Any, seeds: list[int], num_frames: int, burn_in: int) -> _Returns:
+    """Moments k that nearly return N frames later, in the videos of some seeds.
 
     The distance is that of codes w and of velocities, frame k against frame k + N, in units of the variance of each.
     """
@@ -92,7 +107,11 @@ def _near_returns(generator: Any, seeds: list[int], num_frames: int, burn_in: in
     distances = distances + 0.25 * (first_steps - second_steps).square().mean(dim=2) / motion
     order = distances.flatten().argsort()
     count = len(seeds)
-    return [(float(distances.flatten()[index]), int(index) % count, burn_in + int(index) // count) for index in order]
+    largest = float(first_steps.square().mean(dim=2).max()) ** 0.5
+    candidates = [
+        (float(distances.flatten()[index]), int(index) % count, burn_in + int(index) // count) for index in order[:TRIED]
+    ]
+    return _Returns(candidates, float(variance), largest)
 
 
 class _Walk:
@@ -101,16 +120,11 @@ class _Walk:
     def __init__(self, generator: Any, seed: int, begin: int, num_frames: int, length: int) -> None:
         source = ModelSource(generator, seed, burn_in=begin)
         first: list[torch.Tensor] = []
-        self.largest, self.squares, self.sum_of_squares = 0.0, 0, 0.0
         before = None
         remaining = num_frames - length
         while remaining:
             part = source.read(min(remaining, 64))
             remaining -= len(part)
-            series = part if before is None else torch.cat([before, part])
-            steps = series.diff(dim=0).square().mean(dim=(1, 2))
-            if len(steps):
-                self.largest = max(self.largest, float(steps.max()) ** 0.5)
             before = part[-1:]
             if len(first) < MATCHED:
                 first += list(part[: MATCHED - len(first)])
@@ -127,10 +141,8 @@ class _Walk:
         self.noise = noise.steps(length + MATCHED - 1)
 
 
-def _close(generator: Any, seed: int, begin: int, num_frames: int, length: int) -> Bridge:
+def _close(generator: Any, seed: int, begin: int, num_frames: int, length: int, returns: _Returns) -> Bridge:
     walk = _Walk(generator, seed, begin, num_frames, length)
-    variance = float(generator.codes(walk.l).detach().sub(walk.first.mean(dim=0)).square().mean()) + 1e-12
-    variance = max(variance, walk.largest**2)
     s = walk.noise.clone().requires_grad_(True)
 
     def arrive() -> torch.Tensor:
@@ -145,7 +157,7 @@ def _close(generator: Any, seed: int, begin: int, num_frames: int, length: int) 
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        missed = (arrive()[-MATCHED:] - walk.first).square().mean(dim=(1, 2)).sum() / variance
+        missed = (arrive()[-MATCHED:] - walk.first).square().mean(dim=(1, 2)).sum() / returns.variance
         value = missed + NOISE_WEIGHT * (s - walk.noise).square().mean()
         value.backward()
         return value
@@ -158,10 +170,9 @@ def _close(generator: Any, seed: int, begin: int, num_frames: int, length: int) 
         codes = codes + _ramp(np.arange(length + 1), length, codes) * rest
         series = codes if walk.before is None else torch.cat([walk.before, codes])
         steps = series.diff(dim=0).square().mean(dim=(1, 2)).sqrt()
-        usual = max(walk.largest, float(walk.first.diff(dim=0).square().mean(dim=(1, 2)).max()) ** 0.5)
         largest = float(steps.max())
     noise = s.detach()[0, :length]
-    return Bridge(seed, begin, noise, rest, largest / max(usual, 1e-12), float(noise.square().mean().sqrt()))
+    return Bridge(seed, begin, noise, rest, largest / max(returns.largest, 1e-12), float(noise.square().mean().sqrt()))
 
 
 def _ramp(frames: np.ndarray, length: int, like: torch.Tensor) -> torch.Tensor:
@@ -189,16 +200,16 @@ def find_bridge(generator: Any, seed: int, num_frames: int, *, burn_in: int = 0)
     seeds = [_variant_seed(seed, variant) for variant in range(VARIANTS)]
     returns = _near_returns(generator, seeds, num_frames, max(burn_in, SETTLED))
     best: Bridge | None = None
-    for _, index, begin in returns[:TRIED]:
+    for _, index, begin in returns.candidates:
         for length in sorted({min(length, num_frames - 4) for length in BRIDGES}, reverse=True):
-            bridge = _close(generator, seeds[index], begin, num_frames, length)
+            bridge = _close(generator, seeds[index], begin, num_frames, length, returns)
             if bridge.seam <= 1:
                 return bridge
             best = bridge if best is None or bridge.seam < best.seam else best
     assert best is not None
     raise InputError(
-        f'the loop of {num_frames} frames of seed {seed} does not close: its bridge has a step {best.seam:.2f} times as large as '
-        'the largest of the others; choose more frames or another seed'
+        f'the loop of {num_frames} frames of seed {seed} does not close: the way back has a step {best.seam:.2f} times as large '
+        'as the largest that the model makes; choose more frames or another seed'
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import tempfile
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from networks.errors import InputError
 from training.embedding.embedder import encoder_input
 from training.embedding.encoder_loss import shrink
 from training.embedding.inversion import Inversion, InversionOptions
-from training.footage.clips import IMAGE_ENDINGS, fit, open_footage
+from training.footage.clips import IMAGE_ENDINGS, FootageClip, fit, open_footage
 from training.footage.frame_bank import frames_to_images
 from training.latents.code_files import CODE_ENDINGS, read_codes
 from training.latents.dataset import LatentDataset
@@ -29,11 +31,11 @@ class PictureReader:
     Args:
         image_generator: Image generator.
         encoder: Of train_encoder.py, pSp or e4e; None: pictures are optimised.
-        face: Align pictures as FFHQ's before (training.footage.face_alignment); where none is found it is an error.
+        align: 'center' takes the centre square of pictures, 'ffhq' finds and crops the face (training.footage.preparation).
     """
 
-    def __init__(self, image_generator: Any, encoder: Any | None = None) -> None:
-        self.image_generator, self.encoder = image_generator, encoder
+    def __init__(self, image_generator: Any, encoder: Any | None = None, align: str = 'center') -> None:
+        self.image_generator, self.encoder, self._align = image_generator, encoder, align
         self.num_ws, self.w_dim = int(image_generator.num_ws), int(image_generator.w_dim)
         self._inversion: Inversion | None = None
 
@@ -74,7 +76,7 @@ class PictureReader:
         clips = open_footage(path)
         if not clips:
             raise InputError(f'{option}: {path!r} holds no picture')
-        clip = clips[0]
+        clip = clips[0] if self._align == 'center' else self._aligned(clips[0], option)
         length = clip.num_frames or clip.expected_frames or 1
         stride = max(1, length // MAX_FRAMES_OF_SUBJECT)
         frames = [frame for index, frame in enumerate(clip.frames()) if index % stride == 0][:MAX_FRAMES_OF_SUBJECT]
@@ -89,6 +91,20 @@ class PictureReader:
         if not bool(torch.isfinite(codes).all()):
             raise InputError(f'{option}: embedding {path!r} gave codes that are not finite numbers')
         return codes.cpu().numpy()
+
+    def _aligned(self, clip: FootageClip, option: str) -> FootageClip:
+        """The first piece of a recording in which a face is found, cropped to it."""
+        from training.footage.preparation import PreparationSettings, prepare_footage
+
+        size = max(int(self.image_generator.img_resolution), int(getattr(self.encoder, 'img_resolution', 0) or 0))
+        folder = tempfile.mkdtemp(prefix='stylevideogan-')  # of the first look, which is not needed again
+        try:
+            clips, _ = prepare_footage([clip], PreparationSettings(align='ffhq', min_frames=1), size=size, folder=folder)
+        except InputError as error:
+            raise InputError(f'{option}: {error}') from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return clips[0]
 
     def _optimised(self, images: torch.Tensor) -> torch.Tensor:
         if self._inversion is None:

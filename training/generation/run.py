@@ -174,7 +174,7 @@ def _generate_motion(options: types.SimpleNamespace, request: Request, network: 
         image_generator,
         request,
         fps=source_fps,
-        reader=PictureReader(image_generator, encoder),
+        reader=PictureReader(image_generator, encoder, align=options.align),
         chunk=options.batch,
         network_sha256=network_sha256,
     )
@@ -185,7 +185,7 @@ def _generate_motion(options: types.SimpleNamespace, request: Request, network: 
     else:
         outputs = plan_outputs(options.seeds, options.grid, ending)
     plain = dataclasses.asdict(request)
-    plain.update(trunc=plain_keyframes(request.trunc), motion_scale=plain_keyframes(request.motion_scale))
+    plain.update(burn_in=plan.burn_in, trunc=plain_keyframes(request.trunc), motion_scale=plain_keyframes(request.motion_scale))
     settings = {
         'network_sha256': network_sha256, 'image_network_sha256': image_sha256, **plain, **_rendering_record(rendering),
         'device': device.type, **({'inputs': plan.notes['inputs']} if 'inputs' in plan.notes else {}),
