@@ -4,8 +4,8 @@
 
 Continuations start behind frames of a recording (`recorded`), behind frames of videos of the model whose seed is not told
 (`own`), and with single frames of the recording (`first frame`). A usual step is one of the 100 frames that follow the seam (from
-the second on). Loops of several lengths are closed from several seeds; the steps of the bridge are compared with the rest. One
-JSON line for each is written when it is done, and a run that was interrupted goes on.
+the second on). Loops of several lengths are closed from several seeds; their usual steps are those of 1000 frames of the same
+seed without a loop. One JSON line for each is written when it is done, and a run that was interrupted goes on.
 """
 
 import json
@@ -55,10 +55,13 @@ def loop(generator: Any, num_frames: int, seed: int) -> dict:
     except InputError as error:
         return {**line, 'refused': str(error)}
     steps = step_sizes(LoopSource(generator, bridge, num_frames).read(num_frames + 1))
-    inside, rest = steps[-len(bridge.noise) :], steps[: -len(bridge.noise)]
-    return {**line, 'seam': float(steps[-1]), 'usual': float(np.sqrt(np.mean(rest**2))), 'p99': float(np.percentile(rest, 99)),
-            'bridge': float(np.sqrt(np.mean(inside**2))), 'bridge_largest': float(inside.max()), 'largest': float(rest.max()),
-            'noise_rms': bridge.noise_rms, 'rest': float(bridge.rest.square().mean().sqrt())}  # fmt: skip
+    inside = steps[-len(bridge.noise) :]
+    usual = step_sizes(ModelSource(generator, seed, burn_in=BURN_IN).read(1000))
+    return {
+        **line, 'seam': float(steps[-1]), 'usual': float(np.sqrt(np.mean(usual**2))), 'p99': float(np.percentile(usual, 99)),
+        'bridge': float(np.sqrt(np.mean(inside**2))), 'bridge_largest': float(inside.max()), 'largest': float(usual.max()),
+        'noise_rms': bridge.noise_rms, 'rest': float(bridge.rest.square().mean().sqrt()),
+    }  # fmt: skip
 
 
 @command_line.command()
