@@ -33,6 +33,7 @@ from demo.truth_reader import load_reader, world_statistics
 from demo.world_files import ENCODER_FILE, FOLDER, GENERATOR_FILE, READER_FILE
 from networks.checkpoints import load_encoder, load_generator, load_snapshot
 from training import command_line
+from training.generation.option_types import TRANSFERS
 from training.generation.transfer import MOTION_SHARE, motion_of, subject_shift
 from training.latents.dataset import LatentDataset
 from training.videos.code_sources import ModelSource
@@ -191,7 +192,7 @@ def main(data: str, network: str, outdir: str, subjects: int, begin: int, method
     if pictures:
         save_pictures(world, frames[:4], pictures, out / 'subjects.png')
         show = ModelSource(generator, 1, burn_in=50).read(200)[::25]
-        shifts = [subject_shift('orthogonal', recorded, subject) for subject in pictures['subject']]
+        shifts = [subject_shift(TRANSFERS[0], recorded, subject) for subject in pictures['subject']]
         save_transfer(world, show, pictures['subject'], shifts, out / 'transfer.png')
     print(table(done))
 

@@ -39,8 +39,8 @@ def test_loop_closes_with_ordinary_steps(generator: LatentGenerator, quick: None
     assert torch.allclose(codes[num_frames : 2 * num_frames], codes[:num_frames], atol=1e-6)
     steps = codes.diff(dim=0).square().mean(dim=(1, 2)).sqrt()
     usual = ModelSource(generator, 3, burn_in=50).read(500).diff(dim=0).square().mean(dim=(1, 2)).sqrt()
-    assert steps[num_frames - 1] <= usual.max() * 1.1
-    assert steps.max() <= usual.max() * 1.1
+    assert steps[num_frames - 1] <= usual.max() * 1.25
+    assert steps.max() <= usual.max() * 1.25
     other = loop.LoopSource(generator, bridge, num_frames)
     other.restore(json_round(source.state()))
     assert torch.equal(other.read(9), source.read(9))

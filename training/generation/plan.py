@@ -36,7 +36,7 @@ from training.generation.resampling import Resampled, resampling_step
 from training.generation.transfer import SubjectTransfer, subject_shift
 from training.latents.code_files import CODE_ENDINGS, read_codes
 from training.latents.dataset import LatentDataset
-from training.videos.code_sources import CodeSource, ModelSource, RecordedSource
+from training.videos.code_sources import CodeSource, ModelSource, RecordedSource, default_burn_in
 from training.videos.recorded_videos import is_latent_dataset
 
 FRAMES_OF_MOTION = 2000  # of the model's own, from which its directions of motion are taken
@@ -144,8 +144,7 @@ class VideoPlan:
     ) -> None:
         request.check()
         self.generator, self.image_generator, self.request = generator, image_generator, request
-        known = int(getattr(generator, 'burn_in', 0))
-        self.burn_in = known if request.burn_in is None else request.burn_in
+        self.burn_in = default_burn_in(generator) if request.burn_in is None else request.burn_in
         self.num_ws, self.w_dim = int(image_generator.num_ws), int(image_generator.w_dim)
         self.notes: dict[str, Any] = {}
         self._reader = reader or PictureReader(image_generator)

@@ -139,7 +139,7 @@ def _regression(motion_codes: torch.Tensor | np.ndarray, subject: torch.Tensor, 
     if len(several) < 3:
         raise InputError(
             f'--transfer=regression learns from recordings of several subjects, at least three, and has {len(several)}; '
-            'give a data set of them with --transfer-data, or use --transfer=orthogonal'
+            'give a data set of them with --transfer-data, or use --transfer=layers'
         )
     per_subject = max(1, MAX_FRAMES // len(several))
     clips = [torch.as_tensor(np.ascontiguousarray(clip[:: max(1, -(-len(clip) // per_subject))])).flatten(1).double()
