@@ -62,6 +62,19 @@ class PictureInputs:
         indices = _evenly(range(len(self.real_set)), RECORDED)
         return self._points(self.real_set, indices, max(num_frames, REAL_FRAMES // len(indices)), 'real videos')
 
+    def require(self, num_frames: int, count: int) -> None:
+        """Refuse fewer than `count` videos of `num_frames` frames, before any of them is decoded.
+
+        Raises:
+            InputError: There are too few.
+        """
+        lengths = self.fake_set.num_frames
+        enough = sum(length is None or length >= num_frames for length in lengths)
+        if enough < count:
+            raise InputError(
+                f'{self.metric} needs {count} videos of {num_frames} frames, and {enough} of these {len(lengths)} have as many'
+            )
+
     def videos(self, num_frames: int) -> list[torch.Tensor]:
         """Points [T, C] of fake videos; those that are too short are left out, and `too_short` says how many there were.
 

@@ -165,6 +165,7 @@ def _latent(opts: Any, metric: str, num_frames: int) -> dict[str, float]:
 def _pictures(opts: Any, metric: str, num_frames: int) -> dict[str, float]:
     """Diversity of the pictures of different videos, 1 as real footage."""
     inputs = PictureInputs(opts, metric)
+    inputs.require(num_frames, MIN_VIDEOS)
     real, videos = inputs.real(num_frames), inputs.videos(num_frames)
     return inputs.results(Diversity(real, len(videos), WINDOW).compare(_windows(videos, num_frames)))
 

@@ -365,6 +365,10 @@ def test_picture_metrics_through_the_host_interface(monkeypatch: pytest.MonkeyPa
         assert results[f'{metric}_low'] - rounding <= results[metric] <= results[f'{metric}_high'] + rounding
     assert (real.streamed, fake.streamed) == (3, 5)  # decoded once for all four
     assert calculate('repetition_200f', **sets)['repetition_200f'] < 0.1
+    three, streamed = Footage([10, 11, 12, 13], [300, 300, 300, 120]), real.streamed
+    with pytest.raises(InputError, match='diversity_200f needs 4 videos of 200 frames, and 3 of these 4 have as many'):
+        calculate('diversity_200f', G_kwargs={'real_videos': real, 'fake_videos': three})
+    assert (real.streamed, three.streamed) == (streamed, 0)  # noticed before anything is decoded
     still = Footage([10] * 6, [300] * 6)
     monkeypatch.setattr(still, 'stream', lambda index, start=0: iter([np.full([64, 64, 3], index, np.uint8)] * 300))
     still.sha256 = 'still'
