@@ -274,7 +274,7 @@ def run(invocation: Invocation, options: TrainingOptions, resumed: tuple[str, st
             training_stats.init_multiprocessing(ours.rank, ours.device)
         with ours.together():
             if ours.is_first and resumed is not None:
-                stack.enter_context(unfinished_runs.lock_run(resumed[0]))
+                stack.enter_context(unfinished_runs.wait_for_run(resumed[0]))
             elif ours.is_first and not invocation.fresh:
                 claimed = claim_unfinished_run(str(invocation.outdir), name, options)
                 if claimed is not None and claimed[2] is not None:
