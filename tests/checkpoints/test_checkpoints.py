@@ -337,8 +337,8 @@ def test_the_wrong_kind_of_file_is_named(tmp_path, snapshot):
     for load, file, message in (
         (checkpoints.load_generator, 's.pkl', r"temporal model.*'/data/faces.pkl'"),
         (checkpoints.load_generator, 'e.pkl', 'it is an encoder'),
-        (checkpoints.load_encoder, 's.pkl', 'no encoder'),
-        (checkpoints.load_encoder, snapshot.name, 'no encoder'),
+        (checkpoints.load_encoder, 's.pkl', 'not the encoder'),
+        (checkpoints.load_encoder, snapshot.name, 'not the encoder'),
         (checkpoints.load_snapshot, 'e.pkl', 'not a snapshot'),
         (checkpoints.load_snapshot, snapshot.name, 'not a snapshot'),
     ):

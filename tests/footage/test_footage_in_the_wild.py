@@ -515,7 +515,11 @@ def test_a_hole_that_nobody_complains_about_is_told(tmp_path: pathlib.Path) -> N
     data[len(data) // 2 : len(data) // 2 + 400] = bytes(400)
     (tmp_path / 'a.mkv').write_bytes(data)
     (clip,), said = opened(tmp_path / 'a.mkv')
-    assert len(list(clip.frames())) < 50
+    try:
+        frames = list(clip.frames())
+    except DamagedVideo:  # with another number of cores x265 writes other bytes
+        pytest.skip('here the hole lies where ffmpeg complains about it')
+    assert len(frames) < 50
     assert 'its header promises 2.0 s' in said[0]
 
 

@@ -98,7 +98,10 @@ def test_mistakes_are_one_sentence(snapshot: pathlib.Path, tiny_latents: pathlib
         ([f'--fake={video}', f'--real={tmp_path / "empty"}', '--metrics=fvd9_9f'], 'nothing to compare'),
         ([f'--fake={video}', f'--real={video}', '--metrics=fvd0_16f'], 'there is no fvd0_16f'),
         ([f'--fake={video}', f'--real={video}', '--metrics=fvd9_64f'], 'fvd9_64f needs 64 frames of a video, and the longest'),
-        ([f'--fake={video}', f'--real={video}', '--metrics=lfd2048_25f'], 'give them with --network and --data'),
+        (
+            [f'--fake={video}', f'--real={video}', '--metrics=lfd2048_25f'],
+            'give a snapshot with --network and its data with --data',
+        ),
         ([f'--fake={video}', f'--real={video}', '--reference=embedding'], 'leave --real out'),
         ([f'--network={snapshot}', '--reference=footage'], '--reference=footage needs the footage'),
         ([f'--network={snapshot}', f'--real={video}', '--metrics=fvd8_9f'], '4x4 pixels and the fake ones 16x16'),

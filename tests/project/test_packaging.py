@@ -9,6 +9,8 @@ import sys
 import pytest
 from packaging.requirements import Requirement
 
+import train_video
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -80,7 +82,7 @@ def test_options_in_the_documentation_exist(root: pathlib.Path) -> None:
     for page in documents(root):
         page_text = page.read_text().replace('\\\n', ' ')
         for command, arguments in re.findall(r'python (?:\S*/)?(\w+\.py)([^\n`|>]*)', page_text):
-            folders = (root, root / 'benchmarks', root / 'tests' / 'fuzz')
+            folders = (root, root / 'benchmarks', root / 'tests' / 'fuzz', root / 'tests' / 'mutation')
             source = next((folder / command for folder in folders if (folder / command).exists()), None)
             if source is None:
                 wrong.append(f'{page.relative_to(root)}: {command}')
@@ -89,6 +91,8 @@ def test_options_in_the_documentation_exist(root: pathlib.Path) -> None:
             if 'preparation_options' in text:  # options that several commands share
                 text += (root / 'training' / 'footage' / 'preparation_options.py').read_text()
             known = set(re.findall(r"'(--[a-z-]+)'", text)) | {'--help'}
+            if command == 'train_video.py':  # its options come out of a tree
+                known |= {option for parameter in train_video.main.params for option in parameter.opts}
             wrong += [
                 f'{page.relative_to(root)}: {command} {option}'
                 for option in re.findall(r'(?<!\S)(--[a-z-]+)', arguments)

@@ -382,7 +382,8 @@ def make(data: Any, settings: Settings, rank: int = 0, num_ranks: int = 1) -> Te
         windows = Windows(dataset, space, WINDOW, strides=settings.strides)
     windows.clips = [clip.double() for clip in windows.clips]
     windows.coordinates = windows.coordinates.double()
-    windows.motion_units = [windows._root_mean_square_step(stride) for stride in windows.strides]
+    steps = [torch.cat([clip[stride:] - clip[:-stride] for clip in windows.clips]) for stride in windows.strides]
+    windows.motion_units = [step.square().mean(dim=0).sqrt() for step in steps]
     return TemporalTrainer(
         G_kwargs={'num_ws': 6, 'w_dim': 8, 'latent_dim': LATENT, 'noise_dim': NOISE, 'hidden_dim': HIDDEN, 'num_cells': CELLS,
                   'initial_widths': [6], 'widening_widths': [7, 5]},
