@@ -334,15 +334,10 @@ def weights(*keys: str, pattern: str = '*.pkl') -> Observed:
     return digest
 
 
-def first_statistics(*words: str) -> Observed:
-    """Statistics of the first tick: what the very first steps of a training computed."""
-
-    def read(run: Run) -> Any:
-        (path,) = run.folder.rglob('stats.jsonl')
-        line = json.loads(path.read_text().splitlines()[0])
-        return {name: value['mean'] for name, value in line.items() if any(word in name for word in words)}
-
-    return read
+def image_weights(run: Run) -> str:
+    (path,) = run.folder.glob('x.pkl')
+    G: Any = checkpoints.load_generator(str(path))
+    return digest_of(value.numpy() for value in G.state_dict().values())
 
 
 def num_lines(pattern: str) -> Observed:
@@ -656,7 +651,7 @@ TABLE = [
     *rows(
         'convert_network',
         ('--source={generator}', '--dest={folder}/x.pkl'),
-        ('--source', '{generator}', '{other}', content('x.pkl')),
+        ('--source', '{generator}', '{other}', image_weights),
         ('--dest', '{folder}/x.pkl', '{folder}/x.safetensors', names),
         (
             '--force',
