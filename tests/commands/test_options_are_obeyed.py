@@ -280,7 +280,7 @@ Observed = Callable[[Run], Any]
 
 def outcome(run: Run) -> Any:
     """Whether it worked, and what was wrong; paths of this run left out."""
-    return run.exit_code, run.stderr.strip().splitlines()[-1:] if run.exit_code else None
+    return run.exit_code, run.stderr.replace(str(run.folder), '').strip().splitlines()[-1:] if run.exit_code else None
 
 
 def said(run: Run) -> Any:
