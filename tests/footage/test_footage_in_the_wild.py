@@ -127,7 +127,6 @@ def test_transparent_parts_are_white_and_profiles_are_converted(tmp_path: pathli
         assert (frame[:8] == 255).all()
         assert (frame[10:20, 10:20] == (200, 60, 60)).all()
         assert 'white' in said[0]
-    # A profile with red and blue exchanged stands for any that is not sRGB: Pillow itself makes sRGB and Lab.
     lab = ImageCms.ImageCmsProfile(ImageCms.createProfile('LAB', 5000)).tobytes()
     picture = PIL.Image.new('RGB', (8, 8), (200, 60, 60))
     for profile in (b'no profile at all', lab, ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()):
