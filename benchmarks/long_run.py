@@ -30,13 +30,15 @@ from training.temporal_options import PRESETS, TrainingOptions
 DEPTHS = (0, 225, 1000, 2500, 10000)
 FIRST_SEED = 50000
 BASELINES = ('ar2', 'ar5', 'splicing', 'walk')
+UNSAFE = str.maketrans(';=[], ', '______')  # in names of files
 
 
-def build(model: str, data: Any, seed: int, steps: int | None) -> tuple[Any, dict[str, Any]]:
-    """The latent generator of a model, trained if it has to be, and what it cost."""
+def build(model: str, data: Any, seed: int, steps: int | None, keep: str | None) -> tuple[Any, dict[str, Any]]:
+    """The latent generator of a model, trained if it has to be and then kept in the folder `keep`, and what it cost."""
     import torch
 
     from benchmarks import baseline_generators
+    from training import temporal_snapshot
     from training.latent_space import Windows, fit_latent_space
     from training.temporal_trainer import TemporalTrainer
 
@@ -75,6 +77,19 @@ def build(model: str, data: Any, seed: int, steps: int | None) -> tuple[Any, dic
     seconds = time.process_time() - started
     torch.manual_seed(0)
     finished = trainer.finished()
+    if keep is not None:
+        os.makedirs(keep, exist_ok=True)
+        name = f'{pathlib.Path(data.path).stem}-{model.translate(UNSAFE)}-seed{seed}.pkl'
+        temporal_snapshot.save_snapshot(
+            os.path.join(keep, name),
+            G=trainer.G,
+            G_ema=finished,
+            C=trainer.critics[0],
+            image_generator=data.image_generator,
+            data=temporal_snapshot.describe_dataset(data),
+            training_options=option_tree.to_dict(options),
+            progress={'steps': steps, 'seconds': seconds, 'cur_nimg': round(total_kimg * 1000)},
+        )
     cost = {'steps': steps, 'seconds': round(seconds, 1), 'milliseconds_per_step': round(1000 * seconds / steps, 1)}
     return finished, {**cost, 'burn_in': finished.burn_in, 'strides': windows.strides, 'coordinates': space.num_coordinates}
 
@@ -193,9 +208,19 @@ def with_ratios(result: dict[str, float]) -> dict[str, float]:
               type=command_line.POSITIVE_INT)  # fmt: skip
 @click.option('--videos',  help='Videos to measure', metavar='INT', type=command_line.POSITIVE_INT, default=1024)  # fmt: skip
 @click.option('--results', help='Where results are kept, one JSON line each', metavar='FILE', required=True)  # fmt: skip
+@click.option('--keep',    help='Save the snapshots of trained models here', metavar='DIR')  # fmt: skip
 @click.option('--table',   help='Print the tables of what is there and leave', is_flag=True)  # fmt: skip
 @command_line.clear_errors
-def main(data: tuple[str, ...], models: str, seeds: list[int], steps: int | None, videos: int, results: str, table: bool) -> None:
+def main(
+    data: tuple[str, ...],
+    models: str,
+    seeds: list[int],
+    steps: int | None,
+    videos: int,
+    results: str,
+    keep: str | None,
+    table: bool,
+) -> None:
     """Compare the temporal GAN with baselines, at the beginning of videos and far into them."""
     if table:
         print_table(results)
@@ -220,7 +245,7 @@ def main(data: tuple[str, ...], models: str, seeds: list[int], steps: int | None
                     if key in finished(results) or (name in BASELINES and seed != 0):
                         continue
                     measures = measures or Measures(dataset)
-                    generator, cost = build(name, dataset, seed, steps)
+                    generator, cost = build(name, dataset, seed, steps, keep)
                     with torch.no_grad():
                         result = measures.of(generator, videos)
                     with open(results, 'a', encoding='utf-8') as file:

@@ -20,12 +20,13 @@ from networks.latent_generator import LatentGenerator
 from training.fast_rollout import rollout
 
 NUM_VIDEOS = 512
-LONGEST_BURN_IN = 1000  # frames; a model that takes longer is told so
+LONGEST_BURN_IN = 2000  # frames; a model that takes longer is told so
 REFERENCE_FRAMES = 1000  # frames after that, which say what the distribution ends up as
 BLOCK = 25  # frames that are looked at together
 EVERY = 5  # frame of them
 LARGEST_CORRECTION = 3.0  # factor by which a deviation is corrected at most
-SETTLED = 0.01  # squared distance to the end, as a share of the variance, at which a beginning counts as forgotten
+SETTLED = 0.01  # squared distance to the end, as a share of the variance; less than a third of it is the noise of the measurement
+MARGIN = 2  # what decays to SETTLED in n frames is down to its square in twice as many
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +51,9 @@ class LongRun:
 
     @property
     def burn_in(self) -> int:
-        """Frames after which no block is further than SETTLED from the end; LONGEST_BURN_IN where none is."""
+        """MARGIN times the frames after which no block is further than SETTLED from the end, LONGEST_BURN_IN at most."""
         late = (self.unsettled > SETTLED).nonzero()
-        return 0 if len(late) == 0 else int(late[-1] + 1) * BLOCK
+        return 0 if len(late) == 0 else min(MARGIN * int(late[-1] + 1) * BLOCK, LONGEST_BURN_IN)
 
     @property
     def settles(self) -> bool:
