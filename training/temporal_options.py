@@ -92,9 +92,9 @@ class Settings(OptionGroup):
         at_most=1,
         group=LOSSES,
     )
-    chains: int = option(1024, 'Number of videos that training keeps going', at_least=1, group=LOSSES, absent=1024)
+    chains: int = option(256, 'Number of videos that training keeps going', at_least=1, group=LOSSES, absent=1024)
     restart: float = option(
-        0.01,
+        0.003,
         'Share of these videos that start over from a fresh i, each time that they were continued',
         at_least=0,
         at_most=1,
