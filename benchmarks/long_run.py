@@ -177,8 +177,9 @@ def print_table(path: str) -> None:
         columns = [f'distance@{depth}' for depth in DEPTHS]
         columns += ['motion_distance@1000', 'kernel_distance@1000', 'worst ratio of variances', 'repetition']
         columns += [f'autocorrelation_{second}s' for second in (1, 3, 10)]
-        print('| model | seeds | ' + ' | '.join(columns) + ' |')
-        print('|---' * (len(columns) + 2) + '|')
+        spreads = ['worst depth over best: Frechet', 'motion', 'worst seed over median: Frechet', 'motion']
+        print('| model | seeds | ' + ' | '.join([*columns, *spreads]) + ' |')
+        print('|---' * (len(columns) + len(spreads) + 2) + '|')
         for model in dict.fromkeys(line['model'] for line in group):
             results = [with_ratios(line['result']) for line in group if line['model'] == model]
             cells = []
@@ -186,6 +187,13 @@ def print_table(path: str) -> None:
                 values = [result[column] for result in results if column in result]
                 spread = f' ({min(values):.3g} to {max(values):.3g})' if len(values) > 1 else ''
                 cells.append(f'{np.median(values):.3g}{spread}' if values else '')
+            by_depth = [
+                np.array([[result[f'{measure}@{depth}'] for depth in DEPTHS] for result in results])
+                for measure in ('distance', 'motion_distance')
+            ]
+            medians = [np.median(values, axis=0) for values in by_depth]
+            cells += [f'{median.max() / median.min():.2f}' for median in medians]
+            cells += [f'{(values / median).max():.2f}' for values, median in zip(by_depth, medians, strict=True)]
             print(f'| {model} | {len(results)} | ' + ' | '.join(cells) + ' |')
 
 
