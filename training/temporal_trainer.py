@@ -29,9 +29,9 @@ import torch
 from networks.latent_generator import LatentGenerator, State
 from networks.temporal_critic import TemporalCritic
 from torch_utils import training_stats
-from training.critic_gradients import critic_gradients, critic_scores
-from training.fast_decoder import coordinates
-from training.fast_rollout import rollout
+from training.kernels.critic_gradients import critic_gradients, critic_scores
+from training.kernels.fast_decoder import coordinates
+from training.kernels.fast_rollout import rollout
 from training.latent_space import LatentSpace, Windows
 from training.stationarity import calibrate, observe
 from training.temporal_loss import divergence, diversity_penalty, gradient_angle_penalty

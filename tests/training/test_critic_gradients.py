@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from networks.temporal_critic import TemporalCritic
-from training import native_code
-from training.critic_gradients import critic_gradients, critic_scores, critic_scores_and_input_gradient
+from training.kernels import native_code
+from training.kernels.critic_gradients import critic_gradients, critic_scores, critic_scores_and_input_gradient
 from training.temporal_loss import gradient_penalty
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from networks.latent_generator import LatentGenerator
-from training import native_code
-from training.fast_decoder import coordinates
+from training.kernels import native_code
+from training.kernels.fast_decoder import coordinates
 
 
 @pytest.fixture(autouse=True)

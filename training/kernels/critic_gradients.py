@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from networks.temporal_critic import TemporalCritic
-from training import native_code
+from training.kernels import native_code
 from training.temporal_loss import gradient_penalty
 
 _KERNEL, _STRIDE, _PADDING = 5, 2, 2

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from networks.latent_generator import GatedRecurrentCell, LatentGenerator, State
-from training import native_code
+from training.kernels import native_code
 
 _LANES = 16  # sizes are padded to a multiple of this; no processor's vectors hold more float32
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from networks.latent_generator import LatentGenerator
-from training import native_code
+from training.kernels import native_code
 
 WIDE = 2048  # coordinates from which on PyTorch's products, made for large matrices, are faster
 
