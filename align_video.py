@@ -9,8 +9,8 @@ from typing import Any
 import click
 import numpy as np
 
-from training.command_line import FPS, POSITIVE_INT, UserMistake, clear_errors, command, new_result, progress, report
-from training.file_names import printable, safe_path, unique_names
+from training.commands.command_line import FPS, POSITIVE_INT, UserMistake, clear_errors, command, new_result, progress, report
+from training.commands.file_names import printable, safe_path, unique_names
 from training.footage.preparation_options import parts_of_sources, preparation_options, preparation_settings
 
 # In DEST.partial, hidden, so that no clip has such a name.

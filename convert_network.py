@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from networks.errors import InputError
-from training import command_line
+from training.commands import command_line
 
 PICKLE, SAFETENSORS = '.pkl', '.safetensors'
 

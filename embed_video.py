@@ -10,7 +10,7 @@ import click
 
 from networks.errors import InputError
 from training import ranks
-from training.command_line import (
+from training.commands.command_line import (
     FPS,
     NON_NEGATIVE_FLOAT,
     NON_NEGATIVE_INT,
@@ -23,7 +23,7 @@ from training.command_line import (
     report,
     require_network,
 )
-from training.file_names import beside, printable
+from training.commands.file_names import beside, printable
 from training.footage.preparation_options import parts_of_sources, preparation_options, preparation_settings
 
 

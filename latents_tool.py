@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from networks.errors import InputError
-from training.command_line import (
+from training.commands.command_line import (
     NAMES,
     NON_NEGATIVE_INT,
     POSITIVE_INT,

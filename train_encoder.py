@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from training.command_line import (
+from training.commands.command_line import (
     NON_NEGATIVE_FLOAT,
     NON_NEGATIVE_INT,
     POSITIVE_FLOAT,
@@ -22,7 +22,7 @@ from training.command_line import (
     require_folder,
     require_network,
 )
-from training.file_names import safe_name, stem
+from training.commands.file_names import safe_name, stem
 from training.run_folder import Log, make_run_dir, next_run_dir
 
 

@@ -18,7 +18,7 @@ import click
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from training import command_line  # noqa: E402
+from training.commands import command_line  # noqa: E402
 
 SETTINGS: dict[str, dict[str, str]] = {
     'as OpenMP has it': {},

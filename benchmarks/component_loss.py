@@ -10,7 +10,7 @@ import click
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from training import command_line
+from training.commands import command_line
 
 
 # fmt: off

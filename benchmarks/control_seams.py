@@ -18,7 +18,7 @@ import torch
 
 from networks.checkpoints import load_snapshot
 from networks.errors import InputError
-from training import command_line
+from training.commands import command_line
 from training.generation.continuation import WINDOW, explain
 from training.generation.loop import LoopSource, find_bridge
 from training.generation.operators import Pipeline

@@ -26,7 +26,7 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from training import command_line
+from training.commands import command_line
 
 CHUNK = 16
 SIGMA = 1.0  # frames, of the filter that smooths the codes of the encoder

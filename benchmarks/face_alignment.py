@@ -19,7 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from training import command_line
+from training.commands import command_line
 from training.footage.clips import open_footage
 from training.footage.face_alignment import FaceAxes, cut_out
 from training.footage.face_landmarks import FaceDetector, load_landmarks, points_of_68

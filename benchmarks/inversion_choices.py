@@ -19,7 +19,7 @@ import torch
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from training import command_line
+from training.commands import command_line
 from training.embedding.batched_lbfgs import minimize
 from training.embedding.clip_review import second_differences
 from training.embedding.inversion import Inversion, InversionOptions, smoothness

@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 from plugins.latent_frechet_distance import LatentFrechetDistance
-from training import command_line
+from training.commands import command_line
 from training.latents.dataset import LatentDataset
 
 WINDOW = 25

@@ -24,7 +24,7 @@ import click
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from training import command_line, option_tree
+from training.commands import command_line, option_tree
 from training.temporal_options import PRESETS, TrainingOptions
 
 DEPTHS = (0, 225, 1000, 2500, 10000)

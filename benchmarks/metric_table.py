@@ -26,7 +26,7 @@ from metrics import metric_main
 from metrics.discovery import discover_metrics, find_metric
 from metrics.video_comparison import VideoComparison, VideoOptions
 from metrics.video_set import VideoSet
-from training import command_line
+from training.commands import command_line
 from training.videos.recorded_videos import RecordedVideos
 
 FPS = 25.0

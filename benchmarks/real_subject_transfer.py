@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from networks.checkpoints import load_generator
-from training import command_line
+from training.commands import command_line
 from training.embedding.face_identity import CHIP_PADDING, CHIP_SIDE, FaceIdentity
 from training.generation.transfer import subject_shift
 from training.latents.code_files import read_codes

@@ -18,7 +18,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from metrics.frame_points import LatentPoints
 from plugins.repetition import Repetition
-from training import command_line
+from training.commands import command_line
 from training.latents.dataset import LatentDataset
 
 NUM_FRAMES = 1000

@@ -32,7 +32,7 @@ from demo.talking_head import render
 from demo.truth_reader import load_reader, world_statistics
 from demo.world_files import ENCODER_FILE, FOLDER, GENERATOR_FILE, READER_FILE
 from networks.checkpoints import load_encoder, load_generator, load_snapshot
-from training import command_line
+from training.commands import command_line
 from training.generation.option_types import TRANSFERS
 from training.generation.transfer import MOTION_SHARE, motion_of, subject_shift
 from training.latents.dataset import LatentDataset

@@ -17,7 +17,7 @@ from demo.fast_synthesis import fast_synthesis
 from demo.fit_generator import FitSettings, build_generator, picture_loss
 from demo.orthogonal_momentum import PairedOptimizer
 from demo.picture_pool import PicturePool
-from training.command_line import clear_errors, command
+from training.commands.command_line import clear_errors, command
 
 RESOLUTION = 32
 

@@ -17,7 +17,7 @@ from PIL import Image
 from networks.checkpoints import file_sha256, image_generator_reference, save_module_pickle
 from networks.stylegan2 import Generator
 from networks.stylegan2_discriminator import NoDiscriminator
-from training.command_line import clear_errors, command
+from training.commands.command_line import clear_errors, command
 
 from .fit_generator import FitSettings, GeneratorFit
 from .fit_readers import ReaderSettings, fit_encoder, fit_truth_reader

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from networks.checkpoints import load_encoder, load_generator
-from training.command_line import clear_errors, command
+from training.commands.command_line import clear_errors, command
 
 from .dynamics import FPS, perform
 from .head_parameters import INDEX, MOTION, NUM_PARAMETERS, parameters_from_latent

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from networks.checkpoints import load_generator
-from training.command_line import FloatRange, UserMistake, clear_errors, command, progress, report
+from training.commands.command_line import FloatRange, UserMistake, clear_errors, command, progress, report
 from training.footage.clips import open_footage
 from training.latents.dataset import LatentDataset
 from training.videos.output import VideoWriter, image_grid

@@ -10,7 +10,7 @@ import click
 
 import training
 from stylevideogan import layout, version
-from training import command_line
+from training.commands import command_line
 
 PROGRAM = 'stylevideogan'
 

@@ -21,7 +21,7 @@ from networks.checkpoints.detectors import load_lpips
 from networks.errors import InputError
 from stylevideogan import layout
 from stylevideogan.score_base import choose_device
-from training import command_line
+from training.commands import command_line
 from training.embedding.embedder import encoder_input
 from training.embedding.encoder_loss import shrink
 from training.embedding.inversion import Inversion, InversionOptions

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from networks.errors import InputError
 from stylevideogan import layout
-from training import command_line, stop_signals
+from training.commands import command_line, stop_signals
 
 if TYPE_CHECKING:
     import torch

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 
 from networks.errors import InputError
-from training import command_line
+from training.commands import command_line
 
 STEPS_BETWEEN_CHECKS = 10  # of whether all weights are numbers
 MOST_ROLLBACKS = 3

@@ -1,4 +1,4 @@
-"""Every option of the temporal model and its training, as one tree (training/option_tree.py): the only place of defaults.
+"""Every option of the temporal model and its training, as one tree (training/commands/option_tree.py): the only place of defaults.
 
 `TrainingOptions` is what training_options.json and every snapshot hold; its field names are theirs, and do not change.
 `Invocation` belongs to one call of train_video.py and is not recorded. What the choices are worth is measured in
@@ -11,8 +11,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from training.option_tree import MISSING, OptionGroup, option, subgroup
-from training.option_values import MAX_SEED, parse_names, parse_size, parse_widths
+from training.commands.option_tree import MISSING, OptionGroup, option, subgroup
+from training.commands.option_values import MAX_SEED, parse_names, parse_size, parse_widths
 
 MAIN, OUTPUT, SAVING, MACHINE = 'Main options', 'Output', 'Saving and trouble', 'Machine'
 HEADINGS = (MAIN, 'Temporal model', 'Space of the codes', 'Losses', 'Optimisation', OUTPUT, SAVING, MACHINE)

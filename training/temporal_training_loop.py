@@ -15,7 +15,8 @@ import dnnlib
 from networks import checkpoints
 from networks.errors import InputError
 from torch_utils import training_stats
-from training import best_snapshot, option_tree, saving, stop_signals, temporal_snapshot
+from training import best_snapshot, saving, temporal_snapshot
+from training.commands import option_tree, stop_signals
 from training.latent_space import LatentSpace, Windows, fit_latent_space
 from training.latents.dataset import LatentDataset
 from training.run_folder import RunLog

@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator, Sequence
 
 from networks.errors import InputError
-from training import command_line
 from training.best_snapshot import read_values
+from training.commands import command_line
 from training.locks import InUse, Lock
 from training.temporal_snapshot import load_training_state, training_states
 

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from networks.errors import InputError
-from training import command_line
+from training.commands import command_line
 
 
 @pytest.mark.parametrize(

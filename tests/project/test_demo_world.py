@@ -20,7 +20,7 @@ from demo.truth_reader import load_reader, world_statistics
 from demo.world_files import ENCODER_FILE, FOLDER, GENERATOR_FILE, READER_FILE
 from networks.checkpoints import load_encoder, load_generator
 from networks.stylegan2 import Generator
-from training.command_line import UserMistake
+from training.commands.command_line import UserMistake
 
 GENERATOR_PSNR = 24.0  # dB, fitted against rendered heads that the fit never saw
 ENCODER_PSNR = 24.0  # dB, footage of an unseen subject through encoder and generator

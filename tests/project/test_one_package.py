@@ -240,7 +240,7 @@ def test_an_editable_installation_follows_the_checkout(editable: pathlib.Path, t
 
 def test_start_again_is_the_same_command() -> None:
     args = ['--gpus=2', '--outdir=x']
-    packaged, flat = 'stylevideogan.training.command_line', 'training.command_line'
+    packaged, flat = 'stylevideogan.training.commands.command_line', 'training.commands.command_line'
     wanted = ['-m', 'stylevideogan.train_video', *args]
     assert layout.start_again(packaged, 'train_video', ['/bin/stylevideogan', 'train-video', *args]) == wanted
     assert layout.start_again(packaged, 'train_video', ['/lib/stylevideogan/train_video.py', *args]) == wanted

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 
 from networks.errors import InputError
 from train_video import OPTIONS_FILE, main, read_options
-from training import option_tree
 from training.best_snapshot import read_values
+from training.commands import option_tree
 from training.temporal_options import TrainingOptions
 from training.temporal_snapshot import STATE_FORMAT, load_training_state
 from training.unfinished_runs import is_finished

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calc_metrics_video import _similar
-from training.command_line import UserMistake, absolute, expand_home, new_result, require_network
-from training.file_names import MAX_BYTES, beside, printable, safe_name, safe_path, unique_names
+from training.commands.command_line import UserMistake, absolute, expand_home, new_result, require_network
+from training.commands.file_names import MAX_BYTES, beside, printable, safe_name, safe_path, unique_names
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from training.command_line import UserMistake
+from training.commands.command_line import UserMistake
 from training.heartbeat import Heartbeat
 from training.ranks import Ranks, settle_number
 

@@ -13,7 +13,7 @@ from networks.errors import InputError
 from networks.latent_generator import LatentGenerator
 from networks.temporal_critic import TemporalCritic
 from train_video import main
-from training import option_tree
+from training.commands import option_tree
 from training.temporal_options import PRESETS, CriticOptions, GeneratorOptions, Invocation, Settings, TrainingOptions
 
 # What `train_video.py --glr=1e-3 --preview-frames=0` of commit 14ddbf6 wrote, but for its two paths.

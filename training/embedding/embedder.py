@@ -17,12 +17,12 @@ import torch
 
 from networks.errors import InputError
 from networks.psp_encoders import ImageEncoder
-from training.command_line import progress, report
+from training.commands.command_line import progress, report
+from training.commands.file_names import unique_names
 from training.embedding.clip_review import ClipReview, IdentityMeasure
 from training.embedding.encoder_loss import shrink
 from training.embedding.inversion import Inversion
 from training.embedding.report import EmbeddingReport
-from training.file_names import unique_names
 from training.footage.clips import FootageClip, fit, open_footage
 from training.footage.frame_bank import frames_to_images
 from training.footage.preparation import PreparationSettings, describe_preparation, prepare_footage

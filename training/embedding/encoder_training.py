@@ -22,7 +22,7 @@ from networks.checkpoints.detectors import load_lpips
 from networks.errors import InputError
 from networks.w_encoder import WEncoder
 from torch_utils import training_stats
-from training.command_line import progress, report
+from training.commands.command_line import progress, report
 from training.embedding.code_sampler import CodeSampler
 from training.embedding.encoder_loss import EncoderLoss
 from training.footage.clips import open_footage

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
+from training.commands.file_names import safe_name
 from training.embedding.clip_review import ShownFrame
-from training.file_names import safe_name
 from training.latents.frame_measures import read_measures
 from training.latents.writer import total_quality
 

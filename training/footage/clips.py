@@ -22,8 +22,8 @@ import numpy as np
 import PIL.Image
 
 from networks.errors import InputError
-from training import file_names
-from training.command_line import report
+from training.commands import file_names
+from training.commands.command_line import report
 from training.footage.recordings import Recording, find_recordings
 from training.footage.source_files import VIDEO_ENDINGS, natural_sort
 from training.footage.still_images import IMAGE_ENDINGS

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from networks.errors import InputError
-from training.command_line import progress
-from training.file_names import safe_name
+from training.commands.command_line import progress
+from training.commands.file_names import safe_name
 from training.footage.clips import FootageClip
 from training.footage.face_landmarks import MAX_FACES, FaceDetector
 from training.footage.scene_cuts import REACH, ChangeMeter

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from training.command_line import NON_NEGATIVE_FLOAT, NON_NEGATIVE_INT, POSITIVE_INT, UserMistake
+from training.commands.command_line import NON_NEGATIVE_FLOAT, NON_NEGATIVE_INT, POSITIVE_INT, UserMistake
 
 if TYPE_CHECKING:
     from training.footage.preparation import PreparationSettings

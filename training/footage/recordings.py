@@ -23,7 +23,7 @@ from typing import ClassVar
 import numpy as np
 
 from networks.errors import DamagedVideo, InputError
-from training import file_names
+from training.commands import file_names
 from training.footage import ffmpeg_input, source_files, still_images
 from training.footage.source_files import LeftOut, natural_key, natural_sort
 from training.footage.video_timing import DEFAULT_RATE, Timing, exact_rate, measure_timing, resample

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 
 from networks.errors import InputError
-from training.file_names import printable
+from training.commands.file_names import printable
 from training.footage.still_images import IMAGE_ENDINGS
 
 VIDEO_ENDINGS = (

@@ -12,7 +12,7 @@ import PIL.Image
 from PIL import ImageCms
 
 from networks.errors import DamagedVideo
-from training import file_names
+from training.commands import file_names
 
 IMAGE_ENDINGS = (
     '.png', '.jpg', '.jpeg', '.jpe', '.jfif', '.jif', '.pjpeg', '.pjp', '.webp', '.bmp', '.dib', '.tif', '.tiff', '.ppm', '.pgm',

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from networks.checkpoints.durable_files import append_line
 from networks.errors import InputError
-from training import command_line
+from training.commands import command_line
 
 if TYPE_CHECKING:
     import numpy as np

@@ -23,7 +23,7 @@ import torch
 
 from networks.checkpoints import file_sha256
 from networks.errors import InputError
-from training.command_line import report
+from training.commands.command_line import report
 from training.generation.audio import MotionEnvelope
 from training.generation.continuation import Continuation, explain
 from training.generation.directions import parse_edit, read_direction

@@ -10,7 +10,8 @@ import types
 from typing import Any
 
 from networks.errors import InputError
-from training import command_line, ranks
+from training import ranks
+from training.commands import command_line
 from training.generation.outputs import (
     ENDINGS,
     WITH_CRF,

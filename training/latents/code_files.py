@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from networks.errors import InputError
-from training import file_names
+from training.commands import file_names
 from training.footage.source_files import LeftOut, is_image, is_video, walk
 from training.footage.video_timing import DEFAULT_RATE
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from networks.errors import InputError
-from training.command_line import progress, report
+from training.commands.command_line import progress, report
 from training.latents.codes_output import CodesWriter
 from training.latents.dataset import ClipInfo, LatentDataset
 from training.latents.writer import QUALITY_MEASURES, LatentDatasetWriter

@@ -18,7 +18,7 @@ import numpy as np
 
 from networks.checkpoints.durable_files import replacing, sync_folder
 from networks.errors import InputError
-from training.file_names import safe_name
+from training.commands.file_names import safe_name
 from training.latents.frame_measures import FrameMeasures
 from training.locks import lock_target
 

@@ -22,7 +22,7 @@ import numpy as np
 import dnnlib
 from metrics.video_set import VideoSet, same_rate
 from networks.errors import DamagedVideo, InputError
-from training import command_line
+from training.commands import command_line
 from training.footage.clips import DEFAULT_FPS, fit, say_notes
 from training.footage.recordings import Recording, find_recordings, listing
 from training.latents.dataset import is_latent_dataset

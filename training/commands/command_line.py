@@ -21,10 +21,10 @@ from networks.checkpoints import addresses
 from networks.checkpoints.addresses import is_address
 from networks.errors import InputError, readable
 from stylevideogan import layout, version
-from training import stop_signals
-from training.option_values import MAX_SEED as MAX_SEED
-from training.option_values import parse_names, parse_seeds, parse_size
-from training.standard_streams import be_patient
+from training.commands import stop_signals
+from training.commands.option_values import MAX_SEED as MAX_SEED
+from training.commands.option_values import parse_names, parse_seeds, parse_size
+from training.commands.standard_streams import be_patient
 
 if TYPE_CHECKING:
     import torch

@@ -1,4 +1,4 @@
-"""Options of a command out of a tree of option groups (training/option_tree.py), and options under headings in --help.
+"""Options of a command out of a tree of option groups (training/commands/option_tree.py), and options under headings in --help.
 
 @command_line.command()
 @command_options.from_trees(Invocation, TrainingOptions)
@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-from training import command_line, option_tree
-from training.option_tree import MISSING, Leaf, OptionGroup
+from training.commands import command_line, option_tree
+from training.commands.option_tree import MISSING, Leaf, OptionGroup
 
 Function = TypeVar('Function', bound=Callable[..., Any])
 
