@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from networks.errors import InputError
-from training import ranks
 from training.commands import command_line
+from training.runs import ranks
 
 INTERRUPTED = 'interrupted; results that were printed are complete, the others have to be started again'
 DEFAULT_OF_SNAPSHOTS = ['lfd2048_25f', 'lfd2048_25f_at1000', 'lkd1024_at1000', 'stationarity_latent']

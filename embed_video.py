@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from networks.errors import InputError
-from training import ranks
 from training.commands.command_line import (
     FPS,
     NON_NEGATIVE_FLOAT,
@@ -25,6 +24,7 @@ from training.commands.command_line import (
 )
 from training.commands.file_names import beside, printable
 from training.footage.preparation_options import parts_of_sources, preparation_options, preparation_settings
+from training.runs import ranks
 
 
 # fmt: off

@@ -7,7 +7,7 @@ import click
 
 from training.commands import command_line
 from training.generation import option_types
-from training.shards import SHARD
+from training.runs.shards import SHARD
 
 INTERRUPTED = 'interrupted; finished files and segments are kept, and the same command makes the others'
 

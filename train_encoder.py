@@ -23,7 +23,7 @@ from training.commands.command_line import (
     require_network,
 )
 from training.commands.file_names import safe_name, stem
-from training.run_folder import Log, make_run_dir, next_run_dir
+from training.runs.run_folder import Log, make_run_dir, next_run_dir
 
 
 # fmt: off

@@ -11,11 +11,12 @@ import click
 
 from networks.checkpoints.durable_files import remove_leftovers, replacing
 from networks.errors import InputError
-from training import ranks, unfinished_runs
+from training import unfinished_runs
 from training.commands import command_line, command_options, option_tree, stop_signals
 from training.commands.file_names import safe_name, stem
-from training.locks import Lock
-from training.run_folder import Log, make_run_dir
+from training.runs import ranks
+from training.runs.locks import Lock
+from training.runs.run_folder import Log, make_run_dir
 from training.temporal_options import HEADINGS, PRESETS, Invocation, TrainingOptions
 
 INTERRUPTED = 'interrupted; the same command goes on from the last training state'

@@ -33,11 +33,11 @@ from training.kernels.critic_gradients import critic_gradients, critic_scores
 from training.kernels.fast_decoder import coordinates
 from training.kernels.fast_rollout import rollout
 from training.latent_space import LatentSpace, Windows
+from training.runs.weight_average import decay_of, update_average
 from training.stationarity import calibrate, observe
 from training.temporal_loss import divergence, diversity_penalty, gradient_angle_penalty
 from training.temporal_options import Settings
 from training.video_chains import VideoChains
-from training.weight_average import decay_of, update_average
 
 SCALE_OF_H = 0.25  # of the He initialisation of its last layer
 

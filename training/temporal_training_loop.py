@@ -15,11 +15,12 @@ import dnnlib
 from networks import checkpoints
 from networks.errors import InputError
 from torch_utils import training_stats
-from training import best_snapshot, saving, temporal_snapshot
+from training import best_snapshot, temporal_snapshot
 from training.commands import option_tree, stop_signals
 from training.latent_space import LatentSpace, Windows, fit_latent_space
 from training.latents.dataset import LatentDataset
-from training.run_folder import RunLog
+from training.runs import saving
+from training.runs.run_folder import RunLog
 from training.temporal_options import SavingOptions, TrainingOptions
 from training.temporal_pictures import TRAJECTORY_SECONDS, Preview, generate_codes, generate_trajectories, plot_trajectories
 from training.temporal_trainer import TemporalTrainer

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from networks.errors import InputError
 from training.best_snapshot import read_values
 from training.commands import command_line
-from training.locks import InUse, Lock
+from training.runs.locks import InUse, Lock
 from training.temporal_snapshot import load_training_state, training_states
 
 LOCK_FILE = '.lock'

@@ -10,12 +10,12 @@ import sys
 import pytest
 
 from networks.errors import InputError
-from training import locks
-from training.locks import InUse, Lock, lock_path, lock_target
+from training.runs import locks
+from training.runs.locks import InUse, Lock, lock_path, lock_target
 
 HOLD = """
 import sys, time
-from training.locks import lock_target
+from training.runs.locks import lock_target
 with lock_target(sys.argv[1], '--dest'):
     print('locked', flush=True)
     sys.stdin.read()

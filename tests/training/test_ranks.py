@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from training.commands.command_line import UserMistake
-from training.heartbeat import Heartbeat
-from training.ranks import Ranks, settle_number
+from training.runs.heartbeat import Heartbeat
+from training.runs.ranks import Ranks, settle_number
 
 PROGRAM = textwrap.dedent("""
     import os, sys

@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from training.run_folder import Log, RunLog, forget_statistics_after, make_run_dir, next_run_dir
-from training.weight_average import decay_of, update_average
+from training.runs.run_folder import Log, RunLog, forget_statistics_after, make_run_dir, next_run_dir
+from training.runs.weight_average import decay_of, update_average
 
 
 def test_numbers_go_on_after_the_highest(tmp_path: pathlib.Path) -> None:
@@ -23,7 +23,7 @@ def test_numbers_go_on_after_the_highest(tmp_path: pathlib.Path) -> None:
 def test_a_run_that_starts_at_the_same_moment_gets_another_folder(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training import run_folder
+    from training.runs import run_folder
 
     (tmp_path / '00000-x').mkdir()
     seen = iter([{}, {'00000-x': 0}])  # at the first look the other run has not made its folder yet

@@ -14,8 +14,9 @@ from click.testing import CliRunner, Result
 from metrics import metric_main
 from networks import checkpoints
 from train_video import main
-from training import saving, temporal_snapshot, temporal_training_loop, unfinished_runs
+from training import temporal_snapshot, temporal_training_loop, unfinished_runs
 from training.commands import stop_signals
+from training.runs import saving
 from training.temporal_trainer import TemporalTrainer
 
 SMALL = [

@@ -13,7 +13,7 @@ import train_video
 from generate_video import main
 from training.generation import outputs
 from training.generation.unfinished import unfinished
-from training.shards import Shard, parse_shard
+from training.runs.shards import Shard, parse_shard
 from training.videos import segments
 from training.videos.output import VideoWriter
 from training.videos.segments import SegmentedVideo, segment_length

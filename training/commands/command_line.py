@@ -102,14 +102,14 @@ def share_cores() -> None:
 
 
 def speaks_for_itself(error: BaseException) -> bool:
-    """Whether this process of several (training/ranks.py) is to tell its error: not what another one tells as well.
+    """Whether this process of several (training/runs/ranks.py) is to tell its error: not what another one tells as well.
 
     Before the ranks have joined, all of one machine run into the same mistakes; afterwards, what they have agreed on is of the
     kind AgreedError, and anything else is their own.
     """
     if os.environ.get('RANK', '0') == '0':
         return True
-    ranks = sys.modules.get('training.ranks')
+    ranks = sys.modules.get('training.runs.ranks')
     if ranks is None or not ranks.have_joined():
         return os.environ.get('LOCAL_RANK', '0') == '0'
     return not isinstance(error.__cause__, ranks.AgreedError)

@@ -29,7 +29,7 @@ from training.footage.preparation import PreparationSettings, describe_preparati
 from training.latents.code_files import CodeClip, holds_codes, open_codes
 from training.latents.dataset import is_latent_dataset
 from training.latents.writer import PREPARATION_FOLDER, ClipWriter, LatentDatasetWriter
-from training.ranks import Ranks
+from training.runs.ranks import Ranks
 from training.videos.latent_preview import video_path
 from training.videos.output import VideoWriter
 from training.videos.synthesis import render_codes

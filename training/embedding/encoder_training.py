@@ -27,10 +27,10 @@ from training.embedding.code_sampler import CodeSampler
 from training.embedding.encoder_loss import EncoderLoss
 from training.footage.clips import open_footage
 from training.footage.frame_bank import FrameBank
-from training.run_folder import RunLog, run_numbers
+from training.runs.run_folder import RunLog, run_numbers
+from training.runs.weight_average import decay_of, update_average
 from training.videos.output import image_grid
 from training.videos.synthesis import images_to_uint8
-from training.weight_average import decay_of, update_average
 
 STATE_FILE = 'training-state.pt'
 

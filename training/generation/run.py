@@ -10,7 +10,6 @@ import types
 from typing import Any
 
 from networks.errors import InputError
-from training import ranks
 from training.commands import command_line
 from training.generation.outputs import (
     ENDINGS,
@@ -27,8 +26,9 @@ from training.generation.outputs import (
 )
 from training.generation.plan import Request, VideoPlan, check_keyframes, plain_keyframes
 from training.generation.unfinished import unfinished
-from training.locks import Lock
-from training.ranks import Ranks
+from training.runs import ranks
+from training.runs.locks import Lock
+from training.runs.ranks import Ranks
 
 FRAMES = 250
 FRAMES_PER_KEYFRAME = 120

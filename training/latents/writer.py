@@ -20,7 +20,7 @@ from networks.checkpoints.durable_files import replacing, sync_folder
 from networks.errors import InputError
 from training.commands.file_names import safe_name
 from training.latents.frame_measures import FrameMeasures
-from training.locks import lock_target
+from training.runs.locks import lock_target
 
 FORMAT_NAME = 'stylevideogan-latents'
 FORMAT_VERSION = 1

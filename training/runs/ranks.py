@@ -1,7 +1,7 @@
 """Several processes (ranks) that share one work, as torchrun starts them; a plain command is rank 0 of 1.
 
 Every long command is the same under torchrun as alone. Ranks take their share of independent pieces (`share`), tell each other
-results (`gather`) and mistakes (`together`), and watch each other (training/heartbeat.py).
+results (`gather`) and mistakes (`together`), and watch each other (training/runs/heartbeat.py).
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def joined(device_name: str) -> Iterator[Ranks]:
         return
     import torch
 
-    from training.heartbeat import Heartbeat, connect_store
+    from training.runs.heartbeat import Heartbeat, connect_store
 
     if device_name in ('auto', 'cuda'):
         device_name = f'cuda:{os.environ.get("LOCAL_RANK", "0")}' if torch.cuda.is_available() else 'cpu'

@@ -1,0 +1,1 @@
+"""Long work: folders of runs, locks, ranks and their heartbeats, saving, shards."""
