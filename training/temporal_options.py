@@ -1,4 +1,4 @@
-"""Every option of the temporal model and its training, as one tree (training/commands/option_tree.py): the only place of defaults.
+"""Every option of the temporal model and its training as one tree (commands/option_tree.py), the only place of defaults.
 
 `TrainingOptions` is what training_options.json and every snapshot hold; its field names are theirs, and do not change.
 `Invocation` belongs to one call of train_video.py and is not recorded. What the choices are worth is measured in

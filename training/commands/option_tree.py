@@ -1,7 +1,7 @@
 """Options as a tree of frozen dataclasses: the one place of their defaults, bounds, and help texts.
 
 A field of such a class is declared with `option(...)`, and everything else is read off it: the command's click options
-(training/commands/command_options.py), the nested dict that a run folder and a snapshot hold (`to_dict`, `from_dict`), presets and
+(command_options.py beside this file), the nested dict that a run folder and a snapshot hold (`to_dict`, `from_dict`), presets and
 benchmarks (`override`). To add an option, add a field; where files were written before it existed, say with `absent` what
 those runs did.
 

@@ -1,1 +1,1 @@
-"""The training step's inner loops as operations in C++, with the derivatives that they need; without a compiler PyTorch does the same."""
+"""The inner loops of a training step in C++, with their derivatives; without a compiler PyTorch computes the same."""
