@@ -332,7 +332,7 @@ def describe_network(options: types.SimpleNamespace, device: Any, say: Any) -> t
 
 def what_to_compare(options: types.SimpleNamespace, data: str | None, device: Any) -> Any:
     """Both sets of videos, which are opened when a metric asks for them, and how to compare them."""
-    from metrics.video_comparison import VideoComparison, VideoOptions
+    from metrics.inputs.video_comparison import VideoComparison, VideoOptions
     from networks.checkpoints.image_generator_lookup import local_file
     from training.videos.recorded_videos import open_shared, source_kwargs
 

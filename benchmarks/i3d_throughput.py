@@ -26,8 +26,8 @@ import torch
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from metrics.clip_choice import ClipChoice  # noqa: E402
 from metrics.clip_features import clip_features  # noqa: E402
+from metrics.inputs.clip_choice import ClipChoice  # noqa: E402
 from metrics.metric_utils import MetricOptions  # noqa: E402
 from networks import i3d  # noqa: E402
 from networks.checkpoints import i3d_weights  # noqa: E402

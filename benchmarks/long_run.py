@@ -98,7 +98,7 @@ class Measures:
     """Everything that is fitted to the real side of one data set, once."""
 
     def __init__(self, data: Any) -> None:
-        from metrics.frame_points import LatentPoints
+        from metrics.inputs.frame_points import LatentPoints
         from plugins.latent_frechet_distance import LatentFrechetDistance
         from plugins.latent_kernel_distance import LatentKernelDistance
         from plugins.latent_stationarity import Stationarity
@@ -122,7 +122,7 @@ class Measures:
         """All measures of one latent generator."""
         import torch
 
-        from metrics.latent_windows import generate_windows
+        from metrics.inputs.latent_windows import generate_windows
         from networks.seeded_noise import SeededNoise
 
         result: dict[str, float] = {}

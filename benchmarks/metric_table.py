@@ -24,8 +24,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from metrics import metric_main
 from metrics.discovery import discover_metrics, find_metric
-from metrics.video_comparison import VideoComparison, VideoOptions
-from metrics.video_set import VideoSet
+from metrics.inputs.video_comparison import VideoComparison, VideoOptions
+from metrics.inputs.video_set import VideoSet
 from training.commands import command_line
 from training.videos.recorded_videos import RecordedVideos
 
@@ -167,7 +167,7 @@ def code_rows(data: str) -> Iterator[tuple[str, list[np.ndarray], list[np.ndarra
 
 def measure_codes(metric: str, real: list[np.ndarray], videos: list[np.ndarray]) -> dict[str, float]:
     """The metrics of codes take a generator; here are videos, so their parts are called."""
-    from metrics.frame_points import LatentPoints
+    from metrics.inputs.frame_points import LatentPoints
     from plugins.diversity import Diversity
     from plugins.drift import Drift
     from plugins.latent_frechet_distance import LatentFrechetDistance

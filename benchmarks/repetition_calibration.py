@@ -16,7 +16,7 @@ import torch
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from metrics.frame_points import LatentPoints
+from metrics.inputs.frame_points import LatentPoints
 from plugins.repetition import Repetition
 from training.commands import command_line
 from training.latents.dataset import LatentDataset

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 import dnnlib
-from metrics.clip_choice import ClipChoice
+from metrics.inputs.clip_choice import ClipChoice
 from networks.errors import DamagedVideo, InputError
 
 CACHE_VERSION = 1
@@ -55,7 +55,7 @@ def clip_features(
     ranks: so every feature comes out of the same computation whatever the number of ranks is.
 
     Args:
-        videos: A set of videos (metrics.video_set.VideoSet).
+        videos: A set of videos (metrics.inputs.video_set.VideoSet).
         choice: Its clips.
         detector: See above.
         opts: MetricOptions: num_gpus, rank, device, progress, cache.

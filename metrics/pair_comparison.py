@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from metrics.array_videos import ArrayVideos
 from metrics.bootstrap_interval import bootstrap_interval
 from metrics.clip_features import in_parallel
-from metrics.video_comparison import VideoPair
+from metrics.inputs.array_videos import ArrayVideos
+from metrics.inputs.video_comparison import VideoPair
 from networks.errors import DamagedVideo, InputError
 
 PAIRS = ('name', 'order')

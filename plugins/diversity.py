@@ -26,9 +26,9 @@ import numpy as np
 import torch
 
 from metrics.bootstrap_interval import bootstrap_interval
-from metrics.code_inputs import CodeInputs
 from metrics.families import register_lengths
-from metrics.picture_inputs import PictureInputs
+from metrics.inputs.code_inputs import CodeInputs
+from metrics.inputs.picture_inputs import PictureInputs
 from networks.errors import InputError
 
 MIN_WINDOWS = 8  # of real footage

@@ -10,7 +10,7 @@ Drift: how far a video goes away from its own beginning, beside how far real foo
 
 A person moves, but who it is, the light, the colours and the background stay. Averages over time take the motion out:
 
-    m_b = mean of y_k over block b of n frames                     y_k: the point of frame k, metrics/frame_points.py
+    m_b = mean of y_k over block b of n frames                     y_k: the point of frame k, metrics/inputs/frame_points.py
     d(tau)^2 = mean of |m_a - m_b|^2 over blocks tau or more frames apart, in one video
 
 The drift is the ratio of the two sides at the greatest distances in time that each has,
@@ -29,10 +29,10 @@ import numpy as np
 import torch
 
 from metrics.bootstrap_interval import bootstrap_interval
-from metrics.code_inputs import CodeInputs
 from metrics.families import register_lengths
-from metrics.frame_points import colour_statistics, stretches
-from metrics.picture_inputs import PictureInputs
+from metrics.inputs.code_inputs import CodeInputs
+from metrics.inputs.frame_points import colour_statistics, stretches
+from metrics.inputs.picture_inputs import PictureInputs
 from networks.errors import InputError
 
 

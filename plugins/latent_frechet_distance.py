@@ -18,10 +18,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from metrics.code_inputs import DatasetClips, open_codes
 from metrics.families import Metric, register_family
 from metrics.frechet import expected_bias, frechet_distance, mean_and_covariance
-from metrics.latent_windows import CodeSpace, WindowSpace, alternating_blocks, cut_windows, generate_coordinates, window_starts
+from metrics.inputs.code_inputs import DatasetClips, open_codes
+from metrics.inputs.latent_windows import (
+    CodeSpace,
+    WindowSpace,
+    alternating_blocks,
+    cut_windows,
+    generate_coordinates,
+    window_starts,
+)
 from networks.errors import InputError
 
 MAX_COMPONENTS = 32  # of a code

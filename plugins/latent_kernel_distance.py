@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from metrics.code_inputs import open_codes
 from metrics.families import Metric, register_family
-from metrics.latent_windows import CodeSpace, generate_windows
+from metrics.inputs.code_inputs import open_codes
+from metrics.inputs.latent_windows import CodeSpace, generate_windows
 from metrics.window_kernel_distance import RealWindows, window_kernel_distance
 from networks.errors import InputError
 

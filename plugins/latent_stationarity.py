@@ -25,7 +25,7 @@ import torch
 
 import dnnlib
 from metrics import metric_main
-from metrics.latent_windows import CodeSpace, generate_windows
+from metrics.inputs.latent_windows import CodeSpace, generate_windows
 from networks.errors import InputError
 
 DEPTHS = (0, 225, 1000, 2500, 10000)  # frames

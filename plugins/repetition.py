@@ -39,10 +39,10 @@ import numpy as np
 import torch
 
 from metrics.bootstrap_interval import bootstrap_interval
-from metrics.code_inputs import CodeInputs
 from metrics.families import register_lengths
-from metrics.frame_points import stretches
-from metrics.picture_inputs import PictureInputs
+from metrics.inputs.code_inputs import CodeInputs
+from metrics.inputs.frame_points import stretches
+from metrics.inputs.picture_inputs import PictureInputs
 from networks.errors import InputError
 
 ROWS_AT_ONCE = 1024  # windows compared with all others at a time: memory grows with T, not with T^2

@@ -15,7 +15,7 @@ import click
 import numpy as np
 import torch
 
-from metrics.frame_layouts import ValueRange, as_bytes, split_videos
+from metrics.inputs.frame_layouts import ValueRange, as_bytes, split_videos
 from networks import checkpoints
 from networks.checkpoints.detectors import load_lpips
 from networks.errors import InputError

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from metrics import metric_main, metric_utils
-from metrics.array_videos import ArrayVideos
 from metrics.discovery import find_metric
-from metrics.frame_layouts import ValueRange, split_videos
-from metrics.video_comparison import VideoOptions
-from metrics.video_set import VideoSet
+from metrics.inputs.array_videos import ArrayVideos
+from metrics.inputs.frame_layouts import ValueRange, split_videos
+from metrics.inputs.video_comparison import VideoOptions
+from metrics.inputs.video_set import VideoSet
 from networks.errors import InputError
 from training.temporal_snapshot import versions
 from training.videos import recorded_videos
@@ -81,7 +81,7 @@ def measure(
         real: A set, see above.
         fake: The other one.
         options: How they are compared.
-        layout: Axes of arrays, one of metrics.frame_layouts.LAYOUTS.
+        layout: Axes of arrays, one of metrics.inputs.frame_layouts.LAYOUTS.
         value_range: Black and white of arrays in floating point.
         fps: Rate in frames per second that video files are resampled to, and that arrays are said to have.
         resolution: Frames of files are cut to their central square and brought to this size.

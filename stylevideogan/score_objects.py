@@ -25,15 +25,15 @@ import numpy as np
 import torch
 
 from metrics import frechet_of_clips, metric_utils
-from metrics.array_videos import ArrayVideos
-from metrics.clip_choice import choose_clips
 from metrics.clip_features import clip_features, in_parallel
 from metrics.detectors import load_detector
-from metrics.frame_layouts import ValueRange, split_videos
-from metrics.frame_points import stream_points
+from metrics.inputs.array_videos import ArrayVideos
+from metrics.inputs.clip_choice import choose_clips
+from metrics.inputs.frame_layouts import ValueRange, split_videos
+from metrics.inputs.frame_points import stream_points
+from metrics.inputs.video_comparison import VideoOptions
+from metrics.inputs.video_set import VideoSet
 from metrics.pair_comparison import batches_of, summarise
-from metrics.video_comparison import VideoOptions
-from metrics.video_set import VideoSet
 from networks.errors import InputError
 from plugins.paired_frames import measure_of
 from stylevideogan import score_base
@@ -94,7 +94,7 @@ class _Score(_Base):
     """What all of these share.
 
     Args:
-        layout: Axes of the arrays, as metrics.frame_layouts has them.
+        layout: Axes of the arrays, as metrics.inputs.frame_layouts has them.
         value_range: Black and white of floating point.
         fps: Rate in frames per second of the arrays.
         device: Where networks run; 'auto' takes a GPU if there is one.
@@ -370,7 +370,7 @@ class _PointVideos(VideoSet):
         raise NotImplementedError('frames were not kept')
 
     def points(self, index: int) -> torch.Tensor:
-        """Points [T, 3072] of a video; metrics.picture_inputs asks for them."""
+        """Points [T, 3072] of a video; metrics.inputs.picture_inputs asks for them."""
         return self._videos[index]
 
 

@@ -12,7 +12,7 @@ Every function takes for each of its two sets
     an array or a tensor    with `layout`, which names its axes: N video, T time, H height, W width, C colour
     a list of those         videos may then differ in length
     an iterator of those    looked at one after the other; features are kept, frames are not
-    a set of videos         metrics.video_set.VideoSet
+    a set of videos         metrics.inputs.video_set.VideoSet
 
 Floating point needs `value_range`, the values of black and white; uint8 has none. FVD, KVD, FID and the long-video scores
 round it to 8 bits, as a file would; PSNR, SSIM and LPIPS do not.
@@ -29,9 +29,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from metrics.frame_layouts import is_stream
-from metrics.video_comparison import VideoOptions
-from metrics.video_set import VideoSet
+from metrics.inputs.frame_layouts import is_stream
+from metrics.inputs.video_comparison import VideoOptions
+from metrics.inputs.video_set import VideoSet
 from networks.errors import InputError
 from stylevideogan import score_objects
 from stylevideogan.score_base import Score, measure, open_set

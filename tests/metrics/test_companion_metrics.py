@@ -9,12 +9,13 @@ import pytest
 import torch
 
 import dnnlib
-from metrics import metric_main, picture_inputs
+from metrics import metric_main
 from metrics.best_value import best_of
 from metrics.bootstrap_interval import bootstrap_interval
 from metrics.discovery import discover_metrics, find_metric
-from metrics.frame_points import LatentPoints, colour_statistics, small_pictures, stretches
-from metrics.video_comparison import VideoComparison
+from metrics.inputs import picture_inputs
+from metrics.inputs.frame_points import LatentPoints, colour_statistics, small_pictures, stretches
+from metrics.inputs.video_comparison import VideoComparison
 from networks.errors import InputError
 from networks.latent_generator import LatentGenerator
 from plugins import repetition

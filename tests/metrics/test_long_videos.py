@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from metrics.latent_windows import generate_windows
+from metrics.inputs.latent_windows import generate_windows
 from metrics.window_kernel_distance import RealWindows, window_kernel_distance
 from plugins.latent_stationarity import Stationarity, autocorrelation, kurtosis_of_speed
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from metrics import pair_scores
-from metrics.frame_layouts import split_videos
+from metrics.inputs.frame_layouts import split_videos
 from metrics.kernel_distance import kernel_deviation, kernel_distance
 from networks.errors import InputError
 from stylevideogan import score_objects, scores

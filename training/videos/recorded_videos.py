@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import dnnlib
-from metrics.video_set import VideoSet, same_rate
+from metrics.inputs.video_set import VideoSet, same_rate
 from networks.errors import DamagedVideo, InputError
 from training.commands import command_line
 from training.footage.clips import DEFAULT_FPS, fit, say_notes

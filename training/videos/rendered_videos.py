@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from metrics.video_set import VideoSet
+from metrics.inputs.video_set import VideoSet
 from networks import checkpoints
 from networks.checkpoints.image_generator_lookup import OptionNames, find_image_generator
 from networks.errors import InputError

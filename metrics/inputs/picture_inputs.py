@@ -1,4 +1,4 @@
-"""What metrics of pictures are computed of: two sets of videos (metrics.video_comparison), as points of metrics.frame_points."""
+"""What metrics of pictures are computed of: two sets of videos (metrics.inputs.video_comparison), as points of metrics.inputs.frame_points."""
 
 import collections
 from collections.abc import Iterable, Sequence
@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from metrics.families import named
-from metrics.frame_points import stream_points
-from metrics.video_comparison import VideoPair
-from metrics.video_set import VideoSet
+from metrics.inputs.frame_points import stream_points
+from metrics.inputs.video_comparison import VideoPair
+from metrics.inputs.video_set import VideoSet
 from networks.errors import InputError
 
 RENDERED = 16  # videos of an endless set, from its first one on

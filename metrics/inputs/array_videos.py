@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from metrics.frame_layouts import ValueRange, as_bytes, as_grey_levels
-from metrics.video_set import VideoSet
+from metrics.inputs.frame_layouts import ValueRange, as_bytes, as_grey_levels
+from metrics.inputs.video_set import VideoSet
 
 
 class ArrayVideos(VideoSet):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from metrics.latent_windows import CODES_AT_ONCE, CodeSpace
+from metrics.inputs.latent_windows import CODES_AT_ONCE, CodeSpace
 from networks.errors import InputError
 
 GRID = 32  # cells a side
@@ -30,7 +30,7 @@ class LatentPoints:
     The unit is the root mean square distance of two random real frames.
 
     Attributes:
-        space: metrics.latent_windows.CodeSpace, the whitened coordinates.
+        space: metrics.inputs.latent_windows.CodeSpace, the whitened coordinates.
         real: The real clips as points, each [T, C + 32] float64.
         real_coordinates: The same in the whitened coordinates of `space`, float32 [T, C + 1].
 

@@ -10,8 +10,8 @@ import torch
 
 import dnnlib
 from metrics.families import named
-from metrics.frame_points import LatentPoints
-from metrics.latent_windows import generate_coordinates
+from metrics.inputs.frame_points import LatentPoints
+from metrics.inputs.latent_windows import generate_coordinates
 from networks.errors import InputError
 
 GENERATED_CODES = 64  # videos of a latent generator, seeds from 0 on,

@@ -14,8 +14,8 @@ from typing import Any, cast
 import torch
 
 import dnnlib
-from metrics.clip_choice import RULES, ClipChoice, choose_clips
-from metrics.video_set import VideoSet, same_rate
+from metrics.inputs.clip_choice import RULES, ClipChoice, choose_clips
+from metrics.inputs.video_set import VideoSet, same_rate
 from networks.errors import InputError
 
 MOST_NAMED = 5
@@ -29,7 +29,7 @@ class VideoOptions:
 
     detectors: tuple[str, ...] = ()  # Files of weights, each for the network that it belongs to.
     seed: int = 0  # Which clips, and the draws of the bootstrap.
-    real_clips: str = 'auto'  # A rule of metrics.clip_choice.
+    real_clips: str = 'auto'  # A rule of metrics.inputs.clip_choice.
     fake_clips: str = 'first'
     damaged: str = 'stop'  # Or 'skip'.
     batch: int | None = None  # Clips per call of the detector; None: 1 on a CPU, 8 on a GPU.
