@@ -26,7 +26,7 @@ import torch
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from metrics.clip_features import clip_features  # noqa: E402
+from metrics.features.clip_features import clip_features  # noqa: E402
 from metrics.inputs.clip_choice import ClipChoice  # noqa: E402
 from metrics.metric_utils import MetricOptions  # noqa: E402
 from networks import i3d  # noqa: E402

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from metrics.clip_features import clip_features
-from metrics.detectors import load_detector
+from metrics.features.clip_features import clip_features
+from metrics.features.detectors import load_detector
 from metrics.frechet import expected_bias, frechet_distance, mean_and_covariance
 from metrics.frechet_interval import NORMAL_95, distance_deviation
 from metrics.inputs.clip_choice import ClipChoice
@@ -28,7 +28,7 @@ DIGITS = 10  # Of results.
 class Protocol:
     """What a name like fvd2048_16f stands for."""
 
-    detector: str  # As of metrics.detectors.
+    detector: str  # As of metrics.features.detectors.
     count: int  # N, clips of each set.
     num_frames: int  # T, frames of a clip.
     stride: int = 1

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from metrics.bootstrap_interval import bootstrap_interval
-from metrics.clip_features import in_parallel
+from metrics.features.clip_features import in_parallel
 from metrics.inputs.array_videos import ArrayVideos
 from metrics.inputs.video_comparison import VideoPair
 from networks.errors import DamagedVideo, InputError

@@ -1,4 +1,4 @@
-"""Feature networks out of the package transformers: VideoMAE, V-JEPA 2 and DINOv2, as detectors of metrics.clip_features.
+"""Feature networks out of the package transformers: VideoMAE, V-JEPA 2 and DINOv2, as detectors of metrics.features.clip_features.
 
     videomae   mean over all tokens, then the network's fc_norm where it has one: what CD-FVD (Ge et al., CVPR 2024) takes
     vjepa2     the attentive pooler of a classification checkpoint, as JEDi (Luo et al., ICLR 2025) takes that of V-JEPA; of a

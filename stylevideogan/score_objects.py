@@ -25,8 +25,8 @@ import numpy as np
 import torch
 
 from metrics import frechet_of_clips, metric_utils
-from metrics.clip_features import clip_features, in_parallel
-from metrics.detectors import load_detector
+from metrics.features.clip_features import clip_features, in_parallel
+from metrics.features.detectors import load_detector
 from metrics.inputs.array_videos import ArrayVideos
 from metrics.inputs.clip_choice import choose_clips
 from metrics.inputs.frame_layouts import ValueRange, split_videos

@@ -11,8 +11,8 @@ from typing import Any
 
 import dnnlib
 from metrics import metric_main, metric_utils
-from metrics.detectors import detector_of
 from metrics.discovery import discover_metrics, find_metric, load_metric_file
+from metrics.features.detectors import detector_of
 from metrics.inputs.video_comparison import VideoComparison, VideoOptions
 from networks import checkpoints
 from networks.errors import InputError

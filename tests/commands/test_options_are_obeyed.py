@@ -23,7 +23,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from metrics import detectors
+from metrics.features import detectors
 from networks import checkpoints
 from networks.w_encoder import WEncoder
 from stylevideogan import layout

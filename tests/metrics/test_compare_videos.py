@@ -11,7 +11,7 @@ import torch
 from test_frechet_of_clips import TinyDetector, random_videos
 
 import calc_metrics_video
-from metrics import detectors
+from metrics.features import detectors
 from networks import checkpoints
 from networks.latent_generator import LatentGenerator
 from training import temporal_snapshot

@@ -18,9 +18,9 @@ import scipy.stats
 import torch
 
 import dnnlib
-from metrics import clip_features as clip_features_module
 from metrics import discovery, metric_main
-from metrics.clip_features import clip_features
+from metrics.features import clip_features as clip_features_module
+from metrics.features.clip_features import clip_features
 from metrics.frechet import frechet_distance, mean_and_covariance
 from metrics.frechet_interval import distance_deviation, weighted_moments
 from metrics.inputs.clip_choice import choose_clips

@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from metrics.detectors import detector_of, load_detector
+from metrics.features.detectors import detector_of, load_detector
 from metrics.kernel_distance import polynomial_distance
 from networks.checkpoints import transformer_weights
 from networks.errors import InputError

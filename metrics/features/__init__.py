@@ -1,0 +1,1 @@
+"""Features of clips: the networks that compute them, and how all ranks compute them once."""
