@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.i3d_throughput import load_foreign  # noqa: E402
-from metrics.frechet import frechet_distance, mean_and_covariance  # noqa: E402
+from metrics.distances.frechet import frechet_distance, mean_and_covariance  # noqa: E402
 from metrics.inputs.clip_choice import choose_clips  # noqa: E402
 from networks import i3d  # noqa: E402
 from networks.checkpoints import i3d_weights  # noqa: E402

@@ -11,8 +11,8 @@ numbers go by the same pattern. docs/fvd.md has the protocol.
 import re
 from typing import Any
 
+from metrics.distances.frechet_of_clips import Protocol, clip_distance
 from metrics.families import Metric, register_family
-from metrics.frechet_of_clips import Protocol, clip_distance
 
 NAMES = ('frame_fid2048_16f', 'frame_fid2048_25f', 'frame_fid2048_25f_at225')
 PATTERN = r'frame_fid([1-9]\d*)_([1-9]\d*)f(?:_at(\d+))?'

@@ -13,8 +13,8 @@ protocol is that of StyleGAN-V without its flaws; docs/fvd.md has it, and each d
 import re
 from typing import Any
 
+from metrics.distances.frechet_of_clips import Protocol, clip_distance
 from metrics.families import Metric, register_family
-from metrics.frechet_of_clips import Protocol, clip_distance
 
 NAMES = ('fvd2048_16f', 'fvd2048_25f', 'fvd2048_25f_at225', 'fvd2048_128f', 'fvd2048_128f_subsample8f')
 PATTERN = r'fvd([1-9]\d*)_([1-9]\d*)f(?:_subsample([1-9]\d*)f)?(?:_at(\d+))?'

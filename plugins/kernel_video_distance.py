@@ -9,8 +9,8 @@ clips and can be a little below 0. Programs that multiply it by 1000, or take me
 import re
 from typing import Any
 
+from metrics.distances.frechet_of_clips import Protocol, kernel_results, measure_clips
 from metrics.families import Metric, register_family
-from metrics.frechet_of_clips import Protocol, kernel_results, measure_clips
 
 NAMES = ('kvd2048_16f',)
 PATTERN = r'kvd([1-9]\d*)_([1-9]\d*)f(?:_subsample([1-9]\d*)f)?(?:_at(\d+))?'

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from metrics.distances.frechet import expected_bias, frechet_distance, mean_and_covariance
 from metrics.families import Metric, register_family
-from metrics.frechet import expected_bias, frechet_distance, mean_and_covariance
 from metrics.inputs.code_inputs import DatasetClips, open_codes
 from metrics.inputs.latent_windows import (
     CodeSpace,

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from metrics.bootstrap_interval import bootstrap_interval
+from metrics.distances.bootstrap_interval import bootstrap_interval
 from metrics.families import register_lengths
 from metrics.inputs.code_inputs import CodeInputs
 from metrics.inputs.picture_inputs import PictureInputs

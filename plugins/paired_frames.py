@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from metrics import pair_scores
+from metrics.distances import pair_scores
+from metrics.distances.pair_comparison import Measure, compare_pairs
 from metrics.families import Metric, register_family
 from metrics.inputs.video_comparison import video_options
-from metrics.pair_comparison import Measure, compare_pairs
 
 NAMES = ('psnr', 'ssim', 'lpips_alex', 'lpips_vgg')
 PATTERN = r'(psnr|ssim|lpips_alex|lpips_vgg)(?:_([1-9]\d{0,6})f)?'

@@ -13,8 +13,8 @@ docs/feature_networks.md says which published number to reproduce first.
 import re
 from typing import Any
 
+from metrics.distances.frechet_of_clips import Protocol, frechet_results, jedi_results, kernel_results, measure_clips
 from metrics.families import Metric, register_family
-from metrics.frechet_of_clips import Protocol, frechet_results, jedi_results, kernel_results, measure_clips
 
 NAMES = ('fvd_videomae_2048_16f', 'jedi_vjepa2_2048_16f', 'frame_fd_dinov2_2048_16f')
 PATTERN = r'(fvd|kvd|jedi|frame_fd)_(videomae|vjepa2|dinov2)_([1-9]\d*)_([1-9]\d*)f(?:_subsample([1-9]\d*)f)?(?:_at(\d+))?'

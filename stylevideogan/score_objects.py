@@ -24,7 +24,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from metrics import frechet_of_clips, metric_utils
+from metrics import metric_utils
+from metrics.distances import frechet_of_clips
+from metrics.distances.pair_comparison import batches_of, summarise
 from metrics.features.clip_features import clip_features, in_parallel
 from metrics.features.detectors import load_detector
 from metrics.inputs.array_videos import ArrayVideos
@@ -33,7 +35,6 @@ from metrics.inputs.frame_layouts import ValueRange, split_videos
 from metrics.inputs.frame_points import stream_points
 from metrics.inputs.video_comparison import VideoOptions
 from metrics.inputs.video_set import VideoSet
-from metrics.pair_comparison import batches_of, summarise
 from networks.errors import InputError
 from plugins.paired_frames import measure_of
 from stylevideogan import score_base

@@ -35,7 +35,7 @@ class VideoOptions:
     batch: int | None = None  # Clips per call of the detector; None: 1 on a CPU, 8 on a GPU.
     bootstrap: int = 50  # Resamples; 0 for no interval.
     reference: str = 'footage'  # What the real videos are: 'footage' or 'embedding'.
-    pairs: str = 'name'  # Which videos belong together, for metrics of pairs: a rule of metrics.pair_comparison.
+    pairs: str = 'name'  # Which videos belong together, for metrics of pairs: a rule of metrics.distances.pair_comparison.
     lpips_weights: str | None = None  # File of weights of LPIPS; None: the installed ones.
 
     def __post_init__(self) -> None:

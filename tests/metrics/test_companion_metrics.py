@@ -11,8 +11,8 @@ import torch
 import dnnlib
 from metrics import metric_main
 from metrics.best_value import best_of
-from metrics.bootstrap_interval import bootstrap_interval
 from metrics.discovery import discover_metrics, find_metric
+from metrics.distances.bootstrap_interval import bootstrap_interval
 from metrics.inputs import picture_inputs
 from metrics.inputs.frame_points import LatentPoints, colour_statistics, small_pictures, stretches
 from metrics.inputs.video_comparison import VideoComparison

@@ -19,13 +19,13 @@ import torch
 
 import dnnlib
 from metrics import discovery, metric_main
+from metrics.distances.frechet import frechet_distance, mean_and_covariance
+from metrics.distances.frechet_interval import distance_deviation, weighted_moments
+from metrics.distances.kernel_distance import kernel_distance
 from metrics.features import clip_features as clip_features_module
 from metrics.features.clip_features import clip_features
-from metrics.frechet import frechet_distance, mean_and_covariance
-from metrics.frechet_interval import distance_deviation, weighted_moments
 from metrics.inputs.clip_choice import choose_clips
 from metrics.inputs.video_comparison import VideoComparison, VideoOptions
-from metrics.kernel_distance import kernel_distance
 from metrics.metric_utils import MetricOptions
 from networks.errors import InputError
 from training.videos.recorded_videos import RecordedVideos

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from metrics.distances.window_kernel_distance import RealWindows, window_kernel_distance
 from metrics.inputs.latent_windows import generate_windows
-from metrics.window_kernel_distance import RealWindows, window_kernel_distance
 from plugins.latent_stationarity import Stationarity, autocorrelation, kurtosis_of_speed
 
 FRAMES = 6000

@@ -12,7 +12,7 @@ import torch
 import dnnlib
 from metrics import discovery, families, metric_main, metric_utils
 from metrics.best_value import best_of
-from metrics.frechet import expected_bias, frechet_distance, mean_and_covariance
+from metrics.distances.frechet import expected_bias, frechet_distance, mean_and_covariance
 from metrics.inputs.latent_windows import CodeSpace, window_starts
 from networks.errors import InputError
 from networks.latent_generator import LatentGenerator

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from metrics import pair_scores
+from metrics.distances import pair_scores
+from metrics.distances.kernel_distance import kernel_deviation, kernel_distance
 from metrics.inputs.frame_layouts import split_videos
-from metrics.kernel_distance import kernel_deviation, kernel_distance
 from networks.errors import InputError
 from stylevideogan import score_objects, scores
 

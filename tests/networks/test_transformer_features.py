@@ -9,8 +9,8 @@ import pytest
 import safetensors.torch
 import torch
 
+from metrics.distances.kernel_distance import polynomial_distance
 from metrics.features.detectors import detector_of, load_detector
-from metrics.kernel_distance import polynomial_distance
 from networks.checkpoints import transformer_weights
 from networks.errors import InputError
 from networks.transformer_features import DEVIATION, MEAN

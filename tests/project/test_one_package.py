@@ -229,9 +229,11 @@ print([name for name in sys.modules if name.split('.')[0] in {STRANGERS!r}])
 
 
 def test_an_editable_installation_follows_the_checkout(editable: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    found = run(editable, tmp_path, '-c', 'import stylevideogan.metrics.frechet as f; print(f.__file__); print(f.__cached__)')
+    found = run(
+        editable, tmp_path, '-c', 'import stylevideogan.metrics.distances.frechet as f; print(f.__file__); print(f.__cached__)'
+    )
     place = found.stdout.splitlines()[0]
-    assert place.endswith('/copy/metrics/frechet.py'), found.stderr
+    assert place.endswith('/copy/metrics/distances/frechet.py'), found.stderr
     with open(place, 'a', encoding='utf-8') as file:
         file.write('\nNEW = 1\n')
     again = run(editable, tmp_path, '-c', 'from stylevideogan.metrics import frechet; print(frechet.NEW)')

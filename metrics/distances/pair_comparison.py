@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from metrics.bootstrap_interval import bootstrap_interval
+from metrics.distances.bootstrap_interval import bootstrap_interval
 from metrics.features.clip_features import in_parallel
 from metrics.inputs.array_videos import ArrayVideos
 from metrics.inputs.video_comparison import VideoPair

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from metrics.distances.frechet import expected_bias, frechet_distance, mean_and_covariance
+from metrics.distances.frechet_interval import NORMAL_95, distance_deviation
+from metrics.distances.kernel_distance import kernel_deviation, kernel_distance, polynomial_distance
 from metrics.features.clip_features import clip_features
 from metrics.features.detectors import load_detector
-from metrics.frechet import expected_bias, frechet_distance, mean_and_covariance
-from metrics.frechet_interval import NORMAL_95, distance_deviation
 from metrics.inputs.clip_choice import ClipChoice
 from metrics.inputs.video_comparison import VideoPair
-from metrics.kernel_distance import kernel_deviation, kernel_distance, polynomial_distance
 from networks.errors import InputError
 
 LARGEST_BOOTSTRAP = 512  # Dimensions; beyond, one resample takes longer than a minute.

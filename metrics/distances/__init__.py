@@ -1,0 +1,1 @@
+"""Distances and their intervals: Frechet, kernel, bootstrap, and frame by frame."""
