@@ -145,7 +145,7 @@ def main(**options: Any) -> None:
 def _check_inputs(c: dict[str, Any]) -> None:
     """Find what is wrong with the files before anything is written."""
     from networks.checkpoints import load_encoder
-    from networks.checkpoints.lpips_weights import read_weights
+    from networks.checkpoints.detector_weights.lpips_weights import read_weights
     from training.footage.clips import open_footage
 
     if c['perceptual'] != 'none':

@@ -25,7 +25,7 @@ from benchmarks.i3d_throughput import load_foreign  # noqa: E402
 from metrics.distances.frechet import frechet_distance, mean_and_covariance  # noqa: E402
 from metrics.inputs.clip_choice import choose_clips  # noqa: E402
 from networks import i3d  # noqa: E402
-from networks.checkpoints import i3d_weights  # noqa: E402
+from networks.checkpoints.detector_weights import i3d_weights  # noqa: E402
 from networks.checkpoints.detectors import load_i3d  # noqa: E402
 from training.videos.recorded_videos import RecordedVideos  # noqa: E402
 

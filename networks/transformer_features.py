@@ -5,7 +5,7 @@
                checkpoint without one the mean over all tokens
     dinov2     the class token of each frame (Stein et al., NeurIPS 2023)
 
-networks.checkpoints.transformer_weights opens the networks, and refuses tensors that are missing or left over. What a frame
+networks.checkpoints.detector_weights.transformer_weights opens the networks, and refuses tensors that are missing or left over. What a frame
 goes through first:
 
     videomae   to 224 x 224 (bilinear, without regard to its shape), values 0 to 1: as CD-FVD does, without the mean and

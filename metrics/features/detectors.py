@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from networks.checkpoints import transformer_weights
-from networks.checkpoints.detector_weights import Container, find_units
+from networks.checkpoints.detector_weights import transformer_weights
+from networks.checkpoints.detector_weights.containers import Container, find_units
 from networks.checkpoints.detectors import load_i3d, load_inception
 from networks.errors import InputError
 

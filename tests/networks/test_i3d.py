@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from networks import i3d
-from networks.checkpoints import i3d_weights
+from networks.checkpoints.detector_weights import i3d_weights
 from networks.checkpoints.detectors import load_i3d
 from networks.errors import InputError
 

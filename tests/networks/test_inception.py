@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from networks import inception
-from networks.checkpoints import inception_weights
+from networks.checkpoints.detector_weights import inception_weights
 from networks.checkpoints.detectors import load_inception
 from networks.errors import InputError
 

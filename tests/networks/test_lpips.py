@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from networks import lpips
-from networks.checkpoints import lpips_weights
-from networks.checkpoints.detector_weights import Container
+from networks.checkpoints.detector_weights import lpips_weights
+from networks.checkpoints.detector_weights.containers import Container
+from networks.checkpoints.detector_weights.lpips_weights import read_weights
 from networks.checkpoints.detectors import load_lpips
-from networks.checkpoints.lpips_weights import read_weights
 from networks.errors import InputError
 from networks.lpips import NETWORKS
 

@@ -11,7 +11,7 @@ import torch
 
 from metrics.distances.kernel_distance import polynomial_distance
 from metrics.features.detectors import detector_of, load_detector
-from networks.checkpoints import transformer_weights
+from networks.checkpoints.detector_weights import transformer_weights
 from networks.errors import InputError
 from networks.transformer_features import DEVIATION, MEAN
 

@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 
-from networks.checkpoints.detector_weights import Container, cache_folder, find_in_cache, find_units
+from networks.checkpoints.detector_weights.containers import Container, cache_folder, find_in_cache, find_units
 from networks.errors import InputError
 from networks.i3d import FoldedWeights
 from networks.inception import MODULES

@@ -10,7 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from networks.checkpoints.detector_weights import Container, Unit, as_array, cache_folder, find_in_cache, find_units, fold
+from networks.checkpoints.detector_weights.containers import (
+    Container,
+    Unit,
+    as_array,
+    cache_folder,
+    find_in_cache,
+    find_units,
+    fold,
+)
 from networks.errors import InputError
 from networks.i3d import LOGITS, FoldedWeights
 

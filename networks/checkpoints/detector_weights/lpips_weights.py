@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from networks.checkpoints.detector_weights import Container
+from networks.checkpoints.detector_weights.containers import Container
 from networks.errors import InputError
 from networks.lpips import NETWORKS, Weights, convolution_shapes
 
