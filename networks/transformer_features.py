@@ -1,12 +1,12 @@
-"""Feature networks out of the package transformers: VideoMAE, V-JEPA 2 and DINOv2, as detectors of metrics.features.clip_features.
+"""Feature networks out of the package transformers: VideoMAE, V-JEPA 2 and DINOv2, as detectors of metrics/features.
 
     videomae   mean over all tokens, then the network's fc_norm where it has one: what CD-FVD (Ge et al., CVPR 2024) takes
     vjepa2     the attentive pooler of a classification checkpoint, as JEDi (Luo et al., ICLR 2025) takes that of V-JEPA; of a
                checkpoint without one the mean over all tokens
     dinov2     the class token of each frame (Stein et al., NeurIPS 2023)
 
-networks.checkpoints.detector_weights.transformer_weights opens the networks, and refuses tensors that are missing or left over. What a frame
-goes through first:
+`networks.checkpoints.detector_weights.transformer_weights` opens the networks, and refuses tensors that are missing or left
+over. What a frame goes through first:
 
     videomae   to 224 x 224 (bilinear, without regard to its shape), values 0 to 1: as CD-FVD does, without the mean and
                deviation of ImageNet that the processor of such checkpoints would subtract

@@ -4,9 +4,10 @@ lkd1024            windows that begin at frame 0 of 1024 videos
 lkd1024_at1000     the same from frame 1000 on; any other frame can be named as well
 
 NAME is the distance of the motion, in windows of 8 steps from frame to frame; NAME_codes that of the codes, in windows of 25
-frames. Both are 1000 MMD^2 of one coordinate at a time (metrics/distances/window_kernel_distance.py), in the whitened principal components
-of real codes. Beside them stand the 95 % interval (_low, _high) and the distance between two halves of the footage (_null_median,
-_null_high), the scale to read them on: a value below _null_high is as near as two halves of this footage are to each other.
+frames. Both are 1000 MMD^2 of one coordinate at a time (distances/window_kernel_distance.py), in the whitened principal
+components of real codes. Beside them stand the 95 % interval (_low, _high) and the distance between two halves of the footage
+(_null_median, _null_high), the scale to read them on: a value below _null_high is as near as two halves of this footage are to
+each other.
 """
 
 import copy

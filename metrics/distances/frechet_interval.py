@@ -2,7 +2,7 @@
 
 The clips of both sets are drawn again with replacement and the distance is computed again; the standard deviation s of those
 values gives the interval d^2 +- 1.96 s. The quantiles of the drawn values would not do: a drawn set has fewer different clips
-than the set itself, so all of its distances are too large, by about as much as the set's own is (metrics.distances.frechet.expected_bias).
+than the set itself, so all of its distances are too large, by about as much as the set's own is (expected_bias in frechet.py).
 The spread is free of that shift. Clips that overlap are drawn in blocks of neighbours (Kuensch, Annals of Statistics 1989).
 """
 

