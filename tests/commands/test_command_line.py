@@ -127,7 +127,7 @@ def test_a_bug_keeps_its_traceback_and_ctrl_c_leaves_with_130() -> None:
 def test_signals_run_the_cleanup(number: signal.Signals, code: int, root: os.PathLike[str]) -> None:
     program = textwrap.dedent("""
         import time
-        from training import command_line
+        from training.commands import command_line
         @command_line.command()
         @command_line.clear_errors(interrupted='stopped')
         def main():

@@ -11,7 +11,7 @@ import pytest
 
 HEAD = """
 import sys, time
-from training import command_line, stop_signals
+from training.commands import command_line, stop_signals
 @command_line.command()
 @command_line.clear_errors(interrupted='stopped')
 def main():

@@ -236,7 +236,7 @@ def test_an_editable_installation_follows_the_checkout(editable: pathlib.Path, t
     assert place.endswith('/copy/metrics/distances/frechet.py'), found.stderr
     with open(place, 'a', encoding='utf-8') as file:
         file.write('\nNEW = 1\n')
-    again = run(editable, tmp_path, '-c', 'from stylevideogan.metrics import frechet; print(frechet.NEW)')
+    again = run(editable, tmp_path, '-c', 'from stylevideogan.metrics.distances import frechet; print(frechet.NEW)')
     assert again.stdout == '1\n', again.stderr
 
 

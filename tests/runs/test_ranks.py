@@ -15,7 +15,8 @@ from training.runs.ranks import Ranks, settle_number
 PROGRAM = textwrap.dedent("""
     import os, sys
     from networks.errors import InputError
-    from training import command_line, ranks
+    from training.commands import command_line
+    from training.runs import ranks
     import click
     @command_line.command()
     @click.option('--gpus', type=int)
