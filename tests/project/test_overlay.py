@@ -4,6 +4,7 @@ The lists are facts about the two repositories: their file names, and the public
 """
 
 import ast
+import collections
 import pathlib
 import subprocess
 import sys
@@ -262,6 +263,48 @@ def test_layers_import_downwards_only(root: pathlib.Path) -> None:
                 if top in commands or (top in rooms and top != room and top not in below[room]):
                     wrong.append(f'{name}: {module}')
     assert wrong == []
+
+
+# Rooms in the order of CONTRIBUTING.md's table, lowest first; each imports from those before it.
+ROOMS = {
+    'metrics': ['metrics', 'metrics.inputs', 'metrics.features', 'metrics.distances'],
+    'training': [
+        'training.commands',
+        'training.runs',
+        'training.footage',
+        'training.latents',
+        'training.videos',
+        'training.embedding',
+        'training.kernels',
+        'training',
+        'training.generation',
+    ],
+}
+NEEDS_NOTHING = {'training.temporal_loss'}
+
+
+@pytest.mark.parametrize('top', sorted(ROOMS))
+def test_rooms_import_downwards_only(root: pathlib.Path, top: str) -> None:
+    graph = imports(root)
+    assert not any(graph[module] for module in NEEDS_NOTHING)
+    place = {room: number for number, room in enumerate(ROOMS[top])}
+    modules = [name[:-3].removesuffix('/__init__').replace('/', '.') for name in tracked_files(root)]
+    room = {module: module if module in place else module.rpartition('.')[0] for module in modules if module.split('.')[0] == top}
+    unknown = {name for module, name in room.items() if name not in place and module != top}
+    assert not unknown, 'a new room needs a line in the table of CONTRIBUTING.md and its place in ROOMS'
+    wrong = [
+        f'{module} imports {other}'
+        for module in room
+        for other in graph[module]
+        if other in room and other not in NEEDS_NOTHING and place[room[other]] > place[room[module]]
+    ]
+    assert wrong == []
+
+
+def test_no_room_is_a_hall(root: pathlib.Path) -> None:
+    files = collections.Counter(name.rpartition('/')[0] for name in tracked_files(root))
+    theirs = {'torch_utils/ops'}  # has the host's names
+    assert {room: number for room, number in files.items() if number > 18 and room and room not in theirs} == {}
 
 
 def imports(root: pathlib.Path) -> dict[str, set[str]]:

@@ -1,8 +1,8 @@
 """What every metric says of faults that are known: real footage, changed in one way at a time.
 
-    python benchmarks/metric_table.py --footage=../shared/footage/aligned128 --results=metric-table.jsonl
-    python benchmarks/metric_table.py --data=demo-output/latents.zip --results=metric-table.jsonl
-    python benchmarks/metric_table.py --results=metric-table.jsonl --table
+    python -m benchmarks.metrics.metric_table --footage=../shared/footage/aligned128 --results=metric-table.jsonl
+    python -m benchmarks.metrics.metric_table --data=demo-output/latents.zip --results=metric-table.jsonl
+    python -m benchmarks.metrics.metric_table --results=metric-table.jsonl --table
 
 --footage measures pictures: videos of 5 seconds at 25 frames per second, one speaker each; --data measures codes. Every number is
 one line in --results, and what is there already is not computed again. --table prints the tables of docs/metric_guide.md.
@@ -11,16 +11,12 @@ one line in --results, and what is there already is not computed again. --table 
 import hashlib
 import json
 import os
-import pathlib
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import click
 import numpy as np
 import torch
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from metrics import metric_main
 from metrics.discovery import discover_metrics, find_metric

@@ -1,6 +1,6 @@
 """Compare the face detector with 68 landmarks of another tool, and aligned frames with videos aligned elsewhere.
 
-    python benchmarks/face_alignment.py --source=raw/ --landmarks=landmarks68/ --aligned=aligned128/ --frames=100
+    python -m benchmarks.embedding.face_alignment --source=raw/ --landmarks=landmarks68/ --aligned=aligned128/ --frames=100
 
 `--landmarks` holds NAME.npy [T, 68, 2] for each recording; `--aligned` holds NAME.mp4, square, for some of them. Prints,
 for each recording: distance of the crops' centres and difference of their sizes, % of the side; of their rotation, degrees;
@@ -10,14 +10,10 @@ PSNR of aligned frames to the reference, once from the detector and once from th
 
 import itertools
 import os
-import pathlib
-import sys
 import time
 
 import click
 import numpy as np
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from training.commands import command_line
 from training.footage.clips import open_footage

@@ -1,14 +1,12 @@
 """Measures what makes the optimisation of codes fast: optimisers, starts, and the weight of smoothness, on a few chunks.
 
-    python benchmarks/inversion_choices.py --network=G.pkl --encoder=E.pkl --data=recordings/ --clips=4
+    python -m benchmarks.embedding.inversion_choices --network=G.pkl --encoder=E.pkl --data=recordings/ --clips=4
 
 Of each clip, frames 16 to 23 are optimised, after frames 8 to 15 have given the code of the frame before. Prints tables in
 Markdown: averages over all frames after some evaluations of the loss, which take nearly all of the time in every variant.
 """
 
 import dataclasses
-import pathlib
-import sys
 import types
 from collections.abc import Callable
 from typing import Any
@@ -16,8 +14,6 @@ from typing import Any
 import click
 import numpy as np
 import torch
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from training.commands import command_line
 from training.embedding.batched_lbfgs import minimize

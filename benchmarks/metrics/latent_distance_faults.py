@@ -1,6 +1,6 @@
 """What the latent Frechet distances say of faults that are known: the footage itself, changed in one way at a time.
 
-    python -m benchmarks.latent_distance_faults --data=demo-output/latents.zip
+    python -m benchmarks.metrics.latent_distance_faults --data=demo-output/latents.zip
 
 Prints a table in Markdown, the one in docs/metric_guide.md.
 """

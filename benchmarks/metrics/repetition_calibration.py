@@ -1,20 +1,16 @@
 """What the repetition says of videos whose repetition is known, made of real codes.
 
-    python benchmarks/repetition_calibration.py --data=demo-output/latents.zip
+    python -m benchmarks.metrics.repetition_calibration --data=demo-output/latents.zip
 
 Prints the tables of docs/companion_metrics.md. The tolerance comes from a part of the footage, the videos of 1000 frames are made
 of the rest of it, so needed is a clip of 2000 frames at least.
 """
 
-import pathlib
-import sys
 from collections.abc import Iterator
 
 import click
 import numpy as np
 import torch
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from metrics.inputs.frame_points import LatentPoints
 from plugins.repetition import Repetition

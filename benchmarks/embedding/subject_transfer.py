@@ -1,6 +1,6 @@
 """Ways to put another subject in the place of the one that moves, on the demo's world, where identity and motion are known.
 
-    python -m benchmarks.subject_transfer --data=latents.zip --network=network-snapshot-001500.pkl --outdir=out
+    python -m benchmarks.embedding.subject_transfer --data=latents.zip --network=network-snapshot-001500.pkl --outdir=out
 
 `--data` is the demo's footage of one subject, embedded; `--network` was trained on it. 50 other subjects are met, each known
 by one picture from the middle of a performance of its own, so with a pose and expression that do not belong to the video. Their

@@ -1,12 +1,13 @@
 """Measures the ways of embedding against each other, and against projection of one frame at a time.
 
-    python benchmarks/embedding_methods.py --network=G.pkl --encoder=E.pkl --data=recordings/ --results=embedding.jsonl
-    python benchmarks/embedding_methods.py --network=G.pkl --encoder=E.pkl --data=recordings/ --results=embedding.jsonl --compare
-    python benchmarks/embedding_methods.py --results=embedding.jsonl --table
+    python -m benchmarks.embedding.embedding_methods --network=G.pkl --encoder=E.pkl --data=recordings/ --results=embedding.jsonl
+    python -m benchmarks.embedding.embedding_methods --network=G.pkl --encoder=E.pkl --data=recordings/ \
+        --results=embedding.jsonl --compare
+    python -m benchmarks.embedding.embedding_methods --results=embedding.jsonl --table
 
 The first command embeds the beginning of every clip (--frames; the encoder alone all of it) in every way. The second takes the
 last frame of each such beginning, and puts what refinement and optimisation of whole chunks reach after some time beside
-what the projection of benchmarks/per_frame_projection.py has reached by then, with the same image generator and the
+what the projection of benchmarks/embedding/per_frame_projection.py has reached by then, with the same image generator and the
 same perceptual distance. Every measurement adds one line to --results, and what is there is not measured again, so that an
 interrupted run goes on. Times are processor seconds of one thread, which other work on the machine disturbs less than the clock.
 """
@@ -14,8 +15,6 @@ interrupted run goes on. Times are processor seconds of one thread, which other 
 import dataclasses
 import json
 import os
-import pathlib
-import sys
 import time
 import types
 from collections.abc import Iterator
@@ -23,8 +22,6 @@ from typing import Any
 
 import click
 import numpy as np
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from training.commands import command_line
 
@@ -198,7 +195,7 @@ def compare(bench: Bench, results: Results, opts: types.SimpleNamespace) -> None
     """Our chunks against projection of one frame, for the last frame of the second chunk of clips."""
     import torch
 
-    from benchmarks.per_frame_projection import project
+    from benchmarks.embedding.per_frame_projection import project
     from training.embedding.encoder_loss import shrink
     from training.embedding.inversion import Inversion, InversionOptions
 

@@ -1,6 +1,6 @@
 """Ways to put another subject in the place of the one that moves, on codes of real recordings of faces.
 
-    python -m benchmarks.real_subject_transfer --network=faces.pkl --codes=codes --outdir=out
+    python -m benchmarks.embedding.real_subject_transfer --network=faces.pkl --codes=codes --outdir=out
 
 `--codes` is a folder of code files, one recording of one person each. Each person in turn takes the place of the next one,
 known by a single frame from the middle of its own recording. Reported for each method, with 95% intervals over the pairs:

@@ -1,15 +1,13 @@
 """The Frechet video distance of this project beside that of a public implementation, on the same clips, in one run.
 
     git clone https://github.com/JunyaoHu/common_metrics_on_video_quality /tmp/foreign
-    python benchmarks/fvd_agreement.py --foreign=/tmp/foreign --real=footage --fake=other --fps=25
+    python -m benchmarks.metrics.fvd_agreement --foreign=/tmp/foreign --real=footage --fake=other --fps=25
 
 Both networks have the same weights (those of this project, converted), so what differs is the protocol, and each step is
 changed on its own: epsilon of the batch normalisation, resizing, the statistics. It also prints the distances between black
 and white videos, which are published for the original TensorFlow network. Needs einops and scipy.
 """
 
-import pathlib
-import sys
 import warnings
 from typing import Any
 
@@ -18,16 +16,13 @@ import numpy as np
 import scipy.linalg
 import torch
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.i3d_throughput import load_foreign  # noqa: E402
-from metrics.distances.frechet import frechet_distance, mean_and_covariance  # noqa: E402
-from metrics.inputs.clip_choice import choose_clips  # noqa: E402
-from networks import i3d  # noqa: E402
-from networks.checkpoints.detector_weights import i3d_weights  # noqa: E402
-from networks.checkpoints.detectors import load_i3d  # noqa: E402
-from training.videos.recorded_videos import RecordedVideos  # noqa: E402
+from benchmarks.i3d_throughput import load_foreign
+from metrics.distances.frechet import frechet_distance, mean_and_covariance
+from metrics.inputs.clip_choice import choose_clips
+from networks import i3d
+from networks.checkpoints.detector_weights import i3d_weights
+from networks.checkpoints.detectors import load_i3d
+from training.videos.recorded_videos import RecordedVideos
 
 PUBLISHED = {10: 569.771, 15: 133.908, 16: 152.902, 21: 78.251, 22: 82.5375, 30: 151.3925}
 
