@@ -20,8 +20,9 @@ Gradients stay inside of a window.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -29,15 +30,16 @@ import torch
 from networks.latent_generator import LatentGenerator, State
 from networks.temporal_critic import TemporalCritic
 from torch_utils import training_stats
-from training.kernels.critic_gradients import critic_gradients, critic_scores
+from training.kernels.critic_gradients import critic_gradients, critic_scores, workspaces
 from training.kernels.fast_decoder import coordinates
 from training.kernels.fast_rollout import rollout
+from training.kernels.step_graphs import StepGraphs
 from training.latent_space import LatentSpace, Windows
 from training.runs.weight_average import decay_of, update_average
 from training.stationarity import calibrate, observe
 from training.temporal_loss import divergence, diversity_penalty, gradient_angle_penalty
 from training.temporal_options import Settings
-from training.video_chains import VideoChains
+from training.video_chains import VideoChains, permutation
 
 SCALE_OF_H = 0.25  # of the He initialisation of its last layer
 
@@ -71,6 +73,8 @@ class TemporalTrainer:
         seed: Decides everything.
         rank, num_ranks: Of `torch.distributed`, when it runs.
         device: Of networks and windows.
+        static: Whether a step never fetches a number from the device; None: on GPUs. The random numbers are others.
+        graphs: Whether a step on a GPU becomes CUDA graphs (training/kernels/step_graphs.py), where there is one rank.
 
     Attributes:
         G, G_ema: Latent generator and its moving average.
@@ -92,6 +96,8 @@ class TemporalTrainer:
         rank: int = 0,
         num_ranks: int = 1,
         device: torch.device | str = 'cpu',
+        static: bool | None = None,
+        graphs: bool = True,
     ) -> None:
         self.settings = settings
         self.windows = windows
@@ -116,9 +122,10 @@ class TemporalTrainer:
         self.G_ema.requires_grad_(False).eval()
         for module in (self.G, self.critics, self.G_ema):
             module.to(self.device)
-        adam: dict[str, Any] = {'betas': (settings.beta1, settings.beta2), 'fused': True}
-        self.G_optimizer = torch.optim.Adam(self.G.parameters(), lr=settings.generator_lr, **adam)
-        self.C_optimizer = torch.optim.Adam(self.critics.parameters(), lr=settings.critic_lr, **adam)
+        self._on_gpu = self.device.type == 'cuda'
+        self._static = self._on_gpu if static is None else static
+        self.G_optimizer = self._adam(self.G, settings.generator_lr)
+        self.C_optimizer = self._adam(self.critics, settings.critic_lr)
         self.random = torch.Generator(self.device).manual_seed(seed * num_ranks + rank)
         self._future_frames = settings.diversity_windows * windows.num_frames
         # How far two futures of one moment have to be apart, squared; 0: the footage never changes so much.
@@ -127,7 +134,10 @@ class TemporalTrainer:
         self.chains: VideoChains | None = None
         if settings.carry > 0:
             count = max(1, settings.chains // num_ranks)
-            self.chains = VideoChains(self.G, count, windows.past_frames, settings.burn_in, self.random)
+            self.chains = VideoChains(self.G, count, windows.past_frames, settings.burn_in, self.random, self._static)
+        self.graphs: StepGraphs | None = None
+        if self._on_gpu and graphs and num_ranks == 1:
+            self.graphs = StepGraphs(self.device, self.random, self._changing, self._buffers)
 
     # Units. An image in NVIDIA's tick line is a frame here: one that the critic was shown, real ones counted.
 
@@ -178,6 +188,13 @@ class TemporalTrainer:
         if self.chains is None:
             return
         length, fresh = len(states), len(y) - len(chosen)
+        if self._static:
+            index = torch.randint(length - length // 2, (1,), generator=self.random, device=self.device)
+            late = zip(*(states[k] for k in range(length // 2, length)), strict=True)
+            memories = tuple(torch.stack([h[fresh:] for h in column]) for column in late)
+            when = torch.cat([index, index + length // 2])
+            self.chains.advance_and_restart(self.G, chosen, memories, y[fresh:], when, self.settings.restart)
+            return
         time = int(torch.randint(length // 2, length, (1,), generator=self.random, device=self.device))
         frames = y[fresh:, self.chains.past_frames : self.chains.past_frames + time]
         self.chains.advance(chosen, tuple(h[fresh:].detach() for h in states[time]), frames)
@@ -189,11 +206,25 @@ class TemporalTrainer:
 
     def step(self) -> None:
         """Critic, generator and moving average, once; progress and losses go to training_stats."""
-        self._set_learning_rates()
-        self._update_critic()
-        self._update_generator()
-        self.num_steps += 1
-        self._update_average()
+        penalties = self.num_steps % self.settings.gap_interval == 0
+        with contextlib.nullcontext() if self.graphs is None else self.graphs.step():
+            self._set_learning_rates()
+            self._run('critic', self._update_critic)
+            self._run(f'generator{" with penalties" if penalties else ""}', lambda: self._update_generator(penalties))
+            self.num_steps += 1
+            self._update_average()
+
+    def _run(self, name: str, phase: Callable[[], None]) -> None:
+        if self.graphs is None:
+            phase()
+        else:
+            self.graphs.run(name, phase)
+
+    def _report(self, name: str, value: torch.Tensor) -> None:
+        if self.graphs is None:
+            training_stats.report(name, value)
+        else:
+            self.graphs.report(name, value)
 
     def _update_critic(self) -> None:
         settings, batch = self.settings, self.batch
@@ -202,7 +233,7 @@ class TemporalTrainer:
             y, states, chosen = self._generate(count)
             self._advance_chains(y, states, chosen)
             # Fresh and carried windows lie one after the other; shuffled, every update sees both.
-            order = torch.randperm(count, generator=self.random, device=self.device)
+            order = permutation(count, self.random, self._static)
             generated = [view[order] for view in self._views(y)]
         for begin in range(0, count, batch):
             shown = self._views(self.windows.sample(batch, self.random, self.reversal))
@@ -217,19 +248,19 @@ class TemporalTrainer:
     def _report_critic(self, stride: int, real: torch.Tensor, fake: torch.Tensor, penalty: torch.Tensor) -> None:
         place = '' if stride == self.windows.strides[0] else f'_spacing{stride}'
         wasserstein = real.mean() - fake.mean()
-        training_stats.report(f'Loss/scores{place}/real', real)
-        training_stats.report(f'Loss/scores{place}/fake', fake)
-        training_stats.report(f'Loss/C{place}/wasserstein', wasserstein)
-        training_stats.report(f'Loss/C{place}/gradient_penalty', penalty)
-        training_stats.report(f'Loss/C{place}/loss', self.settings.lambda_gp * penalty.mean() - wasserstein)
+        self._report(f'Loss/scores{place}/real', real)
+        self._report(f'Loss/scores{place}/fake', fake)
+        self._report(f'Loss/C{place}/wasserstein', wasserstein)
+        self._report(f'Loss/C{place}/gradient_penalty', penalty)
+        self._report(f'Loss/C{place}/loss', self.settings.lambda_gp * penalty.mean() - wasserstein)
 
-    def _update_generator(self) -> None:
+    def _update_generator(self, penalties: bool) -> None:
         settings = self.settings
         y, _, _ = self._generate(self.batch)
         scores = [critic_scores(C, view).mean() for C, view in zip(self.critics, self._views(y), strict=True)]
         loss = -torch.stack(scores).sum()
-        training_stats.report('Loss/G/loss', loss)
-        if self.num_steps % settings.gap_interval == 0:
+        self._report('Loss/G/loss', loss)
+        if penalties:
             count = max(1, self.batch // settings.gap_batch_shrink)
             if settings.lambda_gap > 0:
                 loss = loss + settings.lambda_gap * settings.gap_interval * self._angle_penalty(count)
@@ -245,18 +276,18 @@ class TemporalTrainer:
         def measure(name: str, first: State, state: State) -> torch.Tensor:
             s = self._noise(len(state[0])).requires_grad_(True)
             penalty, phi = gradient_angle_penalty(rollout(self.G, s, state)[0], first, s)
-            training_stats.report(f'Loss/G/{name}_penalty', penalty)
-            training_stats.report(f'Loss/G/{name}', phi)
+            self._report(f'Loss/G/{name}_penalty', penalty)
+            self._report(f'Loss/G/{name}', phi)
             return penalty.mean()
 
-        penalties = []
+        parts = []
         if self.settings.carry < 1:
             i = self._randn(count, self.G.latent_dim).requires_grad_(True)
-            penalties.append((1 - self.settings.carry) * measure('gradient_angle', (i,), self.G.initial_state(i)))
+            parts.append((1 - self.settings.carry) * measure('gradient_angle', (i,), self.G.initial_state(i)))
         if self.chains is not None:
             memories = tuple(h.requires_grad_(True) for h in self.chains.states(self.chains.draw(count)))
-            penalties.append(self.settings.carry * measure('gradient_angle_carried', memories, memories))
-        return torch.stack(penalties).sum()
+            parts.append(self.settings.carry * measure('gradient_angle_carried', memories, memories))
+        return torch.stack(parts).sum()
 
     def _diversity_penalty(self, count: int) -> torch.Tensor:
         """L_DIV of `count` moments, each continued twice."""
@@ -268,8 +299,8 @@ class TemporalTrainer:
         l, _ = rollout(self.G, s, tuple(torch.cat([h, h]) for h in state))
         y, other = coordinates(self.G, l).split(count)
         penalty, apart = diversity_penalty(y, other, self._parting)
-        training_stats.report('Loss/G/diversity_penalty', penalty)
-        training_stats.report('Loss/G/diversity', apart)
+        self._report('Loss/G/diversity_penalty', penalty)
+        self._report('Loss/G/diversity', apart)
         return penalty.mean()
 
     def _step_optimizer(self, optimizer: torch.optim.Optimizer, module: torch.nn.Module) -> None:
@@ -288,7 +319,10 @@ class TemporalTrainer:
         factor = 1.0 if self.settings.decay == 0 else min(1.0, max(left, 0.0) / self.settings.decay)
         for optimizer, rate in ((self.G_optimizer, self.settings.generator_lr), (self.C_optimizer, self.settings.critic_lr)):
             for group in optimizer.param_groups:
-                group['lr'] = rate * factor
+                if isinstance(group['lr'], torch.Tensor):
+                    group['lr'].fill_(rate * factor)
+                else:
+                    group['lr'] = rate * factor
         training_stats.report0('Progress/learning_rate', self.settings.generator_lr * factor)
 
     def _update_average(self) -> None:
@@ -323,8 +357,8 @@ class TemporalTrainer:
             'G': self.G.state_dict(),
             'G_ema': self.G_ema.state_dict(),
             'C': [C.state_dict() for C in self.critics],
-            'G_optimizer': self.G_optimizer.state_dict(),
-            'C_optimizer': self.C_optimizer.state_dict(),
+            'G_optimizer': _portable(self.G_optimizer.state_dict()),
+            'C_optimizer': _portable(self.C_optimizer.state_dict()),
             'num_steps': self.num_steps,
             **self.rank_state(),
         }
@@ -344,8 +378,8 @@ class TemporalTrainer:
         states = state['C'] if isinstance(state['C'], list) else [state['C']]  # one critic, before version 0.2
         for C, weights in zip(self.critics, states, strict=True):
             C.load_state_dict(weights)
-        self.G_optimizer.load_state_dict(state['G_optimizer'])
-        self.C_optimizer.load_state_dict(state['C_optimizer'])
+        self._load_optimizer(self.G_optimizer, state['G_optimizer'])
+        self._load_optimizer(self.C_optimizer, state['C_optimizer'])
         self.num_steps = int(state['num_steps'])
         chains = None if rank_state is None else rank_state.get('chains')
         if self.chains is not None:
@@ -355,3 +389,45 @@ class TemporalTrainer:
                 self.chains.load_state_dict(chains)
         if rank_state is not None:
             self.random.set_state(rank_state['random'].cpu())
+        if self.graphs is not None:
+            self.graphs.reset()
+
+    # What CUDA graphs need.
+
+    def _adam(self, module: torch.nn.Module, rate: float) -> torch.optim.Adam:
+        """On a GPU the learning rate is a tensor, which a recorded step reads anew each time."""
+        betas = (self.settings.beta1, self.settings.beta2)
+        lr = torch.tensor(rate, device=self.device) if self._on_gpu else rate
+        return torch.optim.Adam(module.parameters(), lr=lr, betas=betas, fused=True, capturable=self._on_gpu)
+
+    def _load_optimizer(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+        """Take over the state of an optimiser, of this or of another kind of device."""
+        state = {
+            **state,
+            'param_groups': [{**group, 'fused': True, 'capturable': self._on_gpu} for group in state['param_groups']],
+        }
+        optimizer.load_state_dict(state)
+        if self._on_gpu:
+            for group in optimizer.param_groups:
+                group['lr'] = torch.tensor(float(group['lr']), device=self.device)
+
+    def _changing(self) -> dict[str, list[torch.Tensor]]:
+        """All that a step changes, but for the moving average, which is no part of a phase."""
+        changing: dict[str, list[torch.Tensor]] = {'G': [*self.G.parameters()], 'C': [*self.critics.parameters()]}
+        for name, optimizer in (('G_optimizer', self.G_optimizer), ('C_optimizer', self.C_optimizer)):
+            for key in ('exp_avg', 'exp_avg_sq', 'step'):
+                changing[f'{name} {key}'] = [state[key] for state in optimizer.state.values()]
+        if self.chains is not None:
+            changing['chains'] = [*self.chains.memories, self.chains.past]
+        return changing
+
+    def _buffers(self) -> list[Any]:
+        """What a phase reads or writes besides."""
+        parameters = [*self.G.parameters(), *self.critics.parameters()]
+        return [*(p.grad for p in parameters), *(workspaces(C) for C in self.critics)]
+
+
+def _portable(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of an optimiser as it is saved, whatever device it belongs to."""
+    groups = [{**group, 'lr': float(group['lr']), 'capturable': False} for group in state['param_groups']]
+    return {**state, 'param_groups': groups}

@@ -5,6 +5,7 @@ very bindings, argument lists and autograd functions that a GPU is used through.
 """
 
 import contextlib
+import ctypes
 import importlib.util
 import itertools
 import os
@@ -18,15 +19,17 @@ import torch
 
 from torch_utils import custom_ops
 from torch_utils.ops import bias_act, bias_act_cuda, cuda_plugins, filtered_lrelu, upfirdn2d, upfirdn2d_cuda
+from training.kernels import fast_rollout, gated_recurrence, native_code
 
 FOLDER = os.path.dirname(bias_act.__file__)
+TRAINING = os.path.dirname(gated_recurrence.__file__)
 
 # ----------------------------------------------------------------------------
 # Compiling for GPUs.
 
 
 @pytest.mark.parametrize('architecture', ['sm_75', 'sm_90'])
-@pytest.mark.parametrize('operation', ['bias_act', 'upfirdn2d'])
+@pytest.mark.parametrize('operation', ['bias_act', 'upfirdn2d', 'gated_recurrence'])
 def test_compiles_to_machine_code(operation, architecture, tmp_path):
     nvcc = shutil.which('nvcc')
     if nvcc is None:
@@ -45,7 +48,7 @@ def test_compiles_to_machine_code(operation, architecture, tmp_path):
             'all-warnings',
             '-o',
             str(binary),
-            os.path.join(FOLDER, f'{operation}.cu'),
+            os.path.join(TRAINING if operation == 'gated_recurrence' else FOLDER, f'{operation}.cu'),
         ],
         capture_output=True,
         text=True,
@@ -266,6 +269,81 @@ def test_filtered_lrelu(use_plugins):
         x,
         b,
     )
+
+
+RECURRENCE = """
+        #include <vector>
+        #include "gated_recurrence_math.h"
+        template <class Pass> static void each(const RecurrenceArguments& p, int samples, bool forward) {
+            static Pass shared;
+            const int threads = Pass::threads(p), waves = p.steps + p.cells - 1;
+            for (int block = 0; block * samples < p.count; ++block) {
+                std::vector<typename Pass::Thread> own(threads);
+                for (int t = 0; t < threads; ++t) shared.begin(p, block, t, own[t]);
+                for (int wave = 0; wave < waves; ++wave) {
+                    for (int stage = 0; stage < 2; ++stage)
+                        for (int t = threads - 1; t >= 0; --t) {
+                            if ((stage == 0) == forward) shared.products(p, block, wave, t, own[t]);
+                            else shared.units(p, block, wave, t, own[t]);
+                        }
+                }
+                for (int t = 0; t < threads; ++t) shared.end(p, block, t);
+            }
+        }
+        template <class T, int SAMPLES> static int run(const RecurrenceArguments& p, int pass) {
+            if (pass == PASS_FORWARD) each<RecurrenceForward<T, SAMPLES, false>>(p, SAMPLES, true);
+            else if (pass == PASS_TANGENT) each<RecurrenceForward<T, SAMPLES, true>>(p, SAMPLES, true);
+            else if (pass == PASS_BACKWARD) each<RecurrenceBackward<T, SAMPLES, false>>(p, SAMPLES, false);
+            else each<RecurrenceBackward<T, SAMPLES, true>>(p, SAMPLES, false);
+            return 0;
+        }
+        extern "C" int gated_recurrence_launch(const RecurrenceArguments* p, int pass, int bytes, void* stream) {
+            if (bytes != 8) return 1;
+            return stream ? run<double, 2>(*p, pass) : run<double, 1>(*p, pass);
+        }
+        extern "C" const char* gated_recurrence_error_text(int) { return "refused"; }
+    """
+
+
+@pytest.fixture(scope='module')
+def recurrence(tmp_path_factory):
+    """The recurrence with the CPU in the place of the GPU; its stream says how many samples a block takes."""
+    compiler = native_code._compiler()
+    if compiler is None:
+        pytest.skip('there is no C++ compiler on this machine')
+    folder = tmp_path_factory.mktemp('recurrence')
+    (folder / 'emulation.cpp').write_text(RECURRENCE)
+    library = folder / 'emulation.so'
+    flags = ['-std=c++17', '-O1', '-shared', '-fPIC', '-Wall', '-Werror', f'-I{TRAINING}']
+    subprocess.run([*compiler, *flags, '-o', str(library), str(folder / 'emulation.cpp')], check=True)
+    return gated_recurrence.Recurrence(ctypes.CDLL(str(library)))
+
+
+@pytest.mark.parametrize('pairs', [False, True])
+@pytest.mark.parametrize('cells', [1, 2, 4])
+def test_gated_recurrence(pairs, cells, recurrence, monkeypatch):
+    """Values, first and second derivatives, against the equations by autograd; an odd number of samples."""
+    monkeypatch.setattr(gated_recurrence, 'current_stream', lambda x: int(pairs))
+    torch.manual_seed(cells)
+    size, count = gated_recurrence.SIZE, 3
+    gates = 3 * size
+    shapes = [(count, 5, size), (cells, count, size), *[(cells, gates, size)] * 2, *[(cells, gates)] * 2]
+    inputs = [(torch.randn(shape) * 0.5).double().requires_grad_(True) for shape in shapes]
+    weights = torch.randn(count, 6, size).double(), torch.randn(6, cells, count, size).double()
+    results = []
+    for function in (lambda *x: fast_rollout._Rollout.apply(recurrence, *x), fast_rollout._plain):
+        found = []
+        for looks_at in ([0], [1], [0, 1]):  # outputs that the loss knows
+            outputs = function(*inputs)
+            loss = torch.stack([(outputs[index].square() * weights[index]).sum() for index in looks_at]).sum()
+            first = torch.autograd.grad(loss, inputs, create_graph=True)
+            second = torch.autograd.grad(first[0].square().sum() + (first[1] * 0.7).square().sum(), inputs)
+            found += [*outputs, *first, *second]
+        results.append(found)
+    for mine, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-10)
+    with pytest.raises(RuntimeError, match='gated_recurrence: refused'):
+        recurrence.forward([x.detach().float() for x in inputs], False)
 
 
 # ----------------------------------------------------------------------------

@@ -288,6 +288,11 @@ class _Native:
 _workspaces: weakref.WeakKeyDictionary[torch.nn.Module, dict[tuple, _Workspace | _Wide]] = weakref.WeakKeyDictionary()
 
 
+def workspaces(C: torch.nn.Module) -> list[object]:
+    """The buffers that the passes of a critic use, for those who have to keep them."""
+    return list(_workspaces.get(C, {}).values())
+
+
 class _Frames:
     """Buffers of one layer that works on every frame for itself."""
 

@@ -1,9 +1,9 @@
-"""The generator's recurrence as one operation in C++ with first and second derivatives, where that can be had.
+"""The generator's recurrence as one operation with first and second derivatives, in C++ or CUDA, where that can be had.
 
 `rollout(G, s, state)` gives what `G.rollout(s, state)` gives, to rounding: its cells work on blocks of samples that stay in the
-cache through all time steps. Gradients flow to the noise, the first memories and all weights, and once more through these
-gradients (for the gradient angle penalty). On other devices, for other cells than G's own, and without a compiler it is
-`G.rollout` itself.
+cache, or in a GPU's shared memory, through all time steps. Gradients flow to the noise, the first memories and all weights, and
+once more through these gradients (for the gradient angle penalty). On other devices, for other cells than G's own, without a
+compiler, and on GPUs for more than 6 cells or 32 units, it is `G.rollout` itself.
 
     phi = <v_s, g_s> + <v_h, g_h>,   (g_s, g_h) the gradients of <g, rollout> for noise and first memories
 
@@ -16,12 +16,12 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from networks.latent_generator import GatedRecurrentCell, LatentGenerator, State
-from training.kernels import native_code
+from training.kernels import gated_recurrence, native_code
 
 _LANES = 16  # sizes are padded to a multiple of this; no processor's vectors hold more float32
 
@@ -33,10 +33,10 @@ def rollout(G: LatentGenerator, s: torch.Tensor, state: State) -> tuple[torch.Te
 
     The states are views that are made when they are asked for.
     """
-    library = _library(G, s, state)
-    if library is None:
+    form = _form(G, s, state)
+    if form is None:
         return G.rollout(s, state)
-    return _rollout(library, G, s, state)
+    return _rollout(form, G, s, state)
 
 
 class States(Sequence[State]):
@@ -55,35 +55,74 @@ class States(Sequence[State]):
         return tuple(h[:, :size] for h, size in zip(self.memories[time].unbind(0), self.sizes, strict=True))
 
 
-def _library(G: LatentGenerator, s: torch.Tensor, state: State) -> ctypes.CDLL | None:
-    name = native_code.suffix(s)
-    if name is None or type(G) is not LatentGenerator or s.numel() == 0 or len(G.P) == 0 or len(state) != len(G.P):
+class _Form(Protocol):
+    """The three passes over contiguous tensors, with meanings as in `gated_recurrence.Recurrence`."""
+
+    def forward(self, inputs: Sequence[torch.Tensor], save: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]: ...
+
+    def backward(
+        self,
+        memories: torch.Tensor,
+        saved: torch.Tensor,
+        g_l: torch.Tensor | None,
+        g_memories: torch.Tensor | None,
+        inputs: Sequence[torch.Tensor],
+        weights_wanted: bool,
+    ) -> tuple[torch.Tensor | None, ...]: ...
+
+    def second(
+        self,
+        memories: torch.Tensor,
+        saved: torch.Tensor,
+        g_l: torch.Tensor | None,
+        g_memories: torch.Tensor | None,
+        v_noise: torch.Tensor,
+        v_first: torch.Tensor,
+        inputs: Sequence[torch.Tensor],
+    ) -> Tensors: ...
+
+
+def _form(G: LatentGenerator, s: torch.Tensor, state: State) -> _Form | None:
+    """The fast form for this generator on this device; None where there is none."""
+    if type(G) is not LatentGenerator or s.numel() == 0 or len(G.P) == 0 or len(state) != len(G.P):
         return None
     if any(type(cell) is not GatedRecurrentCell or cell._forward_hooks or cell._forward_pre_hooks for cell in G.P):
         return None
     if any(x.dtype != s.dtype for cell in G.P for x in cell.parameters()) or any(h.dtype != s.dtype for h in state):
         return None
-    library = native_code.load('temporal_kernels')
-    return library if library is not None and _agrees(library, s.dtype) else None
+    form: _Form | None
+    if s.device.type == 'cuda':
+        if not native_code.enabled or len(G.P) > gated_recurrence.MOST_CELLS or _padded_size(G) > gated_recurrence.SIZE:
+            return None
+        form = gated_recurrence.recurrence_for(s)
+    else:
+        library = None if native_code.suffix(s) is None else native_code.load('temporal_kernels')
+        form = None if library is None else _NativeForm(library)
+    return form if form is not None and _agrees(form, s.dtype, s.device) else None
 
 
-def _rollout(library: ctypes.CDLL, G: LatentGenerator, s: torch.Tensor, state: State) -> tuple[torch.Tensor, States]:
+def _padded_size(G: LatentGenerator) -> int:
+    sizes = [G.cells[0].input_size, *(cell.hidden_size for cell in G.cells)]
+    unit = gated_recurrence.SIZE if G.A.weight.device.type == 'cuda' else _LANES
+    return -(-max(sizes) // unit) * unit
+
+
+def _rollout(form: _Form, G: LatentGenerator, s: torch.Tensor, state: State) -> tuple[torch.Tensor, States]:
     cells = G.cells
     sizes = [cell.hidden_size for cell in cells]
-    size = -(-max([cells[0].input_size, *sizes]) // _LANES) * _LANES
-    first = torch.stack([_padded(h, size) for h in state])
+    size = _padded_size(G)
     inputs = (
         _padded(s, size),
-        first,
+        torch.stack([_padded(h, size) for h in state]),
         torch.stack([_padded_matrix(cell.weight_ih, size) for cell in cells]),
         torch.stack([_padded_matrix(cell.weight_hh, size) for cell in cells]),
         torch.stack([_padded_vector(cell.bias_ih, size) for cell in cells]),
         torch.stack([_padded_vector(cell.bias_hh, size) for cell in cells]),
     )
     if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
-        l, memories = _Rollout.apply(library, *inputs)
+        l, memories = _Rollout.apply(form, *inputs)
     else:
-        l, memories, _ = _forward(library, *inputs, save=False)
+        l, memories, _ = form.forward([x.contiguous() for x in inputs], False)
     return l[..., : sizes[-1]], States(memories, sizes)
 
 
@@ -110,38 +149,75 @@ def _padded_vector(bias: torch.Tensor, size: int) -> torch.Tensor:
 # Calls of the C functions. s [N, steps, D], first [cells, N, D], weights [cells, 3 D, D], biases [cells, 3 D].
 
 
-def _call(library: ctypes.CDLL, name: str, s: torch.Tensor, cells: int, tensors: Sequence[torch.Tensor | None]) -> None:
-    function = getattr(library, f'rollout_{name}_{native_code.suffix(s)}')
-    function(len(s), s.shape[1], cells, s.shape[2], *[None if x is None else native_code.pointer(x) for x in (s, *tensors)])
+class _NativeForm:
+    """The passes in C++."""
 
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
 
-def _forward(
-    library: ctypes.CDLL,
-    s: torch.Tensor,
-    first: torch.Tensor,
-    weight_ih: torch.Tensor,
-    weight_hh: torch.Tensor,
-    bias_ih: torch.Tensor,
-    bias_hh: torch.Tensor,
-    save: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """Values l `[N, t, D]`, memories `[t, cells, N, D]`, and, to save, r, z, n, W_hn h + b_hn `[t-1, cells, N, 4 D]`."""
-    s, weight_ih, weight_hh, bias_ih, bias_hh = (x.contiguous() for x in (s, weight_ih, weight_hh, bias_ih, bias_hh))
-    cells, count, size = first.shape
-    memories = s.new_empty(s.shape[1] + 1, cells, count, size)
-    memories[0] = first
-    saved = s.new_empty(s.shape[1], cells, count, 4 * size) if save else None
-    l = s.new_empty(count, s.shape[1] + 1, size)
-    _call(library, 'forward', s, cells, [weight_ih, weight_hh, bias_ih, bias_hh, memories, saved, l])
-    return l, memories, saved
+    def _call(self, name: str, s: torch.Tensor, cells: int, tensors: Sequence[torch.Tensor | None]) -> None:
+        function = getattr(self._library, f'rollout_{name}_{native_code.suffix(s)}')
+        addresses = [None if x is None else native_code.pointer(x) for x in (s, *tensors)]
+        function(len(s), s.shape[1], cells, s.shape[2], *addresses)
+
+    def forward(self, inputs: Sequence[torch.Tensor], save: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Values l `[N, t, D]`, memories `[t, cells, N, D]`, and, to save, r, z, n, W_hn h + b_hn `[t-1, cells, N, 4 D]`."""
+        s, first, weight_ih, weight_hh, bias_ih, bias_hh = inputs
+        cells, count, size = first.shape
+        memories = s.new_empty(s.shape[1] + 1, cells, count, size)
+        memories[0] = first
+        saved = s.new_empty(s.shape[1], cells, count, 4 * size) if save else None
+        l = s.new_empty(count, s.shape[1] + 1, size)
+        self._call('forward', s, cells, [weight_ih, weight_hh, bias_ih, bias_hh, memories, saved, l])
+        return l, memories, saved
+
+    def backward(
+        self,
+        memories: torch.Tensor,
+        saved: torch.Tensor,
+        g_l: torch.Tensor | None,
+        g_memories: torch.Tensor | None,
+        inputs: Sequence[torch.Tensor],
+        weights_wanted: bool,
+    ) -> tuple[torch.Tensor | None, ...]:
+        """See `gated_recurrence.Recurrence`."""
+        s, first, weight_ih, weight_hh, *biases = inputs
+        d_noise, d_first = torch.empty_like(s), torch.empty_like(first)
+        gradients: list[torch.Tensor | None] = [None] * 4
+        if weights_wanted:
+            gradients = [torch.zeros_like(x) for x in (weight_ih, weight_hh, *biases)]
+        tensors = [weight_ih, weight_hh, memories, saved, g_l, g_memories, d_noise, d_first, *gradients]
+        self._call('backward', s, len(first), tensors)
+        return (d_noise, d_first, *gradients)
+
+    def second(
+        self,
+        memories: torch.Tensor,
+        saved: torch.Tensor,
+        g_l: torch.Tensor | None,
+        g_memories: torch.Tensor | None,
+        v_noise: torch.Tensor,
+        v_first: torch.Tensor,
+        inputs: Sequence[torch.Tensor],
+    ) -> Tensors:
+        """See `gated_recurrence.Recurrence`."""
+        s, first, weight_ih, weight_hh, *biases = inputs
+        t_memories = torch.empty_like(memories)
+        t_memories[0] = v_first
+        t_l = s.new_empty(len(s), s.shape[1] + 1, s.shape[2])
+        d_noise, d_first = torch.empty_like(s), torch.empty_like(first)
+        gradients = [torch.zeros_like(x) for x in (weight_ih, weight_hh, *biases)]
+        given = [weight_ih, weight_hh, memories, saved, g_l, g_memories, v_noise, t_memories, t_l, d_noise, d_first]
+        self._call('second', s, len(first), [*given, *gradients])
+        return (t_l, t_memories, d_noise, d_first, *gradients)
 
 
 class _Rollout(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, library: ctypes.CDLL, *inputs: torch.Tensor) -> Tensors:  # type: ignore[override]
+    def forward(ctx: Any, form: _Form, *inputs: torch.Tensor) -> Tensors:  # type: ignore[override]
         ctx.set_materialize_grads(False)
-        l, memories, saved = _forward(library, *inputs, save=True)  # type: ignore[misc, arg-type]
-        ctx.library = library
+        l, memories, saved = form.forward([x.contiguous() for x in inputs], True)
+        ctx.form = form
         ctx.save_for_backward(*inputs, memories, saved)
         return l, memories
 
@@ -151,7 +227,7 @@ class _Rollout(torch.autograd.Function):
             return (None,) * 7
         *inputs, memories, saved = ctx.saved_tensors
         weights_wanted = any(ctx.needs_input_grad[3:])
-        return None, *_RolloutGradient.apply(ctx.library, weights_wanted, memories.detach(), saved, g_l, g_memories, *inputs)
+        return None, *_RolloutGradient.apply(ctx.form, weights_wanted, memories.detach(), saved, g_l, g_memories, *inputs)
 
 
 class _RolloutGradient(torch.autograd.Function):
@@ -160,7 +236,7 @@ class _RolloutGradient(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        library: ctypes.CDLL,
+        form: _Form,
         weights_wanted: bool,
         memories: torch.Tensor,  # type: ignore[override]
         saved: torch.Tensor,
@@ -169,22 +245,10 @@ class _RolloutGradient(torch.autograd.Function):
         *inputs: torch.Tensor,
     ) -> tuple[torch.Tensor | None, ...]:
         ctx.set_materialize_grads(False)
-        ctx.library = library
-        s, first, weight_ih, weight_hh, *biases = (x.contiguous() for x in inputs)
+        ctx.form = form
         g_l, g_memories = (None if g is None else g.contiguous() for g in (g_l, g_memories))
         ctx.save_for_backward(memories, saved, g_l, g_memories, *inputs)
-        g_noise, g_first = torch.empty_like(s), torch.empty_like(first)
-        gradients: list[torch.Tensor | None] = [None] * 4
-        if weights_wanted:
-            gradients = [torch.zeros_like(x) for x in (weight_ih, weight_hh, *biases)]
-        _call(
-            library,
-            'backward',
-            s,
-            len(first),
-            [weight_ih, weight_hh, memories, saved, g_l, g_memories, g_noise, g_first, *gradients],
-        )
-        return (g_noise, g_first, *gradients)
+        return form.backward(memories, saved, g_l, g_memories, [x.contiguous() for x in inputs], weights_wanted)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -197,34 +261,13 @@ class _RolloutGradient(torch.autograd.Function):
         memories, saved, g_l, g_memories, *inputs = ctx.saved_tensors
         if any(v is not None for v in v_weights):
             return (None,) * 4 + _second_by_autograd(g_l, g_memories, inputs, (v_noise, v_first, *v_weights))
-        s, first, weight_ih, weight_hh, *biases = (x.contiguous() for x in inputs)
-        v_noise = torch.zeros_like(s) if v_noise is None else v_noise.contiguous()
-        t_memories = torch.empty_like(memories)
-        if v_first is None:
-            t_memories[0].zero_()
-        else:
-            t_memories[0] = v_first
-        t_l = s.new_empty(len(s), s.shape[1] + 1, s.shape[2])
-        d_noise, d_first = torch.empty_like(s), torch.empty_like(first)
-        gradients = [torch.zeros_like(x) for x in (weight_ih, weight_hh, *biases)]
-        _call(
-            ctx.library,
-            'second',
-            s,
-            len(first),
-            [weight_ih, weight_hh, memories, saved, g_l, g_memories, v_noise, t_memories, t_l, d_noise, d_first, *gradients],
+        inputs = [x.contiguous() for x in inputs]
+        v_noise, v_first = (
+            torch.zeros_like(x) if v is None else v.contiguous() for v, x in zip((v_noise, v_first), inputs, strict=False)
         )
-        return (
-            None,
-            None,
-            None,
-            None,
-            None if g_l is None else t_l,
-            None if g_memories is None else t_memories,
-            d_noise,
-            d_first,
-            *gradients,
-        )
+        t_l, t_memories, *others = ctx.form.second(memories, saved, g_l, g_memories, v_noise, v_first, inputs)
+        of_g = (None if g_l is None else t_l, None if g_memories is None else t_memories)
+        return (None, None, None, None, *of_g, *others)
 
 
 def _plain(
@@ -266,18 +309,29 @@ def _second_by_autograd(
     return tuple(None if x is None else next(found) for x in (*given, *inputs))
 
 
-@functools.cache
-def _agrees(library: ctypes.CDLL, dtype: torch.dtype) -> bool:
-    """Whether values, first and second derivatives are those of PyTorch's operations, on a small case."""
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(0)
-        gates = 3 * _LANES
-        shapes = [(35, 3, _LANES), (2, 35, _LANES), (2, gates, _LANES), (2, gates, _LANES), (2, gates), (2, gates)]
-        inputs = [torch.randn(shape, dtype=dtype).mul_(0.5).requires_grad_(True) for shape in shapes]
-        weights = torch.randn(35, 4, _LANES, dtype=dtype)
+def _agrees(form: _Form, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether values, first and second derivatives are those of PyTorch's operations; a compiler may be wrong."""
+    key = type(form), dtype, device
+    if key not in _agreed:
+        _agreed[key] = _compare(form, dtype, device)
+    return _agreed[key]
+
+
+_agreed: dict[tuple[type, torch.dtype, torch.device], bool] = {}
+
+
+def _compare(form: _Form, dtype: torch.dtype, device: torch.device) -> bool:
+    size = gated_recurrence.SIZE if device.type == 'cuda' else _LANES
+    random = torch.Generator().manual_seed(0)
+    gates = 3 * size
+    shapes = [(35, 3, size), (2, 35, size), (2, gates, size), (2, gates, size), (2, gates), (2, gates)]
+    with torch.enable_grad():
+        drawn = [torch.randn(shape, dtype=dtype, generator=random).mul_(0.5).to(device) for shape in shapes]
+        weights = torch.randn(35, 4, size, dtype=dtype, generator=random).to(device)
+        inputs = [x.requires_grad_(True) for x in drawn]
         results = []
-        for form in (functools.partial(_Rollout.apply, library), _plain):
-            l, memories = form(*inputs)
+        for function in (functools.partial(_Rollout.apply, form), _plain):
+            l, memories = function(*inputs)
             first_order = torch.autograd.grad((l.square() * weights).sum(), inputs, create_graph=True)
             second_order = torch.autograd.grad(first_order[0].square().sum() + first_order[1].square().sum(), inputs)
             results.append([l, memories, *first_order, *second_order])

@@ -1,4 +1,4 @@
-"""Compiling of C++ files without PyTorch's headers, once for a machine, and loading of them as C functions.
+"""Compiling of C++ and CUDA files without PyTorch's headers, once for a machine, and loading of them as C functions.
 
 `torch_utils.custom_ops` builds extensions that know tensors; their headers alone take most of a minute to compile. What
 needs nothing but pointers to numbers is compiled here, in seconds, by whatever C++ compiler there is. Where there is none, or no
@@ -15,6 +15,7 @@ import pathlib
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 
@@ -35,19 +36,46 @@ def load(name: str) -> ctypes.CDLL | None:
     return _load(name) if enabled else None
 
 
+def load_cuda(name: str, capability: tuple[int, int]) -> ctypes.CDLL | None:
+    """The same of `<name>.cu`, for GPUs of this compute capability, with the nvcc of CUDA_HOME or of the path."""
+    return _load_cuda(name, capability) if enabled else None
+
+
 @functools.cache
 def _load(name: str) -> ctypes.CDLL | None:
     compiler = _compiler()
     if compiler is None:
         return None
+    commands = [[*compiler, *_FLAGS, *flags] for flags in _PROCESSOR_FLAGS]
+    return _library(_FOLDER / f'{name}.cpp', [], commands, f'{_processor()}')
+
+
+@functools.cache
+def _load_cuda(name: str, capability: tuple[int, int]) -> ctypes.CDLL | None:
+    home = os.environ.get('CUDA_HOME') or os.environ.get('CUDA_PATH')
+    places = [*([os.path.join(home, 'bin')] if home else []), *os.get_exec_path(), '/usr/local/cuda/bin']
+    nvcc = shutil.which('nvcc', path=os.pathsep.join(places))
+    if nvcc is None or os.name == 'nt':
+        return None
+    number = '{}{}'.format(*capability)
+    command = [nvcc, '-O3', '-std=c++17', '-shared', '-Xcompiler', '-fPIC', '--allow-unsupported-compiler']
+    command.append(f'-gencode=arch=compute_{number},code=sm_{number}')
+    return _library(_FOLDER / f'{name}.cu', sorted(_FOLDER.glob(f'{name}*.h')), [command], '')
+
+
+def _library(
+    source: pathlib.Path, headers: Sequence[pathlib.Path], commands: Sequence[Sequence[str]], machine: str
+) -> ctypes.CDLL | None:
+    """What the first command that works makes of the source."""
     try:
-        source = (_FOLDER / f'{name}.cpp').read_bytes()
-        version = subprocess.run([*compiler, '--version'], capture_output=True, timeout=_TIMEOUT, check=True).stdout
-        digest = hashlib.sha256(repr([source, version, _FLAGS, _processor()]).encode()).hexdigest()[:24]
-        path = pathlib.Path(dnnlib.make_cache_dir_path('native', f'{name}-{digest}.so'))
+        version = subprocess.run([commands[0][0], '--version'], capture_output=True, timeout=_TIMEOUT, check=True).stdout
+        code = [file.read_bytes() for file in (source, *headers)]
+        digest = hashlib.sha256(repr([code, version, commands, machine]).encode()).hexdigest()[:24]
+        path = pathlib.Path(dnnlib.make_cache_dir_path('native', f'{source.stem}-{digest}.so'))
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            _compile(compiler, _FOLDER / f'{name}.cpp', path)
+            print(f'Compiling {source.name}, once on this machine (seconds to a minute)...', file=sys.stderr, flush=True)
+            _compile(commands, source, path)
         return ctypes.CDLL(str(path))
     except (OSError, subprocess.SubprocessError):
         return None
@@ -71,13 +99,13 @@ def _processor() -> str:
     return repr([platform.machine(), platform.processor(), sorted({line for line in lines if line.startswith(telling)})])
 
 
-def _compile(compiler: list[str], source: pathlib.Path, path: pathlib.Path) -> None:
+def _compile(commands: Sequence[Sequence[str]], source: pathlib.Path, path: pathlib.Path) -> None:
     """Write the library at once and whole, so that several processes may do this together."""
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = pathlib.Path(folder) / path.name
-        for flags in _PROCESSOR_FLAGS:
-            command = [*compiler, *_FLAGS, *flags, '-o', str(made), str(source)]
-            if subprocess.run(command, capture_output=True, timeout=_TIMEOUT, check=False).returncode == 0:
+        for command in commands:
+            full = [*command, '-o', str(made), str(source)]
+            if subprocess.run(full, capture_output=True, timeout=_TIMEOUT, check=False).returncode == 0:
                 os.replace(made, path)
                 return
     raise subprocess.SubprocessError(f'{source.name} does not compile')
