@@ -7,9 +7,10 @@ starting points: their memories before the window and the noise of its steps. Bo
                                            +  `NOISE_WEIGHT` * mean square of the change of s
                                            +  `MEMORY_WEIGHT` * mean square of the change of h_0
 
-and the best of them goes on with new noise. The rest e = w_{K-1} - w(l_{K-1}), what the model cannot say with any memories, is
-added to the codes that follow and fades slowly, so that the step over the seam is one of the model's and the fading a small part
-of a step.
+where a picture, which says nothing of motion, counts a second time as the frame that follows it, with the weight `HOLD_WEIGHT`
+and without noise: else the memories may arrive at it in full swing, and leave it with a jerk. The best of them goes on with new
+noise. The rest e = w_{K-1} - w(l_{K-1}), what the model cannot say with any memories, is added to the codes that follow and fades
+slowly, so that the step over the seam is one of the model's and the fading a small part of a step.
 
 A video of the model's own that generation.jsonl tells the seed of needs none of that: its seed goes on, to the same numbers.
 """
@@ -36,6 +37,7 @@ STARTS = 6  # of the nearest windows
 ITERATIONS = 60
 NOISE_WEIGHT = 0.01
 MEMORY_WEIGHT = 0.01
+HOLD_WEIGHT = 0.3
 FADING_PART = 0.2  # of a usual step that fading takes at most
 LONGEST_FADE = 250
 SHORTEST_FADE = 25
@@ -126,10 +128,21 @@ def explain(generator: Any, codes: torch.Tensor, *, burn_in: int = 0, seed: int 
         said = generator.codes(l[:, -known:]).flatten(2)
         return (said - target).square().mean(dim=(1, 2)) / variance
 
+    def jerk() -> torch.Tensor:  # of the step that follows a single picture
+        if known > 1:
+            return torch.zeros([], device=device)
+        still = torch.cat([s, torch.zeros_like(s[:, :1])], dim=1)
+        l, _ = generator.rollout(still, tuple(h))
+        return (generator.codes(l[:, -1]).flatten(1) - target).square().mean(dim=1).sum() / variance
+
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
         change = sum((memory - first).square().mean() for memory, first in zip(h, start, strict=True))
-        value = missed().sum() + len(s) * (NOISE_WEIGHT * (s - usual_noise).square().mean() + MEMORY_WEIGHT * change / len(h))
+        value = (
+            missed().sum()
+            + HOLD_WEIGHT * jerk()
+            + len(s) * (NOISE_WEIGHT * (s - usual_noise).square().mean() + MEMORY_WEIGHT * change / len(h))
+        )
         value.backward()
         return value
 
