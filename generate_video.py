@@ -102,6 +102,9 @@ INTERRUPTED = 'interrupted; finished files and segments are kept, and the same c
               metavar='INT', type=command_line.POSITIVE_INT)
 @click.option('--shard',         help='Make only the K-th of N shares of the files, as one of N independent jobs',
               metavar='K/N', type=SHARD)
+@click.option('--precision',     help='Of rendering: auto is fp32 on a CPU and what the checkpoint declares on a GPU; bf16 is '
+                                      'faster where the processor has it, and differs by less than a video encoder changes',
+              type=click.Choice(['auto', 'fp32', 'bf16']), default='auto')
 @click.option('--batch',         help='Frames rendered at a time; another number rounds differently in the last bits',
               metavar='INT', type=command_line.POSITIVE_INT, default=8)
 @command_line.clear_errors(interrupted=INTERRUPTED)

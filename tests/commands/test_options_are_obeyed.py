@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 import shutil
+import unittest.mock
 import wave
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -24,10 +25,11 @@ import torch
 from click.testing import CliRunner
 
 from metrics.features import detectors
-from networks import checkpoints
+from networks import checkpoints, stylegan2
 from networks.w_encoder import WEncoder
 from stylevideogan import layout
 from stylevideogan.__main__ import load_command
+from training.kernels.fast_stylegan2 import FastSynthesis
 from training.latents.dataset import LatentDataset, LatentDatasetWriter
 from training.videos.output import VideoWriter
 
@@ -238,17 +240,23 @@ class Workshop:
         rendered: list[int] = []
         Detector.sizes.clear()
 
-        def note(module: torch.nn.Module, inputs: Any) -> None:
-            if type(module).__name__ == 'SynthesisNetwork' and inputs:
-                rendered.append(len(inputs[0]))
-
-        hook = torch.nn.modules.module.register_module_forward_pre_hook(note)
-        try:
+        with noted(stylegan2.SynthesisNetwork, 'forward', rendered), noted(FastSynthesis, '__call__', rendered):
             os.environ['DNNLIB_CACHE_DIR'] = str(folder / 'cache')
             result = CliRunner().invoke(load_command(name), [*subcommand, *filled], catch_exceptions=False)
-        finally:
-            hook.remove()
         return result, rendered
+
+
+@contextlib.contextmanager
+def noted(kind: type, method: str, sizes: list[int]) -> Iterator[None]:
+    """Note the batch size of every call of a method; a hook would make networks render in their plain form."""
+    original = getattr(kind, method)
+
+    def note(self: Any, ws: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        sizes.append(len(ws))
+        return original(self, ws, *args, **kwargs)
+
+    with unittest.mock.patch.object(kind, method, note):
+        yield
 
 
 def split_at(words: list[str], mark: str) -> list[list[str]]:
@@ -580,6 +588,7 @@ TABLE = [
         ),
         ('--device', 'cpu', 'nowhere', outcome),
         ('--batch', 8, 2, largest('rendered')),
+        ('--precision', 'auto', 'bf16', pictures),  # a processor without bfloat16 refuses it
         ('--gpus', None, '0', outcome),  # more than one is another process: tests/commands/test_generate_video.py
         ('--shard', ('--seeds=3,4', '--shard=1/2'), ('--seeds=3,4', '--shard=2/2'), names),
     ),

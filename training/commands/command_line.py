@@ -21,7 +21,7 @@ from networks.checkpoints import addresses
 from networks.checkpoints.addresses import is_address
 from networks.errors import InputError, readable
 from stylevideogan import layout, version
-from training.commands import stop_signals
+from training.commands import memory, stop_signals
 from training.commands.option_values import MAX_SEED as MAX_SEED
 from training.commands.option_values import parse_names, parse_seeds, parse_size
 from training.commands.standard_streams import be_patient
@@ -101,6 +101,12 @@ def share_cores() -> None:
         os.environ['GOMP_SPINCOUNT'] = str(SPIN_COUNT)
 
 
+def prepare_process() -> None:
+    """What every command does first: threads share the cores, and freed memory is kept for what comes next."""
+    share_cores()
+    memory.keep_freed_memory()
+
+
 def speaks_for_itself(error: BaseException) -> bool:
     """Whether this process of several (training/runs/ranks.py) is to tell its error: not what another one tells as well.
 
@@ -175,7 +181,7 @@ class _ClearMain(click.Command):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:
-        share_cores()
+        prepare_process()
         if standalone_mode:
             be_patient()
         try:

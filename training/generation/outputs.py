@@ -102,6 +102,7 @@ class Rendering:
         noise_mode: Of the image generator.
         size, pad: See training.videos.framing.Framing; None keeps the size.
         audio: Sound that goes along.
+        precision: Of the image generator, see training.videos.renderer.
     """
 
     ending: str
@@ -112,6 +113,7 @@ class Rendering:
     size: tuple[int, int] | None = None
     pad: str = 'blur'
     audio: str | None = None
+    precision: str = 'auto'
 
 
 def render_source(
@@ -123,8 +125,9 @@ def render_source(
     for index in itertools.count(first):
         codes = source.read(rendering.batch)
         frames = render_codes(
-            image_generator, codes, batch=rendering.batch, noise_mode=rendering.noise_mode, noise_seed=[seed, index]
-        )
+            image_generator, codes, batch=rendering.batch, noise_mode=rendering.noise_mode, noise_seed=[seed, index],
+            precision=rendering.precision,
+        )  # fmt: skip
         yield from zip(frames, codes.cpu().numpy(), strict=True)
 
 

@@ -100,7 +100,7 @@ def check_options(options: types.SimpleNamespace) -> None:
 def _rendering(options: types.SimpleNamespace, fps: float) -> Rendering:
     return Rendering(
         ending=options.ending, fps=fps, crf=options.crf, batch=options.batch, noise_mode=options.noise_mode, size=options.size,
-        pad=options.pad or 'blur', audio=options.audio,
+        pad=options.pad or 'blur', audio=options.audio, precision=options.precision,
     )  # fmt: skip
 
 
@@ -109,7 +109,7 @@ def _rendering_record(rendering: Rendering) -> dict[str, Any]:
     return {
         'fps': rendering.fps, 'noise_mode': rendering.noise_mode, 'batch': rendering.batch, 'format': rendering.ending,
         'crf': rendering.crf if rendering.ending in WITH_CRF else None, 'size': rendering.size,
-        'pad': rendering.pad if rendering.size else None,
+        'pad': rendering.pad if rendering.size else None, 'precision': rendering.precision,
     }  # fmt: skip
 
 
@@ -158,8 +158,10 @@ def _generate(options: types.SimpleNamespace, request: Request, ours: Ranks) -> 
 
 def _generate_motion(options: types.SimpleNamespace, request: Request, network: str, outdir: str, ours: Ranks) -> None:
     from training.generation.pictures import PictureReader
+    from training.videos.renderer import check_precision
 
     device = ours.device
+    check_precision(options.precision, device)
     snapshot, image_generator, network_sha256, image_sha256 = load_networks(
         network, options.image_network, force=options.force_image_network, trust_pickle=options.trust_pickle, device=device
     )
@@ -259,9 +261,11 @@ def _generate_interpolation(options: types.SimpleNamespace, request: Request, ne
     from training.generation.interpolation import InterpolationSource, codes_of_seeds
     from training.generation.operators import Edit, Pipeline
     from training.temporal_snapshot import versions
+    from training.videos.renderer import check_precision
     from training.videos.synthesis import render_codes
 
     device = ours.device
+    check_precision(options.precision, device)
     image_generator: Any = checkpoints.load_generator(network, device=device, trust_pickle=options.trust_pickle)
     sha256 = checkpoints.file_sha256(local_file(network))
     psi = plain_keyframes(request.trunc)
@@ -273,13 +277,21 @@ def _generate_interpolation(options: types.SimpleNamespace, request: Request, ne
         edits.append(
             Edit(read_direction(path, int(image_generator.num_ws), int(image_generator.w_dim), layers).to(device), strength)
         )
-    record = {'image_network_sha256': sha256, 'trunc': psi, 'edit': list(request.edit), 'device': device.type}
+    record = {
+        'image_network_sha256': sha256,
+        'precision': options.precision,
+        'trunc': psi,
+        'edit': list(request.edit),
+        'device': device.type,
+    }
     if options.stills:
         records = Records(outdir)
         for seed in ours.share(options.seeds):
             output = Output(f'seed{seed:04d}.png', (seed,), 1)
             codes = Pipeline(InterpolationSource(codes_of_seeds(image_generator, [seed], psi), 1), edits).read(1)
-            frame = next(iter(render_codes(image_generator, codes, batch=1, noise_mode=options.noise_mode)))
+            frame = next(
+                iter(render_codes(image_generator, codes, batch=1, noise_mode=options.noise_mode, precision=options.precision))
+            )
             write_still(os.path.join(outdir, output.name), frame.squeeze())
             records.add(output, record, network=network, versions=versions(), timestamp=time.time())
         command_line.report(f'Wrote {len(options.seeds)} pictures to {outdir}')
@@ -343,7 +355,9 @@ def _write_all(
     image_generator: Any, sources: Any, names: Any, found: Any, network: str, outdir: str, sha256: str, ours: Ranks,
 ) -> None:  # fmt: skip
     records = Records(outdir)
-    unsaid = {**dataclasses.asdict(Request()), 'size': None, 'pad': None, 'format': options.ending}
+    unsaid = {
+        **dataclasses.asdict(Request()), 'size': None, 'pad': None, 'format': options.ending, 'precision': 'auto',
+    }  # fmt: skip
     if options.shard is not None:
         outputs = options.shard.of(outputs)
     part = f'-{options.shard}' if options.shard is not None else ''

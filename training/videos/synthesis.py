@@ -7,23 +7,24 @@ import numpy as np
 import torch
 
 from training.videos.code_sources import ModelSource, chunks
+from training.videos.renderer import renderer
 
 
 def images_to_uint8(images: torch.Tensor) -> np.ndarray:
     """Images [N, C, H, W] in [-1, 1] to frames uint8 [N, H, W, C]: x * 127.5 + 128, cut to 0..255, as NVIDIA does."""
-    return (images.permute(0, 2, 3, 1).float() * 127.5 + 128).clamp(0, 255).to(torch.uint8).cpu().numpy()
+    return (images.permute(0, 2, 3, 1).float() * 127.5).add_(128).clamp_(0, 255).to(torch.uint8).contiguous().cpu().numpy()
 
 
-@torch.no_grad()
-def _render_batch(image_generator: Any, ws: torch.Tensor, noise_mode: str, noise_seed: Sequence[int] | None) -> np.ndarray:
+def _render_batch(
+    image_generator: Any, ws: torch.Tensor, wanted: int, noise_mode: str, noise_seed: Sequence[int] | None, precision: str
+) -> np.ndarray:
     device = next(image_generator.parameters()).device
-    ws = ws.to(device)
-    options = {'noise_mode': noise_mode, 'force_fp32': device.type == 'cpu'}  # half precision is no gain on a CPU
+    render = renderer(image_generator, precision)
     if noise_mode != 'random' or noise_seed is None:
-        return images_to_uint8(image_generator.synthesis(ws, **options))
+        return images_to_uint8(render(ws, noise_mode, wanted))
     with torch.random.fork_rng(devices=[device] if device.type == 'cuda' else []):
         torch.manual_seed(int(np.random.SeedSequence(list(noise_seed)).generate_state(1, np.uint64)[0] >> np.uint64(1)))
-        return images_to_uint8(image_generator.synthesis(ws, **options))
+        return images_to_uint8(render(ws, noise_mode, wanted))
 
 
 def render_codes(
@@ -33,6 +34,7 @@ def render_codes(
     batch: int = 8,
     noise_mode: str = 'const',
     noise_seed: Sequence[int] | None = None,
+    precision: str = 'auto',
 ) -> Iterator[np.ndarray]:
     """Render W+ codes with an image generator, `batch` frames at a time.
 
@@ -45,6 +47,7 @@ def render_codes(
         batch: Frames rendered at a time.
         noise_mode: 'const', 'random' (new noise for every frame) or 'none'.
         noise_seed: Numbers that fix the noise of 'random'; None takes it from torch's global state.
+        precision: See training.videos.renderer.renderer.
 
     Yields:
         T frames, uint8 [H, W, C].
@@ -56,7 +59,7 @@ def render_codes(
         if missing:
             part = torch.cat([part, part[-1:].expand(missing, -1, -1)])
         seed = None if noise_seed is None else [*noise_seed, begin // batch]
-        yield from _render_batch(image_generator, part, noise_mode, seed)[: batch - missing]
+        yield from _render_batch(image_generator, part, batch - missing, noise_mode, seed, precision)
 
 
 def truncate_codes(ws: torch.Tensor, center: torch.Tensor, psi: float) -> torch.Tensor:

@@ -1,0 +1,196 @@
+"""The fast forms of image generators against the plain ones: architectures, formats, noise, layouts and changes of weights."""
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+import torch
+
+from networks import checkpoints, stylegan2
+from training.kernels import fast_stylegan2, native_code
+from training.videos import renderer
+from training.videos.renderer import check_precision
+from training.videos.synthesis import render_codes
+
+
+def generator(resolution=16, seed=0, channels=3, **synthesis_kwargs):
+    """A generator of odd widths with every parameter away from its initial value."""
+    torch.manual_seed(seed)
+    G = stylegan2.Generator(
+        8, 0, 12, resolution, channels, synthesis_kwargs={'channel_base': 37 * 16, 'channel_max': 21, **synthesis_kwargs}
+    )
+    for name, parameter in G.named_parameters():
+        if name.endswith(('bias', 'noise_strength')):
+            parameter.data.add_(torch.randn_like(parameter) * 0.3)
+    return G.eval().requires_grad_(False)
+
+
+def codes(G, count=3):
+    return torch.randn(count, G.num_ws, G.w_dim, generator=torch.Generator().manual_seed(1))
+
+
+def both(G, ws, noise_mode, precision='auto'):
+    torch.manual_seed(3)
+    plain = G.synthesis(ws, noise_mode=noise_mode, force_fp32=True)
+    torch.manual_seed(3)
+    return plain, renderer.renderer(G, precision)(ws, noise_mode)
+
+
+def error(plain, fast):
+    return float((plain - fast).abs().max() / (plain.max() - plain.min()))
+
+
+@pytest.fixture(params=['compiled', 'plain passes'])
+def passes(request, monkeypatch):
+    """With the compiled pass between convolutions, and without."""
+    if request.param == 'plain passes':
+        monkeypatch.setattr(native_code, 'enabled', False)
+    elif native_code.load('synthesis_kernels') is None:
+        pytest.skip('there is no C++ compiler')
+
+
+@pytest.mark.parametrize('noise_mode', ['const', 'random', 'none'])
+@pytest.mark.parametrize('options', [
+    {}, {'architecture': 'orig', 'channels': 1}, {'architecture': 'resnet', 'conv_clamp': 0.6},
+    {'conv_clamp': 0.6, 'channels': 4},
+    {'activation': 'relu', 'use_noise': False}, {'activation': 'linear', 'resample_filter': [1, 4, 2, 3]}, {'resolution': 4},
+])  # fmt: skip
+def test_equals_the_plain_form(passes, options, noise_mode):
+    G = generator(**options)
+    assert isinstance(renderer.renderer(G), fast_stylegan2.FastSynthesis)
+    plain, fast = both(G, codes(G), noise_mode)
+    assert fast.dtype == torch.float32
+    assert error(plain, fast) < 1e-5
+
+
+def test_large_maps_one_picture_at_a_time(passes, monkeypatch):
+    monkeypatch.setattr(fast_stylegan2, 'LARGEST_SHARED_RESOLUTION', 8)
+    G = generator(32)
+    for noise_mode in ('const', 'random'):
+        plain, fast = both(G, codes(G), noise_mode)
+        assert error(plain, fast) < 1e-5
+    again = renderer.renderer(G)(codes(G), 'const', 2)
+    assert torch.equal(again, renderer.renderer(G)(codes(G), 'const')[:2])
+    two_threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert error(plain, both(G, codes(G), 'random')[1]) < 1e-5
+    finally:
+        torch.set_num_threads(two_threads)
+
+
+@pytest.mark.parametrize(
+    'file',
+    ['stylegan2-ada-64.pkl', 'rosinality-train-64.pt', 'stylegan2-tensorflow-32.pkl', 'stylegan3-t-32.pkl', 'stylegan3-r-32.pkl'],
+)
+def test_every_format(shared, file):
+    path = shared / 'checkpoints' / file
+    G = checkpoints.load_generator(path)
+    plain, fast = both(G, codes(G), 'const')
+    assert error(plain, fast) < 1e-4
+    if 'stylegan3' not in file:
+        assert isinstance(renderer.renderer(G), fast_stylegan2.FastSynthesis)
+
+
+@pytest.mark.parametrize('passes_of', [True, False])
+def test_bfloat16(monkeypatch, passes_of):
+    monkeypatch.setattr(native_code, 'enabled', passes_of)
+    G = generator(32, conv_clamp=256)
+    plain, fast = both(G, codes(G), 'const', 'bf16')
+    assert fast.dtype == torch.float32
+    assert 1e-5 < error(plain, fast) < 0.05
+    assert float((plain - fast).square().mean().sqrt() / (plain.max() - plain.min())) < 0.005  # 46 dB
+
+
+def test_upsampling_kernels_are_the_definition():
+    """Against zeros in between, the transposed convolution's kernel and the filter, in float64."""
+    generator = torch.Generator().manual_seed(0)
+    x, weight, taps = (torch.randn(shape, generator=generator).double() for shape in ([1, 2, 5, 5], [3, 2, 3, 3], [4]))
+    t = torch.nn.functional.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+    square = torch.outer(taps, taps)
+    wanted = torch.nn.functional.conv2d(t, square.expand(3, 1, 4, 4), padding=1, groups=3)
+    phases = torch.nn.functional.conv2d(x, fast_stylegan2.upsampling_kernels(weight, taps), padding=1)
+    for row in range(2):
+        for column in range(2):
+            part = phases[:, 3 * (2 * row + column) :][:, :3]
+            torch.testing.assert_close(part, wanted[:, :, row::2, column::2])
+
+
+def test_changed_weights_are_seen():
+    G = generator()
+    ws = codes(G)
+    before = renderer.renderer(G)(ws, 'const')
+    assert renderer.renderer(G) is renderer.renderer(G)
+    G.synthesis.b8.conv1.weight.mul_(-1)
+    plain, fast = both(G, ws, 'const')
+    assert error(plain, fast) < 1e-5
+    assert error(plain, before) > 1e-2
+    G.synthesis.b16.torgb.bias = torch.nn.Parameter(torch.ones(3), requires_grad=False)
+    plain, fast = both(G, ws, 'const')
+    assert error(plain, fast) < 1e-5
+
+
+@pytest.mark.parametrize('change', ['class', 'hook', 'activation', 'filter', 'other module'])
+def test_unknown_networks_render_themselves(change):
+    options = {'activation': {'activation': 'swish'}, 'filter': {'resample_filter': [1, 2, 1]}}
+    G = generator(**options.get(change, {}))
+    if change == 'class':
+
+        class Louder(stylegan2.ToRGBLayer):
+            def forward(self, *args, **kwargs):
+                return 2 * super().forward(*args, **kwargs)
+
+        G.synthesis.b8.torgb.__class__ = Louder
+    elif change == 'hook':
+        G.synthesis.b8.conv0.register_forward_hook(lambda module, arguments, output: output * 2)
+    elif change == 'other module':
+        inner = G.synthesis
+
+        class Inverted(torch.nn.Module):
+            def forward(self, ws, noise_mode, force_fp32):
+                return -inner(ws, noise_mode=noise_mode, force_fp32=force_fp32)
+
+        G.synthesis = Inverted()
+    plain, fast = both(G, codes(G), 'const')
+    assert torch.equal(plain, fast)
+
+
+def test_networks_are_let_go():
+    G = generator()
+    renderer.renderer(G)(codes(G), 'const')
+    reference = weakref.ref(G.synthesis)
+    del G
+    gc.collect()
+    assert reference() is None
+
+
+def test_wrong_codes_are_refused():
+    G = generator()
+    with pytest.raises(ValueError, match='ws of shape'):
+        renderer.renderer(G)(torch.zeros(1, G.num_ws + 1, G.w_dim), 'const')
+    with pytest.raises(ValueError, match='noise_mode'):
+        renderer.renderer(G)(codes(G), 'loud')
+
+
+def test_frames_of_a_last_batch_are_not_rendered_for_nothing(monkeypatch):
+    G = generator()
+    ws = codes(G, 5)
+    wanted = []
+    original = fast_stylegan2.FastSynthesis.__call__
+
+    def watch(self, ws, noise_mode, count=None):
+        wanted.append((len(ws), count))
+        return original(self, ws, noise_mode, count)
+
+    monkeypatch.setattr(fast_stylegan2.FastSynthesis, '__call__', watch)
+    frames = list(render_codes(G, ws, batch=4))
+    assert wanted == [(4, 4), (4, 1)]
+    assert np.array_equal(frames[4], next(render_codes(G, ws[4:], batch=4)))
+
+
+def test_imitated_bfloat16_is_refused(monkeypatch):
+    monkeypatch.setattr(renderer, '_instructions', lambda: {'avx2'})
+    check_precision('auto', torch.device('cpu'))
+    with pytest.raises(Exception, match='no instructions for bfloat16'):
+        check_precision('bf16', torch.device('cpu'))

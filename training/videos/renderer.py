@@ -1,0 +1,156 @@
+"""The way in which an image generator renders: the fast form of its network where there is one, else the network itself."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, Protocol
+
+import torch
+
+from networks.errors import InputError
+from training.kernels import fast_stylegan2
+
+enabled = True  # False: the plain form everywhere
+PRECISIONS = ('auto', 'fp32', 'bf16')
+
+
+class Render(Protocol):
+    """Renders codes `[N, num_ws, w_dim]`; the noise mode is 'const', 'random' or 'none'.
+
+    Returns pictures `[N, C, H, W]` float32 about [-1, 1]: all, or the first `wanted`, which are what they would be among all.
+    """
+
+    def __call__(self, ws: torch.Tensor, noise_mode: str, wanted: int | None = None) -> torch.Tensor: ...
+
+
+# Fast forms by the synthesis network that they were made of, and by precision; they hold its tensors, but not the network itself.
+_known: weakref.WeakKeyDictionary[torch.nn.Module, dict[str, tuple[Any, Render | None]]] = weakref.WeakKeyDictionary()
+
+
+def renderer(image_generator: Any, precision: str = 'auto') -> Render:
+    """How to render codes without gradients.
+
+    Networks of `networks/stylegan2.py`, also tuned ones, have a fast form that is equal to rounding (1e-5 of the range of a
+    picture); it is made again when weights have changed, but for changes behind autograd's back, through `.data`. Any other
+    module, and one with hooks, renders itself.
+
+    Args:
+        image_generator: Image generator, with `synthesis(ws, noise_mode=, force_fp32=)`.
+        precision: 'auto': float32 on a processor, and half precision where the checkpoint declares it on a GPU; 'fp32'; or
+            'bf16': bfloat16 for the maps of all layers, where there is a fast form. See `check_precision`.
+
+    Returns:
+        See `Render`.
+    """
+    synthesis = image_generator.synthesis
+    if not enabled or not isinstance(synthesis, torch.nn.Module):
+        return _plain(image_generator, precision)
+    kept, state = _known.setdefault(synthesis, {}), _state(synthesis)
+    if precision not in kept or kept[precision][0] != state:
+        kept.pop(precision, None)  # its memory goes before the new one needs some
+        kept[precision] = (state, None if state[0] else _fast(synthesis, precision))
+    return kept[precision][1] or _plain(image_generator, precision)
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Refuse a precision that the device only imitates.
+
+    Raises:
+        InputError: One sentence.
+    """
+    if precision == 'bf16' and not has_bfloat16(device):
+        raise InputError(
+            '--precision=bf16: this processor has no instructions for bfloat16, and imitating them is slower than fp32; '
+            'leave the option out'
+        )
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16, and does not only imitate it."""
+    if device.type == 'cuda':
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    try:
+        supported = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        return supported and not _instructions().isdisjoint({'avx512_bf16', 'amx_bf16', 'bf16'})
+    except (AttributeError, RuntimeError):
+        return False
+
+
+def _instructions() -> set[str]:
+    try:
+        with open('/proc/cpuinfo', encoding='utf-8', errors='replace') as file:
+            return {word for line in file if line.startswith(('flags', 'Features')) for word in line.split(':', 1)[1].split()}
+    except OSError:
+        return set()
+
+
+def _state(synthesis: torch.nn.Module) -> tuple[Any, ...]:
+    """Whether hooks want to see the network at work, and what changes when a weight is written to or replaced."""
+    tensors = [*synthesis.parameters(), *synthesis.buffers()]
+    watched = any(getattr(torch.nn.modules.module, f'_global_forward{name}hooks') for name in ('_', '_pre_'))
+    watched = watched or any(m._forward_hooks or m._forward_pre_hooks for m in synthesis.modules())
+    return (watched, *((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors))
+
+
+def _fast(synthesis: torch.nn.Module, precision: str) -> Render | None:
+    first = next(synthesis.parameters(), None)
+    if first is None:
+        return None
+    device = first.device
+    dtype = torch.bfloat16 if precision == 'bf16' else torch.float32
+    if precision == 'auto' and device.type == 'cuda':
+        dtype = torch.float16
+    try:
+        fast = fast_stylegan2.FastSynthesis(synthesis, dtype)
+    except (fast_stylegan2.Unsupported, AttributeError):
+        return None
+    return _Graphs(fast, device) if device.type == 'cuda' else fast
+
+
+class _Graphs:
+    """Replays a rendering's kernels on a GPU as one CUDA graph: starting hundreds of them takes longer than running them.
+
+    A graph belongs to a number of codes and a noise mode; new noise for every picture is rendered without one.
+    """
+
+    def __init__(self, fast: Render, device: torch.device) -> None:
+        self._fast, self._device = fast, device
+        self._graphs: dict[tuple[Any, ...], tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]] = {}
+
+    def __call__(self, ws: torch.Tensor, noise_mode: str, wanted: int | None = None) -> torch.Tensor:
+        if noise_mode == 'random':
+            return self._fast(ws, noise_mode, wanted)
+        key = (tuple(ws.shape), noise_mode)
+        if key not in self._graphs:
+            self._graphs.clear()  # each holds the memory of its maps
+            self._graphs[key] = self._capture(ws, noise_mode)
+        graph, inputs, outputs = self._graphs[key]
+        with torch.inference_mode():
+            inputs.copy_(ws)
+            graph.replay()
+            return outputs[:wanted].clone()
+
+    def _capture(self, ws: torch.Tensor, noise_mode: str) -> tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]:
+        with torch.inference_mode():
+            inputs = torch.empty_like(ws, dtype=torch.float32, device=self._device).copy_(ws)
+            with torch.cuda.device(inputs.device):
+                stream = torch.cuda.Stream()
+                stream.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(stream):
+                    for _ in range(2):  # compiles and chooses what is compiled and chosen at the first use
+                        self._fast(inputs, noise_mode)
+                torch.cuda.current_stream().wait_stream(stream)
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph):
+                    outputs = self._fast(inputs, noise_mode)
+            return graph, inputs, outputs
+
+
+def _plain(image_generator: Any, precision: str) -> Render:
+    def render(ws: torch.Tensor, noise_mode: str, wanted: int | None = None) -> torch.Tensor:
+        device = next(image_generator.parameters()).device
+        exact = precision == 'fp32' or device.type == 'cpu'  # half precision as the checkpoint has it is no gain on a processor
+        with torch.no_grad():
+            return image_generator.synthesis(ws.to(device), noise_mode=noise_mode, force_fp32=exact)[:wanted]
+
+    return render
