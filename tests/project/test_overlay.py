@@ -271,11 +271,11 @@ ROOMS = {
     'training': [
         'training.commands',
         'training.runs',
+        'training.kernels',
         'training.footage',
         'training.latents',
         'training.videos',
         'training.embedding',
-        'training.kernels',
         'training',
         'training.generation',
     ],

@@ -4,8 +4,8 @@ Equations are those of `networks/stylegan2.py`; what differs is the order of the
 
 - Maps lie in channels-last order, which the convolutions of processors and of GPUs in half precision want, and weights are
   brought into the convolution's own order once, not for every picture.
-- Between two convolutions there is one pass over the maps (`training/kernels/synthesis_kernels.cpp`): the upsampling filter along one
-  axis after the other, demodulation, noise, bias, activation, clamp, the next layer's styles, and ToRGB with the upsampled
+- Between two convolutions there is one pass over the maps (`training/kernels/synthesis_kernels.cpp`): the upsampling filter along
+  one axis after the other, demodulation, noise, bias, activation, clamp, the next layer's styles, and ToRGB with the upsampled
   picture. Without a compiler, and on a GPU, PyTorch's operations do the same in more passes.
 - Layers of few pixels see the whole batch, so that their large weights are read once; those of many pixels see one picture after
   the other, so that memory hardly grows with the batch.
