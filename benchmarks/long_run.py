@@ -33,7 +33,7 @@ BASELINES = ('ar2', 'ar5', 'splicing', 'walk')
 UNSAFE = str.maketrans(';=[], ', '______')  # in names of files
 
 
-def build(model: str, data: Any, seed: int, steps: int | None, keep: str | None) -> tuple[Any, dict[str, Any]]:
+def build(model: str, data: Any, seed: int, steps: int | None, keep: str | None, device: str) -> tuple[Any, dict[str, Any]]:
     """The latent generator of a model, trained if it has to be and then kept in the folder `keep`, and what it cost."""
     import torch
 
@@ -55,7 +55,7 @@ def build(model: str, data: Any, seed: int, steps: int | None, keep: str | None)
     overrides = {key: json.loads(value) for key, _, value in (part.partition('=') for part in changes.split(';')) if key}
     options = option_tree.override(TrainingOptions(data=data.path), {**PRESETS[preset], **overrides})
     space = fit_latent_space(data, options.latent_space)
-    windows = Windows(data, space, options.window, strides=options.settings.strides)
+    windows = Windows(data, space, options.window, device, options.settings.strides)
     settings = options.settings
     kimg_per_step = settings.batch * settings.critic_steps * windows.num_frames / 1000
     total_kimg = options.total_kimg if steps is None else steps * kimg_per_step
@@ -67,16 +67,18 @@ def build(model: str, data: Any, seed: int, steps: int | None, keep: str | None)
         settings=settings,
         total_kimg=total_kimg,
         seed=seed,
+        device=device,
     )
     steps = max(1, round(total_kimg / kimg_per_step))
-    started = time.process_time()
+    started, clock = time.process_time(), time.monotonic()
     with command_line.progress(total=steps, description=f'{model}, seed {seed}', unit='step', every_seconds=60) as bar:
         for _ in range(steps):
             trainer.step()
             bar.update(1)
     seconds = time.process_time() - started
+    elapsed = time.monotonic() - clock
     torch.manual_seed(0)
-    finished = trainer.finished()
+    finished = trainer.finished().cpu()
     if keep is not None:
         os.makedirs(keep, exist_ok=True)
         name = f'{pathlib.Path(data.path).stem}-{model.translate(UNSAFE)}-seed{seed}.pkl'
@@ -91,6 +93,7 @@ def build(model: str, data: Any, seed: int, steps: int | None, keep: str | None)
             progress={'steps': steps, 'seconds': seconds, 'cur_nimg': round(total_kimg * 1000)},
         )
     cost = {'steps': steps, 'seconds': round(seconds, 1), 'milliseconds_per_step': round(1000 * seconds / steps, 1)}
+    cost |= {'device': device, 'elapsed': round(elapsed, 1)}
     return finished, {**cost, 'burn_in': finished.burn_in, 'strides': windows.strides, 'coordinates': space.num_coordinates}
 
 
@@ -217,10 +220,12 @@ def with_ratios(result: dict[str, float]) -> dict[str, float]:
 @click.option('--videos',  help='Videos to measure', metavar='INT', type=command_line.POSITIVE_INT, default=1024)  # fmt: skip
 @click.option('--results', help='Where results are kept, one JSON line each', metavar='FILE', required=True)  # fmt: skip
 @click.option('--keep',    help='Save the snapshots of trained models here', metavar='DIR')  # fmt: skip
+@click.option('--device',  help='Where models are trained', metavar='NAME', default='cpu')  # fmt: skip
 @click.option('--table',   help='Print the tables of what is there and leave', is_flag=True)  # fmt: skip
 @command_line.clear_errors
 def main(
     data: tuple[str, ...],
+    device: str,
     models: str,
     seeds: list[int],
     steps: int | None,
@@ -253,7 +258,7 @@ def main(
                     if key in finished(results) or (name in BASELINES and seed != 0):
                         continue
                     measures = measures or Measures(dataset)
-                    generator, cost = build(name, dataset, seed, steps, keep)
+                    generator, cost = build(name, dataset, seed, steps, keep, device)
                     with torch.no_grad():
                         result = measures.of(generator, videos)
                     with open(results, 'a', encoding='utf-8') as file:
