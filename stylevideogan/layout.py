@@ -34,11 +34,12 @@ COMMANDS = (
     'embed_video',
     'generate_video',
     'latents_tool',
+    'play_video',
     'train_encoder',
     'train_video',
 )
 ROOMS = frozenset(FOLDERS + COMMANDS)
-DATA_ENDINGS = ('.cu', '.cpp', '.h', '.typed')  # what is packaged beside Python files
+DATA_ENDINGS = ('.cu', '.cpp', '.h', '.typed', '.html', '.css', '.js')  # what is packaged beside Python files
 
 _ROOM = f'(?:{"|".join(sorted(ROOMS))})'
 _RESTORED = (

@@ -116,7 +116,7 @@ def test_wheel_holds_every_file_that_runs_under_one_name(root: pathlib.Path, whe
     wanted = {
         name if name.startswith('stylevideogan/') else f'stylevideogan/{name}'
         for name in tracked_files(root)
-        if name.endswith(('.py', '.cu', '.cpp', '.h', '.typed'))
+        if name.endswith(('.py', '.cu', '.cpp', '.h', '.typed', '.html', '.css', '.js'))
         and name != 'setup.py'
         and not name.startswith(('tests/', 'benchmarks/', 'demo/', 'docs/'))
     }

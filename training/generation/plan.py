@@ -33,6 +33,7 @@ from training.generation.operators import CodeOperator, Edit, Mixture, MotionSca
 from training.generation.option_types import TRANSFERS, parse_transition
 from training.generation.pictures import PictureReader, is_picture, read_clip, split_clip
 from training.generation.resampling import Resampled, resampling_step
+from training.generation.saved_state import SavedState, is_saved_state, read_state, source_of
 from training.generation.transfer import SubjectTransfer, subject_shift
 from training.latents.code_files import CODE_ENDINGS, read_codes
 from training.latents.dataset import LatentDataset
@@ -90,13 +91,21 @@ class Request:
             raise InputError('--react lets sound drive the motion; give the sound with --audio')
         if self.react and self.loop:
             raise InputError('--react follows a sound that does not repeat, so it cannot go with --loop')
-        if self.first_frame or self.continue_from:
-            for name, text in (('--trunc', self.trunc), ('--motion-scale', self.motion_scale)):
-                if parse_keyframes(text).at(0, 1)[0] != 1:
-                    raise InputError(
-                        f'{name} would change the frame that {"--first-frame" if self.first_frame else "--continue"} begins '
-                        f'with; let it begin with 1, as in {name}=1@0,0.7@50'
-                    )
+        if self.first_frame or (self.continue_from and not is_saved_state(self.continue_from)):
+            self.check_first_frame()
+
+    def check_first_frame(self) -> None:
+        """Refuse what would change a frame to begin with that is given.
+
+        Raises:
+            InputError: one sentence.
+        """
+        for name, text in (('--trunc', self.trunc), ('--motion-scale', self.motion_scale)):
+            if parse_keyframes(text).at(0, 1)[0] != 1:
+                raise InputError(
+                    f'{name} would change the frame that {"--first-frame" if self.first_frame else "--continue"} begins '
+                    f'with; let it begin with 1, as in {name}=1@0,0.7@50'
+                )
 
 
 def parse_subject(text: str) -> tuple[str, float | None]:
@@ -169,6 +178,7 @@ class VideoPlan:
                 )
         self._shift = self._subject_transfer()
         self._after = self._operators()
+        self._saved: SavedState | None = None
         self._continuation, self._exact = self._beginning()
         self._bridges: dict[int, Bridge] = {}
 
@@ -281,6 +291,16 @@ class VideoPlan:
             report(f'{source} is seed {own[0]} of this snapshot, {own[1]} frames long: going on exactly')
             self.notes['continues'] = {'seed': own[0], 'frame': own[1]}
             return None, own
+        if request.continue_from and is_saved_state(source):
+            saved = read_state(source)
+            self._note_file('continue', source)
+            if saved.network_sha256 == self._network_sha256:
+                report(f'{source} is seed {saved.seed} of this snapshot before frame {saved.frame}: going on exactly')
+                self.notes['continues'] = {'seed': saved.seed, 'frame': saved.frame}
+                source_of(self.generator, saved, source)  # before anything is written: the file fits
+                self._saved = saved
+                return None, None
+            request.check_first_frame()
         path, clip = split_clip(source)
         if request.continue_from and is_latent_dataset(path):
             codes = read_clip(path, clip, self.num_ws, self.w_dim, option)[0]
@@ -341,6 +361,8 @@ class VideoPlan:
         request, generator = self.request, self.generator
         if request.loop:
             return LoopSource(generator, self.bridge(seed), self._loop_period())
+        if self._saved is not None:
+            return source_of(generator, self._saved, str(request.continue_from))
         if self._exact is not None:
             return ModelSource(generator, self._exact[0], burn_in=self._exact[1])
         if self._continuation is not None:

@@ -167,7 +167,7 @@ def _generate_motion(options: types.SimpleNamespace, request: Request, network: 
     )
     generator = snapshot['G_ema']
     source_fps = float(snapshot.get('data', {}).get('fps') or 25)
-    encoder = _load_encoder(options, image_generator, device)
+    encoder = load_encoder(options, image_generator, device)
     if options.seconds:
         request = dataclasses.replace(request, frames=max(1, round(options.seconds * float(options.fps or source_fps))))
     elif options.frames is None:
@@ -235,12 +235,17 @@ def _length_of_motion(request: Request, image_generator: Any, options: types.Sim
     return probe.longest
 
 
-def _load_encoder(options: types.SimpleNamespace, image_generator: Any, device: Any) -> Any | None:
+def load_encoder(options: types.SimpleNamespace, image_generator: Any, device: Any) -> Any | None:
+    """The encoder that --encoder names, or None.
+
+    Raises:
+        InputError: it is for another image generator.
+    """
     if not options.encoder:
         return None
-    from networks.checkpoints import load_encoder
+    from networks import checkpoints
 
-    encoder: Any = load_encoder(options.encoder, device=str(device), trust_pickle=options.trust_pickle)
+    encoder: Any = checkpoints.load_encoder(options.encoder, device=str(device), trust_pickle=options.trust_pickle)
     shape = getattr(encoder, 'num_ws', image_generator.num_ws), getattr(encoder, 'w_dim', image_generator.w_dim)
     if shape != (image_generator.num_ws, image_generator.w_dim):
         raise InputError(

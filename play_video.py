@@ -1,0 +1,102 @@
+"""Shows endless video of a trained temporal model in the browser, to be changed while it runs."""
+
+import types
+from typing import Any
+
+import click
+
+from training import command_line
+from training.generation import option_types
+
+PORT = 8765
+
+
+# fmt: off
+@command_line.command()
+# Main options.
+@click.option('--network',       help='Snapshot of train_video.py (of a run folder, its best snapshot by the first metric)',
+              metavar='PKL|URL|DIR', required=True)
+@click.option('--outdir',        help='Where recordings and saved states go', metavar='DIR', default='live', show_default=True)
+@click.option('--seed',          help='Video that it begins with', metavar='INT',
+              type=click.IntRange(0, command_line.MAX_SEED), default=0)
+@click.option('--continue',      'continue_from', metavar='STATE',
+              help='Go on from a state that the page has saved, with the frames that would have come')
+# What it begins with; all of it can be changed on the page.
+@click.option('--subject',       help='Another subject with the same motion: a code file, a picture, a recording, a latent data '
+                                      'set, or seed:NUMBER; given again, the page offers several',
+              metavar='SUBJECT', multiple=True)
+@click.option('--transfer',      help='How: docs/subjects.md compares them', type=click.Choice(option_types.TRANSFERS),
+              default=option_types.TRANSFERS[0])
+@click.option('--transfer-data', help='Latent data set with one clip for each of several subjects, for --transfer=regression',
+              metavar='DATA')
+@click.option('--encoder',       help='Embeds pictures and recordings; without it a picture is optimised', metavar='FILE')
+@click.option('--align',         help='Pictures that are embedded: find and crop the face as in FFHQ, or take the centre square',
+              type=click.Choice(['center', 'ffhq']), default='center')
+@click.option('--edit',          help='Direction that the page offers: .npy, .npz or .pt, its strength at the beginning (0 if '
+                                      'not said), and layers; may be repeated', metavar='FILE[:STRENGTH[:LAYERS]]', multiple=True)
+@click.option('--directions',    help="Offer so many directions of the subject's own motion as well", metavar='INT',
+              type=click.IntRange(0, 16), default=3)
+@click.option('--motion-scale',  help='Size of the movements about the mean of the subject', metavar='SCALE',
+              type=command_line.FloatRange(0, 2), default=1)
+@click.option('--trunc',         help='Truncation psi; 1 is none', metavar='PSI', type=command_line.FloatRange(0, 1.5), default=1)
+@click.option('--trunc-center',  help='Center of the truncation: the mean code of the footage, or w_avg of the image '
+                                      'generator', type=click.Choice(['subject', 'generator']), default='subject')
+@click.option('--speed',         help='2 is twice as fast, 0.5 slow motion', metavar='FLOAT',
+              type=command_line.FloatRange(0.1, 3), default=1)
+# Pictures.
+@click.option('--fps',           help='Frames per second; the speed of the motion stays  [default: that of the footage]',
+              metavar='FLOAT', type=command_line.FloatRange(1, 120))
+@click.option('--quality',       help='Of the JPEG pictures that the browser gets; recordings are not made of these',
+              metavar='INT', type=click.IntRange(1, 95), default=90)
+@click.option('--noise-mode',    help='Noise of the image generator', type=click.Choice(['const', 'none']), default='const')
+@click.option('--burn-in',       help='Frames at the beginning to leave out  [default: what the snapshot knows]', metavar='INT',
+              type=command_line.NON_NEGATIVE_INT)
+# Who may look.
+@click.option('--host',          help='Address to listen on; any but this machine alone asks viewers for a token',
+              metavar='NAME', default='127.0.0.1', show_default=True)
+@click.option('--port',          help='Port to listen on; 0 takes a free one', metavar='INT', type=click.IntRange(0, 65535),
+              default=PORT)
+@click.option('--token',         metavar='TEXT',
+              help='What viewers have to know  [default: none on this machine alone, else a new one each time]')
+@click.option('--allow-host',    help='Further name under which viewers reach this server; may be repeated', metavar='NAME',
+              multiple=True)
+@click.option('--max-viewers',   help='Pages that may be open at a time', metavar='INT', type=command_line.POSITIVE_INT,
+              default=16)
+@click.option('--idle-minutes',  help='End when nobody has looked for so long; 0 never does', metavar='FLOAT',
+              type=command_line.NON_NEGATIVE_FLOAT, default=0)
+@click.option('--open',          'open_page', help='Open the page in the browser', is_flag=True)
+# The image generator of a snapshot, and the rest.
+@click.option('--image-network', help='The image generator, where the reference in the snapshot does not find it',
+              metavar='PKL|URL')
+@click.option('--force-image-network', is_flag=True,
+              help='Use --image-network even though it is another file, such as one fine-tuned in the same W+ space')
+@click.option('--trust-pickle',  help='Run the program code that the pickles carry; only for files that you trust',
+              is_flag=True)
+@click.option('--device',        help='cpu, cuda, cuda:1, ...; auto takes a GPU if there is one', metavar='NAME',
+              default='auto')
+@command_line.clear_errors
+def main(**options: Any) -> None:
+    """Watch endless video in the browser, and change it while it runs.
+
+    The page has seed, truncation, size and speed of the motion, subject, edits, pause and single steps; it records mp4 and
+    saves states, from which generate_video.py --continue goes on. Only this machine reaches it unless --host says otherwise.
+    Ctrl-C ends it.
+
+    Examples:
+
+    \b
+    python play_video.py --network=training-runs/00000-alice --open
+
+    \b
+    # Bob and Eve to choose from, and a smile; on the local network, with a token in the address that is printed.
+    python play_video.py --network=network-snapshot-000500.pkl --subject=bob.jpg --subject=eve.npz --edit=smile.npy \\
+        --host=0.0.0.0
+    """
+    from training.live.run import play
+
+    play(types.SimpleNamespace(**options))
+# fmt: on
+
+
+if __name__ == '__main__':
+    main()
