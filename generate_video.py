@@ -40,8 +40,8 @@ INTERRUPTED = 'interrupted; finished files and segments are kept, and the same c
 # Where it begins, and where it leads.
 @click.option('--first-frame',   help='Begin with this code or picture', metavar='FILE')
 @click.option('--continue',      'continue_from', metavar='CODES',
-              help='Go on behind the last frame of this recording: a code file, a latent data set with :CLIP, or a video of '
-                   'this command with its generation.jsonl beside it, which goes on exactly')
+              help='Go on behind the last frame of this recording: a code file, a latent data set with :CLIP, or, which goes '
+                   'on exactly, a video of this command with its generation.jsonl beside it or a state of play_video.py')
 @click.option('--first-frame-seed', help='Begin with the first frame of this seed; --seeds decide the motion', metavar='INT',
               type=click.IntRange(0, command_line.MAX_SEED))
 @click.option('--loop',          help='The last frame leads into the first one', is_flag=True)

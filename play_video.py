@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from training import command_line
+from training.commands import command_line
 from training.generation import option_types
 
 PORT = 8765

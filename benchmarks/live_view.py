@@ -21,7 +21,7 @@ import psutil
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from training import command_line
+from training.commands import command_line
 
 ALONE_SECONDS = 10.0
 

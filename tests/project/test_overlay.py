@@ -278,6 +278,7 @@ ROOMS = {
         'training.embedding',
         'training',
         'training.generation',
+        'training.live',
     ],
 }
 NEEDS_NOTHING = {'training.temporal_loss'}

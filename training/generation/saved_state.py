@@ -58,12 +58,11 @@ def write_state(path: str, state: SavedState, codes: np.ndarray, fps: float) -> 
         'format': FORMAT, 'network_sha256': state.network_sha256, 'seed': state.seed, 'frame': state.frame, 'about': state.about,
         'noise': state.source['noise'],
     }  # fmt: skip
-    memories = {f'memory{index}': _array(memory) for index, memory in enumerate(state.source['memories'])}
+    arrays: dict[str, Any] = {f'memory{index}': _array(memory) for index, memory in enumerate(state.source['memories'])}
+    arrays |= {'l': _array(state.source['l']), 'state': np.asarray(json.dumps(plain))}
+    arrays |= {'w': np.ascontiguousarray(codes, np.float32), 'fps': np.asarray(fps, np.float64)}
     with replacing(path) as temporary, open(temporary, 'wb') as file:
-        np.savez(
-            file, w=np.ascontiguousarray(codes, np.float32), fps=np.asarray(fps, np.float64), state=np.asarray(json.dumps(plain)),
-            l=_array(state.source['l']), **memories,
-        )  # fmt: skip
+        np.savez(file, **arrays)
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:

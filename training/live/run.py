@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from networks.errors import InputError
-from training import command_line
-from training.locks import Lock
+from training.commands import command_line
+from training.runs.locks import Lock
 
 if TYPE_CHECKING:
     from training.live.server import LiveServer

@@ -29,7 +29,7 @@ from typing import Any, Protocol
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from networks.errors import InputError
-from training import stop_signals
+from training.commands import stop_signals
 from training.live.stage import Frame, Listeners, Stage
 
 AHEAD = 2  # frames that a viewer may have and not have drawn: one on its way while the other is drawn
@@ -348,7 +348,8 @@ class LiveServer:
                 try:
                     ready(self.address.url(runner.addresses[0][1]))
                     waiting = asyncio.create_task(stop.wait())
-                    await asyncio.wait([playing, waiting, watching], return_when=asyncio.FIRST_COMPLETED)
+                    ends: list[asyncio.Future[Any]] = [playing, waiting, watching]
+                    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
                     waiting.cancel()
                 finally:
                     watching.cancel()

@@ -19,8 +19,8 @@ import torch
 
 from networks.checkpoints.durable_files import replacing
 from networks.errors import InputError
-from training import command_line
 from training.best_snapshot import find_snapshot
+from training.commands import command_line
 from training.generation.directions import parse_edit, read_direction
 from training.generation.pictures import PictureReader
 from training.generation.run import load_encoder, load_networks

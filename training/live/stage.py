@@ -23,7 +23,7 @@ import PIL.Image
 
 from networks.checkpoints.durable_files import append_line
 from networks.errors import InputError
-from training.command_line import describe_os_error
+from training.commands.command_line import describe_os_error
 from training.generation.saved_state import write_state
 from training.live.motion import LiveMotion
 from training.videos.output import VideoWriter, as_rgb
