@@ -113,7 +113,7 @@ class Page:
         self.frames: list[tuple[int, np.ndarray]] = []
         self.draws = True
 
-    async def hear(self, seconds: float = 30.0) -> Any:
+    async def hear(self, seconds: float = 240.0) -> Any:
         message = await asyncio.wait_for(self.stream.receive(), seconds)
         if message.type is aiohttp.WSMsgType.BINARY:
             (number,) = struct.unpack('>I', message.data[:4])
@@ -135,7 +135,7 @@ class Page:
     async def wish(self, **words: Any) -> None:
         await self.stream.send_str(json.dumps(words))
 
-    async def until(self, condition: Any, seconds: float = 60.0) -> None:
+    async def until(self, condition: Any, seconds: float = 240.0) -> None:  # the first picture may wait for a compiler
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, (self.status, self.others, len(self.frames))
