@@ -98,6 +98,16 @@ def test_both_plain_forms_of_upfirdn2d_agree():
         torch.testing.assert_close(upfirdn2d._transpose_and_filter(x, f, arguments), direct)
 
 
+def test_upfirdn2d_of_no_images():
+    for f in (torch.ones(4, 4), torch.ones(9)):
+        x = torch.zeros(0, 3, 8, 9, requires_grad=True)
+        y = upfirdn2d.upfirdn2d(x, f, up=[2, 1], down=[1, 2], padding=[4, 3, 5, 2])
+        assert y.shape == upfirdn2d.upfirdn2d(torch.zeros(1, 3, 8, 9), f, up=[2, 1], down=[1, 2], padding=[4, 3, 5, 2])[:0].shape
+        y.sum().backward()
+        assert x.grad is not None
+        assert x.grad.shape == x.shape
+
+
 def test_resampling_keeps_constants_and_sizes():
     x = torch.full([1, 2, 8, 12], 3.0)
     f = upfirdn2d.setup_filter([1, 3, 3, 1])

@@ -209,6 +209,10 @@ class _Upfirdn2d(torch.autograd.Function):
 
 def _plain(x: torch.Tensor, f: torch.Tensor, resampling: _Resampling) -> torch.Tensor:
     """Filter with the depthwise convolution that suits the device."""
+    if x.shape[0] * x.shape[1] == 0:  # a convolution wants at least one plane
+        size = [(x.shape[3 - axis] * resampling.up[axis] + sum(resampling.padding[2 * axis : 2 * axis + 2])
+                 - _get_filter_size(f)[axis]) // resampling.down[axis] + 1 for axis in (1, 0)]  # fmt: skip
+        return x.new_empty([*x.shape[:2], *size])
     # CPU: transposed convolutions skip the zeros in between. Elsewhere their grouped form is no faster than the zeros.
     return (_transpose_and_filter if x.device.type == 'cpu' else _insert_zeros_and_filter)(x, f, resampling)
 
