@@ -25,6 +25,7 @@ from training.commands.command_line import (
 from training.commands.file_names import beside, printable
 from training.footage.preparation_options import parts_of_sources, preparation_options, preparation_settings
 from training.runs import ranks
+from training.runs.shards import SHARD
 
 
 # fmt: off
@@ -77,6 +78,8 @@ from training.runs import ranks
               type=NON_NEGATIVE_INT, default=5)
 @click.option('--seed',           help='Random seed of the statistics of W', metavar='INT', type=NON_NEGATIVE_INT, default=0)
 @click.option('--gpus',           help='Number of GPUs, or of processes on a CPU; more than one starts torchrun', metavar='INT', type=POSITIVE_INT)  # noqa: E501
+@click.option('--shard',          help='Embed only the K-th of N shares of the recordings, as one of N independent jobs; '
+                                       'latents_tool.py merge puts the shares together', metavar='K/N', type=SHARD)
 @click.option('--device',         help='cpu, cuda, cuda:1, ...; auto: the first GPU if there is one', metavar='NAME',
               default='auto')
 @click.option('--trust-pickle',   help='Allow source text inside the given pickles to run', is_flag=True)
@@ -167,6 +170,14 @@ class _Job:
             skip_damaged=opts.damaged == 'skip',
             parts=parts,
         )
+        sources = [printable(clip.source) for clip in clips]
+        if opts.shard is not None:
+            clips = opts.shard.of(clips)
+            if not clips:
+                raise UserMistake(
+                    f'--shard={opts.shard.number}/{opts.shard.count}: there are only {len(sources)} recordings, so this share '
+                    f'is empty; divide the work into at most {len(sources)} shares'
+                )
         preparation = preparation_settings(opts)
         footage = any(not isinstance(clip, CodeClip) for clip in clips)
         encoder = _load_encoder(opts, image_generator, device) if footage and opts.encoder else None
@@ -176,6 +187,8 @@ class _Job:
             'damaged': opts.damaged,
             'method': _method(opts) if footage else 'codes taken over',
         }
+        if opts.shard is not None:
+            embedding['shard'] = {'number': opts.shard.number, 'count': opts.shard.count, 'recordings': sources}
         with_report = footage if opts.quality_report is None else opts.quality_report
         if footage:
             identity = opts.identity == 'yes' or (opts.identity == 'auto' and is_installed())

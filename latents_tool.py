@@ -73,7 +73,8 @@ def info(paths: tuple[str, ...], sha256: bool, as_json: bool) -> None:
 def merge(data: tuple[str, ...], dest: str, force: bool, overwrite: bool) -> None:
     """Join data sets of one image generator.
 
-    Clips of equal names get numbers.
+    Clips of equal names get numbers. Shares of one embedding (embed_video.py --shard) become what a single job would have made;
+    all of them have to be there.
     """
     import contextlib
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import embed_video
+import latents_tool
 from networks.checkpoints import load_generator, save_module_pickle
 from networks.errors import InputError
 from networks.w_encoder import WEncoder
@@ -338,3 +339,45 @@ def test_a_killed_run_goes_on_and_ends_the_same(
         np.testing.assert_array_equal(parts_data.load_clip(0), whole.load_clip(0))
         assert parts_data.sha256 == whole.sha256
     assert not (tmp_path / 'parts.zip.partial').exists()
+
+
+def test_shares_join_to_what_one_job_makes(
+    tiny_generator: pathlib.Path, encoder: pathlib.Path, footage: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """Three recordings in two shares, joined in the wrong order; a share that is missing, doubled or foreign is a sentence."""
+    for name, first in (('a', 0), ('b', 5), ('c', 9)):
+        (tmp_path / 'source' / name).mkdir(parents=True)
+        for frame in sorted(footage.iterdir())[first : first + 8]:
+            (tmp_path / 'source' / name / frame.name).write_bytes(frame.read_bytes())
+    options = (f'--encoder={encoder}', '--perceptual=none', '--no-report', '--min-frames=2', '--scene-cuts=ignore')
+
+    def embed(dest: str, *more: str) -> pathlib.Path:
+        result = run(tiny_generator, tmp_path / 'source', tmp_path / dest, *options, *more)
+        assert result.exit_code == 0, result.output
+        return tmp_path / dest
+
+    whole, first, second = embed('whole.zip'), embed('1.zip', '--shard=1/2'), embed('2.zip', '--shard=2/2')
+    other = embed('3.zip', '--shard=2/3')
+
+    def merge(*data: pathlib.Path, more: tuple[str, ...] = ()) -> click.testing.Result:
+        return click.testing.CliRunner().invoke(
+            latents_tool.main, ['merge', *(f'--data={path}' for path in data), f'--dest={tmp_path / "joined.zip"}', *more]
+        )
+
+    for data, words in (
+        ((first, first), 'same share'),
+        ((second, other), 'different embeddings'),
+        ((first, whole), 'not; join all shares'),
+        ((embed('4.zip', '--shard=1/3'), other), '1 are missing: 3/3'),
+    ):
+        refused = merge(*data)
+        assert refused.exit_code == 2, refused.output
+        assert words in refused.output
+    assert merge(second, first).exit_code == 0
+    with LatentDataset(tmp_path / 'joined.zip') as joined, LatentDataset(whole) as one:
+        assert joined.sha256 == one.sha256
+        assert joined.embedding == one.embedding
+        assert [clip.name for clip in joined.clips] == [clip.name for clip in one.clips]
+    empty = run(tiny_generator, tmp_path / 'source', tmp_path / '5.zip', *options, '--shard=5/5')
+    assert empty.exit_code == 2
+    assert 'at most 3 shares' in empty.output

@@ -964,6 +964,7 @@ TABLE += [
         ('--device', 'cpu', 'nowhere', outcome),
         ('--trust-pickle', ('--network={refused}',), ('--network={refused}', '--trust-pickle'), outcome),
         ('--gpus', ENCODED, (*ENCODED, '--gpus=0'), outcome),  # more than one is another process
+        ('--shard', ENCODED, (*ENCODED, '--shard=2/2'), outcome),
         *((name, a, b, {'sizes': clip_sizes, 'pictures': codes, 'outcome': outcome}[what]) for name, a, b, what in PREPARATION),
     )
 ]

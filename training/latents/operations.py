@@ -15,6 +15,7 @@ from training.commands.command_line import progress, report
 from training.latents.codes_output import CodesWriter
 from training.latents.dataset import ClipInfo, LatentDataset
 from training.latents.writer import QUALITY_MEASURES, LatentDatasetWriter
+from training.runs.shards import MOST_SHARDS
 
 FRAMES_AT_ONCE = 1024
 
@@ -153,20 +154,63 @@ def merge(datasets: Sequence[LatentDataset], dest: str, *, force: bool = False, 
         )
     selections: list[Selection] = []
     taken: set[str] = set()
-    for dataset in datasets:
-        for part in whole_clips(dataset):
-            name, number = part.name, 2
-            while name in taken:
-                name, number = f'{part.name}-{number}', number + 1
-            taken.add(name)
-            selections.append(dataclasses.replace(part, name=name))
+    order = _order_of_shards(datasets, force)
+    parts = [part for dataset in datasets for part in whole_clips(dataset)]
+    if order is not None:
+        parts.sort(key=lambda part: order.get(part.info.source, len(order)))
+    for part in parts:
+        name, number = part.name, 2
+        while name in taken:
+            name, number = f'{part.name}-{number}', number + 1
+        taken.add(name)
+        selections.append(dataclasses.replace(part, name=name))
     embeddings = [dataset.embedding for dataset in datasets]
+    if order is not None:  # what a single job would have written
+        embeddings = [{key: value for key, value in entry.items() if key != 'shard'} for entry in embeddings]
     embedding = (
         embeddings[0]
         if all(entry == embeddings[0] for entry in embeddings)
         else {'method': 'merged', 'parts': [{'data': dataset.path, **dataset.embedding} for dataset in datasets]}
     )
     write_selections(selections, dest, image_generator=first.image_generator, embedding=embedding, overwrite=overwrite)
+
+
+def _order_of_shards(datasets: Sequence[LatentDataset], force: bool) -> dict[str, int] | None:
+    """Places of the recordings that several jobs have shared out (`embed_video.py --shard`); None: not all are shares.
+
+    Raises:
+        InputError: Shares of different jobs, one twice, or one that is missing.
+    """
+    found = [dataset.embedding.get('shard') for dataset in datasets]
+    shards: list[dict[str, Any]] = [shard for shard in found if isinstance(shard, dict)]
+    if force or len(shards) < len(datasets):
+        if shards and not force:
+            whole, part = (next(data.path for data, shard in zip(datasets, found, strict=True) if isinstance(shard, dict) == kind)
+                           for kind in (False, True))  # fmt: skip
+            raise InputError(
+                f'{part} is a share of a larger embedding and {whole} is not; join all shares first, or add --force.'
+            )
+        return None
+    numbers: dict[int, str] = {}
+    for dataset, shard in zip(datasets, shards, strict=True):
+        if (shard.get('count'), shard.get('recordings')) != (shards[0].get('count'), shards[0].get('recordings')):
+            raise InputError(
+                f'{dataset.path} and {datasets[0].path} are shares of different embeddings; join shares of the same recordings, '
+                'or add --force.'
+            )
+        number = shard.get('number', 0)
+        if not isinstance(number, int) or number in numbers:
+            raise InputError(
+                f'{dataset.path} and {numbers.get(number, "another")} are the same share of the work; give each one once.'
+            )
+        numbers[number] = dataset.path
+    count = shards[0].get('count')
+    missing = sorted(set(range(1, count + 1)) - set(numbers)) if isinstance(count, int) and 0 < count <= MOST_SHARDS else []
+    if missing:
+        shown = ', '.join(f'{number}/{count}' for number in missing[:5]) + (', ...' if len(missing) > 5 else '')
+        raise InputError(f'Of {count} shares {len(missing)} are missing: {shown}; embed them with --shard, or add --force.')
+    recordings = shards[0].get('recordings')
+    return {source: place for place, source in reversed(list(enumerate(recordings if isinstance(recordings, list) else [])))}
 
 
 def _generator(dataset: LatentDataset) -> str:
