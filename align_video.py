@@ -9,6 +9,7 @@ from typing import Any
 import click
 import numpy as np
 
+from networks.checkpoints.durable_files import replacing
 from training.commands.command_line import FPS, POSITIVE_INT, UserMistake, clear_errors, command, new_result, progress, report
 from training.commands.file_names import printable, safe_path, unique_names
 from training.footage.preparation_options import parts_of_sources, preparation_options, preparation_settings
@@ -138,10 +139,8 @@ def _write_clip(clip: Any, path: str, opts: types.SimpleNamespace) -> None:
             writer.write(fit(frame, opts.size))
             count += 1
             bar.update(1)
-    temporary = path + '.quads.tmp'  # not in the folder: a writer replaces nothing but frames
-    with open(temporary, 'wb') as file:
+    with replacing(quads) as temporary, open(temporary, 'wb') as file:
         np.save(file, np.broadcast_to(clip.quads, (count, 4, 2)))
-    os.replace(temporary, quads)
 
 
 if __name__ == '__main__':

@@ -7,7 +7,6 @@ half of what there is to learn can be seen in small pictures. Noise stays switch
 
 import dataclasses
 import json
-import os
 import pathlib
 import time
 
@@ -15,7 +14,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from networks.checkpoints.durable_files import replacing
 from networks.stylegan2 import Generator
+from training.runs.weight_average import update_average
 
 from .fast_synthesis import fast_synthesis
 from .head_parameters import NUM_PARAMETERS
@@ -187,10 +188,8 @@ class GeneratorFit:
         self.optimizer.step(lr, settings.adam_ratio * lr)
         self.step += 1
         decay = min(1 - 1 / settings.ema_steps, self.step / (self.step + 10))
-        with torch.no_grad():
-            for mean, value in zip(self.average.parameters(), self.generator.parameters(), strict=True):
-                mean.lerp_(value, 1 - decay)
-            self.average.mapping.w_avg.copy_(self.generator.mapping.w_avg)
+        update_average(self.average, self.generator, decay)
+        self.average.mapping.w_avg.copy_(self.generator.mapping.w_avg)
         return float(loss.detach())
 
     def save(self) -> None:
@@ -201,9 +200,8 @@ class GeneratorFit:
             'optimizer': self.optimizer.state_dict(),
             'step': self.step,
         }
-        temporary = self.folder / 'fit.pt.part'
-        torch.save(state, temporary)
-        os.replace(temporary, self.folder / 'fit.pt')
+        with replacing(self.folder / 'fit.pt') as temporary:
+            torch.save(state, temporary)
 
 
 @torch.no_grad()

@@ -5,7 +5,6 @@ picture are known, and both also see the generator's own pictures.
 """
 
 import dataclasses
-import os
 import pathlib
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from networks.checkpoints.durable_files import replacing
 from networks.stylegan2 import Generator
 from networks.w_encoder import WEncoder
 
@@ -73,9 +73,8 @@ class _Loop:
             self.first_step = state['step']
 
     def save(self, step: int) -> None:
-        temporary = self.path.with_suffix('.part')
-        torch.save({'module': self.module.state_dict(), 'optimizer': self.optimizer.state_dict(), 'step': step}, temporary)
-        os.replace(temporary, self.path)
+        with replacing(self.path) as temporary:
+            torch.save({'module': self.module.state_dict(), 'optimizer': self.optimizer.state_dict(), 'step': step}, temporary)
 
     def steps(self, lr: float) -> Iterator[int]:
         """Step numbers still to do; the caller computes a loss and calls `descend`."""

@@ -26,7 +26,7 @@ with `update` and `compute`, for data that comes in batches or is spread over ra
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from metrics.inputs.frame_layouts import is_stream
@@ -100,14 +100,9 @@ def fvd(
         InputError: The sets cannot be read or compared, or there are no weights.
     """
     name = _clip_name('fvd', features, clips, num_frames, stride, start)
-    streamed = _streamed(
-        real, fake,
-        lambda: score_objects.FVD(num_frames=num_frames, stride=stride, start=start, features=features, detector=detector,
-                                    seed=seed, bootstrap=bootstrap, batch=batch, **how),
-    )  # fmt: skip
-    return streamed or measure(
-        name, real, fake, _options(detector, real_clips, fake_clips, seed, bootstrap, damaged, batch), **how
-    )
+    options = _options(detector, real_clips, fake_clips, seed, bootstrap, damaged, batch)
+    what = {'num_frames': num_frames, 'stride': stride, 'start': start, 'features': features}
+    return _of_clips(score_objects.FVD, name, real, fake, options, what, how)
 
 
 def kvd(
@@ -130,14 +125,9 @@ def kvd(
 ) -> Score:
     """Kernel video distance, unbiased for any number of clips, 0 expected for equal sets; arguments as `fvd`."""
     name = _clip_name('kvd', features, clips, num_frames, stride, start)
-    streamed = _streamed(
-        real, fake,
-        lambda: score_objects.KVD(num_frames=num_frames, stride=stride, start=start, features=features, detector=detector,
-                                    seed=seed, bootstrap=bootstrap, batch=batch, **how),
-    )  # fmt: skip
-    return streamed or measure(
-        name, real, fake, _options(detector, real_clips, fake_clips, seed, bootstrap, damaged, batch), **how
-    )
+    options = _options(detector, real_clips, fake_clips, seed, bootstrap, damaged, batch)
+    what = {'num_frames': num_frames, 'stride': stride, 'start': start, 'features': features}
+    return _of_clips(score_objects.KVD, name, real, fake, options, what, how)
 
 
 def fid(
@@ -177,6 +167,19 @@ def fid(
     count = max(sum(length or 0 for length in videos.num_frames) for videos in opened)
     options = _options(detector, 'spread', 'spread', seed, 0, damaged, batch)
     return measure(f'frame_fid{count}_1f', opened[0], opened[1], options, **how)
+
+
+def _of_clips(
+    make: Callable[..., Any], name: str, real: Any, fake: Any, options: VideoOptions, what: dict[str, Any], how: dict[str, Any]
+) -> Score:
+    """The score of clips: by an object where a set can be looked at only once, otherwise by the metric of this name."""
+    detector = options.detectors or None
+    streamed = _streamed(
+        real,
+        fake,
+        lambda: make(**what, detector=detector, seed=options.seed, bootstrap=options.bootstrap, batch=options.batch, **how),
+    )
+    return streamed if streamed is not None else measure(name, real, fake, options, **how)  # a score can be 0.0
 
 
 def _clip_name(kind: str, features: str, clips: int, num_frames: int, stride: int, start: int) -> str:
@@ -276,7 +279,9 @@ def _pairs(
 
 def _long(kind: str, real: Any, fake: Any, num_frames: int, damaged: str = 'stop', **how: Any) -> Score:
     streamed = _streamed(real, fake, lambda: score_objects.LongVideo(kind, num_frames=num_frames, **how))
-    return streamed or measure(f'{kind}_{num_frames}f', real, fake, VideoOptions(damaged=damaged), **how)
+    if streamed is not None:  # it can be 0.0
+        return streamed
+    return measure(f'{kind}_{num_frames}f', real, fake, VideoOptions(damaged=damaged), **how)
 
 
 def repetition(real: Any, fake: Any, *, num_frames: int = 200, **how: Any) -> Score:

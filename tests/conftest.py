@@ -75,3 +75,32 @@ def tiny_latents(tiny_generator: pathlib.Path, tmp_path_factory: pytest.TempPath
             writer.add_clip(name, codes.astype(np.float32), fps=25.0, source=f'{name}.mp4')
         writer.finish()
     return path
+
+
+@pytest.fixture
+def tiny_snapshot(tiny_generator: pathlib.Path, tiny_latents: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
+    """A snapshot of an untrained latent generator for tiny_generator, as a training on tiny_latents writes it."""
+    import torch
+
+    from networks import checkpoints
+    from networks.latent_generator import LatentGenerator
+    from training import temporal_snapshot
+    from training.latents.dataset import LatentDataset
+
+    torch.manual_seed(0)
+    networks = LatentGenerator(6, 8, num_components=6)
+    networks.set_data_basis(torch.randn(48), torch.randn(6, 48))
+    path = tmp_path / 'network-snapshot-000001.pkl'
+    reference = checkpoints.image_generator_reference(str(tiny_generator), checkpoints.load_generator(str(tiny_generator)))
+    with LatentDataset(str(tiny_latents)) as dataset:
+        temporal_snapshot.save_snapshot(
+            str(path),
+            G=networks,
+            G_ema=networks,
+            C=networks,
+            image_generator=reference,
+            data=temporal_snapshot.describe_dataset(dataset),
+            training_options={},
+            progress={},
+        )
+    return path

@@ -17,7 +17,6 @@ import hashlib
 import itertools
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
@@ -27,6 +26,7 @@ import torch
 
 import dnnlib
 from metrics.inputs.clip_choice import ClipChoice
+from networks.checkpoints.durable_files import replacing
 from networks.errors import DamagedVideo, InputError
 
 CACHE_VERSION = 1
@@ -243,16 +243,9 @@ def _save(path: str, features: ClipFeatures) -> None:
     damaged = json.dumps(features.damaged)
     with contextlib.suppress(OSError):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        handle, partial = tempfile.mkstemp(suffix='.tmp', dir=os.path.dirname(path))
-        try:
-            with os.fdopen(handle, 'wb') as file:
-                np.savez(
-                    file, values=features.values, damaged=np.array(damaged), sha256=np.array(_digest(features.values, damaged))
-                )
-            os.replace(partial, path)
-        except BaseException:
-            os.unlink(partial)
-            raise
+        digest = _digest(features.values, damaged)
+        with replacing(path) as temporary, open(temporary, 'wb') as file:
+            np.savez(file, values=features.values, damaged=np.array(damaged), sha256=np.array(digest))
 
 
 def _digest(values: np.ndarray, damaged: str) -> str:

@@ -12,11 +12,11 @@ Everything that names a network, detector or encoder goes through `resolve`, so 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import re
 from typing import Any
 
+from networks.checkpoints.digests import sha256_of_file
 from networks.errors import InputError
 
 HUB = 'hf://'
@@ -108,7 +108,7 @@ def resolve(source: str) -> str:
         except InputError as error:
             reasons.append(str(error))
             continue
-        found = _sha256(path) if named.sha256 else None
+        found = sha256_of_file(path) if named.sha256 else None
         if found == named.sha256:
             return path
         reasons.append(f'{address}: its sha256 is {str(found)[:12]}..., and {str(named.sha256)[:12]}... is expected')
@@ -149,8 +149,3 @@ def _from_hub(address: str) -> str:
         return huggingface_hub.hf_hub_download(name, file, revision=revision, etag_timeout=HUB_SECONDS)
     except Exception as error:  # a package of others: HTTP errors, missing files, no connection, each of its own class
         raise InputError(f'{address} cannot be had: {" ".join(str(error).split())[:300]}') from error
-
-
-def _sha256(path: str) -> str:
-    with open(path, 'rb') as file:
-        return hashlib.sha256(file.read()).hexdigest()

@@ -1,13 +1,12 @@
 """Files of checkpoints: how they are opened, what their errors are called by, their digest and their container."""
 
 import contextlib
-import hashlib
 import os
 import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from networks.checkpoints import addresses, torch_archive
+from networks.checkpoints import addresses, digests, torch_archive
 from networks.checkpoints.durable_files import replacing as replacing
 from networks.checkpoints.formats import safetensors_pair
 from networks.checkpoints.lazy_data import ByteSource
@@ -36,7 +35,7 @@ class CodeRefused(InputError):
 def file_sha256(path: Any) -> str:
     """Hexadecimal SHA-256 digest of a file, or of what is behind a URL."""
     with errors_name(path), opened(path) as file:
-        return digest(file)
+        return digests.sha256_of(file)
 
 
 @contextlib.contextmanager
@@ -71,19 +70,6 @@ def errors_name(source: Any) -> Iterator[None]:
         raise InputError(f'{name}: this is a folder, and a file is needed') from error
     except OSError as error:
         raise InputError(f'{name}: {error.strerror or error}') from error
-
-
-def digest(file: BinaryIO) -> str:
-    """Hexadecimal SHA-256 digest of an open file."""
-    file.seek(0)
-    return hashlib.file_digest(file, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else _digest_slowly(file)
-
-
-def _digest_slowly(file: BinaryIO) -> str:
-    state = hashlib.sha256()  # Python 3.10.
-    while piece := file.read(1 << 20):
-        state.update(piece)
-    return state.hexdigest()
 
 
 def container(source: ByteSource) -> str:

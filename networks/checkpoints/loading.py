@@ -15,7 +15,8 @@ import torch
 
 import dnnlib
 from networks.checkpoints import safe_pickle, torch_archive
-from networks.checkpoints.files import MOST_SHOWN, TRUST_HINT, CodeRefused, container, digest, errors_name, opened
+from networks.checkpoints.digests import sha256_of
+from networks.checkpoints.files import MOST_SHOWN, TRUST_HINT, CodeRefused, container, errors_name, opened
 from networks.checkpoints.formats import nvidia_pytorch, nvidia_tensorflow, ours, psp, rosinality, safetensors_pair
 from networks.checkpoints.lazy_data import ByteSource, LazyEntries
 from networks.errors import InputError
@@ -145,7 +146,7 @@ def _load(
     sha256: str | None,
 ) -> Any:
     with errors_name(source), opened(source) as file:
-        if sha256 is not None and digest(file) != sha256.lower():
+        if sha256 is not None and sha256_of(file) != sha256.lower():
             raise InputError('its SHA-256 digest is not the expected one: it is damaged, or another file')
         if trust_pickle and (kind := container(ByteSource(file))) in ('pickle', 'zip', 'legacy'):
             return find_live(_run(file, kind))

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from networks.checkpoints import zip_entries
 from networks.checkpoints.lazy_data import (
     MAX_DEPTH,
     MAX_MODULES,
@@ -30,7 +31,7 @@ from networks.errors import InputError
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_START = b'\x80\x02\x8a\x0a' + LEGACY_MAGIC.to_bytes(10, 'little') + b'.'
 LEGACY_PROTOCOL = 1001
-ZIP_START = b'PK\x03\x04'
+ZIP_START = zip_entries.LOCAL_HEADER_START
 MAX_ENTRIES = 200_000
 MAX_DIRECTORY_BYTES = 1 << 24
 
@@ -266,9 +267,10 @@ def _locate(source: ByteSource, entry: tuple[int, int, int, int]) -> tuple[int, 
     method, packed, plain, header = entry
     if method != 0 or packed != plain:
         raise InputError('it is a compressed zip archive, and torch.save never compresses: unpack and save it again')
-    local = source.read(header, 30)
-    name_length, extra_length = struct.unpack('<HH', local[26:30])
-    offset = header + 30 + name_length + extra_length
-    if local[:4] != ZIP_START or offset + plain > source.size:
+    try:
+        offset = zip_entries.first_byte(source.read(header, zip_entries.LOCAL_HEADER_BYTES), header)
+    except ValueError:
+        offset = source.size
+    if offset + plain > source.size:
         raise InputError('an entry of its zip archive lies outside of the file: it is truncated or damaged')
     return offset, plain

@@ -24,6 +24,7 @@ import PIL.Image
 import pytest
 import torch
 from click.testing import CliRunner
+from tiny_training import TINY_TRAINING
 
 from metrics.features import detectors
 from networks import checkpoints, stylegan2
@@ -510,16 +511,7 @@ def rows(command: str, base: tuple[str, ...], *table: tuple[Any, ...]) -> list[R
 TRAIN = (
     '--outdir={out}',
     '--data={data}',
-    '--window=9',
-    '--latent-dim=8',
-    '--noise-dim=8',
-    '--hidden-dim=8',
-    '--initial-widths=8',
-    '--widening-widths=16',
-    '--narrowing-widths=8',
-    '--temporal-channels=8',
-    '--batch=8',
-    '--device=cpu',
+    *TINY_TRAINING,
     '--preview-frames=0',
     '--snap=0',
     '--carry=0.5',  # a run of carry=1 also looks at long videos, at every snapshot

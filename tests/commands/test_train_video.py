@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from tiny_training import TINY_TRAINING
 
 from generate_video import main as generate
 from metrics import best_value
@@ -21,22 +22,11 @@ from networks import checkpoints
 from train_video import main
 from training import best_snapshot
 
-SMALL = [
-    '--window=9',
-    '--latent-dim=8',
-    '--noise-dim=8',
-    '--hidden-dim=8',
-    '--initial-widths=8',
-    '--widening-widths=16',
-    '--narrowing-widths=8',
-    '--temporal-channels=8',
-    '--batch=8',
-    '--device=cpu',
-]  # 144 frames a step
-
 
 def train(tmp_path: pathlib.Path, data: pathlib.Path, *options: str) -> Result:
-    return CliRunner().invoke(main, [f'--outdir={tmp_path / "runs"}', f'--data={data}', *SMALL, *options], catch_exceptions=False)
+    return CliRunner().invoke(
+        main, [f'--outdir={tmp_path / "runs"}', f'--data={data}', *TINY_TRAINING, *options], catch_exceptions=False
+    )
 
 
 def only_run(tmp_path: pathlib.Path) -> pathlib.Path:
@@ -101,7 +91,7 @@ def test_interrupted_run_goes_on_as_if_never_stopped(tmp_path, root, tiny_latent
         str(root / 'train_video.py'),
         f'--outdir={tmp_path / "runs"}',
         f'--data={tiny_latents}',
-        *SMALL,
+        *TINY_TRAINING,
         *arguments,
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -193,7 +183,7 @@ def test_two_ranks(tmp_path, root, tiny_latents):
             str(root / 'train_video.py'),
             f'--outdir={tmp_path / "runs"}',
             f'--data={tiny_latents}',
-            *SMALL,
+            *TINY_TRAINING,
             '--kimg=2',
             '--tick=1',
             '--preview-frames=0',

@@ -12,7 +12,7 @@ import pytest
 
 from networks.errors import InputError
 from training.latents import dataset as latent_dataset
-from training.latents import writer as latent_dataset_writer
+from training.latents import layout
 from training.latents.dataset import LatentDataset, LatentDatasetWriter
 
 GENERATOR = {'sha256': 'a' * 64, 'path': 'G.pkl'}
@@ -203,7 +203,7 @@ def test_an_error_keeps_the_old_file_and_the_next_run_goes_on(dataset: pathlib.P
         raise OSError(28, 'No space left on device')
 
     with monkeypatch.context() as patch:
-        patch.setattr(latent_dataset_writer.shutil, 'copyfileobj', full)
+        patch.setattr(layout.shutil, 'copyfileobj', full)
         with pytest.raises(OSError, match='No space'):
             work()
     assert dataset.read_bytes() == before

@@ -10,6 +10,7 @@ import signal
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from tiny_training import TINY_TRAINING
 
 from metrics import metric_main
 from networks import checkpoints
@@ -19,21 +20,7 @@ from training.commands import stop_signals
 from training.runs import saving
 from training.temporal_trainer import TemporalTrainer
 
-SMALL = [
-    '--window=9',
-    '--latent-dim=8',
-    '--noise-dim=8',
-    '--hidden-dim=8',
-    '--initial-widths=8',
-    '--widening-widths=16',
-    '--narrowing-widths=8',
-    '--temporal-channels=8',
-    '--batch=8',
-    '--device=cpu',
-    '--preview-frames=0',
-    '--tick=1',
-    '--kimg=4',
-]  # 144 frames a step, 7 steps a tick, 28 steps
+SMALL = [*TINY_TRAINING, '--preview-frames=0', '--tick=1', '--kimg=4']  # 144 frames a step, 7 steps a tick, 28 steps
 
 
 class Killed(BaseException):

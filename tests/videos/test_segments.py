@@ -8,6 +8,7 @@ import imageio.v2 as imageio
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from tiny_training import TINY_TRAINING
 
 import train_video
 from generate_video import main
@@ -125,9 +126,8 @@ def test_the_note_of_an_unfinished_work(tmp_path):
 
 def test_generation_goes_on_by_the_same_command(tmp_path, tiny_latents, monkeypatch):
     """Killed in the second video behind its first segment; shards together make what one command makes."""
-    small = '--window=9 --latent-dim=8 --noise-dim=8 --hidden-dim=8 --initial-widths=8 --widening-widths=16 --narrowing-widths=8'
-    small += ' --temporal-channels=8 --batch=8 --device=cpu --preview-frames=0 --kimg=1'
-    run = CliRunner().invoke(train_video.main, [f'--outdir={tmp_path / "runs"}', f'--data={tiny_latents}', *small.split()])
+    options = [f'--outdir={tmp_path / "runs"}', f'--data={tiny_latents}', '--preview-frames=0', '--kimg=1']
+    run = CliRunner().invoke(train_video.main, [*TINY_TRAINING, *options])
     assert run.exit_code == 0, run.output
     (folder,) = (tmp_path / 'runs').iterdir()
     monkeypatch.setattr(segments, 'SEGMENT_FRAMES', 16)

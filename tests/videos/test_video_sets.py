@@ -12,8 +12,6 @@ import torch
 
 from networks import checkpoints
 from networks.errors import InputError
-from networks.latent_generator import LatentGenerator
-from training import temporal_snapshot
 from training.latents.dataset import LatentDataset
 from training.videos import recorded_videos as video_sets
 from training.videos.output import VideoWriter
@@ -170,27 +168,6 @@ def test_what_was_found_is_kept_until_a_file_changes(
     assert RecordedVideos(tmp_path / 'a.mp4').sha256 != first
     next(cache_folder.rglob('*.json')).write_text('[[1')
     assert RecordedVideos(tmp_path / 'a.mp4').num_frames == [12]
-
-
-@pytest.fixture
-def tiny_snapshot(tiny_generator: pathlib.Path, tiny_latents: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
-    torch.manual_seed(0)
-    networks = LatentGenerator(6, 8, num_components=6)
-    networks.set_data_basis(torch.randn(48), torch.randn(6, 48))
-    path = tmp_path / 'network-snapshot-000001.pkl'
-    reference = checkpoints.image_generator_reference(str(tiny_generator), checkpoints.load_generator(str(tiny_generator)))
-    with LatentDataset(str(tiny_latents)) as dataset:
-        temporal_snapshot.save_snapshot(
-            str(path),
-            G=networks,
-            G_ema=networks,
-            C=networks,
-            image_generator=reference,
-            data=temporal_snapshot.describe_dataset(dataset),
-            training_options={},
-            progress={},
-        )
-    return path
 
 
 def test_generated_videos_are_those_of_the_seeds(tiny_snapshot: pathlib.Path) -> None:

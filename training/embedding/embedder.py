@@ -28,7 +28,8 @@ from training.footage.frame_bank import frames_to_images
 from training.footage.preparation import PreparationSettings, describe_preparation, prepare_footage
 from training.latents.code_files import CodeClip, holds_codes, open_codes
 from training.latents.dataset import is_latent_dataset
-from training.latents.writer import PREPARATION_FOLDER, ClipWriter, LatentDatasetWriter
+from training.latents.layout import PREPARATION_FOLDER
+from training.latents.writer import ClipWriter, LatentDatasetWriter
 from training.runs.ranks import Ranks
 from training.videos.latent_preview import video_path
 from training.videos.output import VideoWriter

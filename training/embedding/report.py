@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
+from networks.checkpoints.durable_files import replacing
 from training.commands.file_names import safe_name
 from training.embedding.clip_review import ShownFrame
 from training.latents.frame_measures import read_measures
-from training.latents.writer import total_quality
+from training.latents.layout import total_quality
 
 # Measure: (name for people, unit, digits, what is good).
 MEASURES: dict[str, tuple[str, str, int, str]] = {
@@ -104,9 +105,8 @@ class EmbeddingReport:
 
 
 def _replace_text(path: str, text: str) -> None:
-    with open(path + '.tmp', 'w', encoding='utf-8') as file:
+    with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
         file.write(text)
-    os.replace(path + '.tmp', path)
 
 
 # ----------------------------------------------------------------------------

@@ -7,7 +7,6 @@ dlib and most other detectors number them.
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib.util
 import itertools
 import os
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from networks.checkpoints.digests import sha256_of_file
 from networks.errors import InputError
 
 INSTALL = (
@@ -159,8 +159,7 @@ def model_sha256(model: str | None = None) -> str:
     Raises:
         InputError: There is no such file, or none is installed.
     """
-    with open(_find_model(model), 'rb') as file:
-        return hashlib.sha256(file.read()).hexdigest()
+    return sha256_of_file(_find_model(model))
 
 
 def _find_model(model: str | None) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from networks.checkpoints.durable_files import replacing
 from networks.errors import InputError
 from training.commands.command_line import progress
 from training.commands.file_names import safe_name
@@ -176,12 +177,8 @@ class _Store:
         return about if isinstance(about, dict) else None
 
     def _write_about(self, num_frames: int | None) -> None:
-        temporary = self._about + '.tmp'
-        with open(temporary, 'w', encoding='utf-8') as file:
+        with replacing(self._about) as temporary, open(temporary, 'w', encoding='utf-8') as file:
             json.dump({'identity': self._identity, 'complaints': self.complaints, 'num_frames': num_frames}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self._about)
 
 
 def _look_at_frames(clip: FootageClip, store: _Store, detector: Callable[[], FaceDetector] | None) -> None:

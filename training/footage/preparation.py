@@ -6,7 +6,6 @@ Every recording is looked at once (`training.footage.first_look`); what is kept 
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import itertools
 import os
 from collections.abc import Generator, Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from networks.checkpoints.digests import sha256_of_file
 from networks.errors import InputError
 from training.footage.clips import FootageClip, resized
 from training.footage.face_alignment import FaceAxes, cut_out, square_quad
@@ -64,7 +64,7 @@ class PreparationSettings:
                 del values[key]
         elif self.landmarks is not None:
             values['face_model'] = None
-            values['landmarks'] = {os.path.basename(path): _sha256(path) for path in _landmark_files(self.landmarks)}
+            values['landmarks'] = {os.path.basename(path): sha256_of_file(path) for path in _landmark_files(self.landmarks)}
         else:
             if self.face_model is None:
                 require_detector()  # first: of two that are missing, it is the one to name
@@ -349,8 +349,3 @@ def _verified(clip: FootageClip, start: int, checks: np.ndarray, first: int) -> 
                 raise InputError(f'{clip.source} ends after {start + first + count} frames, but more were there before.')
             return
     raise InputError(f'{clip.source} has changed since its frames were looked at; run the command again.')
-
-
-def _sha256(path: str) -> str:
-    with open(path, 'rb') as file:
-        return hashlib.sha256(file.read()).hexdigest()

@@ -22,6 +22,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from networks.checkpoints import zip_entries
+from networks.checkpoints.digests import sha256_of_file
 from networks.errors import DamagedVideo, InputError
 from training.commands import file_names
 from training.footage import ffmpeg_input, source_files, still_images
@@ -99,7 +101,7 @@ class Recording:
         """Return the SHA-256 digest of the bytes that the frames come from, in their order."""
         total = hashlib.sha256()
         for path in self.files:
-            total.update(_file_digest(path))
+            total.update(bytes.fromhex(sha256_of_file(path)))
         return total.hexdigest()
 
     def identity(self) -> str:
@@ -551,9 +553,8 @@ def _map_npz(path: str) -> np.ndarray:
             with archive.open(info) as file:
                 return np.load(io.BytesIO(file.read()), allow_pickle=False)
     with open(path, 'rb') as raw:
-        raw.seek(info.header_offset)  # APPNOTE.TXT 4.3.7: 30 bytes, the name, an extra field
-        name_length, extra_length = struct.unpack('<HH', raw.read(30)[26:30])
-        raw.seek(info.header_offset + 30 + name_length + extra_length)
+        raw.seek(info.header_offset)
+        raw.seek(zip_entries.first_byte(raw.read(zip_entries.LOCAL_HEADER_BYTES), info.header_offset))
         version = np.lib.format.read_magic(raw)
         reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = reader(raw)
@@ -623,14 +624,6 @@ def _read_bytes(read: Callable[[], bytes], where: str) -> bytes:
     if data.startswith(b'version https://git-lfs'):
         raise DamagedVideo(f'{where} is a pointer of Git LFS, not the image itself; fetch it with "git lfs pull".')
     return data
-
-
-def _file_digest(path: str) -> bytes:
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.digest()
 
 
 def listing(recordings: Iterable[Recording]) -> list[list[object]]:

@@ -2,11 +2,12 @@
 
 import contextlib
 import os
-import tempfile
 import zipfile
 from types import TracebackType
 
 import numpy as np
+
+from networks.checkpoints.durable_files import replacing
 
 
 class CodesWriter:
@@ -25,12 +26,8 @@ class CodesWriter:
         self.path = os.fspath(path)
         self.shape = shape
         self.num_frames = 0
-        folder, name = os.path.split(self.path)
-        handle, self._partial = tempfile.mkstemp(prefix=f'.{name}.', suffix='.partial', dir=folder or '.')
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(self._partial, 0o666 & ~mask)
-        self._file = os.fdopen(handle, 'wb')
+        self._place = contextlib.ExitStack()  # what moves the file to its place in the end, or drops it
+        self._file = open(self._place.enter_context(replacing(self.path)), 'wb')  # noqa: SIM115
         self._zip = zipfile.ZipFile(self._file, 'w')
         with self._zip.open('fps.npy', 'w') as member:
             np.lib.format.write_array(member, np.asarray(fps, np.float64))
@@ -52,7 +49,7 @@ class CodesWriter:
         self._member.close()
         self._zip.close()
         self._file.close()
-        os.replace(self._partial, self.path)
+        self._place.close()
 
     def abort(self) -> None:
         """Drop what was written."""
@@ -61,8 +58,8 @@ class CodesWriter:
             self._zip.close()
         with contextlib.suppress(OSError):
             self._file.close()
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(self._partial)
+        dropped = InterruptedError()
+        self._place.__exit__(type(dropped), dropped, None)
 
     def __enter__(self) -> 'CodesWriter':
         return self

@@ -33,16 +33,11 @@ from typing import IO, Any
 
 import numpy as np
 
+from networks.checkpoints import zip_entries
 from networks.errors import InputError, readable
 from training.footage.source_files import is_image, is_video
-from training.latents.writer import (
-    FORMAT_NAME,
-    FORMAT_VERSION,
-    LARGEST_CODE,
-    QUALITY_MEASURES,
-    LatentDatasetWriter,
-    describe_bad_code,
-)
+from training.latents.layout import FORMAT_NAME, FORMAT_VERSION, LARGEST_CODE, QUALITY_MEASURES, describe_bad_code
+from training.latents.writer import LatentDatasetWriter
 
 __all__ = ['ClipInfo', 'LatentDataset', 'LatentDatasetWriter', 'is_latent_dataset']
 
@@ -425,14 +420,9 @@ class _Zip:
             if info.file_size > 100 * info.compress_size + (1 << 20):
                 raise ValueError('it unpacks to far more than it holds')
             return self.path, 0, info.file_size, False
-        # The local header (APPNOTE.TXT 4.3.7) is 30 bytes, then the name, then an extra field of its own length.
         with open(self.path, 'rb') as file:
             file.seek(info.header_offset)
-            header = file.read(30)
-        if len(header) != 30 or header[:4] != b'PK\x03\x04':
-            raise ValueError('the zip is damaged')
-        name_length, extra_length = struct.unpack('<HH', header[26:30])
-        start = info.header_offset + 30 + name_length + extra_length
+            start = zip_entries.first_byte(file.read(zip_entries.LOCAL_HEADER_BYTES), info.header_offset)
         if start + info.file_size > self.size:
             raise ValueError('the zip is cut off')
         return self.path, start, info.file_size, True

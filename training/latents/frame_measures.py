@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
+from networks.checkpoints.durable_files import replacing
+
 
 class FrameMeasures:
     """The measures of one clip's frames, in a file.
@@ -42,15 +44,13 @@ class FrameMeasures:
 
     def truncate(self, num_frames: int) -> None:
         """Forget all but the first frames, and what a kill has cut off."""
-        temporary = self.path + '.tmp'
         self.num_frames, self._sums = 0, {}
-        with open(temporary, 'w', encoding='utf-8') as file:
+        with replacing(self.path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
             for row in read_measures(self.path):
                 if self.num_frames == num_frames:
                     break
                 file.write(json.dumps(row) + '\n')
                 self._count(row)
-        os.replace(temporary, self.path)
 
     def _count(self, row: Mapping[str, float]) -> None:
         self.num_frames += 1

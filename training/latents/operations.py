@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from networks.checkpoints.durable_files import replacing
 from networks.errors import InputError
 from training.commands.command_line import progress, report
 from training.latents.codes_output import CodesWriter
 from training.latents.dataset import ClipInfo, LatentDataset
-from training.latents.writer import QUALITY_MEASURES, LatentDatasetWriter
+from training.latents.layout import QUALITY_MEASURES
+from training.latents.writer import LatentDatasetWriter
 from training.runs.shards import MOST_SHARDS
 
 FRAMES_AT_ONCE = 1024
@@ -358,15 +360,9 @@ def export_codes(dataset: LatentDataset, index: int, path: str) -> None:
         return
     if ending not in ('.npy', '.pt'):
         raise InputError(f'{path}: codes are written to .npz, .npy or .pt.')
-    temporary = path + '.tmp'
-    try:
+    with replacing(path) as temporary:
         if ending == '.npy':
             with open(temporary, 'wb') as file:
                 np.lib.format.write_array(file, codes)
         else:
             torch.save(torch.from_numpy(codes), temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-        raise

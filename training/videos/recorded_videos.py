@@ -12,7 +12,6 @@ import functools
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -21,6 +20,7 @@ import numpy as np
 
 import dnnlib
 from metrics.inputs.video_set import VideoSet, same_rate
+from networks.checkpoints.durable_files import replacing
 from networks.errors import DamagedVideo, InputError
 from training.commands import command_line
 from training.footage.clips import DEFAULT_FPS, fit, say_notes
@@ -279,7 +279,5 @@ def _write_json(path: str, content: Any) -> None:
     """A cache that cannot be written costs time, not the result."""
     with contextlib.suppress(OSError):
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        handle, partial = tempfile.mkstemp(suffix='.tmp', dir=os.path.dirname(path))
-        with os.fdopen(handle, 'w', encoding='utf-8') as file:
+        with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
             json.dump(content, file)
-        os.replace(partial, path)

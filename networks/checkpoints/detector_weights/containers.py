@@ -18,7 +18,8 @@ import torch
 
 import dnnlib
 from networks.checkpoints import torch_archive
-from networks.checkpoints.files import container, digest
+from networks.checkpoints.digests import sha256_of
+from networks.checkpoints.files import container
 from networks.checkpoints.lazy_data import ByteSource, materialize
 from networks.errors import InputError
 
@@ -56,7 +57,7 @@ class Container:
         self.path = path
         try:
             with open(path, 'rb') as file:
-                self.sha256 = digest(file)
+                self.sha256 = sha256_of(file)
                 self.kind, self.content = _read(ByteSource(file))
         except FileNotFoundError as error:
             raise InputError(f'{path}: there is no such file of weights') from error
