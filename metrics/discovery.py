@@ -12,7 +12,7 @@ import sys
 import types
 
 from metrics import families, metric_main
-from networks.errors import InputError
+from networks.errors import InputError, option
 from stylevideogan import layout
 
 PLUGIN_FOLDER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'plugins')
@@ -77,7 +77,7 @@ def load_metric_file(path: str) -> list[str]:
         InputError: it is not there, cannot be imported, registers none, or takes the name of another metric.
     """
     if not os.path.isfile(path):
-        raise InputError(f'--plugin: there is no file {path!r}')
+        raise InputError(f'{option("plugin")}: there is no file {path!r}')
     with open(path, 'rb') as file:
         digest = hashlib.sha256(file.read()).hexdigest()[:16]
     module_name = f'metric_plugin_{digest}'  # two files may have the same name
@@ -86,7 +86,7 @@ def load_metric_file(path: str) -> list[str]:
     loader = layout.Loader(module_name, path) if layout.is_packaged(__name__) and path.endswith('.py') else None
     spec = importlib.util.spec_from_file_location(module_name, path, loader=loader)
     if spec is None or spec.loader is None:
-        raise InputError(f'--plugin: {path!r} is not a Python file, its name must end in .py')
+        raise InputError(f'{option("plugin")}: {path!r} is not a Python file, its name must end in .py')
     before = set(metric_main.list_valid_metrics())
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
@@ -94,11 +94,13 @@ def load_metric_file(path: str) -> list[str]:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[module_name]
-        raise InputError(f'--plugin: {path!r} cannot be imported ({_describe(error)})') from error
+        raise InputError(f'{option("plugin")}: {path!r} cannot be imported ({_describe(error)})') from error
     names = (set(metric_main.list_valid_metrics()) - before) | _registered_by(module)
     taken = sorted(names & before)
     if taken:
-        raise InputError(f'--plugin: {path!r} defines {", ".join(taken)}, which there is already; choose another name')
+        raise InputError(f'{option("plugin")}: {path!r} defines {", ".join(taken)}, which there is already; choose another name')
     if not names:
-        raise InputError(f'--plugin: {path!r} registers no metric; metrics.metric_main.register_metric makes one of a function')
+        raise InputError(
+            f'{option("plugin")}: {path!r} registers no metric; metrics.metric_main.register_metric makes one of a function'
+        )
     return sorted(names)

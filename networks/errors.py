@@ -1,5 +1,8 @@
 """The exception for what a user got wrong, and what a caller may go on after."""
 
+import contextlib
+from collections.abc import Iterator
+
 MOST_SHOWN = 600  # letters of a sentence about a damaged file
 
 
@@ -14,6 +17,35 @@ def readable(sentence: str) -> str:
     text = ''.join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in sentence)
     half = (MOST_SHOWN - 5) // 2
     return text if len(text) <= MOST_SHOWN else f'{text[:half]} ... {text[-half:]}'
+
+
+_for_command = False
+
+
+@contextlib.contextmanager
+def naming_options() -> Iterator[None]:
+    """As long as this lasts, `option` speaks of options of a command instead of arguments of functions."""
+    global _for_command  # noqa: PLW0603 - not a context variable: worker threads raise errors as well, and a process runs one command
+    before, _for_command = _for_command, True
+    try:
+        yield
+    finally:
+        _for_command = before
+
+
+def option(name: str, value: str | bool | None = None) -> str:
+    """What whoever reads an error calls a setting: `--fake-clips=spread` in a command, `fake_clips='spread'` in Python.
+
+    Args:
+        name: Name of the argument.
+        value: The value to give, True for a switch; None: only the name.
+    """
+    if _for_command:
+        flag = f'--{name.replace("_", "-")}'
+        return flag if value is None or isinstance(value, bool) else f'{flag}={value}'
+    if value is None or isinstance(value, bool):
+        return name if value is None else f'{name}={value}'
+    return f'{name}={value}' if value.replace('.', '', 1).isdecimal() else f'{name}={value!r}'
 
 
 class InputError(Exception):

@@ -26,7 +26,7 @@ import torch
 import dnnlib
 from metrics import metric_main
 from metrics.inputs.latent_windows import CodeSpace, generate_windows
-from networks.errors import InputError
+from networks.errors import InputError, option
 
 DEPTHS = (0, 225, 1000, 2500, 10000)  # frames
 WINDOW = 25
@@ -135,7 +135,7 @@ def stationarity_latent(opts: Any) -> dict[str, float]:
     if opts.G is None or not opts.dataset_kwargs:
         raise InputError(
             'stationarity_latent compares the codes of a snapshot with those that it was trained on, and here are none; '
-            'give them with --network and --data'
+            f'give them with {option("network")} and {option("data")}'
         )
     dataset = dnnlib.util.construct_class_by_name(**opts.dataset_kwargs)
     try:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from networks.errors import InputError
+from networks.errors import InputError, option
 from training.latents.dataset import LatentDataset
 from training.temporal_options import LatentSpaceOptions
 
@@ -153,7 +153,7 @@ class Windows:
             longest = max(dataset.clips, key=lambda clip: clip.num_frames)
             raise InputError(
                 f'{dataset.path}: the longest clip, {longest.name!r}, has {longest.num_frames} frames, fewer than '
-                f'the window of {num_frames}; embed longer footage or choose a smaller --window'
+                f'the window of {num_frames}; embed longer footage or choose a smaller {option("window")}'
             )
         self.strides = affordable_strides(lengths, num_frames, strides)
         self.span = (num_frames - 1) * self.strides[-1] + 1

@@ -15,7 +15,7 @@ from metrics.discovery import discover_metrics, find_metric, load_metric_file
 from metrics.features.detectors import detector_of
 from metrics.inputs.video_comparison import VideoComparison, VideoOptions
 from networks import checkpoints
-from networks.errors import InputError
+from networks.errors import InputError, option
 from training.best_snapshot import mark_best
 from training.temporal_snapshot import versions
 from training.videos.recorded_videos import EmbeddedVideos, GeneratedVideos
@@ -48,7 +48,7 @@ def prepare_metrics(
     unknown = [name for name in names if name not in available]
     if unknown:
         hint = ''.join(f'; {path} could not be imported: {error}' for path, error in broken.items())
-        raise InputError(f'--metrics: there is no {", ".join(unknown)}; there are {", ".join(sorted(available))}{hint}')
+        raise InputError(f'{option("metrics")}: there is no {", ".join(unknown)}; there are {", ".join(sorted(available))}{hint}')
 
     for path in detectors:
         detector_of(path)

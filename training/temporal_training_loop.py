@@ -13,7 +13,7 @@ import torch
 
 import dnnlib
 from networks import checkpoints
-from networks.errors import InputError
+from networks.errors import InputError, option
 from torch_utils import training_stats
 from training import best_snapshot, temporal_snapshot
 from training.commands import option_tree, stop_signals
@@ -48,7 +48,7 @@ def open_data(
     if recorded and recorded != reference['sha256'] and not force:
         raise InputError(
             f'{data} was embedded with another image generator (sha256 {recorded[:12]}...) than {image_network} '
-            f'(sha256 {reference["sha256"][:12]}...); give that one, or add --force-network if both share one '
+            f'(sha256 {reference["sha256"][:12]}...); give that one, or add {option("force_network", True)} if both share one '
             'W+ space'
         )
     return dataset, image_generator, reference
@@ -168,7 +168,7 @@ class TemporalTraining:
             except (RuntimeError, KeyError, AttributeError) as error:
                 raise InputError(
                     f'{path} cannot be started from: its {name} has another shape than the one to train; give the options of its '
-                    'run (--options=training_options.json), and a data set of the same number of components'
+                    f'run ({option("options", "training_options.json")}), and a data set of the same number of components'
                 ) from error
 
     def run(self) -> bool:
@@ -260,8 +260,9 @@ class TemporalTraining:
         back = self.saving_options.on_nan == 'rollback' and states[0] is not None and self.rollbacks < saving.MOST_ROLLBACKS
         if not back or states[0] is None:
             raise InputError(
-                f'{sentence}; what {self.run_dir} holds is from before that. Start anew with lower --glr and --clr'
-                + ('' if self.saving_options.on_nan == 'rollback' else ', or add --on-nan=rollback')
+                f'{sentence}; what {self.run_dir} holds is from before that. Start anew with lower '
+                f'{option("glr")} and {option("clr")}'
+                + ('' if self.saving_options.on_nan == 'rollback' else f', or add {option("on_nan", "rollback")}')
             )
         self.rollbacks += 1
         self._resume(states[0])

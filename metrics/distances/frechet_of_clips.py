@@ -17,7 +17,7 @@ from metrics.features.clip_features import clip_features
 from metrics.features.detectors import load_detector
 from metrics.inputs.clip_choice import ClipChoice
 from metrics.inputs.video_comparison import VideoPair
-from networks.errors import InputError
+from networks.errors import InputError, option
 
 LARGEST_BOOTSTRAP = 512  # Dimensions; beyond, one resample takes longer than a minute.
 GPU_BATCH = 8
@@ -231,7 +231,8 @@ def warnings_of(metric: str, results: dict[str, Any], real: Sample, fake: Sample
         return [
             f'{num_real} real and {num_fake} fake samples are too few for {num_features} dimensions: a covariance cannot '
             f'have full rank, so there is no number. Equal distributions would be expected at about {bias:.4g}; look at '
-            f'the kernel distance, or give more than {num_features} clips (--fake-clips=spread cuts more of them from long '
+            f'the kernel distance, or give more than {num_features} clips ({option("fake_clips", "spread")} '
+            f'cuts more of them from long '
             'videos)'
         ]
     if min(independent) <= num_features:
@@ -254,7 +255,8 @@ def _check_number(pair: VideoPair, metric: str, detector: Any, real: ClipChoice,
     if min(num_real, num_fake) < 2:
         raise InputError(
             f'{metric} needs at least two clips of each set, and there are {num_real} real and {num_fake} fake ones; give '
-            'more, or longer, videos (--real-clips=spread and --fake-clips=spread cut several out of one)'
+            f'more, or longer, videos ({option("real_clips", "spread")} and {option("fake_clips", "spread")} '
+            f'cut several out of one)'
         )
     if needs_rank and pair.opts.rank == 0 and min(num_real, num_fake) <= getattr(detector, 'num_features', 0):
         pair.warn(f'there will be no distance, only the kernel distance: {num_real} real and {num_fake} fake samples are too few')

@@ -21,7 +21,7 @@ from metrics.distances.bootstrap_interval import bootstrap_interval
 from metrics.features.clip_features import in_parallel
 from metrics.inputs.array_videos import ArrayVideos
 from metrics.inputs.video_comparison import VideoPair
-from networks.errors import DamagedVideo, InputError
+from networks.errors import DamagedVideo, InputError, option
 
 PAIRS = ('name', 'order')
 
@@ -60,7 +60,7 @@ def match_videos(real: Any, fake: Any, rule: str = 'name') -> list[tuple[int, in
         raise InputError(
             f'{len(alone)} of the {len(stems[0])} real and {len(stems[1])} fake videos have no partner of the same '
             f'name, for example {alone[0]!r}; give both of a pair one name, or compare them in their order '
-            "(--pairs=order, pairs='order')"
+            f'({option("pairs", "order")})'
         )
     return [(index, places[name]) for index, name in enumerate(stems[0])]
 

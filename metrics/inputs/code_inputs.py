@@ -12,7 +12,7 @@ import dnnlib
 from metrics.families import named
 from metrics.inputs.frame_points import LatentPoints
 from metrics.inputs.latent_windows import generate_coordinates
-from networks.errors import InputError
+from networks.errors import InputError, option
 
 GENERATED_CODES = 64  # videos of a latent generator, seeds from 0 on,
 GENERATED_CODES_LONG = 16  # or this many where they are longer than LONG
@@ -46,7 +46,8 @@ def open_codes(opts: Any, what: str, *, instead: str) -> Iterator[Any]:
     """
     if opts.G is None or not opts.dataset_kwargs:
         raise InputError(
-            f'{what}, and here are none; give a snapshot with --network and its data with --data, or take {instead}, which '
+            f'{what}, and here are none; give a snapshot with {option("network")} and its data with '
+            f'{option("data")}, or take {instead}, which '
             'compares any two sets of videos'
         )
     dataset = dnnlib.util.construct_class_by_name(**opts.dataset_kwargs)

@@ -16,7 +16,7 @@ import torch
 import dnnlib
 from metrics.inputs.clip_choice import RULES, ClipChoice, choose_clips
 from metrics.inputs.video_set import VideoSet, same_rate
-from networks.errors import InputError
+from networks.errors import InputError, option
 
 MOST_NAMED = 5
 
@@ -160,7 +160,7 @@ class VideoPair:
         if known and not same_rate(real.fps, fake.fps):
             raise InputError(
                 f'the real videos have {real.fps:g} frames per second and the fake ones {fake.fps:g}, so '
-                'the same motion has two speeds; resample both to one rate with --fps'
+                f'the same motion has two speeds; resample both to one rate with {option("fps")}'
             )
 
     def _require_one_size(self) -> None:
@@ -168,8 +168,8 @@ class VideoPair:
             (height, width), (fake_height, fake_width) = self.real.resolution, self.fake.resolution
             raise InputError(
                 f'the real videos have {width}x{height} pixels and the fake ones {fake_width}x{fake_height}, so '
-                'sharpness would be compared with its absence; bring both to one size with --resolution='
-                f'{min(height, width, fake_height, fake_width)}'
+                f'sharpness would be compared with its absence; bring both to one size with '
+                f'{option("resolution", str(min(height, width, fake_height, fake_width)))}'
             )
 
     def choose(self, count: int, num_frames: int, stride: int, start: int) -> tuple[ClipChoice, ClipChoice]:

@@ -230,9 +230,9 @@ def test_faces_are_followed(tmp_path: pathlib.Path) -> None:
     )
     _, entries = prepare(source, tmp_path / 'found', align='ffhq', face='only', min_frames=5, scene_cuts=False)
     assert pieces(entries) == [(0, 12, 'two-000000', 'beginning'), (12, 18, None, 'two faces')]
-    with pytest.raises(InputError, match=r'two faces of like size.* --face=left'):
+    with pytest.raises(InputError, match=r"two faces of like size.* face='left'"):
         prepare(write_squares(tmp_path / 'equal', frames[20:]), tmp_path / 'found2', align='ffhq', scene_cuts=False)
-    with pytest.raises(InputError, match=r'no face\. --align=center'):
+    with pytest.raises(InputError, match=r"no face\. align='center'"):
         prepare(write_squares(tmp_path / 'none', [[]] * 4), tmp_path / 'found3', align='ffhq')
 
 

@@ -349,7 +349,7 @@ def test_concealed_damage_stops_unless_it_is_kept(tmp_path: pathlib.Path) -> Non
     (clip,) = open_footage(path, keep_damaged=True)
     assert len(list(clip.frames())) == 20
     assert clip.complaints() == 1
-    with pytest.raises(InputError, match=r'1 of 20 pictures \(5\.0 %\) .* complains 1 times, .*--damaged=keep'):
+    with pytest.raises(InputError, match=r"1 of 20 pictures \(5\.0 %\) .* complains 1 times, .*damaged='keep'"):
         list(decode_video(str(path), fps=25))
 
 

@@ -360,7 +360,7 @@ def test_a_varying_rate_says_what_it_loses_and_which_rate_loses_nothing(tmp_path
     (clip,), said = opened(tmp_path / 'vary.mkv')
     lost = len(times) - len(set(read_numbers(list(clip.frames()))))
     assert lost > 0
-    assert f'{lost} of {len(times)} pictures are left out; --fps=25 keeps all' in said[0]
+    assert f'{lost} of {len(times)} pictures are left out; a rate of 25 keeps all' in said[0]
     (clip,), said = opened(tmp_path / 'vary.mkv', fps=25)
     assert len(set(read_numbers(list(clip.frames())))) == len(times)
     assert not said

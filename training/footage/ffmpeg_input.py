@@ -18,7 +18,7 @@ from typing import IO
 import imageio_ffmpeg
 import numpy as np
 
-from networks.errors import InputError
+from networks.errors import InputError, option
 from training.footage import colour_lookup
 from training.footage.video_timing import Timing, exact_rate, measure_timing, resample
 
@@ -398,7 +398,7 @@ def _judge(path: str, about: VideoDescription, complaints: Complaints, keep_dama
         raise InputError(f'{path}: no frame of this video can be decoded: {complaints.first or "invalid data"}.')
     if keep_damaged or not complaints.lines:
         return
-    advice = 'repair it, take what can be decoded (--damaged=keep), or leave it out (--damaged=skip)'
+    advice = f'repair it, take what can be decoded ({option("damaged", "keep")}), or leave it out ({option("damaged", "skip")})'
     packets = len(about.timing.times)
     if complaints.concealed:
         total = max(packets, complaints.pictures)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from networks.checkpoints.digests import sha256_of_file
-from networks.errors import InputError
+from networks.errors import InputError, option
 from training.footage.clips import FootageClip, resized
 from training.footage.face_alignment import FaceAxes, cut_out, square_quad
 from training.footage.face_landmarks import FaceDetector, load_landmarks, model_sha256, points_of_68, require_detector
@@ -213,8 +213,9 @@ def _split(
 def _check_shape(clip: FootageClip, size: tuple[int, int], settings: PreparationSettings) -> None:
     if settings.align == 'none' and size[0] != size[1]:
         raise InputError(
-            f'{clip.source} has frames of {size[0]}x{size[1]} pixels; --align=none takes frames that are square and aligned '
-            'already, --align=center cuts out the centre square.'
+            f'{clip.source} has frames of {size[0]}x{size[1]} pixels; {option("align", "none")} takes frames '
+            f'that are square and aligned '
+            f'already, {option("align", "center")} cuts out the centre square.'
         )
 
 
@@ -223,7 +224,7 @@ def _faces_of_file(path: str, clip: FootageClip, num_frames: int) -> tuple[np.nd
     if len(landmarks) != num_frames:
         raise InputError(
             f'{path} has landmarks of {len(landmarks)} frames, but {clip.source} has {num_frames} at {clip.fps:g} frames per '
-            'second between --start and --end; they must be of the same frames.'
+            f'second between {option("start")} and {option("end")}; they must be of the same frames.'
         )
     found = ~np.isnan(landmarks).any(axis=(1, 2))
     known = np.where(found[:, np.newaxis, np.newaxis], landmarks, 0)
@@ -234,7 +235,7 @@ def _faces_of_file(path: str, clip: FootageClip, num_frames: int) -> tuple[np.nd
 def _landmark_files(path: str) -> list[str]:
     if not os.path.isdir(path):
         if not os.path.isfile(path):
-            raise InputError(f'--landmarks: there is no file or folder {path!r}.')
+            raise InputError(f'{option("landmarks")}: there is no file or folder {path!r}.')
         return [path]
     files = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
     return sorted(file for file in files if file.endswith(('.npy', '.npz')))
@@ -248,7 +249,8 @@ def _match_landmarks(clips: Sequence[FootageClip], settings: PreparationSettings
     if not os.path.isdir(path):
         if len(clips) != 1:
             raise InputError(
-                f'--landmarks: {path} is one file, but the sources hold {len(clips)} recordings; give a folder with a file '
+                f'{option("landmarks")}: {path} is one file, but the sources hold {len(clips)} recordings; give '
+                f'a folder with a file '
                 f'for each, named as the recording ({clips[0].name}.npy and so on).'
             )
         return {clips[0].name: path}
@@ -257,7 +259,9 @@ def _match_landmarks(clips: Sequence[FootageClip], settings: PreparationSettings
         names = [os.path.join(path, clip.name + ending) for ending in ('.npy', '.npz')]
         existing = [name for name in names if os.path.isfile(name)]
         if not existing:
-            raise InputError(f'--landmarks: neither {names[0]} nor {os.path.basename(names[1])} exists, for {clip.source}.')
+            raise InputError(
+                f'{option("landmarks")}: neither {names[0]} nor {os.path.basename(names[1])} exists, for {clip.source}.'
+            )
         found[clip.name] = existing[0]
     return found
 
@@ -275,11 +279,11 @@ def _entry(clip: FootageClip, first: int, count: int | None, name: str | None, r
 
 def _advice(reasons: Sequence[str]) -> str:
     if any(reason.startswith('two faces') for reason in reasons):
-        return ' Choose one of two faces by --face=left or --face=right.'
+        return f' Choose one of two faces with {option("face", "left")} or {option("face", "right")}.'
     if reasons == ['no face']:
-        return ' --align=center takes frames without looking for faces.'
+        return f' {option("align", "center")} takes frames without looking for faces.'
     if any(reason.startswith('shorter') for reason in reasons):
-        return ' --min-frames keeps shorter ones.'
+        return f' {option("min_frames")} keeps shorter ones.'
     return ''
 
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from networks.checkpoints import zip_entries
 from networks.checkpoints.digests import sha256_of_file
-from networks.errors import DamagedVideo, InputError
+from networks.errors import DamagedVideo, InputError, option
 from training.commands import file_names
 from training.footage import ffmpeg_input, source_files, still_images
 from training.footage.source_files import LeftOut, natural_key, natural_sort
@@ -448,7 +448,11 @@ class _Finder:
         if any(os.path.basename(name) == 'dataset.json' for name in members) and any(name.endswith('.npy') for name in members):
             raise InputError(
                 f'{path} is a latent data set, not videos; '
-                + ('--reference=embedding compares with what it renders to.' if self.arrays else 'it needs no embedding.')
+                + (
+                    f'{option("reference", "embedding")} compares with what it renders to.'
+                    if self.arrays
+                    else 'it needs no embedding.'
+                )
             )
         folders: dict[str, list[str]] = {}
         others = []

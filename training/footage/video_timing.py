@@ -127,7 +127,7 @@ class Timing:
             best = self.rate_without_loss()
             found.append(
                 f'its rate varies, and at {self.fps:g} frames per second {self.lost(self.fps)} of {len(self.times)} '
-                f'pictures are left out; --fps={best:g} keeps {"all" if self.lost(best) == 0 else "more of them"}'
+                f'pictures are left out; a rate of {best:g} keeps {"all" if self.lost(best) == 0 else "more of them"}'
             )
         return found
 

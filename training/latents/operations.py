@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from networks.checkpoints.durable_files import replacing
-from networks.errors import InputError
+from networks.errors import InputError, option
 from training.commands.command_line import progress, report
 from training.latents.codes_output import CodesWriter
 from training.latents.dataset import ClipInfo, LatentDataset
@@ -146,13 +146,13 @@ def merge(datasets: Sequence[LatentDataset], dest: str, *, force: bool = False, 
         if not force and other.image_generator.get('sha256') != first.image_generator.get('sha256'):
             raise InputError(
                 f'{other.path} was made with another image generator ({_generator(other)}) than {first.path} '
-                f'({_generator(first)}); if both have the same W+ space, join them by --force.'
+                f'({_generator(first)}); if both have the same W+ space, join them with {option("force", True)}.'
             )
     rates = sorted({clip.fps for dataset in datasets for clip in dataset.clips})
     if len(rates) > 1 and not force:
         raise InputError(
             f'The clips have different rates ({", ".join(f"{rate:g}" for rate in rates)} frames per second), and a temporal '
-            'model wants one; embed them with one --fps, or join them all the same by --force.'
+            f'model wants one; embed them with one {option("fps")}, or join them anyway with {option("force", True)}.'
         )
     selections: list[Selection] = []
     taken: set[str] = set()

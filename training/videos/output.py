@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 
 from networks.checkpoints.durable_files import lock_file, ordinary_mode, remove_leftovers, sync_file
-from networks.errors import InputError
+from networks.errors import InputError, option
 
 # File name ending -> ffmpeg's name of the format, and the codec that goes into it unless another one is asked for.
 CONTAINERS = {
@@ -160,7 +160,9 @@ class VideoWriter(FrameWriter):
         if self._codec != usual and (self._codec, ending) != ('prores', '.mov'):
             raise InputError(f'{self.path!r}: {self._codec} does not go into {ending} files')
         if self._codec == 'gif' and fps > GIF_CLOCK / 2:
-            raise InputError(f'a GIF shows at most {GIF_CLOCK // 2} frames per second, not {fps:g}; choose a smaller --fps')
+            raise InputError(
+                f'a GIF shows at most {GIF_CLOCK // 2} frames per second, not {fps:g}; choose a smaller {option("fps")}'
+            )
         if audio is not None and self._format not in SOUND:
             raise InputError(f'{self.path!r}: {ending} files have no sound; choose mp4, webm or prores')
         self._crf, self._preset = crf, preset

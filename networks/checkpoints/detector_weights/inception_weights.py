@@ -10,7 +10,7 @@ import re
 import numpy as np
 
 from networks.checkpoints.detector_weights.containers import Container, cache_folder, find_in_cache, find_units
-from networks.errors import InputError
+from networks.errors import InputError, option
 from networks.i3d import FoldedWeights
 from networks.inception import MODULES
 
@@ -28,7 +28,7 @@ def find_weights(path: str | os.PathLike[str] | None = None) -> str:
     if found is None:
         raise InputError(
             f'the InceptionV3 weights of the FID are not there, and no Python package brings them; put '
-            f'{" or ".join(CACHED_NAMES[:2])} into {cache_folder()}, or name such a file with --detector'
+            f'{" or ".join(CACHED_NAMES[:2])} into {cache_folder()}, or name such a file with {option("detector")}'
         )
     return found
 

