@@ -138,8 +138,8 @@ class VideoPair:
         for name in ('real', 'fake'):
             if not self.comparison.has(name):
                 raise InputError(
-                    f'{metric} compares two sets of videos, and there are no {name} ones; give them to '
-                    f'calc_metrics_video.py with --{name}' + (f', or {instead}' if instead else '')
+                    f'{metric} compares two sets of videos, and there are no {name} ones; give them '
+                    f'with {option(name)}' + (f', or {instead}' if instead else '')
                 )
         if opts.num_gpus > 1 and opts.rank > 0:
             torch.distributed.barrier()  # rank 0 looks through the files, the others take what it found
