@@ -34,6 +34,7 @@ COMMANDS = (
     'embed_video',
     'generate_video',
     'latents_tool',
+    'paste_video',
     'play_video',
     'train_encoder',
     'train_video',

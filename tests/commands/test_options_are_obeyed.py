@@ -97,6 +97,7 @@ class Workshop:
         self._data(G)
         self._footage(G)
         self._encoders(G)
+        self._pasted(G)
         (folder / 'plugin.py').write_text(PLUGIN)
         self.files['plugin'] = folder / 'plugin.py'
         run = self.run('train_video', *TRAIN, '--kimg=2', '--snap=1', '--tick=1')
@@ -230,6 +231,31 @@ class Workshop:
         module.generator_sha256 = '0' * 64
         reference = {'path': 'gone.pkl', 'sha256': '0' * 64, 'class_name': 'Generator', 'init_kwargs': {}}
         self._save('foreign_encoder', {'encoder': module, 'image_generator': reference})
+
+    def _pasted(self, G: Any) -> None:
+        """A recording with sound, and data sets that keep where its crops lay: of one clip, of another one, and of two."""
+        recording = self.folder / 'sounding.mp4'
+        with VideoWriter(str(recording), fps=10, audio=str(self.files['sound'])) as writer:
+            for path in sorted(self.files['frames'].iterdir()):
+                writer.write(np.kron(np.asarray(PIL.Image.open(path)), np.ones((4, 4, 1))).astype(np.uint8))
+        random = np.random.RandomState(2)
+        quad = np.array([[24.0, 8], [24, 56], [72, 56], [72, 8]])
+        reference = checkpoints.image_generator_reference(str(self.files['generator']), G)
+        for name, clips in (('pasted', 'a'), ('pasted_b', 'a'), ('pasted_two', 'ab')):
+            with LatentDatasetWriter(
+                str(self.folder / f'{name}.zip'), image_generator=reference, num_ws=6, w_dim=8, embedding={}
+            ) as data:
+                for clip_name in clips:
+                    clip = data.open_clip(clip_name)
+                    clip.append(random.randn(12, 6, 8))
+                    quads = np.tile(quad, (12, 1, 1))
+                    clip.close(fps=10, source=str(recording), first_frame=0, source_size=[96, 64], arrays={'quads': quads})
+            self.files[name] = self.folder / f'{name}.zip'
+        np.savez(self.folder / 'many.npz', w=random.randn(30, 6, 8).astype(np.float32))
+        self.files['many'] = self.folder / 'many.npz'
+        landmarks = np.tile(quad.mean(axis=0) + random.uniform(-9, 9, [68, 2]), (12, 1, 1))
+        np.save(self.folder / 'landmarks_pasted.npy', landmarks)
+        self.files['landmarks_pasted'] = self.folder / 'landmarks_pasted.npy'
 
     def run(self, command: str, *arguments: str, fresh: bool = False) -> Run:
         """Run a command; `{name}` stands for a file, `{out}` for a folder of its own, and ` && ` for another run before it."""
@@ -962,6 +988,38 @@ TABLE += [
 ]
 
 
+PASTED_VIDEO = ('--dest={folder}/x.mp4',)
+TABLE += [
+    *rows(
+        'paste_video',
+        ('--data={pasted}', '--dest={out}', '--device=cpu'),
+        ('--data', '{pasted}', '{pasted_b}', pictures),
+        ('--dest', '{out}', '{folder}/elsewhere', names),
+        ('--crops', None, '{codes}', pictures),
+        ('--clip', ('--data={pasted_two}',), ('--data={pasted_two}', '--clip=b'), outcome),
+        ('--source', None, '{folder}/x.mp4', outcome),
+        ('--beyond', ('--crops={many}',), ('--crops={many}', '--beyond=loop'), pictures),
+        ('--mask', 'square', 'ellipse', pictures),
+        ('--landmarks', None, '{landmarks_pasted}', pictures),
+        ('--face-model', ('--mask=face',), ('--mask=face', '--face-model={generator}x'), said),
+        ('--match', 'seam', 'none', pictures),
+        ('--crf', PASTED_VIDEO, (*PASTED_VIDEO, '--crf=40'), content('*.mp4')),
+        ('--sound', (*PASTED_VIDEO, '--sound'), (*PASTED_VIDEO, '--no-sound'), content('*.mp4')),
+        ('--overwrite', ('&&', '{again}'), ('&&', '{again}', '--overwrite'), outcome),
+        ('--network', None, '{other}', outcome),
+        ('--force-network', ('--network={other}',), ('--network={other}', '--force-network'), outcome),
+        (
+            '--trust-pickle',
+            ('--network={refused}', '--force-network'),
+            ('--network={refused}', '--force-network', '--trust-pickle'),
+            outcome,
+        ),
+        ('--device', 'cpu', 'nowhere', outcome),
+        ('--batch', 8, 2, largest('rendered')),
+    )
+]
+
+
 def without_encoder(words: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(word for word in words if word not in ENCODED)
 
@@ -1028,7 +1086,9 @@ def both(workshop: Workshop, row: Row) -> tuple[Run, Run]:
     return workshop.run(row.command, *words(row.first)), workshop.run(row.command, *words(row.second))
 
 
-TRIED = ('convert_network', 'latents_tool', 'play_video', 'train_video', 'generate_video', 'calc_metrics_video')
+TRIED = (
+    'convert_network', 'latents_tool', 'paste_video', 'play_video', 'train_video', 'generate_video', 'calc_metrics_video',
+)  # fmt: skip
 # Rows of these commands whose two values show no difference yet in what the row looks at: the row is wrong, or the option is.
 DOUBTED = {
     'generate_video --align',

@@ -277,6 +277,7 @@ ROOMS = {
         'training.videos',
         'training.embedding',
         'training',
+        'training.pasting',
         'training.generation',
         'training.live',
     ],

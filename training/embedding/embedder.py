@@ -322,6 +322,8 @@ def _embed_footage(
             'source_size': list(clip.source_size),
             'arrays': {'quads': np.broadcast_to(clip.quads, (part.num_frames, 4, 2))},
         }
+        if clip.thumbnails is not None:
+            extra['arrays']['thumbnails'] = clip.thumbnails[: part.num_frames]
     if clip.look is not None:
         extra['look'] = clip.look
     part.close(fps=clip.fps, source=clip.source, **extra)

@@ -58,6 +58,7 @@ class FootageClip:
     quads: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)
     source_size: tuple[int, int] | None = None
     look: dict[str, Any] | None = dataclasses.field(default=None, repr=False, compare=False)  # Analysis.look of its frames
+    thumbnails: np.ndarray | None = dataclasses.field(default=None, repr=False, compare=False)  # uint8 [T, 8, 8], of the frames
 
     def frames(self, first: int = 0) -> Generator[np.ndarray, None, None]:
         """Yield the frames from number `first` on, uint8 `[H, W, 3]` RGB.

@@ -38,10 +38,12 @@ class Face:
     Attributes:
         points: Left eye, right eye, left and right corner of the mouth as the picture shows them, float32 `[4, 2]`.
         box: Smallest box around all landmarks: left, top, right, bottom, float32 `[4]`.
+        landmarks: All of them, from the chin to where hair begins, float32 `[478, 2]`; None where they are not known.
     """
 
     points: np.ndarray
     box: np.ndarray
+    landmarks: np.ndarray | None = None
 
 
 class FaceDetector:
@@ -109,7 +111,7 @@ class FaceDetector:
                 ]
             )
             box = np.concatenate([places.min(axis=0), places.max(axis=0)])
-            faces.append(Face(points.astype(np.float32), box.astype(np.float32)))
+            faces.append(Face(points.astype(np.float32), box.astype(np.float32), places.astype(np.float32)))
         return faces
 
     def close(self) -> None:
@@ -151,6 +153,18 @@ def require_detector() -> None:
     """Raise InputError where MediaPipe is not installed."""
     if importlib.util.find_spec('mediapipe') is None:
         raise InputError(f'no face detector is installed; {INSTALL}, or give landmarks by {option("landmarks")}.')
+
+
+def why_no_detector(model: str | None = None) -> str | None:
+    """Return why no face can be looked for on this machine, None where it can; `model` as of `FaceDetector`."""
+    try:
+        if model is not None:
+            _find_model(model)
+        require_detector()
+        _find_model(model)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def model_sha256(model: str | None = None) -> str:

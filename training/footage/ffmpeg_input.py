@@ -22,7 +22,7 @@ from networks.errors import InputError, option
 from training.footage import colour_lookup
 from training.footage.video_timing import Timing, exact_rate, measure_timing, resample
 
-__all__ = ['Complaints', 'VideoDescription', 'decode_video', 'describe_video', 'exact_rate']
+__all__ = ['Complaints', 'VideoDescription', 'decode_video', 'describe_video', 'exact_rate', 'has_sound']
 
 SEEK_MARGIN = 6  # seconds decoded before the frame that is wanted: more than the longest interval that is no pause
 PROBED_PICTURES = 8
@@ -69,6 +69,12 @@ class VideoDescription:
         """Frames per second; the usual rate where it varies."""
         return self.timing.fps
 
+    def time_of_frame(self, frame: int, rate: float) -> float:
+        """Seconds from the beginning of the file to the picture that a frame of a constant rate shows."""
+        numbers = self.timing.numbers(rate)
+        position = int(np.searchsorted(numbers, frame, side='right')) - 1
+        return float(self.timing.times[max(position, 0)]) if len(numbers) else 0.0
+
     @property
     def expected_frames(self) -> int | None:
         """Frames at `fps`, None where that is not known."""
@@ -113,6 +119,13 @@ def describe_video(path: str) -> VideoDescription:
         if file.read(23) == b'version https://git-lfs':
             raise InputError(f'{path} is a pointer of Git LFS, not the video itself; fetch it with "git lfs pull".')
     return _describe(path, status.st_size, status.st_mtime_ns)
+
+
+def has_sound(path: str) -> bool:
+    """Whether ffmpeg finds sound in a file."""
+    command = [_ffmpeg(), '-nostdin', '-hide_banner', *_input_options(path)]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+    return re.search(r'^\s*Stream #0:\d+\S*: Audio: ', done.stderr.decode('utf-8', 'replace'), re.MULTILINE) is not None
 
 
 @functools.lru_cache(maxsize=4096)
@@ -333,7 +346,7 @@ def decode_video(
     entries = [0]
     if first_frame and about.timing.usable:
         # Whole seconds, which every unit of time stamps can express.
-        seconds = int(_time_of_frame(about, first_frame, rate)) - SEEK_MARGIN
+        seconds = int(about.time_of_frame(first_frame, rate)) - SEEK_MARGIN
         entries = [seconds, 0] if seconds > 0 else [0]
     for entry in entries:
         count = 0
@@ -346,13 +359,6 @@ def decode_video(
             break
     if first_frame == 0:
         _judge(path, about, told, keep_damaged)
-
-
-def _time_of_frame(about: VideoDescription, frame: int, rate: float) -> float:
-    """Return the time stamp of the picture that a frame of a constant rate shows."""
-    numbers = about.timing.numbers(rate)
-    position = int(np.searchsorted(numbers, frame, side='right')) - 1
-    return float(about.timing.times[max(position, 0)]) if len(numbers) else 0.0
 
 
 def _pictures(

@@ -1,6 +1,6 @@
 """One look at every frame of a recording before it is cut into clips: changes of the picture, its size, faces, a checksum.
 
-What is found takes 220 bytes a frame, and lies on the disk a little later: a run that was killed goes on where it
+What is found takes 290 bytes a frame, and lies on the disk a little later: a run that was killed goes on where it
 stopped. What one frame gives does not depend on where reading began, so the result is that of a run without interruption.
 """
 
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import PIL.Image
 
 from networks.checkpoints.durable_files import replacing
 from networks.errors import InputError
@@ -23,6 +24,7 @@ from training.footage.clips import FootageClip
 from training.footage.face_landmarks import MAX_FACES, FaceDetector
 from training.footage.scene_cuts import REACH, ChangeMeter
 
+THUMBNAIL = 8  # samples along a side
 ROW = np.dtype(
     [
         ('checksum', '<u4'),
@@ -31,9 +33,10 @@ ROW = np.dtype(
         ('num_faces', '<u4'),
         ('points', '<f4', (MAX_FACES, 4, 2)),  # of training.footage.face_landmarks.Face, the largest first
         ('boxes', '<f4', (MAX_FACES, 4)),
+        ('thumbnail', 'u1', (THUMBNAIL, THUMBNAIL)),  # of `thumbnail`
     ]
 )
-VERSION = 2
+VERSION = 3
 SECONDS_BETWEEN_WRITES = 2.0
 SHAPE_TOLERANCE = 0.02  # relative difference of the proportions from which on a picture has another shape
 RARE = 0.1  # part of the frames below which a size does not count
@@ -123,6 +126,12 @@ def checksum(frame: np.ndarray) -> int:
     return zlib.crc32(frame[::step, ::step].tobytes())
 
 
+def thumbnail(frame: np.ndarray) -> np.ndarray:
+    """A frame uint8 `[H, W, 3]` at 8x8 grey pixels, uint8: enough to tell whether a recording is the one that was embedded."""
+    grey = PIL.Image.fromarray(frame).convert('L')
+    return np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), PIL.Image.Resampling.BOX))
+
+
 class _OtherFramesError(Exception):
     """Frames that were read again are not those of the interrupted run."""
 
@@ -198,6 +207,7 @@ def _look_at_frames(clip: FootageClip, store: _Store, detector: Callable[[], Fac
                 row['num_faces'] = place + 1
                 row['points'][place], row['boxes'][place] = face.points, face.box
             row['size'] = frame.shape[1], frame.shape[0]
+            row['thumbnail'] = thumbnail(frame)
             pending.append(row)
             if time.monotonic() - written > SECONDS_BETWEEN_WRITES:
                 store.append(np.stack(pending))

@@ -312,6 +312,7 @@ def _prepared_clip(
         source_size=source_size,
         quads=quads,
         look=analysis.look(piece.first, piece.stop),
+        thumbnails=analysis.rows['thumbnail'][piece.first : piece.stop].copy(),
         open_frames=functools.partial(
             _piece_frames, clip, piece.first, checks, source_size, quads if piece.points is not None else None, size
         ),

@@ -42,9 +42,10 @@ class SegmentedVideo:
         path: The video; ends in .mp4, .mov or .mkv.
         settings: What decides its content (JSON values); a partial video of other settings is begun anew.
         length: Frames in a segment.
-        num_frames: Frames of the whole video.
+        num_frames: Frames of the whole video; 0: as many as come, then `end_segment` is called behind the last one.
         device: Where the tensors of `state` go.
         audio: File whose sound goes along; it is added when the segments are joined.
+        audio_part: Where in that file the sound begins, seconds, and how long it is (None: to its end); silence follows.
         video_options: Of VideoWriter: fps, crf, comment, ...
 
     Attributes:
@@ -61,10 +62,12 @@ class SegmentedVideo:
         num_frames: int,
         device: torch.device | str = 'cpu',
         audio: str | None = None,
+        audio_part: tuple[float, float | None] = (0.0, None),
         **video_options: Any,
     ) -> None:
         self.path, self._folder = path, f'{path}.partial'
-        self._length, self._num_frames, self._audio, self._options = length, num_frames, audio, video_options
+        self._length, self._num_frames, self._options = length, num_frames, video_options
+        self._audio, self._audio_part = audio, audio_part
         plain = json.dumps([settings, length, num_frames], sort_keys=True, default=str)
         self._key = hashlib.sha256(plain.encode()).hexdigest()
         self._device = device
@@ -154,6 +157,9 @@ class SegmentedVideo:
             arguments = ['-f', 'concat', '-safe', '0', '-i', listing.name]
             if self._audio is not None:  # silence without end behind the sound, and all ends with the pictures
                 seconds = self.num_frames_done / float(self._options['fps'])
+                start, length = self._audio_part
+                arguments += ['-ss', f'{start:.6f}'] if start > 0 else []
+                arguments += ['-t', f'{length:.6f}'] if length is not None else []
                 arguments += ['-i', self._audio, '-map', '0:v', '-map', '1:a', '-af', 'apad', '-t', f'{seconds:.6f}']
                 arguments += ['-c:a', 'aac', '-b:a', '192k']
             arguments += ['-c:v', 'copy']

@@ -1,0 +1,1 @@
+"""Crops back into the recording that they were cut out of: masks, colours, frames, files."""
