@@ -6,7 +6,8 @@
 
 Parts: `operations` (bias_act, upfirdn2d, filtered_lrelu against float64: values, first and second gradients), `recurrence` (the
 same of the latent generator's), `training` (CUDA graphs beside plain operations: the same steps, and how fast; beside the
-paper's form out of autograd's operations), `rendering` (256 and 1024, random weights), `features` (FVD), `speed` (of operations).
+paper's form out of autograd's operations), `rendering` (256 and 1024, random weights), `stylegan3`, `features` (FVD), `speed`
+(of operations).
 All of them fit into eight minutes. Results go to gpu_checks.json and gpu_checks.log in the folder. The exit code is 1 if a check
 fails; without a GPU the script says so in one line and leaves with 0.
 """
@@ -127,14 +128,16 @@ def operations(device: torch.device) -> Iterator[tuple[str, Operation, list[torc
     }.items():
         yield f'upfirdn2d {name}', lambda x, impl, f=f: upfirdn2d.upfirdn2d(x, f, up=2, padding=2, impl=impl), [x]
         yield f'bias_act {name}', lambda x, b, impl: bias_act.bias_act(x, b, act='swish', impl=impl), [x, randn(3)]
-    fu = filters['12 taps'].to(device)
-    yield (
-        'filtered_lrelu',
-        lambda x, b, impl: filtered_lrelu.filtered_lrelu(
-            x, fu, fu, b, up=2, down=2, padding=[11, 10, 10, 11], clamp=1.5, impl=impl
-        ),
-        [randn(2, 5, 19, 18), randn(5)],
-    )
+    fu, radial = filters['12 taps'].to(device), torch.outer(filters['12 taps'], filters['12 taps']).to(device)
+    for up, fd, padding in ((2, fu, [11, 10, 10, 11]), (4, fu, [17, 18, 19, 16]), (2, radial, 11), (1, fu, 6)):
+        for shape in ([2, 5, 19, 18], [1, 2, 75, 68]):
+            yield (
+                f'filtered_lrelu up={up} {list(fd.shape)} {shape}',
+                lambda x, b, impl, up=up, fd=fd, padding=padding: filtered_lrelu.filtered_lrelu(
+                    x, fu, fd, b, up=up, down=2, padding=padding, clamp=1.5, impl=impl
+                ),
+                [randn(*shape), randn(5 if shape[1] == 5 else 2)],
+            )
 
 
 def check_operations(device: torch.device) -> dict[str, Any]:
@@ -501,6 +504,37 @@ def time_rendering(device: torch.device, public: str | None) -> dict[str, Any]:
     return {'rates': rows, 'failures': failures}
 
 
+def time_stylegan3(device: torch.device) -> dict[str, Any]:
+    """Frames per second of StyleGAN3 with random weights, with filtered_lrelu as one kernel and composed of three."""
+    from networks.stylegan3 import Generator
+    from torch_utils.ops import filtered_lrelu_cuda
+
+    failures: list[str] = []
+    rows: dict[str, Any] = {}
+    forms, kinds = filtered_lrelu_cuda.FORMS, {'t': {}, 'r': {'conv_kernel': 1, 'use_radial_filters': True}}
+    for resolution, (kind, changes) in itertools.product((256, 1024), kinds.items()):
+        torch.manual_seed(0)
+        wide = 2 if kind == 'r' else 1
+        sizes = {'channel_base': wide * (16384 if resolution == 256 else 32768), 'channel_max': wide * 512}
+        G = Generator(512, 0, 512, resolution, 3, mapping_kwargs={'num_layers': 2}, **sizes, **changes).eval().to(device)
+        ws = torch.randn(4, G.num_ws, 512, device=device)
+        pictures = {}
+        for name, chosen in (('one kernel', forms), ('composed', ())):
+            filtered_lrelu_cuda.FORMS = chosen
+            with torch.no_grad():
+                pictures[name] = G.synthesis(ws[:2], force_fp32=True)
+                for count in (1, 4):
+                    rate = 1000 * count / milliseconds(functools.partial(G.synthesis, ws[:count]), 10)
+                    rows[f'stylegan3-{kind} {resolution} {name}, {count} at a time, frames/s'] = rate
+        filtered_lrelu_cuda.FORMS = forms
+        one, composed = pictures.values()
+        error = float((one - composed).abs().max() / (composed.max() - composed.min()))
+        rows[f'stylegan3-{kind} {resolution}: largest difference of the range, fp32'] = error
+        if not error < 1e-3:
+            failures.append(f'stylegan3-{kind} {resolution}: one kernel lies {error:.1e} of the range from three')
+    return {'rates': rows, 'failures': failures}
+
+
 def time_features(device: torch.device) -> dict[str, Any]:
     """Clips of 16 frames a second through I3D with random weights, and how far fp16 lies from fp32."""
     from networks import i3d
@@ -541,6 +575,7 @@ PARTS: dict[str, tuple[Callable[..., dict[str, Any]], float, bool]] = {
     'recurrence': (check_recurrence, 75, False),
     'training': (check_training, 120, False),
     'rendering': (time_rendering, 150, True),
+    'stylegan3': (time_stylegan3, 60, True),
     'features': (time_features, 40, True),
     'speed': (time_operations, 60, True),
 }

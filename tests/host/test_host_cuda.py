@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from torch_utils import custom_ops
-from torch_utils.ops import bias_act, bias_act_cuda, cuda_plugins, filtered_lrelu, upfirdn2d, upfirdn2d_cuda
+from torch_utils.ops import bias_act, bias_act_cuda, cuda_plugins, filtered_lrelu, filtered_lrelu_cuda, upfirdn2d, upfirdn2d_cuda
 from training.kernels import fast_rollout, gated_recurrence, native_code
 
 FOLDER = os.path.dirname(bias_act.__file__)
@@ -29,7 +29,7 @@ TRAINING = os.path.dirname(gated_recurrence.__file__)
 
 
 @pytest.mark.parametrize('architecture', ['sm_75', 'sm_90'])
-@pytest.mark.parametrize('operation', ['bias_act', 'upfirdn2d', 'gated_recurrence'])
+@pytest.mark.parametrize('operation', ['bias_act', 'upfirdn2d', 'filtered_lrelu', 'gated_recurrence'])
 def test_compiles_to_machine_code(operation, architecture, tmp_path):
     nvcc = shutil.which('nvcc')
     if nvcc is None:
@@ -102,6 +102,29 @@ EMULATION = {
         }
         extern "C" const char* upfirdn2d_error_text(int) { return "refused"; }
     """,
+    'filtered_lrelu': """
+        #include <vector>
+        #include "filtered_lrelu_math.h"
+        template <int UP, int Z_UP, int DOWN> static void run(const FilteredLreluArguments& p, int side) {
+            const int across = (p.y.width + side - 1) / side, down = (p.y.height + side - 1) / side;
+            std::vector<double> shared(FilteredLreluTiles(p, side).total(), 0.0 / 0.0);
+            for (int plane = 0; plane < p.batch * p.channels; ++plane)
+                for (int tile = 0; tile < across * down; ++tile)
+                    for (int stage = 0; stage < 8; ++stage)
+                        for (int thread = 0; thread < FILTERED_LRELU_COLUMNS * FILTERED_LRELU_ROWS; ++thread)
+                            FilteredLreluStages<double>(p, side, shared.data(), tile, plane, thread).run<UP, Z_UP, DOWN>(stage);
+        }
+        extern "C" int filtered_lrelu_launch(const FilteredLreluArguments* p, int type, void* stream) {
+            const int side = stream ? 8 : 24;
+            if (type != ELEMENT_FLOAT64) return 1;
+            if (p->up == 2 && p->z_up == 2 && p->down == 2) run<2, 2, 2>(*p, side);
+            else if (p->up == 4 && p->z_up == 4 && p->down == 2) run<4, 4, 2>(*p, side);
+            else if (p->up == 4 && p->z_up == 2 && p->down == 4) run<4, 2, 4>(*p, side);
+            else return 1;
+            return 0;
+        }
+        extern "C" const char* filtered_lrelu_error_text(int) { return "refused"; }
+    """,
 }
 
 
@@ -151,7 +174,7 @@ def use_plugins(emulated, monkeypatch):
         monkeypatch.setattr(
             cuda_plugins, 'plugin_for', lambda operation, x, impl, probe: emulated[operation] if impl == 'cuda' else None
         )
-        for module in (bias_act_cuda, upfirdn2d_cuda):
+        for module in (bias_act_cuda, upfirdn2d_cuda, filtered_lrelu_cuda):
             monkeypatch.setattr(module, 'current_stream', lambda x: int(tiles))
         monkeypatch.setattr(torch.cuda, 'device', contextlib.nullcontext)
 
@@ -257,18 +280,31 @@ def test_a_plugin_that_does_not_run_is_left_alone(emulated, use_plugins, monkeyp
     assert capsys.readouterr().err.count('does not run on cpu (bias_act: refused); going on') == 1
 
 
-def test_filtered_lrelu(use_plugins):
-    use_plugins()
+@pytest.mark.parametrize('tiles', [False, True])
+def test_filtered_lrelu(tiles, use_plugins, monkeypatch):
+    use_plugins(tiles)
+    launches = []
+    launch = filtered_lrelu_cuda._launch
+    monkeypatch.setattr(filtered_lrelu_cuda, '_launch', lambda *x, **y: (launches.append(1), launch(*x, **y))[1])
     torch.manual_seed(3)
-    x, b = torch.randn(1, 2, 6, 6).double(), torch.randn(2).double()
-    fu, fd = torch.rand(8), torch.rand(6, 6)
-    agree(
-        lambda x, b, impl: filtered_lrelu.filtered_lrelu(
-            x, fu, fd, b, up=2, down=2, padding=[7, 6, 5, 8], gain=1.3, slope=0.1, clamp=0.8, impl=impl
-        ),
-        x,
-        b,
-    )
+    filters = torch.rand(8), torch.rand(6, 6), torch.rand(12), torch.rand(5)
+    for up, fu, fd, options in (
+        (2, filters[0], filters[1], {'padding': [7, 6, 5, 8], 'gain': 1.3, 'slope': 0.1, 'clamp': 0.8}),
+        (2, filters[2], filters[2], {'padding': [-1, 14, 11, 10], 'flip_filter': True}),
+        (4, filters[2], filters[3], {'padding': [9, 10, 3, 16], 'clamp': 2.0}),
+        (2, filters[1], filters[0], {'padding': 8}),
+        (1, None, filters[3], {'padding': 3}),  # composed of the others
+    ):
+        x, b = torch.randn(2, 2, 9, 8).double(), torch.randn(2).double()
+        fu, fd = (f / f.sum() if f is not None else f for f in (fu, fd))
+        for each in layouts(x):
+            agree(
+                lambda x, b, impl: filtered_lrelu.filtered_lrelu(x, fu, fd, b, up=up, down=2, impl=impl, **options),  # noqa: B023
+                each,
+                b,
+            )
+        agree(lambda x, impl: filtered_lrelu.filtered_lrelu(x, fu, fd, up=up, down=2, impl=impl, **options), x)  # noqa: B023
+    assert len(launches) == 4 * 4 * 3
 
 
 RECURRENCE = """
