@@ -15,11 +15,11 @@ from stylevideogan.version import __version__
 
 if TYPE_CHECKING:  # imported when asked for: torch takes seconds
     from stylevideogan import score_objects, scores
-    from stylevideogan.api import embed, generate, load_encoder, load_generator, load_snapshot, train, write_latents
+    from stylevideogan.api import embed, generate, load_encoder, load_generator, load_snapshot, make_video, train, write_latents
 
 __all__ = [
-    '__version__', 'embed', 'generate', 'load_encoder', 'load_generator', 'load_snapshot', 'score_objects', 'scores', 'train',
-    'write_latents',
+    '__version__', 'embed', 'generate', 'load_encoder', 'load_generator', 'load_snapshot', 'make_video', 'score_objects',
+    'scores', 'train', 'write_latents',
 ]  # fmt: skip
 
 

@@ -30,7 +30,7 @@ from training.footage.frame_bank import frames_to_images
 from training.latents.writer import LatentDatasetWriter
 from training.videos.rendered_videos import GeneratedVideos
 
-__all__ = ['embed', 'generate', 'load_encoder', 'load_generator', 'load_snapshot', 'train', 'write_latents']
+__all__ = ['embed', 'generate', 'load_encoder', 'load_generator', 'load_snapshot', 'make_video', 'train', 'write_latents']
 
 CHUNK = 16  # frames that are optimised together
 
@@ -149,6 +149,24 @@ def write_latents(
         writer.finish()
 
 
+def make_video(source: str | os.PathLike[str], network: str, outdir: str, **options: Any) -> str:
+    """Footage to new video in one go, as make_video.py does it; returns `outdir`, whose folder `videos` has the videos.
+
+    An interrupted call goes on when it is made again.
+
+    Args:
+        source: Recording, as --source takes it.
+        network: Image generator.
+        outdir: Where everything goes.
+        options: Those of the command with underscores: encoder='encoder.pkl', seconds=60, videos=4, paste=True, ...
+
+    Raises:
+        InputError: Something is wrong; the sentence says in which step.
+    """
+    _run('make_video', [f'--source={os.fspath(source)}', f'--network={network}', f'--outdir={outdir}', *_words(options)])
+    return outdir
+
+
 def train(data: str, outdir: str, **options: Any) -> str:
     """Train the temporal GAN, as train_video.py does; returns the run folder.
 
@@ -161,13 +179,18 @@ def train(data: str, outdir: str, **options: Any) -> str:
         InputError: An option or the data set is wrong.
     """
     before = set(os.listdir(outdir)) if os.path.isdir(outdir) else set()
-    arguments = [f'--data={data}', f'--outdir={outdir}']
-    for name, value in options.items():
-        flag = f'--{name.replace("_", "-")}'
-        arguments += [flag] if value is True else [f'--no-{name.replace("_", "-")}'] if value is False else [f'{flag}={value}']
-    _run('train_video', arguments)
+    _run('train_video', [f'--data={data}', f'--outdir={outdir}', *_words(options)])
     made = sorted(set(os.listdir(outdir)) - before)
     return str(options['resume']) if 'resume' in options else os.path.join(outdir, made[-1])
+
+
+def _words(options: Mapping[str, Any]) -> list[str]:
+    """Options of a command on its command line; True and False are flags."""
+    words = []
+    for name, value in options.items():
+        flag = name.replace('_', '-')
+        words.append(f'--{flag}' if value is True else f'--no-{flag}' if value is False else f'--{flag}={value}')
+    return words
 
 
 def _run(name: str, arguments: list[str]) -> None:

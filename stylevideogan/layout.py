@@ -34,6 +34,7 @@ COMMANDS = (
     'embed_video',
     'generate_video',
     'latents_tool',
+    'make_video',
     'paste_video',
     'play_video',
     'train_encoder',

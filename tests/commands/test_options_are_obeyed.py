@@ -988,6 +988,32 @@ TABLE += [
 ]
 
 
+TABLE += [
+    *rows(
+        'make_video',
+        ('--source={frames}', '--network={generator}', '--outdir={out}', '--device=cpu', '--align=center', '--dry-run'),
+        ('--source', '{frames}', '{video}', lambda run: json.loads((run.folder / 'out' / 'make.json').read_text())['found']),
+        ('--network', '{generator}', '{generator}x', outcome),
+        ('--outdir', '{out}', '{folder}/elsewhere', names),
+        ('--start', None, 0.2, said),
+        ('--end', None, 0.5, said),
+        ('--align', 'center', 'ffhq', said),
+        ('--encoder', None, '{encoder}', said),
+        ('--refine', ENCODED, (*ENCODED, '--refine'), said),
+        ('--preset', 'default', 'paper', said),
+        ('--kimg', None, 5, said),
+        ('--videos', 2, 3, said),
+        ('--seconds', 20, 30, said),
+        ('--paste', None, True, said),
+        ('--device', 'cpu', 'nowhere', outcome),
+        ('--trust-pickle', ('--network={refused}',), ('--network={refused}', '--trust-pickle'), outcome),
+    ),
+    *rows(
+        'make_video',
+        ('--source={frames}', '--network={generator}', '--outdir={out}', '--device=cpu', '--align=center', '--encoder={codes}'),
+        ('--dry-run', None, True, outcome),
+    ),
+]
 PASTED_VIDEO = ('--dest={folder}/x.mp4',)
 TABLE += [
     *rows(
@@ -1087,7 +1113,8 @@ def both(workshop: Workshop, row: Row) -> tuple[Run, Run]:
 
 
 TRIED = (
-    'convert_network', 'latents_tool', 'paste_video', 'play_video', 'train_video', 'generate_video', 'calc_metrics_video',
+    'convert_network', 'latents_tool', 'make_video', 'paste_video', 'play_video', 'train_video', 'generate_video',
+    'calc_metrics_video',
 )  # fmt: skip
 # Rows of these commands whose two values show no difference yet in what the row looks at: the row is wrong, or the option is.
 DOUBTED = {

@@ -280,6 +280,7 @@ ROOMS = {
         'training.pasting',
         'training.generation',
         'training.live',
+        'training.making',
     ],
 }
 NEEDS_NOTHING = {'training.temporal_loss'}

@@ -1,0 +1,63 @@
+"""Footage to new video in one command: embeds, trains and generates with defaults, in one folder."""
+
+import types
+from typing import Any
+
+import click
+
+from training.commands import command_line
+from training.footage.preparation_options import TIME
+
+INTERRUPTED = 'interrupted; the same command goes on where it was'
+
+
+# fmt: off
+@command_line.command()
+# From what.
+@click.option('--source',       help='Video, folder or zip of frames, folder of videos; may be repeated', metavar='FOOTAGE',
+              required=True, multiple=True)
+@click.option('--network',      help='Image generator: pickle or checkpoint', metavar='PKL|URL', required=True)
+@click.option('--outdir',       help='Where everything goes  [default: NAME-video, after the first source]', metavar='DIR')
+@click.option('--start',        help='Begin there in each source', metavar='TIME', type=TIME)
+@click.option('--end',          help='End there, likewise', metavar='TIME', type=TIME)
+@click.option('--align',        help="Faces as in FFHQ, or the centre square; auto looks where the generator's faces lie",
+              type=click.Choice(['auto', 'ffhq', 'center', 'none']), default='auto')
+@click.option('--encoder',      help='Encoder of train_encoder.py, or a pSp or e4e checkpoint; without one every frame is '
+                                     'optimised, which takes longer', metavar='FILE')
+@click.option('--refine',       help='Optimise the codes of the encoder as well', is_flag=True)
+# How long.
+@click.option('--preset',       help='Options of the training', type=click.Choice(['default', 'paper', 'fast']),
+              default='default')
+@click.option('--kimg',         help='Length of the training, thousands of frames  [default: that of the preset]', metavar='KIMG',
+              type=command_line.POSITIVE_FLOAT)
+@click.option('--videos',       help='How many videos', metavar='INT', type=command_line.POSITIVE_INT, default=2)
+@click.option('--seconds',      help='Length of each', metavar='FLOAT', type=command_line.POSITIVE_FLOAT, default=20)
+@click.option('--paste',        help='Paste them back into the recording as well', is_flag=True)
+# Machine.
+@click.option('--device',       help='cpu, cuda, cuda:1, ...; auto takes a GPU if there is one', metavar='NAME', default='auto')
+@click.option('--trust-pickle', help='Run the program code that the pickles carry; only for files that you trust', is_flag=True)
+@click.option('-n', '--dry-run', help='Say what would be done, and stop', is_flag=True)
+@command_line.clear_errors(interrupted=INTERRUPTED)
+def main(**options: Any) -> None:
+    """Make new video of the subject in a recording.
+
+    The steps are the commands embed_video.py, train_video.py, generate_video.py and paste_video.py, and log.txt in the
+    result folder has all that they say. An interrupted run goes on when the same command is given again; with another --videos,
+    --seconds or --paste it makes what is missing.
+
+    Examples:
+
+    \b
+    python make_video.py --source=phone.mp4 --network=G.pkl
+    \b
+    # With an encoder, a minute of footage, and the result in its surroundings.
+    python make_video.py --source=phone.mp4 --network=ffhq.pkl --encoder=e4e_ffhq.pt --end=60 --paste
+    """
+    from training.making.run import make
+
+    make(types.SimpleNamespace(**options))
+# fmt: on
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,198 @@
+"""The steps from footage to new video, each a command of its own that goes on where it was."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from networks.errors import InputError
+from stylevideogan import layout
+from training.commands import command_line
+from training.making.first_look import FirstLook
+from training.making.status import Status, part_done
+from training.runs.unfinished_runs import run_folders
+from training.temporal_options import PRESETS, TrainingOptions
+
+LATENTS, RUNS, VIDEOS, PASTED, LOG = 'latents.zip', 'training-runs', 'videos', 'pasted', 'log.txt'
+SAID = ('Note:', 'Warning:')  # lines of a step that its user has to see
+STOP_SECONDS = 60.0  # that a step has to save its state when it is interrupted
+# Time of the steps in that of one picture of the image generator, a frame; measured on the demo.
+PICTURES_PER_OPTIMISED_FRAME = 100
+PICTURES_PER_ENCODED_FRAME = 3
+PICTURES_PER_PASTED_FRAME = 3
+# A training whose maker was killed would run on, unseen: the kernel ends it (PR_SET_PDEATHSIG, SIGTERM), and it saves its state.
+END_WITH_PARENT = (
+    'import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])'
+)
+SECONDS_PER_KIMG = 0.06  # training does not depend on the image generator
+
+
+@dataclasses.dataclass
+class Step:
+    """One command.
+
+    Attributes:
+        name: What it does, for messages.
+        command: Of layout.COMMANDS.
+        arguments: Made when it begins: they may depend on earlier steps.
+        is_done: Whether it is finished already.
+        estimate: Seconds that it may take.
+    """
+
+    name: str
+    command: str
+    arguments: Callable[[], list[str]]
+    is_done: Callable[[], bool]
+    estimate: float
+
+
+def plan(options: types.SimpleNamespace, found: FirstLook) -> list[Step]:
+    """The steps of these options."""
+    out = options.outdir
+    latents, videos, pasted = (os.path.join(out, name) for name in (LATENTS, VIDEOS, PASTED))
+    shared = [f'--device={options.device}', *(['--trust-pickle'] if options.trust_pickle else [])]
+    network = command_line.absolute(options.network)
+    cost = found.seconds_per_picture
+    frames = round(options.seconds * 30)
+
+    def embed() -> list[str]:
+        words = [f'--network={network}', f'--dest={latents}', f'--align={found.align}', *shared]
+        words += [f'--source={source}' for source in options.source]
+        words += [f'--{name}={value:g}' for name, value in (('start', options.start), ('end', options.end)) if value is not None]
+        words += [f'--encoder={options.encoder}'] if options.encoder else []
+        return words + (['--refine'] if options.refine else [])
+
+    def train() -> list[str]:
+        words = [f'--data={latents}', f'--outdir={os.path.join(out, RUNS)}', f'--network={network}', f'--preset={options.preset}']
+        return [*words, f'--kimg={kimg_of(options):g}', *shared]
+
+    def generate() -> list[str]:
+        run = os.path.join(out, RUNS, 'RUN') if options.dry_run else newest_run(out)
+        words = [f'--network={run}', f'--outdir={videos}', f'--seeds=0-{options.videos - 1}', '--skip-existing']
+        return [*words, f'--seconds={options.seconds:g}', f'--image-network={network}', *shared]
+
+    per_frame = PICTURES_PER_OPTIMISED_FRAME if options.refine or not options.encoder else PICTURES_PER_ENCODED_FRAME
+    steps = [
+        Step('embedding', 'embed_video', embed, lambda: os.path.exists(latents), per_frame * cost * max(found.num_frames, 1)),
+        # A training that is finished says so itself within seconds, and one that is not goes on.
+        Step('training', 'train_video', train, lambda: False, SECONDS_PER_KIMG * kimg_of(options)),
+        Step('generating', 'generate_video', generate, lambda: False, cost * frames * options.videos),
+    ]
+    if options.paste:
+        for seed in range(options.videos):
+            crops, dest = os.path.join(videos, f'seed{seed:04d}.mp4'), os.path.join(pasted, f'seed{seed:04d}.mp4')
+
+            def paste(crops: str = crops, dest: str = dest) -> list[str]:
+                clip = 'NAME' if options.dry_run else longest_clip(latents)
+                words = [f'--data={latents}', f'--crops={crops}', f'--dest={dest}', f'--clip={clip}']
+                return [*words, '--overwrite', f'--network={network}', *shared]
+
+            def is_done(crops: str = crops, dest: str = dest) -> bool:
+                return os.path.isfile(dest) and os.path.getmtime(dest) >= os.path.getmtime(crops)
+
+            steps.append(Step('pasting', 'paste_video', paste, is_done, PICTURES_PER_PASTED_FRAME * cost * frames))
+    return steps
+
+
+def kimg_of(options: types.SimpleNamespace) -> float:
+    """Length of the training."""
+    default = next(field.default for field in dataclasses.fields(TrainingOptions) if field.name == 'total_kimg')
+    return float(options.kimg or PRESETS[options.preset].get('total_kimg', default))
+
+
+def newest_run(outdir: str) -> str:
+    """The run folder of the training.
+
+    Raises:
+        InputError: There is none.
+    """
+    folder = os.path.join(outdir, RUNS)
+    names = {name.split('-', 1)[1] for name in (os.listdir(folder) if os.path.isdir(folder) else []) if '-' in name}
+    for name in names:
+        for path in run_folders(folder, name):
+            return path
+    raise InputError(f'{folder} holds no run of train_video.py; remove {outdir} and run the command again')
+
+
+def longest_clip(latents: str) -> str:
+    """Name of the clip with most frames."""
+    from training.latents.dataset import LatentDataset
+
+    with LatentDataset(latents) as dataset:
+        return max(dataset.clips, key=lambda clip: clip.num_frames).name
+
+
+# ----------------------------------------------------------------------------
+# Running.
+
+
+def run_step(step: Step, number: int, count: int, status: Status, log: Any, total_kimg: float) -> bool:
+    """Run one step to its end; returns whether there was anything to do.
+
+    Raises:
+        InputError: It failed; the sentence names the step.
+        KeyboardInterrupt: It was interrupted; its state is saved.
+    """
+    if step.is_done():
+        return False
+    where = f'step {number + 1} of {count} ({step.name})'
+    words = layout.start_again(__name__, step.command, [layout.PACKAGE, step.command, *step.arguments()])
+    log.write(f'\n$ {" ".join(words)}\n')
+    log.flush()
+    error = ''
+    with _started(words) as process:
+        assert process.stdout is not None
+        for raw in process.stdout:
+            line = raw.rstrip('\n')
+            log.write(line + '\n')
+            part = part_done(line, total_kimg)
+            if part is not None:
+                status.update(part)
+            elif line.startswith('Error: '):
+                error = line.removeprefix('Error: ')
+            elif line.startswith(SAID):
+                command_line.report(line)
+            else:
+                continue
+            log.flush()
+        code = process.wait()
+    log.flush()
+    if code in (command_line.EXIT_INTERRUPTED, 128 + signal.SIGTERM, 128 + signal.SIGHUP):
+        raise KeyboardInterrupt
+    if code < 0:
+        raise InputError(f'{where}: its process was ended by {signal.Signals(-code).name}, perhaps because memory ran out')
+    if code:
+        raise InputError(f'{where}: {error or f"it failed, and {log.name} says how"}')
+    return True
+
+
+@contextlib.contextmanager
+def _started(command: Sequence[str]) -> Any:
+    """A command of ours whose words can be read; it is interrupted with this process, once, and gets time to save its state."""
+    # In a session of its own: Ctrl-C would reach it twice otherwise, and the second signal ends a command at once.
+    process = subprocess.Popen(
+        [sys.executable, '-c', END_WITH_PARENT, *command] if sys.platform == 'linux' else [sys.executable, *command],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace',
+        env={**os.environ, 'PYTHONUNBUFFERED': '1'}, start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield process
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGINT)
+        try:
+            process.communicate(timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        raise
+    finally:
+        if process.stdout is not None:
+            process.stdout.close()
