@@ -17,8 +17,8 @@ from stylevideogan import layout
 from training.commands import command_line
 from training.making.first_look import FirstLook
 from training.making.status import Status, part_done
-from training.runs.unfinished_runs import run_folders
 from training.temporal_options import PRESETS, TrainingOptions
+from training.unfinished_runs import run_folders
 
 LATENTS, RUNS, VIDEOS, PASTED, LOG = 'latents.zip', 'training-runs', 'videos', 'pasted', 'log.txt'
 SAID = ('Note:', 'Warning:')  # lines of a step that its user has to see
