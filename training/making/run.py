@@ -41,7 +41,7 @@ def make(options: types.SimpleNamespace) -> None:
             for number, step in enumerate(steps):
                 command_line.report(f'{number + 1}. {step.command}.py {shlex.join(step.arguments())}')
             return
-        command_line.report(f'Faces: --align={found.align} ({found.why})')
+        command_line.report(f'Alignment: {found.align} ({found.why})')
         status = Status([step.name for step in steps], [0.0 if step.is_done() else step.estimate for step in steps])
         began = time.monotonic()
         try:

@@ -76,7 +76,7 @@ def plan(options: types.SimpleNamespace, found: FirstLook) -> list[Step]:
     def generate() -> list[str]:
         run = os.path.join(out, RUNS, 'RUN') if options.dry_run else newest_run(out)
         words = [f'--network={run}', f'--outdir={videos}', f'--seeds=0-{options.videos - 1}', '--skip-existing']
-        return [*words, f'--seconds={options.seconds:g}', f'--image-network={network}', *shared]
+        return [*words, f'--seconds={options.seconds:g}', *shared]
 
     per_frame = PICTURES_PER_OPTIMISED_FRAME if options.refine or not options.encoder else PICTURES_PER_ENCODED_FRAME
     steps = [
@@ -92,7 +92,7 @@ def plan(options: types.SimpleNamespace, found: FirstLook) -> list[Step]:
             def paste(crops: str = crops, dest: str = dest) -> list[str]:
                 clip = 'NAME' if options.dry_run else longest_clip(latents)
                 words = [f'--data={latents}', f'--crops={crops}', f'--dest={dest}', f'--clip={clip}']
-                return [*words, '--overwrite', f'--network={network}', *shared]
+                return [*words, '--overwrite', *shared]
 
             def is_done(crops: str = crops, dest: str = dest) -> bool:
                 return os.path.isfile(dest) and os.path.getmtime(dest) >= os.path.getmtime(crops)
