@@ -282,7 +282,8 @@ class _Pair(_Score):
     ) -> None:
         super().__init__(**how)
         self.num_frames, self.batch = num_frames, batch or self.batch
-        self._measure = measure_of(self.kind, self._where, weights)
+        self.weights = weights
+        measure_of(self.kind, self._where, weights)  # what is missing is said now, not at the first batch
         self.add_state('values', default=[], dist_reduce_fx='cat')  # of every frame
         self.add_state('lengths', default=[], dist_reduce_fx='cat')  # of every video
 
@@ -307,7 +308,7 @@ class _Pair(_Score):
             self.lengths.append(torch.tensor([length]))
 
     def _work(self, frames: np.ndarray, targets: np.ndarray) -> Any:
-        return self._measure(frames, targets)
+        return measure_of(self.kind, self._where, self.weights)(frames, targets)
 
     def _score(self) -> score_base.Score:
         values, lengths = self._rows('values'), self._rows('lengths')

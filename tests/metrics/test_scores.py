@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import pathlib
+import pickle
 import subprocess
 import sys
 import warnings
@@ -302,3 +303,15 @@ def test_videos_of_another_length_are_refused_and_can_be_cut(tmp_path: pathlib.P
         scores.ssim(FAKE[:, :5], REAL, layout='NTHWC', device='cpu')
     cut = scores.ssim(FAKE[:, :5], REAL, layout='NTHWC', device='cpu', num_frames=5)
     assert cut == scores.ssim(FAKE[:, :5], REAL[:, :5], layout='NTHWC', device='cpu')
+
+
+def test_a_score_that_was_pickled_goes_on() -> None:
+    """As spawned processes and checkpoints need it."""
+    random = np.random.RandomState(0)
+    score = score_objects.PSNR(layout='NTHWC', value_range=(0, 1))
+    parts = [random.rand(2, 3, 16, 16, 3) for _ in range(2)]
+    score.update(parts[0], parts[1])
+    again = pickle.loads(pickle.dumps(score))
+    for one in (score, again):
+        one.update(parts[1] / 2, parts[1])
+    assert float(again.compute()) == float(score.compute())
