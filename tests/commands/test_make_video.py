@@ -177,7 +177,7 @@ def test_remaining_time_of_all_steps() -> None:
     status.update(0.4)  # a fifth in 40 seconds: twice as long as estimated
     assert status.remaining() == pytest.approx(0.6 * 200 + 100)
     now[0] = 160
-    status.end(worked=True)
+    status.end()
     status.begin(1)
     assert status.remaining() == pytest.approx(100)
     assert (in_words(4), in_words(200), in_words(4000)) == ('10 s', '3 min', '1 h 10 min')

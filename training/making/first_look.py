@@ -16,8 +16,10 @@ from training.footage.face_alignment import FaceAxes
 from training.footage.face_landmarks import FaceDetector, why_no_detector
 
 LOOKED_AT = 6  # frames of the footage, and pictures of the generator
-LARGEST_SCALE = 1.25  # of the square of a face to that of the generator's faces, for footage that is aligned already
-LARGEST_OFFSET = 0.12  # of its centre, in parts of the picture
+# Faces of the footage count as aligned where their squares differ from those of the generator's faces, in the median, by less:
+LARGEST_SCALE = 1.1  # ratio of their sides
+LARGEST_OFFSET = 0.06  # distance of their centres, in parts of the side; a generator that draws them here and there allows more
+SPREAD = 2.0  # of its own distances
 FEWEST_PIXELS = 256  # in which a face is looked for
 
 
@@ -94,9 +96,10 @@ def choose_alignment(clips: list[FootageClip], pictures: list[np.ndarray], detec
         found += [square for frame in frames if (square := _face_square(fit(frame, min(frame.shape[:2])), detector)) is not None]
     if not found:
         return 'center', 'no face is found at the beginning of the footage'
-    offset = max(float(np.linalg.norm(c - center)) / side for c, _ in found)
-    scales = [s / side for _, s in found]
-    if offset <= LARGEST_OFFSET and max(*scales, 1 / min(scales)) <= LARGEST_SCALE:
+    spread = max(float(np.linalg.norm(c - center)) / side for c, _ in drawn)
+    offset = float(np.median([np.linalg.norm(c - center) / side for c, _ in found]))
+    scale = float(np.median([s / side for _, s in found]))
+    if offset <= max(LARGEST_OFFSET, SPREAD * spread) and max(scale, 1 / scale) <= LARGEST_SCALE:
         return 'center', 'faces lie where the generator draws them'
     return 'ffhq', 'the generator draws aligned faces, and those of the footage lie elsewhere'
 

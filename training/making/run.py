@@ -47,12 +47,13 @@ def make(options: types.SimpleNamespace) -> None:
         try:
             with open(os.path.join(options.outdir, LOG), 'a', encoding='utf-8') as log:
                 for number, step in enumerate(steps):
-                    status.begin(number)
+                    if step.is_done():
+                        continue
                     begin = time.monotonic()
-                    worked = run_step(step, number, len(steps), status, log, kimg_of(options))
-                    status.end(worked=worked)
-                    if worked:
-                        record.add_seconds(step.name, time.monotonic() - begin)
+                    status.begin(number)
+                    run_step(step, number, len(steps), status, log, kimg_of(options))
+                    status.end()
+                    record.add_seconds(step.name, time.monotonic() - begin)
         finally:
             status.close()
     _say_results(options, time.monotonic() - began)

@@ -68,9 +68,9 @@ class Status:
         self._part = max(self._part, part)
         self._say()
 
-    def end(self, *, worked: bool) -> None:
-        """The step is done; `worked`: it was not there already."""
-        if worked and self._estimates[self._step] > 0:
+    def end(self) -> None:
+        """The step is done."""
+        if self._estimates[self._step] > 0:
             done = 1 - max(self._first_part, 0.0)
             if done > KNOWN_PART:
                 seconds = (self._clock() - self._begin) / done

@@ -32,6 +32,8 @@ END_WITH_PARENT = (
     'import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])'
 )
 SECONDS_PER_KIMG = 0.06  # training does not depend on the image generator
+SECONDS_AROUND_TRAINING = 20  # compiling, fitting the space, finding the burn-in
+SECONDS_TO_START = 8  # every command loads its libraries and networks
 
 
 @dataclasses.dataclass
@@ -80,10 +82,22 @@ def plan(options: types.SimpleNamespace, found: FirstLook) -> list[Step]:
 
     per_frame = PICTURES_PER_OPTIMISED_FRAME if options.refine or not options.encoder else PICTURES_PER_ENCODED_FRAME
     steps = [
-        Step('embedding', 'embed_video', embed, lambda: os.path.exists(latents), per_frame * cost * max(found.num_frames, 1)),
+        Step(
+            'embedding',
+            'embed_video',
+            embed,
+            lambda: os.path.exists(latents),
+            SECONDS_TO_START + per_frame * cost * max(found.num_frames, 1),
+        ),
         # A training that is finished says so itself within seconds, and one that is not goes on.
-        Step('training', 'train_video', train, lambda: False, SECONDS_PER_KIMG * kimg_of(options)),
-        Step('generating', 'generate_video', generate, lambda: False, cost * frames * options.videos),
+        Step(
+            'training',
+            'train_video',
+            train,
+            lambda: False,
+            SECONDS_TO_START + SECONDS_AROUND_TRAINING + SECONDS_PER_KIMG * kimg_of(options),
+        ),
+        Step('generating', 'generate_video', generate, lambda: False, SECONDS_TO_START + cost * frames * options.videos),
     ]
     if options.paste:
         for seed in range(options.videos):
@@ -97,7 +111,9 @@ def plan(options: types.SimpleNamespace, found: FirstLook) -> list[Step]:
             def is_done(crops: str = crops, dest: str = dest) -> bool:
                 return os.path.isfile(dest) and os.path.getmtime(dest) >= os.path.getmtime(crops)
 
-            steps.append(Step('pasting', 'paste_video', paste, is_done, PICTURES_PER_PASTED_FRAME * cost * frames))
+            steps.append(
+                Step('pasting', 'paste_video', paste, is_done, SECONDS_TO_START + PICTURES_PER_PASTED_FRAME * cost * frames)
+            )
     return steps
 
 
@@ -133,15 +149,13 @@ def longest_clip(latents: str) -> str:
 # Running.
 
 
-def run_step(step: Step, number: int, count: int, status: Status, log: Any, total_kimg: float) -> bool:
-    """Run one step to its end; returns whether there was anything to do.
+def run_step(step: Step, number: int, count: int, status: Status, log: Any, total_kimg: float) -> None:
+    """Run one step to its end.
 
     Raises:
         InputError: It failed; the sentence names the step.
         KeyboardInterrupt: It was interrupted; its state is saved.
     """
-    if step.is_done():
-        return False
     where = f'step {number + 1} of {count} ({step.name})'
     words = layout.start_again(__name__, step.command, [layout.PACKAGE, step.command, *step.arguments()])
     log.write(f'\n$ {" ".join(words)}\n')
@@ -170,7 +184,6 @@ def run_step(step: Step, number: int, count: int, status: Status, log: Any, tota
         raise InputError(f'{where}: its process was ended by {signal.Signals(-code).name}, perhaps because memory ran out')
     if code:
         raise InputError(f'{where}: {error or f"it failed, and {log.name} says how"}')
-    return True
 
 
 @contextlib.contextmanager
