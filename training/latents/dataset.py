@@ -6,10 +6,11 @@ Layout, the same in a zip and in a folder::
     clips/00000-NAME.npy         float32 [num_frames, num_ws, w_dim], one file a clip
     clips/00000-NAME.KEY.npy     float32 [num_frames, ...], further values of its frames, if any ("arrays" of the clip)
 
-`dataset.json` holds `format`, `format_version`, `image_generator` (`sha256`, `path`, `class_name`,
-`init_kwargs` of the network that renders the codes), `num_ws`, `w_dim`, `fps`, `embedding` (how the codes
-were made), `preparation` (which pieces of the footage are clips) and `clips`, a list of
-`{name, file, num_frames, fps, source, ...}`; further keys are kept as they are.
+`dataset.json` holds `format`, `format_version`, `version` (of this project, with the commit),
+`image_generator` (`sha256`, `path`, `class_name`, `init_kwargs` of the network that renders the codes),
+`num_ws`, `w_dim`, `fps`, `embedding` (how the codes were made), `preparation` (which pieces of the footage
+are clips) and `clips`, a list of `{name, file, num_frames, fps, source, ...}`; further keys are kept as they
+are.
 
 Clips are mapped into memory, not read: opening a data set costs its headers, whatever the length of the footage.
 The writer is in `training.latents.writer`.

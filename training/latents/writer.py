@@ -18,6 +18,7 @@ import numpy as np
 
 from networks.checkpoints.durable_files import replacing, sync_folder
 from networks.errors import InputError
+from stylevideogan import version
 from training.commands.file_names import safe_name
 from training.latents.frame_measures import FrameMeasures
 from training.latents.layout import (
@@ -94,6 +95,7 @@ class LatentDatasetWriter:
                 {
                     'format': FORMAT_NAME,
                     'format_version': FORMAT_VERSION,
+                    'version': version.describe(),
                     'image_generator': image_generator,
                     'num_ws': num_ws,
                     'w_dim': w_dim,
