@@ -6,13 +6,17 @@ import functools
 import os
 import sys
 import types
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from networks.errors import InputError
 from training.commands import command_line
 from training.runs import ranks
+
+if TYPE_CHECKING:
+    import torch
+
 
 INTERRUPTED = 'interrupted; results that were printed are complete, the others have to be started again'
 DEFAULT_OF_SNAPSHOTS = ['lfd2048_25f', 'lfd2048_25f_at1000', 'lkd1024_at1000', 'stationarity_latent']
@@ -256,7 +260,7 @@ def find_network(options: types.SimpleNamespace) -> None:
         command_line.report(f'Of this run, {os.path.basename(options.network)}: {reason}')
 
 
-def measure(options: types.SimpleNamespace, known: dict[str, str], rank: int, num_ranks: int, device: Any) -> None:
+def measure(options: types.SimpleNamespace, known: dict[str, str], rank: int, num_ranks: int, device: 'torch.device') -> None:
     """Compute the metrics one after the other, and print each result as soon as it is there."""
     import dnnlib
     from metrics import metric_main
@@ -294,7 +298,7 @@ def measure(options: types.SimpleNamespace, known: dict[str, str], rank: int, nu
             metric_main.report_metric(result, run_dir=folder, snapshot_pkl=options.network)
 
 
-def describe_network(options: types.SimpleNamespace, device: Any, say: Any) -> tuple[dict[str, Any], Any, Any]:
+def describe_network(options: types.SimpleNamespace, device: 'torch.device', say: Any) -> tuple[dict[str, Any], Any, Any]:
     """Protocol of a snapshot and its data, its latent generator, and the arguments of the data set."""
     import dnnlib
     from networks import checkpoints
@@ -330,7 +334,7 @@ def describe_network(options: types.SimpleNamespace, device: Any, say: Any) -> t
     return protocol, generator, dnnlib.EasyDict(class_name='training.latents.dataset.LatentDataset', path=data)
 
 
-def what_to_compare(options: types.SimpleNamespace, data: str | None, device: Any) -> Any:
+def what_to_compare(options: types.SimpleNamespace, data: str | None, device: 'torch.device') -> Any:
     """Both sets of videos, which are opened when a metric asks for them, and how to compare them."""
     from metrics.inputs.video_comparison import VideoComparison, VideoOptions
     from networks.checkpoints.image_generator_lookup import local_file

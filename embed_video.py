@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 import types
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,6 +26,9 @@ from training.commands.file_names import beside, printable
 from training.footage.preparation_options import parts_of_sources, preparation_options, preparation_settings
 from training.runs import ranks
 from training.runs.shards import SHARD
+
+if TYPE_CHECKING:
+    import torch
 
 
 # fmt: off
@@ -253,7 +256,7 @@ def _method(opts: types.SimpleNamespace) -> str:
     return 'optimisation'
 
 
-def _load_encoder(opts: types.SimpleNamespace, image_generator: Any, device: Any) -> Any:
+def _load_encoder(opts: types.SimpleNamespace, image_generator: Any, device: 'torch.device') -> Any:
     from networks.checkpoints import file_sha256, load_encoder
     from networks.psp_encoders import ImageEncoder
 

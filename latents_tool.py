@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import types
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +24,10 @@ from training.commands.command_line import (
     require_folder,
     require_network,
 )
+
+if TYPE_CHECKING:
+    import torch
+
 
 CODE_FORMATS = ('npz', 'npy', 'pt')
 
@@ -289,7 +293,7 @@ def convert(**options: Any) -> None:
 # fmt: on
 
 
-def _load_generator_of(dataset: Any, opts: types.SimpleNamespace, device: Any) -> Any:
+def _load_generator_of(dataset: Any, opts: types.SimpleNamespace, device: 'torch.device') -> Any:
     """The image generator of a data set, or --network."""
     from networks.checkpoints import load_generator
     from networks.checkpoints.image_generator_lookup import OptionNames, find_image_generator

@@ -41,7 +41,7 @@ with open(_root + '/stylevideogan/__init__.py', encoding='utf-8') as _file:
 '''
 
 
-class BuildPackage(build_py):
+class BuildPackage(build_py):  # type: ignore[misc,unused-ignore]  # setuptools has no types everywhere
     """Write the files of the package with their imports rewritten."""
 
     editable = False
@@ -72,7 +72,7 @@ class BuildPackage(build_py):
         return [os.path.join(self.build_lib, place) for _, place in layout.packaged_files(ROOT)]
 
 
-class SourceArchive(sdist):
+class SourceArchive(sdist):  # type: ignore[misc,unused-ignore]  # setuptools has no types everywhere
     """Note the commit, which the files of the archive do not tell."""
 
     def make_release_tree(self, base_dir: str, files: list[str]) -> None:
@@ -81,7 +81,7 @@ class SourceArchive(sdist):
             file.write(version.commit() or '')
 
 
-class EditableWheel(setuptools.Command):
+class EditableWheel(setuptools.Command):  # type: ignore[misc,unused-ignore]  # setuptools has no types everywhere
     """Build a wheel that leads to this checkout."""
 
     user_options: ClassVar[list[tuple[str, str | None, str]]] = [
@@ -97,8 +97,8 @@ class EditableWheel(setuptools.Command):
         pass
 
     def run(self) -> None:
-        self.distribution.get_command_obj('build_py').editable = True  # type: ignore[union-attr]
-        self.reinitialize_command('bdist_wheel').dist_dir = self.dist_dir  # type: ignore[union-attr]
+        self.distribution.get_command_obj('build_py').editable = True  # type: ignore[union-attr,unused-ignore]
+        self.reinitialize_command('bdist_wheel').dist_dir = self.dist_dir  # type: ignore[union-attr,unused-ignore]
         self.run_command('bdist_wheel')
 
 

@@ -34,7 +34,7 @@ def step_sizes(codes: torch.Tensor) -> np.ndarray:
     return codes.diff(dim=0).square().mean(dim=(1, 2)).sqrt().numpy()
 
 
-def continuation(generator: Any, kind: str, index: int, recorded: torch.Tensor) -> dict:
+def continuation(generator: Any, kind: str, index: int, recorded: torch.Tensor) -> dict[str, Any]:
     draws = np.random.RandomState([index, 7])
     if kind == 'own':
         codes = ModelSource(generator, 100_000 + index, burn_in=BURN_IN + int(draws.randint(200))).read(WINDOW)
@@ -48,7 +48,7 @@ def continuation(generator: Any, kind: str, index: int, recorded: torch.Tensor) 
             'usual': float(np.sqrt(np.mean(steps[1:] ** 2))), 'p99': float(np.percentile(steps[1:], 99))}  # fmt: skip
 
 
-def loop(generator: Any, num_frames: int, seed: int) -> dict:
+def loop(generator: Any, num_frames: int, seed: int) -> dict[str, Any]:
     line = {'kind': f'loop of {num_frames}', 'index': seed}
     try:
         bridge = find_bridge(generator, seed, num_frames, burn_in=BURN_IN)

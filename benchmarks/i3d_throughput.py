@@ -98,7 +98,7 @@ class RandomClips:
 def our_features(detector: Any, count: int, num_frames: int, size: int) -> np.ndarray:
     """Features [N, 400] by the way that the metrics take."""
     choice = ClipChoice([(index, 0) for index in range(count)], num_frames, 1, 'first', count, [])
-    return clip_features(RandomClips(size), choice, detector, MetricOptions(device='cpu'), tag='').values[:, 0]
+    return clip_features(RandomClips(size), choice, detector, MetricOptions(device='cpu'), tag='').values[:, 0]  # type: ignore[arg-type]
 
 
 def their_features(network: torch.nn.Module, functions: Any, count: int, num_frames: int, size: int) -> np.ndarray:

@@ -92,7 +92,11 @@ def build(model: str, data: Any, seed: int, steps: int | None, keep: str | None,
             training_options=option_tree.to_dict(options),
             progress={'steps': steps, 'seconds': seconds, 'cur_nimg': round(total_kimg * 1000)},
         )
-    cost = {'steps': steps, 'seconds': round(seconds, 1), 'milliseconds_per_step': round(1000 * seconds / steps, 1)}
+    cost: dict[str, Any] = {
+        'steps': steps,
+        'seconds': round(seconds, 1),
+        'milliseconds_per_step': round(1000 * seconds / steps, 1),
+    }
     cost |= {'device': device, 'elapsed': round(elapsed, 1)}
     return finished, {**cost, 'burn_in': finished.burn_in, 'strides': windows.strides, 'coordinates': space.num_coordinates}
 

@@ -5,6 +5,7 @@ Every function works on whole batches: per-head values are `[N, 1, 1]`, per-pixe
 """
 
 import dataclasses
+from typing import Any
 
 import torch
 
@@ -56,7 +57,7 @@ def rays_in_head(
 # Ellipsoids.
 
 
-def ellipsoid(rays: Rays, centre: tuple, radii: tuple) -> tuple[torch.Tensor, torch.Tensor]:
+def ellipsoid(rays: Rays, centre: tuple[Any, ...], radii: tuple[Any, ...]) -> tuple[torch.Tensor, torch.Tensor]:
     """Depth of the near side of an axis-aligned ellipsoid, and its inside measure, both `[N, H, W]`.
 
     With q = (o - c) / r and e = d / r: depth = -q.e / e.e + sqrt(I / e.e), I = 1 - q.q + (q.e)^2 / e.e. This inside measure I

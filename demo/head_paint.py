@@ -17,7 +17,7 @@ Values = dict[str, torch.Tensor]
 
 def from_srgb(*code: str) -> list[tuple[float, float, float]]:
     """Linear light of '#rrggbb' codes."""
-    return [tuple((int(text[k : k + 2], 16) / 255) ** 2.2 for k in (1, 3, 5)) for text in code]  # type: ignore[misc]
+    return [tuple((int(text[k : k + 2], 16) / 255) ** 2.2 for k in (1, 3, 5)) for text in code]  # type: ignore[misc,unused-ignore]
 
 
 SKIN = from_srgb('#ffdfcb', '#f6c6a4', '#dfa276', '#a86b43', '#6d412a')

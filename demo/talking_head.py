@@ -5,6 +5,8 @@ smoothly, painted in head coordinates (`head_paint.py`) and lit by a warm key li
 is closed-form torch on whole batches: no files, no training, no randomness.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -130,7 +132,13 @@ def _body(u: torch.Tensor, v: torch.Tensor, p: Values) -> tuple[torch.Tensor, to
 
 
 def light(
-    albedo: Colour, normal: tuple, ambient: torch.Tensor, *, subsurface: float, shine: torch.Tensor | float, sharpness: float
+    albedo: Colour,
+    normal: tuple[Any, ...],
+    ambient: torch.Tensor,
+    *,
+    subsurface: float,
+    shine: torch.Tensor | float,
+    sharpness: float,
 ) -> Colour:
     """Wrapped diffuse key and fill light, reddened at the terminator (subsurface), a highlight, and a rim light."""
     nx, ny, nz = normal

@@ -60,7 +60,7 @@ def make_cache_dir_path(*paths: str) -> str:
 # URLs.
 
 
-def is_url(obj: Any, allow_file_urls: bool = False) -> bool:
+def is_url(obj: object, allow_file_urls: bool = False) -> bool:
     """Tell whether `obj` is a string that holds an http(s) URL with a host (or, if allowed, a file URL with a path)."""
     if not isinstance(obj, str):
         return False

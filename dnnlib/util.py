@@ -53,7 +53,7 @@ __all__ = [
 # Containers and logs.
 
 
-class EasyDict(dict):
+class EasyDict(dict[str, Any]):
     """A dict whose items can be read, set and deleted as attributes too: `d.key` is `d['key']`."""
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -164,7 +164,7 @@ def ask_yes_no(question: str) -> bool:
             return answers[answer]
 
 
-def is_pickleable(obj: Any) -> bool:
+def is_pickleable(obj: object) -> bool:
     """Tell whether `obj` can be pickled."""
     try:
         pickle.dump(obj, io.BytesIO())
@@ -261,7 +261,7 @@ def construct_class_by_name(*args: Any, class_name: str, **kwargs: Any) -> Any:
     return _named_callable(class_name)(*args, **kwargs)
 
 
-def is_top_level_function(obj: Any) -> bool:
+def is_top_level_function(obj: object) -> bool:
     """Tell whether `obj` is a callable that its module holds under its own name."""
     module = sys.modules.get(getattr(obj, '__module__', None) or '')
     return callable(obj) and getattr(obj, '__name__', '') in vars(module or types)

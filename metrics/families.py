@@ -9,6 +9,7 @@ from typing import Any
 
 from metrics import metric_main
 from metrics.best_value import set_best
+from metrics.metric_utils import MetricOptions
 
 # A metric takes MetricOptions and returns values by name; None where there is no number.
 Metric = Callable[[Any], dict[str, Any]]
@@ -75,7 +76,7 @@ def register_lengths(
     """
 
     def make(match: re.Match[str]) -> Metric:
-        def metric(opts: Any) -> dict[str, float]:
+        def metric(opts: MetricOptions) -> dict[str, float]:
             return measure(opts, match[0], int(match[1]))
 
         metric.__doc__ = f'{(measure.__doc__ or name).rstrip(".")}, in videos of {match[1]} frames.'

@@ -53,7 +53,7 @@ class MetricOptions:
         dataset_kwargs: dict[str, Any] | None = None,  # Data set: class_name and the arguments of the constructor.
         num_gpus: int = 1,  # Number of ranks that compute together.
         rank: int = 0,  # This rank.
-        device: Any = None,  # Where to compute; None = the rank's GPU if there is one.
+        device: torch.device | str | None = None,  # Where to compute; None = the rank's GPU if there is one.
         progress: ProgressMonitor | None = None,  # Where to report progress, rank 0 only.
         cache: bool = True,  # Keep statistics of data sets, and use kept ones.
     ) -> None:
@@ -64,7 +64,8 @@ class MetricOptions:
         self.num_gpus, self.rank = num_gpus, rank
         reports = progress is not None and rank == 0
         self.progress = progress.sub() if reports else ProgressMonitor()  # type: ignore[union-attr]
-        self.G, self.cache = G, cache
+        self.cache = cache
+        self.G: Any = G  # whatever the metric measures
         for name, options in {'G_kwargs': G_kwargs, 'dataset_kwargs': dataset_kwargs}.items():
             setattr(self, name, dnnlib.EasyDict(options or {}))
 
@@ -78,7 +79,9 @@ def get_feature_detector_name(url: str) -> str:
     return pathlib.PurePosixPath(urllib.parse.urlsplit(url).path).stem
 
 
-def get_feature_detector(url: str, device: Any = 'cpu', num_gpus: int = 1, rank: int = 0, verbose: bool = False) -> Any:
+def get_feature_detector(
+    url: str, device: torch.device | str = 'cpu', num_gpus: int = 1, rank: int = 0, verbose: bool = False
+) -> Any:
     """Return the network at `url`, loaded once for each device.
 
     Files that end in `.pkl` are unpickled, which runs what they hold; all others are TorchScript. With several ranks,

@@ -16,6 +16,7 @@ Images are NCHW float32, about [-1, 1].
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -198,7 +199,7 @@ class Conv2dLayer(DescribedModule):
         up: int = 1,
         bias: bool = True,
         activation: str = 'linear',
-        resample_filter: Any = (1, 3, 3, 1),
+        resample_filter: Sequence[int] = (1, 3, 3, 1),
         conv_clamp: float | None = None,  # Clamp the output to +-X, None = do not.
         channels_last: bool = False,
     ) -> None:
@@ -322,7 +323,7 @@ class SynthesisLayer(ModulatedLayer):
         up: int = 1,
         use_noise: bool = True,
         activation: str = 'lrelu',
-        resample_filter: Any = (1, 3, 3, 1),
+        resample_filter: Sequence[int] = (1, 3, 3, 1),
         conv_clamp: float | None = None,
         channels_last: bool = False,
     ) -> None:
@@ -409,7 +410,7 @@ class SynthesisBlock(DescribedModule):
         img_channels: int,
         is_last: bool,
         architecture: str = 'skip',  # 'orig', 'skip', 'resnet'.
-        resample_filter: Any = (1, 3, 3, 1),
+        resample_filter: Sequence[int] = (1, 3, 3, 1),
         conv_clamp: float | None = None,
         use_fp16: bool = False,
         fp16_channels_last: bool = False,

@@ -10,6 +10,7 @@ Shapes: images [N, img_channels, r, r] about [-1, 1], labels [N, c_dim], result 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -78,7 +79,7 @@ class Conv2dLayer(EqualizedLayer):
         bias: bool = True,
         activation: str = 'linear',
         down: int = 1,
-        resample_filter: Any = (1, 3, 3, 1),
+        resample_filter: Sequence[int] = (1, 3, 3, 1),
         conv_clamp: float | None = None,
         trainable: bool = True,
     ) -> None:
@@ -165,7 +166,7 @@ class DiscriminatorBlock(NetworkPart):
         first_layer_idx: int,
         architecture: str = 'resnet',
         activation: str = 'lrelu',
-        resample_filter: Any = (1, 3, 3, 1),
+        resample_filter: Sequence[int] = (1, 3, 3, 1),
         conv_clamp: float | None = None,
         use_fp16: bool = False,
         fp16_channels_last: bool = False,

@@ -20,7 +20,6 @@ score depends on m, so both sides are averages over groups of the same size m.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +28,7 @@ from metrics.distances.bootstrap_interval import bootstrap_interval
 from metrics.families import register_lengths
 from metrics.inputs.code_inputs import CodeInputs
 from metrics.inputs.picture_inputs import PictureInputs
+from metrics.metric_utils import MetricOptions
 from networks.errors import InputError
 
 MIN_WINDOWS = 8  # of real footage
@@ -154,7 +154,7 @@ def _windows(videos: Sequence[torch.Tensor], num_frames: int) -> Iterator[torch.
         yield torch.stack([video[start : start + WINDOW] for video in videos])
 
 
-def _latent(opts: Any, metric: str, num_frames: int) -> dict[str, float]:
+def _latent(opts: MetricOptions, metric: str, num_frames: int) -> dict[str, float]:
     """Diversity of the codes of different seeds, 1 as real footage."""
     inputs = CodeInputs(opts, metric)
     videos = list(inputs.videos(num_frames))
@@ -162,7 +162,7 @@ def _latent(opts: Any, metric: str, num_frames: int) -> dict[str, float]:
     return inputs.results(real.compare(_windows(videos, num_frames)))
 
 
-def _pictures(opts: Any, metric: str, num_frames: int) -> dict[str, float]:
+def _pictures(opts: MetricOptions, metric: str, num_frames: int) -> dict[str, float]:
     """Diversity of the pictures of different videos, 1 as real footage."""
     inputs = PictureInputs(opts, metric)
     inputs.require(num_frames, MIN_VIDEOS)

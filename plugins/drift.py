@@ -23,7 +23,6 @@ yet been everywhere it goes, so the ratio of a faultless video may be above 1: `
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +32,7 @@ from metrics.families import register_lengths
 from metrics.inputs.code_inputs import CodeInputs
 from metrics.inputs.frame_points import colour_statistics, stretches
 from metrics.inputs.picture_inputs import PictureInputs
+from metrics.metric_utils import MetricOptions
 from networks.errors import InputError
 
 
@@ -139,14 +139,14 @@ class Drift:
 LENGTHS = (200, 1000, 4000)
 
 
-def _latent(opts: Any, metric: str, num_frames: int) -> dict[str, float]:
+def _latent(opts: MetricOptions, metric: str, num_frames: int) -> dict[str, float]:
     """Drift of codes, 1 as real footage."""
     inputs = CodeInputs(opts, metric)
     real = Drift(inputs.points.real_coordinates, num_frames)
     return inputs.results(real.compare(inputs.coordinates(num_frames)))
 
 
-def _pictures(opts: Any, metric: str, num_frames: int) -> dict[str, float]:
+def _pictures(opts: MetricOptions, metric: str, num_frames: int) -> dict[str, float]:
     """Drift of pictures and colours, 1 as real footage."""
     inputs = PictureInputs(opts, metric)
     real = inputs.real(num_frames)

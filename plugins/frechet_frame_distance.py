@@ -13,6 +13,7 @@ from typing import Any
 
 from metrics.distances.frechet_of_clips import Protocol, clip_distance
 from metrics.families import Metric, register_family
+from metrics.metric_utils import MetricOptions
 
 NAMES = ('frame_fid2048_16f', 'frame_fid2048_25f', 'frame_fid2048_25f_at225')
 PATTERN = r'frame_fid([1-9]\d*)_([1-9]\d*)f(?:_at(\d+))?'
@@ -21,7 +22,7 @@ PATTERN = r'frame_fid([1-9]\d*)_([1-9]\d*)f(?:_at(\d+))?'
 def _make(match: re.Match[str]) -> Metric:
     protocol = Protocol('inception', int(match[1]), int(match[2]), 1, int(match[3] or 0))
 
-    def metric(opts: Any) -> dict[str, Any]:
+    def metric(opts: MetricOptions) -> dict[str, Any]:
         return clip_distance(opts, match[0], protocol)
 
     metric.__doc__ = f'The frames of {protocol.count} clips of {protocol.num_frames} frames, from {protocol.start} on.'

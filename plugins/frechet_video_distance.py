@@ -15,6 +15,7 @@ from typing import Any
 
 from metrics.distances.frechet_of_clips import Protocol, clip_distance
 from metrics.families import Metric, register_family
+from metrics.metric_utils import MetricOptions
 
 NAMES = ('fvd2048_16f', 'fvd2048_25f', 'fvd2048_25f_at225', 'fvd2048_128f', 'fvd2048_128f_subsample8f')
 PATTERN = r'fvd([1-9]\d*)_([1-9]\d*)f(?:_subsample([1-9]\d*)f)?(?:_at(\d+))?'
@@ -25,7 +26,7 @@ def _make(match: re.Match[str]) -> Metric:
     # fvd2048_128f_subsample8f: 128 frames of video, of which every eighth is taken.
     protocol = Protocol('i3d', count, -(-length // stride), stride, start)
 
-    def metric(opts: Any) -> dict[str, Any]:
+    def metric(opts: MetricOptions) -> dict[str, Any]:
         return clip_distance(opts, match[0], protocol)
 
     metric.__doc__ = f'{protocol.count} clips of {protocol.num_frames} frames, {protocol.stride} apart, from {protocol.start} on.'

@@ -11,6 +11,7 @@ from typing import Any
 
 from metrics.distances.frechet_of_clips import Protocol, kernel_results, measure_clips
 from metrics.families import Metric, register_family
+from metrics.metric_utils import MetricOptions
 
 NAMES = ('kvd2048_16f',)
 PATTERN = r'kvd([1-9]\d*)_([1-9]\d*)f(?:_subsample([1-9]\d*)f)?(?:_at(\d+))?'
@@ -21,7 +22,7 @@ def _make(match: re.Match[str]) -> Metric:
     count, length, stride, start = (int(text or default) for text, default in zip(match.groups(), (0, 0, 1, 0), strict=True))
     protocol = Protocol('i3d', count, -(-length // stride), stride, start)
 
-    def metric(opts: Any) -> dict[str, Any]:
+    def metric(opts: MetricOptions) -> dict[str, Any]:
         return measure_clips(opts, name, protocol, kernel_results)
 
     metric.__doc__ = f'{protocol.count} clips of {protocol.num_frames} frames, {protocol.stride} apart, from {protocol.start} on.'

@@ -13,7 +13,6 @@ and says how to read what stands beside the value.
 import copy
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +28,9 @@ from metrics.inputs.latent_windows import (
     generate_coordinates,
     window_starts,
 )
+from metrics.metric_utils import MetricOptions, ProgressMonitor
 from networks.errors import InputError
+from networks.latent_generator import LatentGenerator
 
 MAX_COMPONENTS = 32  # of a code
 MAX_DIMENSION = 64  # of a window
@@ -162,13 +163,19 @@ class LatentFrechetDistance:
         )
         return {**results, 'windows_fake': len(coordinates), **self.protocol}
 
-    def compare_codes(self, windows: Any) -> dict[str, float]:
+    def compare_codes(self, windows: np.ndarray | torch.Tensor) -> dict[str, float]:
         """Measure generated windows of codes [N, window, num_ws, w_dim], an array or a tensor; see `compare`."""
         windows = torch.as_tensor(windows)
         return self.compare(self.space.project(windows.flatten(0, 1)).unflatten(0, windows.shape[:2]))
 
     def compare_generator(
-        self, generator: Any, *, num_videos: int = 2048, start: int = 0, first_seed: int = 0, progress: Any = None
+        self,
+        generator: LatentGenerator,
+        *,
+        num_videos: int = 2048,
+        start: int = 0,
+        first_seed: int = 0,
+        progress: ProgressMonitor | None = None,
     ) -> dict[str, float]:
         """Measure frames `start` to `start + window - 1` of the videos of seeds `first_seed` ... of a latent generator.
 
@@ -190,7 +197,11 @@ class LatentFrechetDistance:
 
 
 def latent_frechet_distance(
-    real_clips: Sequence[np.ndarray], fake_windows: Any, *, max_windows: int = 2048, dimension: int | None = None
+    real_clips: Sequence[np.ndarray],
+    fake_windows: np.ndarray | torch.Tensor,
+    *,
+    max_windows: int = 2048,
+    dimension: int | None = None,
 ) -> dict[str, float]:
     """The distance between real clips, each [T, num_ws, w_dim], and generated windows [N, t, num_ws, w_dim].
 
@@ -204,7 +215,7 @@ def latent_frechet_distance(
 # The metrics
 
 
-def _measure(opts: Any, name: str, start: int) -> dict[str, float]:
+def _measure(opts: MetricOptions, name: str, start: int) -> dict[str, float]:
     """Results of one metric; `name` holds the distance, `name`_... what belongs to it."""
     what = f'{name} compares the codes of a snapshot with those that it was trained on'
     with open_codes(opts, what, instead='fvd2048_25f') as dataset:
@@ -220,7 +231,7 @@ def _make(match: re.Match[str]) -> Metric:
     name = match[0]
     start = int(match[1] or 0)
 
-    def metric(opts: Any) -> dict[str, float]:
+    def metric(opts: MetricOptions) -> dict[str, float]:
         return _measure(opts, name, start)
 
     metric.__doc__ = f'Windows of latents that begin at frame {start}.'

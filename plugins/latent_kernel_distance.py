@@ -13,7 +13,6 @@ each other.
 import copy
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,9 @@ from metrics.distances.window_kernel_distance import RealWindows, window_kernel_
 from metrics.families import Metric, register_family
 from metrics.inputs.code_inputs import open_codes
 from metrics.inputs.latent_windows import CodeSpace, generate_windows
+from metrics.metric_utils import MetricOptions
 from networks.errors import InputError
+from networks.latent_generator import LatentGenerator
 
 CODES_WINDOW = 25  # frames
 MOTION_WINDOW = 8  # steps
@@ -67,7 +68,7 @@ class LatentKernelDistance:
         return {**motion, **{f'codes_{key}': value for key, value in codes.items()}, 'windows_fake': len(windows)}
 
     def compare_generator(
-        self, generator: Any, *, start: int = 0, first_seed: int = 0, num_videos: int = VIDEOS
+        self, generator: LatentGenerator, *, start: int = 0, first_seed: int = 0, num_videos: int = VIDEOS
     ) -> dict[str, float]:
         """Measure frames `start` to `start` + 24 of the videos of seeds from `first_seed` on."""
         parts: list[torch.Tensor] = []
@@ -81,14 +82,14 @@ def _make(match: re.Match[str]) -> Metric:
     name = match[0]
     start = int(match[1] or 0)
 
-    def metric(opts: Any) -> dict[str, float]:
+    def metric(opts: MetricOptions) -> dict[str, float]:
         return _measure(opts, name, start)
 
     metric.__doc__ = f'Windows of latents that begin at frame {start}.'
     return metric
 
 
-def _measure(opts: Any, name: str, start: int) -> dict[str, float]:
+def _measure(opts: MetricOptions, name: str, start: int) -> dict[str, float]:
     """Results of one metric; `name` holds the distance, `name`_... what belongs to it."""
     what = f'{name} compares the codes of a snapshot with those that it was trained on'
     with open_codes(opts, what, instead='kvd2048_16f') as dataset:

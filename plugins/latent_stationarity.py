@@ -26,7 +26,9 @@ import torch
 import dnnlib
 from metrics import metric_main
 from metrics.inputs.latent_windows import CodeSpace, generate_windows
+from metrics.metric_utils import MetricOptions
 from networks.errors import InputError, option
+from networks.latent_generator import LatentGenerator
 
 DEPTHS = (0, 225, 1000, 2500, 10000)  # frames
 WINDOW = 25
@@ -71,7 +73,9 @@ class Stationarity:
             autocorrelation(longest[None], lag) if 0 < lag <= len(longest) / 2 else math.nan for lag in self.lags
         ]
 
-    def compare_generator(self, generator: Any, *, first_seed: int = 0, depths: Sequence[int] = DEPTHS) -> dict[str, float]:
+    def compare_generator(
+        self, generator: LatentGenerator, *, first_seed: int = 0, depths: Sequence[int] = DEPTHS
+    ) -> dict[str, float]:
         """Measure the videos of seeds from `first_seed` on; see the top of this file for what the results mean."""
         seeds = range(first_seed, first_seed + VIDEOS)
         stretches = generate_windows(generator, self.components, seeds, [(depth, WINDOW) for depth in depths])
@@ -93,7 +97,7 @@ class Stationarity:
         named = {f'variance_at{depth}_{c}': ratio for depth, values in ratios.items() for c, ratio in enumerate(values, 1)}
         return {'worst': worst, **named, 'leading_coordinates': self.leading}
 
-    def watch(self, generator: Any, *, first_seed: int = 0) -> dict[str, float]:
+    def watch(self, generator: LatentGenerator, *, first_seed: int = 0) -> dict[str, float]:
         """Autocorrelation and kurtosis of some long stretches."""
         results: dict[str, float] = {}
         seeds = range(first_seed, first_seed + LONG_VIDEOS)
@@ -114,11 +118,11 @@ class Components:
         self.mean = space.mean
         self.directions = space.directions
 
-    def project(self, codes: Any) -> torch.Tensor:
+    def project(self, codes: np.ndarray | torch.Tensor) -> torch.Tensor:
         """Codes [N, num_ws, w_dim] -> components [N, C]."""
         return (torch.as_tensor(codes).flatten(1).float() - self.mean) @ self.directions
 
-    def projection_of(self, generator: Any) -> Any:
+    def projection_of(self, generator: LatentGenerator) -> Any:
         """A function l [N, latent_dim] -> components [N, C]."""
         size = getattr(generator, 'num_components', 0)
         if not size or not hasattr(generator, 'decode'):
@@ -130,7 +134,7 @@ class Components:
 
 
 @metric_main.register_metric
-def stationarity_latent(opts: Any) -> dict[str, float]:
+def stationarity_latent(opts: MetricOptions) -> dict[str, float]:
     """The largest |ln| of variance ratios of the leading coordinates at five depths, and what belongs to it."""
     if opts.G is None or not opts.dataset_kwargs:
         raise InputError(

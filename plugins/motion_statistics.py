@@ -18,7 +18,6 @@ power. A spectrum does not know the direction of time: video played backwards ha
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from metrics.distances.bootstrap_interval import bootstrap_interval
 from metrics.families import register_lengths
 from metrics.inputs.code_inputs import CodeInputs
 from metrics.inputs.picture_inputs import PictureInputs
+from metrics.metric_utils import MetricOptions
 from networks.errors import InputError
 
 SEGMENT = 64
@@ -169,14 +169,14 @@ class MotionStatistics:
 LENGTHS = (200, 1000)
 
 
-def _latent(opts: Any, metric: str, num_frames: int) -> dict[str, float]:
+def _latent(opts: MetricOptions, metric: str, num_frames: int) -> dict[str, float]:
     """Log-spectral distance of the motion of codes, in decibels."""
     inputs = CodeInputs(opts, metric)
     real = MotionStatistics(inputs.points.real_coordinates, inputs.fps, scaled=True)
     return inputs.results(real.compare(inputs.coordinates(num_frames)))
 
 
-def _pictures(opts: Any, metric: str, num_frames: int) -> dict[str, float]:
+def _pictures(opts: MetricOptions, metric: str, num_frames: int) -> dict[str, float]:
     """Log-spectral distance of the motion of pictures, in decibels."""
     inputs = PictureInputs(opts, metric)
     real = MotionStatistics(inputs.real(num_frames), inputs.fps, scaled=False)

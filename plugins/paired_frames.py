@@ -22,6 +22,7 @@ from metrics.distances import pair_scores
 from metrics.distances.pair_comparison import Measure, compare_pairs
 from metrics.families import Metric, register_family
 from metrics.inputs.video_comparison import video_options
+from metrics.metric_utils import MetricOptions
 
 NAMES = ('psnr', 'ssim', 'lpips_alex', 'lpips_vgg')
 PATTERN = r'(psnr|ssim|lpips_alex|lpips_vgg)(?:_([1-9]\d{0,6})f)?'
@@ -30,7 +31,7 @@ GPU_BATCH = 8
 _lpips: dict[tuple[str, str | None, str], Any] = {}
 
 
-def measure_of(name: str, device: Any = 'cpu', weights: str | None = None) -> Measure:
+def measure_of(name: str, device: torch.device | str = 'cpu', weights: str | None = None) -> Measure:
     """The function of frames and their targets, levels [n, H, W, C], that one of NAMES stands for.
 
     Raises:
@@ -42,7 +43,7 @@ def measure_of(name: str, device: Any = 'cpu', weights: str | None = None) -> Me
     return lambda frames, targets: [single(*both) for both in zip(frames, targets, strict=True)]
 
 
-def _lpips_measure(network: str, device: Any, weights: str | None) -> Measure:
+def _lpips_measure(network: str, device: torch.device | str, weights: str | None) -> Measure:
     from networks.checkpoints.detectors import load_lpips
 
     key = (network, weights, str(torch.device(device)))
@@ -65,7 +66,7 @@ def _make(match: re.Match[str]) -> Metric:
     name = match[0]
     kind, length = match[1], int(match[2]) if match[2] else None
 
-    def metric(opts: Any) -> dict[str, Any]:
+    def metric(opts: MetricOptions) -> dict[str, Any]:
         options = video_options(opts)
         batch = options.batch or (GPU_BATCH if torch.device(opts.device).type == 'cuda' else 1)
         return compare_pairs(opts, name, measure_of(kind, opts.device, options.lpips_weights), length, batch)

@@ -33,7 +33,6 @@ its T frames twice, and gets that share. It can be a little below 0: a video tha
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +42,7 @@ from metrics.families import register_lengths
 from metrics.inputs.code_inputs import CodeInputs
 from metrics.inputs.frame_points import stretches
 from metrics.inputs.picture_inputs import PictureInputs
+from metrics.metric_utils import MetricOptions
 from networks.errors import InputError
 
 ROWS_AT_ONCE = 1024  # windows compared with all others at a time: memory grows with T, not with T^2
@@ -294,14 +294,14 @@ class Repetition:
 LENGTHS = (200, 1000, 4000)
 
 
-def _latent(opts: Any, metric: str, num_frames: int) -> dict[str, float]:
+def _latent(opts: MetricOptions, metric: str, num_frames: int) -> dict[str, float]:
     """Repetition of codes, 0 as real footage to 1."""
     inputs = CodeInputs(opts, metric)
     real = Repetition(inputs.points.real, num_frames)
     return inputs.results(real.compare(inputs.videos(num_frames)))
 
 
-def _pictures(opts: Any, metric: str, num_frames: int) -> dict[str, float]:
+def _pictures(opts: MetricOptions, metric: str, num_frames: int) -> dict[str, float]:
     """Repetition of pictures, 0 as real footage to 1."""
     inputs = PictureInputs(opts, metric)
     real = Repetition(inputs.real(num_frames), num_frames)

@@ -15,6 +15,7 @@ from typing import Any
 
 from metrics.distances.frechet_of_clips import Protocol, frechet_results, jedi_results, kernel_results, measure_clips
 from metrics.families import Metric, register_family
+from metrics.metric_utils import MetricOptions
 
 NAMES = ('fvd_videomae_2048_16f', 'jedi_vjepa2_2048_16f', 'frame_fd_dinov2_2048_16f')
 PATTERN = r'(fvd|kvd|jedi|frame_fd)_(videomae|vjepa2|dinov2)_([1-9]\d*)_([1-9]\d*)f(?:_subsample([1-9]\d*)f)?(?:_at(\d+))?'
@@ -27,7 +28,7 @@ def _make(match: re.Match[str]) -> Metric:
     count, length, stride, start = int(match[3]), int(match[4]), int(match[5] or 1), int(match[6] or 0)
     protocol = Protocol(network, count, -(-length // stride), stride, start)
 
-    def metric(opts: Any) -> dict[str, Any]:
+    def metric(opts: MetricOptions) -> dict[str, Any]:
         return measure_clips(opts, name, protocol, COMPARISONS[kind])
 
     metric.__doc__ = f'{kind} of {count} clips of {protocol.num_frames} frames in the features of {network}.'

@@ -164,7 +164,7 @@ class _Finder:
 def mount(root: str) -> None:
     """Let the modules of the package be imported out of a checkout: an editable installation does this."""
     if not any(isinstance(finder, _Finder) and finder.root == root for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder(root))  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _Finder(root))  # type: ignore[arg-type,unused-ignore]
 
 
 def start_again(module_name: str, command: str, argv: Sequence[str]) -> list[str]:
@@ -193,7 +193,7 @@ class FlatPickler(pickle._Pickler):
     The C pickler insists on importing a name before it writes it, and the flat names cannot be imported here.
     """
 
-    def save_global(self, obj: Any, name: str | None = None) -> None:
+    def save_global(self, obj: object, name: str | None = None) -> None:
         module = getattr(obj, '__module__', None) or ''
         if not is_packaged(module):
             super().save_global(obj, name)  # type: ignore[misc]
@@ -203,7 +203,7 @@ class FlatPickler(pickle._Pickler):
         self.write(pickle.STACK_GLOBAL)  # type: ignore[attr-defined]
         self.memoize(obj)  # type: ignore[attr-defined]
 
-    dispatch: ClassVar[dict[type, Any]] = {**pickle._Pickler.dispatch, type(rewrite): save_global}  # type: ignore[attr-defined]
+    dispatch: ClassVar[dict[type, Any]] = {**pickle._Pickler.dispatch, type(rewrite): save_global}  # type: ignore[attr-defined,unused-ignore]
 
 
 class PackageUnpickler(pickle.Unpickler):

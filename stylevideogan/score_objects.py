@@ -91,7 +91,7 @@ _Base: Any = _base()
 HAS_TORCHMETRICS = _Base is not _PlainMetric
 
 
-class _Score(_Base):
+class _Score(_Base):  # type: ignore[misc,unused-ignore]
     """What all of these share.
 
     Args:

@@ -66,7 +66,7 @@ symbolic_assert = torch._assert  # stays a check of the traced graph under torch
 def suppress_tracer_warnings() -> Iterator[None]:
     """Within this context, `torch.jit.trace` does not warn of Python values that it makes constant."""
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', category=torch.jit.TracerWarning)
+        warnings.simplefilter('ignore', category=torch.jit.TracerWarning)  # type: ignore[attr-defined,unused-ignore]
         yield
 
 
@@ -100,7 +100,7 @@ def profiled_function(fn: Function) -> Function:
 # Data loading.
 
 
-class InfiniteSampler(torch.utils.data.Sampler):
+class InfiniteSampler(torch.utils.data.Sampler[int]):
     """Endless stream of item indices, shared between ranks, with shuffling in a moving window.
 
     Rank r takes every `num_replicas`-th index of one common stream. The stream walks through an order of all items
@@ -226,11 +226,11 @@ def print_module_summary(
     calls: list[tuple[torch.nn.Module, list[torch.Tensor]]] = []
     depth = 0
 
-    def enter(_module: torch.nn.Module, _inputs: Any) -> None:
+    def enter(_module: torch.nn.Module, _inputs: object) -> None:
         nonlocal depth
         depth += 1
 
-    def leave(called: torch.nn.Module, _inputs: Any, result: Any) -> None:
+    def leave(called: torch.nn.Module, _inputs: object, result: Any) -> None:
         nonlocal depth
         depth -= 1
         if depth <= max_nesting:

@@ -97,7 +97,7 @@ def persistent_class(orig_class: Class) -> Class:
     return Persistent  # type: ignore[return-value]
 
 
-def is_persistent(obj: Any) -> bool:
+def is_persistent(obj: object) -> bool:
     """Tell whether `obj` is a class decorated with `persistent_class`, or an object of one."""
     return (obj if isinstance(obj, type) else type(obj)) in _decorated
 
@@ -146,13 +146,13 @@ def _meta(obj: Any, state: dict[str, Any]) -> dict[str, Any]:
 class _DryRun(pickle.Pickler):
     """Pickles everything but the bulk: tensors and arrays, and persistent objects, which are checked on their own."""
 
-    def persistent_id(self, obj: Any) -> str | None:
+    def persistent_id(self, obj: object) -> str | None:
         bulky = isinstance(obj, (torch.Tensor, torch.Size, torch.device, torch.dtype, torch.nn.Parameter))
         plain_array = isinstance(obj, np.ndarray) and not obj.dtype.hasobject
         return 'known' if bulky or plain_array or is_persistent(obj) else None
 
 
-def _check_pickleable(owner: Any, content: Any) -> None:
+def _check_pickleable(owner: object, content: object) -> None:
     try:
         _DryRun(io.BytesIO(), protocol=pickle.HIGHEST_PROTOCOL).dump(content)
     except (pickle.PicklingError, TypeError, AttributeError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +46,9 @@ class Preview:
         fps: Of the videos.
     """
 
-    def __init__(self, image_generator: Any, *, num_frames: int, fps: float, grid: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, image_generator: torch.nn.Module, *, num_frames: int, fps: float, grid: tuple[int, int] | None = None
+    ) -> None:
         self.image_generator = image_generator
         self.num_frames = num_frames
         self.fps = fps

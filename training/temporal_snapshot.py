@@ -81,7 +81,7 @@ def save_snapshot(
     )
 
 
-def on_cpu(value: Any) -> Any:
+def on_cpu(value: object) -> Any:
     """A nest of dicts and lists with all of its tensors on the CPU."""
     if isinstance(value, dict):
         return {key: on_cpu(member) for key, member in value.items()}

@@ -197,7 +197,7 @@ def main(data: str, network: str, outdir: str, subjects: int, begin: int, method
     print(table(done))
 
 
-def table(lines: list[dict]) -> str:
+def table(lines: list[dict[str, Any]]) -> str:
     """Root mean square errors in the world's deviations, with 95% intervals over subjects by the bootstrap."""
     rows = ['| method | identity | drift of identity | pose | gaze | mouth | blink |', '|---|---|---|---|---|---|---|']
     draws = np.random.RandomState(0)

@@ -17,6 +17,8 @@ from metrics.features.clip_features import clip_features
 from metrics.features.detectors import load_detector
 from metrics.inputs.clip_choice import ClipChoice
 from metrics.inputs.video_comparison import VideoPair
+from metrics.inputs.video_set import VideoSet
+from metrics.metric_utils import MetricOptions
 from networks.errors import InputError, option
 
 LARGEST_BOOTSTRAP = 512  # Dimensions; beyond, one resample takes longer than a minute.
@@ -54,7 +56,7 @@ class Sample:
 Comparison = Callable[[str, Sample, Sample, int, int], dict[str, Any]]
 
 
-def clip_distance(opts: Any, metric: str, protocol: Protocol) -> dict[str, Any]:
+def clip_distance(opts: MetricOptions, metric: str, protocol: Protocol) -> dict[str, Any]:
     """Results of one metric of clips by the Frechet distance; `metric` holds the distance, `metric`_... what belongs to it.
 
     The distance itself is None where the covariance of a set cannot have full rank: where there are not more features than
@@ -66,7 +68,7 @@ def clip_distance(opts: Any, metric: str, protocol: Protocol) -> dict[str, Any]:
     return measure_clips(opts, metric, protocol, frechet_results)
 
 
-def measure_clips(opts: Any, metric: str, protocol: Protocol, compare: Comparison) -> dict[str, Any]:
+def measure_clips(opts: MetricOptions, metric: str, protocol: Protocol, compare: Comparison) -> dict[str, Any]:
     """Results of one metric of clips, by whatever compares their features.
 
     Raises:
@@ -81,7 +83,7 @@ def measure_clips(opts: Any, metric: str, protocol: Protocol, compare: Compariso
     _check_number(pair, metric, detector, real, fake, needs_rank=compare is frechet_results)
     batch = options.batch or (GPU_BATCH if torch.device(opts.device).type == 'cuda' else 1)
 
-    def features(videos: Any, choice: ClipChoice, name: str) -> Any:
+    def features(videos: VideoSet, choice: ClipChoice, name: str) -> Any:
         return clip_features(videos, choice, detector, opts, tag=f'{metric} {name} clips', batch=batch, damaged=options.damaged)
 
     real_features, fake_features = features(pair.real, real, 'real'), features(pair.fake, fake, 'fake')

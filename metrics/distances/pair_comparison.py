@@ -21,6 +21,8 @@ from metrics.distances.bootstrap_interval import bootstrap_interval
 from metrics.features.clip_features import in_parallel
 from metrics.inputs.array_videos import ArrayVideos
 from metrics.inputs.video_comparison import VideoPair
+from metrics.inputs.video_set import VideoSet
+from metrics.metric_utils import MetricOptions
 from networks.errors import DamagedVideo, InputError, option
 
 PAIRS = ('name', 'order')
@@ -31,7 +33,7 @@ Measure = Callable[[np.ndarray, np.ndarray], Sequence[float]]
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def match_videos(real: Any, fake: Any, rule: str = 'name') -> list[tuple[int, int]]:
+def match_videos(real: VideoSet, fake: VideoSet, rule: str = 'name') -> list[tuple[int, int]]:
     """Indices (real, fake) of the videos that belong together, in the order of the real ones.
 
     Args:
@@ -65,7 +67,7 @@ def match_videos(real: Any, fake: Any, rule: str = 'name') -> list[tuple[int, in
     return [(index, places[name]) for index, name in enumerate(stems[0])]
 
 
-def compare_pairs(opts: Any, metric: str, measure: Measure, num_frames: int | None, batch: int) -> dict[str, Any]:
+def compare_pairs(opts: MetricOptions, metric: str, measure: Measure, num_frames: int | None, batch: int) -> dict[str, Any]:
     """Results of a metric of pairs; `metric` has the mean over videos.
 
     Args:
@@ -171,5 +173,5 @@ def batches_of(
             yield first, second
 
 
-def _levels(videos: Any, index: int, length: int) -> Any:
+def _levels(videos: VideoSet, index: int, length: int) -> Any:
     return (videos.levels if isinstance(videos, ArrayVideos) else videos.frames)(index, range(length))

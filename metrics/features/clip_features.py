@@ -26,6 +26,8 @@ import torch
 
 import dnnlib
 from metrics.inputs.clip_choice import ClipChoice
+from metrics.inputs.video_set import VideoSet
+from metrics.metric_utils import MetricOptions
 from networks.checkpoints.durable_files import replacing
 from networks.errors import DamagedVideo, InputError, option
 
@@ -47,7 +49,7 @@ class ClipFeatures:
 
 
 def clip_features(
-    videos: Any, choice: ClipChoice, detector: Any, opts: Any, *, tag: str, batch: int = 1, damaged: str = 'stop'
+    videos: VideoSet, choice: ClipChoice, detector: Any, opts: MetricOptions, *, tag: str, batch: int = 1, damaged: str = 'stop'
 ) -> ClipFeatures:
     """Features of all chosen clips; all ranks call this together and all get all features.
 
@@ -100,11 +102,11 @@ def clip_features(
 
 
 def _compute(
-    videos: Any,
+    videos: VideoSet,
     units: Sequence[Sequence[tuple[int, int]]],
     choice: ClipChoice,
     detector: Any,
-    opts: Any,
+    opts: MetricOptions,
     progress: Any,
     batch: int,
     damaged: str,
@@ -130,7 +132,9 @@ def _compute(
     return (np.concatenate(rows) if rows else np.zeros([0, 1, detector.num_features], np.float32)), broken
 
 
-def in_parallel(work: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], device: Any) -> Generator[np.ndarray, None, None]:
+def in_parallel(
+    work: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], device: torch.device | str
+) -> Generator[np.ndarray, None, None]:
     """Results of `work(*task)` in the order of the tasks.
 
     On a CPU every task runs on one thread, and as many run at a time as torch has threads. That is faster than to share one
@@ -161,7 +165,12 @@ def in_parallel(work: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], devi
 
 
 def _detect(
-    videos: Any, unit: Sequence[tuple[int, int]], clips: Sequence[np.ndarray | None], detector: Any, opts: Any, batch: int
+    videos: VideoSet,
+    unit: Sequence[tuple[int, int]],
+    clips: Sequence[np.ndarray | None],
+    detector: Any,
+    opts: MetricOptions,
+    batch: int,
 ) -> np.ndarray:
     """Features [n, F, D] of the clips that could be read."""
     good = [place for place, clip in enumerate(clips) if clip is not None]
@@ -183,7 +192,7 @@ def _detect(
 
 
 def _read_clips(
-    videos: Any, wanted: Sequence[tuple[int, int]], choice: ClipChoice, broken: dict[str, str], damaged: str
+    videos: VideoSet, wanted: Sequence[tuple[int, int]], choice: ClipChoice, broken: dict[str, str], damaged: str
 ) -> Iterator[np.ndarray | None]:
     """Clips uint8 [T, H, W, 3] in order, one pass over each video; None for those of a damaged one."""
     for video, group in itertools.groupby(wanted, key=lambda clip: clip[0]):
@@ -202,7 +211,7 @@ def _read_clips(
             yield from itertools.repeat(None, len(starts) - done)
 
 
-def _name(videos: Any, index: int) -> str:
+def _name(videos: VideoSet, index: int) -> str:
     return videos.names[index] if index < len(videos.names) else f'video {index}'
 
 
@@ -210,7 +219,7 @@ def _name(videos: Any, index: int) -> str:
 # Keeping.
 
 
-def _cache_path(videos: Any, choice: ClipChoice, detector: Any, opts: Any, batch: int, damaged: str) -> str:
+def _cache_path(videos: VideoSet, choice: ClipChoice, detector: Any, opts: MetricOptions, batch: int, damaged: str) -> str:
     content = {
         'version': CACHE_VERSION,
         'videos': videos.sha256,
@@ -254,7 +263,7 @@ def _digest(values: np.ndarray, damaged: str) -> str:
     return hashlib.sha256(np.ascontiguousarray(values).tobytes() + damaged.encode()).hexdigest()
 
 
-def _broadcast(value: Any, opts: Any) -> Any:
+def _broadcast(value: Any, opts: MetricOptions) -> Any:
     values = [value]
     torch.distributed.broadcast_object_list(values, src=0, device=opts.device)
     return values[0]

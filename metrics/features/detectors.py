@@ -36,7 +36,7 @@ MAKERS: dict[str, Callable[[str | None], Any]] = {
 }
 
 
-def load_detector(name: str, files: Sequence[Any] = (), device: Any = 'cpu') -> Any:
+def load_detector(name: str, files: Sequence[Any] = (), device: torch.device | str = 'cpu') -> Any:
     """The detector of that name, in evaluation mode.
 
     Args:

@@ -12,6 +12,7 @@ import dnnlib
 from metrics.families import named
 from metrics.inputs.frame_points import LatentPoints
 from metrics.inputs.latent_windows import generate_coordinates
+from metrics.metric_utils import MetricOptions
 from networks.errors import InputError, option
 
 GENERATED_CODES = 64  # videos of a latent generator, seeds from 0 on,
@@ -33,7 +34,7 @@ class DatasetClips(Sequence[np.ndarray]):
 
 
 @contextlib.contextmanager
-def open_codes(opts: Any, what: str, *, instead: str) -> Iterator[Any]:
+def open_codes(opts: MetricOptions, what: str, *, instead: str) -> Iterator[Any]:
     """The latent data set of a metric of codes, while it is open; it fits to the latent generator.
 
     Args:
@@ -73,7 +74,7 @@ class CodeInputs:
         InputError: There is no latent generator or data set, or they do not belong together.
     """
 
-    def __init__(self, opts: Any, metric: str) -> None:
+    def __init__(self, opts: MetricOptions, metric: str) -> None:
         what = f'{metric} measures the codes of a latent generator'
         with open_codes(opts, what, instead=metric.replace('_latent', '')) as dataset:
             self.points = LatentPoints(DatasetClips(dataset))

@@ -18,6 +18,7 @@ import torch
 
 from metrics.inputs.latent_windows import CODES_AT_ONCE, CodeSpace
 from networks.errors import InputError
+from networks.latent_generator import LatentGenerator
 
 GRID = 32  # cells a side
 OUTSIDE = 32  # random directions for what the components do not hold
@@ -49,7 +50,7 @@ class LatentPoints:
         self._map /= (2 * points.var(dim=0).sum()).sqrt()
         self.real = [self.project(clips[index]) for index in range(len(clips))]
 
-    def project(self, codes: Any) -> torch.Tensor:
+    def project(self, codes: np.ndarray | torch.Tensor) -> torch.Tensor:
         """Codes [T, num_ws, w_dim], an array or a tensor -> points [T, C + 32] float64 on the codes' device."""
         codes = torch.as_tensor(codes)
         parts = [
@@ -58,7 +59,7 @@ class LatentPoints:
         ]
         return torch.cat(parts)
 
-    def projection_of(self, generator: Any) -> Any:
+    def projection_of(self, generator: LatentGenerator) -> Any:
         """A function l [N, latent_dim] -> points [N, C + 32] of the codes that a latent generator makes of l.
 
         As CodeSpace.projection_of: codes that are affine in few coordinates are never written out.

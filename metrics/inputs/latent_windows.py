@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from networks.errors import InputError
+from networks.latent_generator import LatentGenerator
 from networks.seeded_noise import SeededNoise
 
 MAX_BASIS_FRAMES = 1024  # frames that the components are fitted to, evenly spread; their number sets the cost
@@ -92,7 +93,7 @@ class CodeSpace:
         white = (components.double() - self.offset.to(components.device)) @ self.whitening.to(components.device)
         return torch.cat([white, tail.unsqueeze(1)], dim=1).float()
 
-    def project(self, codes: Any) -> torch.Tensor:
+    def project(self, codes: np.ndarray | torch.Tensor) -> torch.Tensor:
         """Codes [N, num_ws, w_dim], an array or a tensor -> coordinates [N, C + 1] float32 on the codes' device."""
         codes = torch.as_tensor(codes)
         parts = []
@@ -101,7 +102,7 @@ class CodeSpace:
             parts.append(self._finish(centred @ self.directions.to(codes.device), centred.square().sum(dim=1)))
         return torch.cat(parts)
 
-    def projection_of(self, generator: Any) -> Any:
+    def projection_of(self, generator: LatentGenerator) -> Any:
         """A function l [N, latent_dim] -> coordinates [N, C + 1] of the codes that a latent generator makes of l.
 
         A generator whose codes are affine in few coordinates (`coordinates` and `decode`, as ours with a basis) never
@@ -125,7 +126,7 @@ class CodeSpace:
         return project
 
 
-def generate_coordinates(generator: Any, space: Any, seeds: Sequence[int], start: int, window: int) -> torch.Tensor:
+def generate_coordinates(generator: LatentGenerator, space: Any, seeds: Sequence[int], start: int, window: int) -> torch.Tensor:
     """Coordinates [N, window, C + 1] of frames start ... start + window - 1 of the videos of N seeds, after their burn-in.
 
     `space` is a CodeSpace, or anything else with a `projection_of`. Memory does not grow with `start`.
@@ -135,7 +136,7 @@ def generate_coordinates(generator: Any, space: Any, seeds: Sequence[int], start
 
 @torch.no_grad()
 def generate_windows(
-    generator: Any, space: Any, seeds: Sequence[int], places: Sequence[tuple[int, int]], every: int = 1
+    generator: LatentGenerator, space: Any, seeds: Sequence[int], places: Sequence[tuple[int, int]], every: int = 1
 ) -> Iterator[torch.Tensor]:
     """Several stretches of the videos of N seeds in one pass, counted from the end of their burn-in.
 

@@ -11,6 +11,7 @@ from metrics.families import named
 from metrics.inputs.frame_points import stream_points
 from metrics.inputs.video_comparison import VideoPair
 from metrics.inputs.video_set import VideoSet
+from metrics.metric_utils import MetricOptions
 from networks.errors import InputError
 
 RENDERED = 16  # videos of an endless set, from its first one on
@@ -49,7 +50,7 @@ class PictureInputs:
         InputError: There are no two sets of videos, or their rates differ.
     """
 
-    def __init__(self, opts: Any, metric: str) -> None:
+    def __init__(self, opts: MetricOptions, metric: str) -> None:
         pair = VideoPair(
             opts, metric, same_size=False, instead=f'take {metric.replace("_", "_latent_", 1)}, which needs codes only'
         )

@@ -16,6 +16,7 @@ import torch
 import dnnlib
 from metrics.inputs.clip_choice import RULES, ClipChoice, choose_clips
 from metrics.inputs.video_set import VideoSet, same_rate
+from metrics.metric_utils import MetricOptions
 from networks.errors import InputError, option
 
 MOST_NAMED = 5
@@ -100,7 +101,7 @@ class VideoComparison:
         return is_first
 
 
-def comparison_of(opts: Any) -> VideoComparison:
+def comparison_of(opts: MetricOptions) -> VideoComparison:
     """What a metric of video has to compare."""
     found = opts.G_kwargs.get('comparison')
     if found is None:
@@ -111,7 +112,7 @@ def comparison_of(opts: Any) -> VideoComparison:
     return found
 
 
-def video_options(opts: Any) -> VideoOptions:
+def video_options(opts: MetricOptions) -> VideoOptions:
     """The options of a metric of video."""
     if opts.G_kwargs.get('comparison') is not None:
         return opts.G_kwargs['comparison'].options
@@ -132,7 +133,7 @@ class VideoPair:
         InputError: One of them is missing, or they differ in rate or size.
     """
 
-    def __init__(self, opts: Any, metric: str, *, same_size: bool = True, instead: str = '') -> None:
+    def __init__(self, opts: MetricOptions, metric: str, *, same_size: bool = True, instead: str = '') -> None:
         self.opts, self.metric, self.comparison = opts, metric, comparison_of(opts)
         self.options = self.comparison.options
         for name in ('real', 'fake'):
@@ -203,7 +204,7 @@ class VideoPair:
             choices.append(choice)
         return choices[0], choices[1]
 
-    def warn_of_short_videos(self, name: str, videos: Any, choice: ClipChoice) -> None:
+    def warn_of_short_videos(self, name: str, videos: VideoSet, choice: ClipChoice) -> None:
         """Say which videos are left out because they cannot hold a clip."""
         if choice.too_short:
             names = [videos.names[index] for index in choice.too_short]

@@ -63,7 +63,7 @@ def ordinary_mode(path: str | os.PathLike[str]) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Any) -> Iterator[str]:
+def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
     """A temporary name beside `path`, moved there at the end and on the disk then; after an error `path` is as before.
 
     The block may open the temporary file as often as it likes, but has to leave it in its place. What earlier, killed runs

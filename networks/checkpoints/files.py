@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO, cast
 
 from networks.checkpoints import addresses, digests, torch_archive
 from networks.checkpoints.durable_files import replacing as replacing
@@ -28,22 +28,25 @@ OTHER_KINDS = (
 )
 
 
+Source = str | os.PathLike[str] | BinaryIO  # a path, an address, or an open file
+
+
 class CodeRefused(InputError):
     """Only by running what the file carries could it be opened. The text ends with TRUST_HINT."""
 
 
-def file_sha256(path: Any) -> str:
+def file_sha256(path: Source) -> str:
     """Hexadecimal SHA-256 digest of a file, or of what is behind a URL."""
     with errors_name(path), opened(path) as file:
         return digests.sha256_of(file)
 
 
 @contextlib.contextmanager
-def opened(source: Any) -> Iterator[BinaryIO]:
+def opened(source: Source) -> Iterator[BinaryIO]:
     """A path, an address, or an open file, from its beginning."""
     if hasattr(source, 'seek') and hasattr(source, 'read'):
         source.seek(0)
-        yield source
+        yield cast(BinaryIO, source)
         return
     path = os.fspath(source)
     if isinstance(path, str):
@@ -53,7 +56,7 @@ def opened(source: Any) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def errors_name(source: Any) -> Iterator[None]:
+def errors_name(source: Source) -> Iterator[None]:
     """Begin every error with the file's name, and keep what the file says from writing to the terminal."""
     name = 'the open file' if hasattr(source, 'read') else os.fspath(source)
     try:

@@ -191,7 +191,7 @@ class LazyArray:
         return flat.reshape(self.shape, order='F' if self.fortran_order else 'C')
 
 
-def _is_size(number: Any) -> bool:
+def _is_size(number: object) -> bool:
     return type(number) is int and 0 <= number < 1 << 48
 
 
@@ -293,7 +293,7 @@ class LazyEntries(Mapping[Any, Any]):
         self._raw = raw
         self._done: dict[int, Any] = {} if done is None else done  # What one part of the file became, for all others.
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: object) -> Any:
         value = self._raw[key]
         return LazyEntries(value, self._done) if isinstance(value, dict) else _materialize(value, self._done, 0)
 
@@ -303,12 +303,12 @@ class LazyEntries(Mapping[Any, Any]):
     def __len__(self) -> int:
         return len(self._raw)
 
-    def raw(self, key: Any) -> Any:
+    def raw(self, key: object) -> Any:
         """The value as read, or None."""
         return self._raw.get(key)
 
 
-def materialize(value: Any) -> Any:
+def materialize(value: object) -> Any:
     """The same containers with every tensor and array loaded, and argparse.Namespace for its nodes.
 
     Raises:
@@ -317,7 +317,7 @@ def materialize(value: Any) -> Any:
     return _materialize(value, {}, 0)
 
 
-def _materialize(value: Any, done: dict[int, Any], depth: int) -> Any:
+def _materialize(value: object, done: dict[int, Any], depth: int) -> Any:
     if depth > MAX_DEPTH:
         raise InputError('its values are nested too deeply')
     if isinstance(value, (LazyTensor, LazyArray, LazyBytes, MemoryBytes)):

@@ -9,17 +9,18 @@ The format is recognised by content, never by file name. Nothing that a file say
 
 import pickle
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 
 import dnnlib
 from networks.checkpoints import safe_pickle, torch_archive
 from networks.checkpoints.digests import sha256_of
-from networks.checkpoints.files import MOST_SHOWN, TRUST_HINT, CodeRefused, container, errors_name, opened
+from networks.checkpoints.files import MOST_SHOWN, TRUST_HINT, CodeRefused, Source, container, errors_name, opened
 from networks.checkpoints.formats import nvidia_pytorch, nvidia_tensorflow, ours, psp, rosinality, safetensors_pair
 from networks.checkpoints.lazy_data import ByteSource, LazyEntries
 from networks.errors import InputError
+from networks.image_generator import ImageGenerator
 from stylevideogan import layout
 
 # First match wins. psp before rosinality: its decoder is a rosinality generator.
@@ -32,12 +33,12 @@ ENCODER_FORMATS: tuple[Any, ...] = (ours, psp)
 
 
 def load_generator(
-    source: Any,  # Path, URL, or binary file open for reading.
+    source: Source,  # Path, URL, or binary file open for reading.
     *,
     device: str | torch.device = 'cpu',
     trust_pickle: bool = False,  # Run the source text that the file carries.
     sha256: str | None = None,  # Digest that the file must have.
-) -> torch.nn.Module:
+) -> ImageGenerator:
     """The image generator of a checkpoint, in evaluation mode and without gradients for its weights.
 
     Returns:
@@ -60,10 +61,10 @@ def load_generator(
         return _build(contents, GENERATOR_FORMATS, 'build_generator', 'image generator (StyleGAN2 or StyleGAN3)')
 
     module = _load(source, find, lambda value: _find_live(value, nvidia_pytorch.GENERATOR_KEYS), trust_pickle, sha256)
-    return module.eval().requires_grad_(False).to(device)
+    return cast(ImageGenerator, module.eval().requires_grad_(False).to(device))
 
 
-def load_discriminator(source: Any) -> torch.nn.Module | None:
+def load_discriminator(source: Source) -> torch.nn.Module | None:
     """The discriminator of a pickle of NVIDIA's PyTorch repositories, or None if the file holds none that is known here.
 
     Raises:
@@ -73,7 +74,7 @@ def load_discriminator(source: Any) -> torch.nn.Module | None:
 
 
 def load_encoder(
-    source: Any, *, device: str | torch.device = 'cpu', trust_pickle: bool = False, sha256: str | None = None
+    source: Source, *, device: str | torch.device = 'cpu', trust_pickle: bool = False, sha256: str | None = None
 ) -> torch.nn.Module:
     """The encoder of a checkpoint of train_encoder.py, pSp, or e4e, in evaluation mode. Arguments as load_generator().
 
@@ -97,7 +98,7 @@ def load_encoder(
 
 
 def load_snapshot(
-    source: Any, *, device: str | torch.device = 'cpu', trust_pickle: bool = False, sha256: str | None = None
+    source: Source, *, device: str | torch.device = 'cpu', trust_pickle: bool = False, sha256: str | None = None
 ) -> dnnlib.EasyDict:
     """A snapshot of train_video.py: the entries under their keys, the networks as modules. Arguments as load_generator().
 
@@ -110,7 +111,7 @@ def load_snapshot(
             raise InputError(f'it is {_what_else(contents)}not a snapshot of train_video.py')
         return ours.build_snapshot(contents)
 
-    def find_live(value: Any) -> dnnlib.EasyDict:
+    def find_live(value: object) -> dnnlib.EasyDict:
         if not isinstance(value, dict) or value.get('format') != ours.SNAPSHOT_FORMAT:
             raise InputError('it is not a snapshot of train_video.py')
         return dnnlib.EasyDict(value)
@@ -122,14 +123,14 @@ def load_snapshot(
     return snapshot
 
 
-def is_snapshot(source: Any, *, trust_pickle: bool = False) -> bool:
+def is_snapshot(source: Source, *, trust_pickle: bool = False) -> bool:
     """Whether a file is a snapshot of train_video.py, and not an image generator or anything else that can be read.
 
     Raises:
         InputError: The file cannot be had, or is damaged.
     """
 
-    def find_live(value: Any) -> bool:
+    def find_live(value: object) -> bool:
         return isinstance(value, dict) and value.get('format') == ours.SNAPSHOT_FORMAT
 
     try:
@@ -139,7 +140,7 @@ def is_snapshot(source: Any, *, trust_pickle: bool = False) -> bool:
 
 
 def _load(
-    source: Any,
+    source: Source,
     find: Callable[[Any], Any],  # What is wanted, out of inert contents.
     find_live: Callable[[Any], Any],  # The same, out of what running a pickle gave.
     trust_pickle: bool,
@@ -158,7 +159,7 @@ def _load(
             raise CodeRefused(f'{str(error)[:MOST_SHOWN]}; its own source text was not run.{TRUST_HINT}') from error
 
 
-def _build(contents: Any, formats: tuple[Any, ...], function: str, wanted: str) -> torch.nn.Module:
+def _build(contents: object, formats: tuple[Any, ...], function: str, wanted: str) -> torch.nn.Module:
     for module in formats:
         if module.matches(contents):
             return getattr(module, function)(contents)
@@ -217,7 +218,7 @@ def _run(file: BinaryIO, kind: str) -> Any:
         raise InputError(f'running it failed: {type(error).__name__}: {str(error)[:MOST_SHOWN]}') from error
 
 
-def _find_live(value: Any, keys: tuple[str, ...]) -> torch.nn.Module:
+def _find_live(value: object, keys: tuple[str, ...]) -> torch.nn.Module:
     if isinstance(value, dict):
         value = next((value[key] for key in keys if isinstance(value.get(key), torch.nn.Module)), value)
     if isinstance(value, torch.nn.Module):

@@ -161,7 +161,7 @@ def _keeper(module: str, name: str) -> 'Maker':
     return lambda args: ObjectNode(module, name, args)
 
 
-def _bytes(value: Any) -> LazyBytes | MemoryBytes:
+def _bytes(value: object) -> LazyBytes | MemoryBytes:
     if isinstance(value, LazyBytes):
         return value
     if not isinstance(value, bytes):

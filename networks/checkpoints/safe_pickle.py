@@ -206,7 +206,7 @@ class _Machine:
     def unpack(self, form: str, size: int) -> Any:
         return struct.unpack(form, self.cursor.read(size))[0]
 
-    def push(self, value: Any) -> None:
+    def push(self, value: object) -> None:
         self.stack.append(value)
 
     def push_integer(self, size: int) -> None:

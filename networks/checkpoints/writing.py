@@ -16,7 +16,7 @@ from stylevideogan import layout
 from torch_utils import persistence
 
 
-def image_generator_reference(path: Any, G: torch.nn.Module) -> dict[str, Any]:
+def image_generator_reference(path: str | os.PathLike[str], G: torch.nn.Module) -> dict[str, Any]:
     """What a file that was made with an image generator says of it: path, sha256, class_name, init_kwargs."""
     return {
         'path': os.fspath(path),
@@ -26,7 +26,7 @@ def image_generator_reference(path: Any, G: torch.nn.Module) -> dict[str, Any]:
     }
 
 
-def save_module_pickle(path: Any, data: dict[str, Any]) -> None:
+def save_module_pickle(path: str | os.PathLike[str], data: dict[str, Any]) -> None:
     """Write a pickle in NVIDIA's layout: persistent modules with our source text, and plain values.
 
     The file appears whole or not at all. Modules are written as they are on the CPU.
@@ -62,7 +62,7 @@ def _record_defaults(module: Any) -> None:
         module._init_args, module._init_kwargs = (), dnnlib.EasyDict(arguments)
 
 
-def to_plain(value: Any) -> Any:
+def to_plain(value: object) -> Any:
     """The same with numbers of numpy as Python's, EasyDict as dict, and paths as text: readable by every version."""
     if isinstance(value, dict):
         return {to_plain(key): to_plain(member) for key, member in value.items()}

@@ -5,6 +5,7 @@ The lists are facts about the two repositories: their file names, and the public
 
 import ast
 import collections
+import functools
 import pathlib
 import subprocess
 import sys
@@ -310,6 +311,7 @@ def test_no_room_is_a_hall(root: pathlib.Path) -> None:
     assert {room: number for room, number in files.items() if number > 18 and room and room not in theirs} == {}
 
 
+@functools.cache
 def imports(root: pathlib.Path) -> dict[str, set[str]]:
     """Module -> modules of the project that it imports, anywhere in the file."""
     modules = {name[:-3].removesuffix('/__init__').replace('/', '.'): name for name in tracked_files(root)}
@@ -329,7 +331,7 @@ def imports(root: pathlib.Path) -> dict[str, set[str]]:
 
 
 def test_imports_have_no_circle(root: pathlib.Path) -> None:
-    graph = imports(root)
+    graph = dict(imports(root))
     # The names of a package that its __init__ hands on from its own files are no circle of files.
     for package in {name for name in graph if (root / name.replace('.', '/') / '__init__.py').exists()}:
         graph[package] = {other for other in graph[package] if not other.startswith(f'{package}.')}

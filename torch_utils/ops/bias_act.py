@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -75,7 +76,7 @@ def bias_act(
     return _plain(x, b, dim, act, alpha, gain, limit)
 
 
-def _probe(plugin: Any, x: torch.Tensor) -> torch.Tensor:
+def _probe(plugin: ModuleType, x: torch.Tensor) -> torch.Tensor:
     return bias_act_cuda.run(x, None, bias_act_cuda.Options(plugin, activation_funcs['linear'], 1, 0.0, 1.0, -1.0))
 
 

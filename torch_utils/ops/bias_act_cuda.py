@@ -71,7 +71,7 @@ class _BiasAct(torch.autograd.Function):
     """y = clamp(gain act(x + b))."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(  # type: ignore[override,unused-ignore]
         ctx: Any, x: torch.Tensor, b: torch.Tensor | None, options: Options
     ) -> torch.Tensor:
         y = _call(0, options, _dense(x), x=x, b=b)
@@ -83,7 +83,7 @@ class _BiasAct(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override,unused-ignore]
         x, b, y = ctx.saved_tensors
         dx = _BiasActGradient.apply(dy, x, b, y, ctx.options)
         return dx, _sum_to_bias(dx, ctx.options) if ctx.needs_input_grad[1] else None, None
@@ -93,7 +93,7 @@ class _BiasActGradient(torch.autograd.Function):
     """dx = dy gain act'(x + b), 0 where y was clamped; y is taken for its values only, being a function of x and b."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(  # type: ignore[override,unused-ignore]
         ctx: Any, dy: torch.Tensor, x: torch.Tensor | None, b: torch.Tensor | None, y: torch.Tensor | None, options: Options
     ) -> torch.Tensor:
         ctx.save_for_backward(dy, x, b, y)
@@ -102,7 +102,7 @@ class _BiasActGradient(torch.autograd.Function):
         return _call(1, options, reference, x=dy, b=b, xref=x, yref=y)
 
     @staticmethod
-    def backward(ctx: Any, ddx: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, ddx: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override,unused-ignore]
         dy, x, b, y = ctx.saved_tensors
         options = ctx.options
         ddy = _BiasActGradient.apply(ddx, x, b, y, options) if ctx.needs_input_grad[0] else None

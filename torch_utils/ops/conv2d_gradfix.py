@@ -63,9 +63,9 @@ class _WeightGate(torch.autograd.Function):
     """Identity that asks, at the time of the backward pass, whether gradients may go through."""
 
     @staticmethod
-    def forward(ctx: Any, weight: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def forward(ctx: Any, weight: torch.Tensor) -> torch.Tensor:  # type: ignore[override,unused-ignore]
         return weight.view_as(weight)
 
     @staticmethod
-    def backward(ctx: Any, dw: torch.Tensor) -> torch.Tensor | None:  # type: ignore[override]
+    def backward(ctx: Any, dw: torch.Tensor) -> torch.Tensor | None:  # type: ignore[override,unused-ignore]
         return None if weight_gradients_disabled else dw

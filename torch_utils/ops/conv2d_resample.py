@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
@@ -16,7 +16,7 @@ def conv2d_resample(
     f: torch.Tensor | None = None,  # Resampling filter from setup_filter(); None = one tap of 1.
     up: int = 1,  # Upsampling factor.
     down: int = 1,  # Downsampling factor.
-    padding: Any = 0,  # Pixels of the upsampled image: one number, [x, y] or [x0, x1, y0, y1].
+    padding: int | Sequence[int] = 0,  # Pixels of the upsampled image: one number, [x, y] or [x0, x1, y0, y1].
     groups: int = 1,  # Groups of channels.
     flip_weight: bool = True,  # True = correlation as torch.nn.functional.conv2d, False = convolution.
     flip_filter: bool = False,  # Turn the resampling filter by 180 degrees.

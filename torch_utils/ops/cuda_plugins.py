@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ def plugin_for(operation: str, x: torch.Tensor, impl: str, probe: Callable[[Any,
         raise ValueError(f"{operation}: impl is {impl!r}, it must be 'cuda' or 'ref'")
     if impl == 'ref' or x.device.type != 'cuda' or x.dtype not in ELEMENT_TYPES:
         return None
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined,unused-ignore]
         return None  # a compiler or tracer sees through the plain form only
     plugin = custom_ops.get_plugin_if_possible(
         f'{operation}_plugin',
@@ -41,7 +42,7 @@ def plugin_for(operation: str, x: torch.Tensor, impl: str, probe: Callable[[Any,
 _works_on: dict[tuple[str, torch.device], bool] = {}
 
 
-def _works(operation: str, plugin: Any, device: torch.device, probe: Callable[[Any, torch.Tensor], Any]) -> bool:
+def _works(operation: str, plugin: ModuleType, device: torch.device, probe: Callable[[Any, torch.Tensor], Any]) -> bool:
     key = operation, device
     if key not in _works_on:
         try:

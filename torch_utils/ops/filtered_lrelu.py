@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
@@ -19,7 +19,7 @@ def filtered_lrelu(
     b: torch.Tensor | None = None,  # Bias [C]; None = no bias.
     up: int = 1,  # Upsampling factor.
     down: int = 1,  # Downsampling factor.
-    padding: Any = 0,  # Pixels of the upsampled image: a number, [x, y] or [x0, x1, y0, y1].
+    padding: int | Sequence[int] = 0,  # Pixels of the upsampled image: a number, [x, y] or [x0, x1, y0, y1].
     gain: float = math.sqrt(2),  # Factor behind the leaky ReLU.
     slope: float = 0.2,  # Its slope for negative inputs.
     clamp: float | None = None,  # Limit the activations to [-clamp, clamp]; None = no limit.

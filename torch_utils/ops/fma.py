@@ -16,13 +16,13 @@ class _Fma(torch.autograd.Function):
     """addcmul with gradients that are reduced to the shapes of the inputs and skipped where nobody asks for them."""
 
     @staticmethod
-    def forward(ctx: Any, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def forward(ctx: Any, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:  # type: ignore[override,unused-ignore]
         ctx.save_for_backward(a, b)
         ctx.c_shape = c.shape
         return torch.addcmul(c, a, b)
 
     @staticmethod
-    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override,unused-ignore]
         a, b = ctx.saved_tensors
         wanted_a, wanted_b, wanted_c = ctx.needs_input_grad
         return (

@@ -31,19 +31,19 @@ def _sample(input: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
 
 class _GridSample(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, input: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def forward(ctx: Any, input: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:  # type: ignore[override,unused-ignore]
         ctx.save_for_backward(input, grid)
         return _sample(input, grid)
 
     @staticmethod
-    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override,unused-ignore]
         input, grid = ctx.saved_tensors
         return _GridSampleGradient.apply(dy, input, grid, list(ctx.needs_input_grad))
 
 
 class _GridSampleGradient(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(  # type: ignore[override,unused-ignore]
         ctx: Any, dy: torch.Tensor, input: torch.Tensor, grid: torch.Tensor, wanted: list[bool]
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         ctx.save_for_backward(grid)
@@ -52,7 +52,7 @@ class _GridSampleGradient(torch.autograd.Function):
         return dx if wanted[0] else None, dgrid if wanted[1] else None
 
     @staticmethod
-    def backward(ctx: Any, ddx: Any, ddgrid: Any) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, ddx: Any, ddgrid: Any) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override,unused-ignore]
         if ctx.needs_input_grad[2] or ddgrid is not None:
             raise NotImplementedError('grid_sample: second gradients that involve the positions are not available')
         (grid,) = ctx.saved_tensors

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from . import cuda_plugins, upfirdn2d_cuda
 # Arguments.
 
 
-def _parse_scaling(scaling: Any) -> tuple[int, int]:
+def _parse_scaling(scaling: int | Sequence[int]) -> tuple[int, int]:
     """Return (x, y) of a factor or of a pair of factors."""
     pair = tuple(map(operator.index, scaling if isinstance(scaling, (list, tuple)) else [scaling] * 2))
     if len(pair) != 2 or min(pair) < 1:
@@ -23,7 +24,7 @@ def _parse_scaling(scaling: Any) -> tuple[int, int]:
     return pair[0], pair[1]
 
 
-def _parse_padding(padding: Any) -> tuple[int, int, int, int]:
+def _parse_padding(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
     """Return (x0, x1, y0, y1) of one padding, of [x, y], or of all four; negative numbers crop."""
     sides = list(map(operator.index, padding if isinstance(padding, (list, tuple)) else [padding] * 4))
     if len(sides) == 2:
@@ -76,9 +77,9 @@ def setup_filter(
 def upfirdn2d(
     x: torch.Tensor,  # Images [N, C, H, W].
     f: torch.Tensor | None,  # Filter [height, width] or [taps] (separable), float32; None = one tap of 1.
-    up: Any = 1,  # Upsampling factor, or [x, y].
-    down: Any = 1,  # Downsampling factor, or [x, y].
-    padding: Any = 0,  # Zeros around the upsampled image: one number, [x, y] or [x0, x1, y0, y1].
+    up: int | Sequence[int] = 1,  # Upsampling factor, or [x, y].
+    down: int | Sequence[int] = 1,  # Downsampling factor, or [x, y].
+    padding: int | Sequence[int] = 0,  # Zeros around the upsampled image: one number, [x, y] or [x0, x1, y0, y1].
     flip_filter: bool = False,  # False = convolution, True = correlation.
     gain: float = 1,  # Factor on the result.
     impl: str = 'cuda',  # 'cuda' = the CUDA form where possible, 'ref' = the plain form.
@@ -106,7 +107,12 @@ def upfirdn2d(
 
 
 def filter2d(
-    x: torch.Tensor, f: torch.Tensor | None, padding: Any = 0, flip_filter: bool = False, gain: float = 1, impl: str = 'cuda'
+    x: torch.Tensor,
+    f: torch.Tensor | None,
+    padding: int | Sequence[int] = 0,
+    flip_filter: bool = False,
+    gain: float = 1,
+    impl: str = 'cuda',
 ) -> torch.Tensor:
     """Filter images [N, C, H, W]; the size stays, but for `padding` more."""
     return _resample(x, f, 1, 1, padding, flip_filter, gain, impl)
@@ -115,8 +121,8 @@ def filter2d(
 def upsample2d(
     x: torch.Tensor,
     f: torch.Tensor | None,
-    up: Any = 2,
-    padding: Any = 0,
+    up: int | Sequence[int] = 2,
+    padding: int | Sequence[int] = 0,
     flip_filter: bool = False,
     gain: float = 1,
     impl: str = 'cuda',
@@ -128,8 +134,8 @@ def upsample2d(
 def downsample2d(
     x: torch.Tensor,
     f: torch.Tensor | None,
-    down: Any = 2,
-    padding: Any = 0,
+    down: int | Sequence[int] = 2,
+    padding: int | Sequence[int] = 0,
     flip_filter: bool = False,
     gain: float = 1,
     impl: str = 'cuda',
@@ -139,7 +145,14 @@ def downsample2d(
 
 
 def _resample(
-    x: torch.Tensor, f: torch.Tensor | None, up: Any, down: Any, padding: Any, flip_filter: bool, gain: float, impl: str
+    x: torch.Tensor,
+    f: torch.Tensor | None,
+    up: int | Sequence[int],
+    down: int | Sequence[int],
+    padding: int | Sequence[int],
+    flip_filter: bool,
+    gain: float,
+    impl: str,
 ) -> torch.Tensor:
     """Center the filter: the padding makes up for its width, less what the factors shift."""
     up_xy, down_xy, sides = _parse_scaling(up), _parse_scaling(down), list(_parse_padding(padding))
@@ -163,17 +176,17 @@ class _Resampling(NamedTuple):
     gain: float
 
 
-def _differentiable(x: torch.Tensor, f: torch.Tensor, resampling: _Resampling, plugin: Any) -> torch.Tensor:
+def _differentiable(x: torch.Tensor, f: torch.Tensor, resampling: _Resampling, plugin: ModuleType) -> torch.Tensor:
     if torch.is_grad_enabled() and x.requires_grad:
         return _Upfirdn2d.apply(x, f, resampling, plugin)
     return _run(x, f, resampling, plugin)
 
 
-def _probe(plugin: Any, x: torch.Tensor) -> torch.Tensor:
+def _probe(plugin: ModuleType, x: torch.Tensor) -> torch.Tensor:
     return upfirdn2d_cuda.run(plugin, x, x[0, 0], _Resampling((1, 1), (1, 1), (0, 0, 0, 0), False, 1.0))
 
 
-def _run(x: torch.Tensor, f: torch.Tensor, resampling: _Resampling, plugin: Any) -> torch.Tensor:
+def _run(x: torch.Tensor, f: torch.Tensor, resampling: _Resampling, plugin: ModuleType) -> torch.Tensor:
     return _plain(x, f, resampling) if plugin is None else upfirdn2d_cuda.run(plugin, x, f, resampling)
 
 
@@ -181,8 +194,8 @@ class _Upfirdn2d(torch.autograd.Function):
     """The operation is linear in x, and its transpose is one of its kind: `up` and `down` trade places."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, x: torch.Tensor, f: torch.Tensor, resampling: _Resampling, plugin: Any
+    def forward(  # type: ignore[override,unused-ignore]
+        ctx: Any, x: torch.Tensor, f: torch.Tensor, resampling: _Resampling, plugin: ModuleType
     ) -> torch.Tensor:
         ctx.save_for_backward(f)
         ctx.resampling, ctx.plugin = resampling, plugin
@@ -190,7 +203,7 @@ class _Upfirdn2d(torch.autograd.Function):
         return _run(x, f, resampling, plugin)
 
     @staticmethod
-    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override,unused-ignore]
         (f,) = ctx.saved_tensors
         up, down, padding, flip_filter, gain = ctx.resampling
         sides = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ import torch
 from .cuda_plugins import ELEMENT_TYPES, current_stream
 
 
-def run(plugin: Any, x: torch.Tensor, f: torch.Tensor, resampling: Any) -> torch.Tensor:
+def run(plugin: ModuleType, x: torch.Tensor, f: torch.Tensor, resampling: Any) -> torch.Tensor:
     """Return what upfirdn2d._plain returns for the same arguments, without a gradient.
 
     The sums are in float32 (float64 for float64 images); a result of channels-last images is channels-last.

@@ -12,7 +12,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar, overload
 
 import click
 from tqdm import tqdm
@@ -125,6 +125,14 @@ def this_command() -> str:
     """The command line of this process as a further line, to be given again; nothing where it is no command of ours."""
     name = os.path.basename(sys.argv[0])
     return f'\n  python {shlex.join(sys.argv)}' if name.endswith('.py') and not name.startswith('__') else ''
+
+
+@overload
+def clear_errors(function: Function, *, interrupted: str = INTERRUPTED) -> Function: ...
+
+
+@overload
+def clear_errors(function: None = None, *, interrupted: str = INTERRUPTED) -> Callable[[Function], Function]: ...
 
 
 def clear_errors(function: Function | None = None, *, interrupted: str = INTERRUPTED) -> Any:
@@ -299,14 +307,14 @@ def command_group(**kwargs: Any) -> Callable[[Callable[..., Any]], ClearGroup]:
 # Option types
 
 
-class Parsed(click.ParamType):
+class Parsed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """An option type made from one of the parsers above."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
         self.name = name
         self.parse = parse
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str):
             return value  # a default that is parsed already
         try:
@@ -365,7 +373,7 @@ def report(sentence: str) -> None:
     tqdm.write(sentence, file=sys.stderr)
 
 
-class _ProgressLines(tqdm):
+class _ProgressLines(tqdm):  # type: ignore[type-arg,unused-ignore]
     """Progress for a log file: a whole line each time, none when the work is done before the first one is due."""
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
@@ -391,7 +399,7 @@ def progress(
     initial: float = 0,
     every_seconds: float = 10.0,
     file: IO[str] | None = None,
-) -> tqdm:
+) -> 'tqdm[Any]':
     """Show how far a long work is and how long it will still take, on standard error.
 
     A terminal gets a bar; anything else (a log, a pipe) gets one line every `every_seconds` seconds. Use it as a

@@ -49,14 +49,14 @@ def chosen(tree: type[OptionGroup], values: Mapping[str, Any]) -> dict[str, Any]
     return {path: values[name] for path, name in names.items() if context.get_parameter_source(name) not in default}
 
 
-def describe(leaf: Leaf, value: Any) -> str:
+def describe(leaf: Leaf, value: object) -> str:
     """An option as one would write it: '--batch=32', or 'no --full-codes'."""
     if isinstance(value, bool):
         return str(leaf.flag) if value else f'no {leaf.flag}'
     return f'{leaf.flag}={_text(value)}'
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if value is None or value == ():
         return 'none'
     if isinstance(value, tuple):

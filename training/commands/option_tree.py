@@ -107,7 +107,7 @@ class OptionGroup:
                 object.__setattr__(self, name, value)  # the class is frozen for everybody else
 
     @classmethod
-    def upgrade(cls, values: Any) -> Any:
+    def upgrade(cls, values: object) -> Any:
         """Bring what an older version wrote for this group into today's shape."""
         return values
 
@@ -238,7 +238,7 @@ def to_dict(options: OptionGroup) -> dict[str, Any]:
     return result
 
 
-def from_dict(cls: type[Group], values: Any, source: str, prefix: str = '') -> Group:
+def from_dict(cls: type[Group], values: object, source: str, prefix: str = '') -> Group:
     """Read back what `to_dict` or an older version of this program wrote.
 
     Args:

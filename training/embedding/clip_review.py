@@ -8,7 +8,8 @@ import glob
 import heapq
 import os
 from collections.abc import Sequence
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -127,7 +128,7 @@ class ClipReview:
     def __enter__(self) -> 'ClipReview':
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._video is not None:
             self._video.__exit__(kind, error, trace)
 

@@ -1,8 +1,8 @@
 """Random W+ codes of an image generator, near and far from its own distribution, for learning to invert it."""
 
-from typing import Any
-
 import torch
+
+from networks.image_generator import ImageGenerator
 
 
 class CodeSampler:
@@ -31,7 +31,7 @@ class CodeSampler:
 
     def __init__(
         self,
-        image_generator: Any,
+        image_generator: ImageGenerator,
         *,
         num_statistics: int = 16384,
         seed: int = 0,

@@ -16,6 +16,7 @@ import PIL.Image
 import torch
 
 from networks.errors import InputError, option
+from networks.image_generator import ImageGenerator
 from networks.psp_encoders import ImageEncoder
 from training.commands.command_line import progress, report
 from training.commands.file_names import unique_names
@@ -27,7 +28,7 @@ from training.footage.clips import FootageClip, fit, open_footage
 from training.footage.frame_bank import frames_to_images
 from training.footage.preparation import PreparationSettings, describe_preparation, prepare_footage
 from training.latents.code_files import CodeClip, holds_codes, open_codes
-from training.latents.dataset import is_latent_dataset
+from training.latents.dataset import LatentDataset, is_latent_dataset
 from training.latents.layout import PREPARATION_FOLDER
 from training.latents.writer import ClipWriter, LatentDatasetWriter
 from training.runs.ranks import Ranks
@@ -342,7 +343,12 @@ def _embed_footage(
 
 
 def write_previews(
-    clips: Sequence[FootageClip | CodeClip], dataset: Any, image_generator: Any, folder: str, *, batch: int = 16
+    clips: Sequence[FootageClip | CodeClip],
+    dataset: LatentDataset,
+    image_generator: ImageGenerator,
+    folder: str,
+    *,
+    batch: int = 16,
 ) -> None:
     """Write one video a clip: the original on the left (where there is footage), the rendered codes on the right.
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from networks.image_generator import ImageGenerator
 from networks.lpips import LPIPS
 from torch_utils import training_stats
 
@@ -47,7 +48,7 @@ class EncoderLoss:
 
     def __init__(
         self,
-        image_generator: Any,
+        image_generator: ImageGenerator,
         encoder: Any,
         lpips: LPIPS | None,
         *,

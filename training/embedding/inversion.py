@@ -14,10 +14,10 @@ one is `training.embedding.code_curvature`. Frames whose loss no longer falls le
 import dataclasses
 import functools
 import math
-from typing import Any
 
 import torch
 
+from networks.image_generator import ImageGenerator
 from networks.lpips import LPIPS
 from training.embedding.batched_lbfgs import Coupling, minimize
 from training.embedding.code_curvature import inverse_curvature
@@ -50,7 +50,7 @@ class Inversion:
         options: Settings.
     """
 
-    def __init__(self, image_generator: Any, lpips: LPIPS | None, options: InversionOptions) -> None:
+    def __init__(self, image_generator: ImageGenerator, lpips: LPIPS | None, options: InversionOptions) -> None:
         self.image_generator, self.lpips, self.options = image_generator, lpips, options
         self.num_ws, self.w_dim = int(image_generator.num_ws), int(image_generator.w_dim)
         self.device = next(image_generator.parameters()).device

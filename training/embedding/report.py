@@ -234,7 +234,7 @@ def _cells(values: Mapping[str, Any], keys: Sequence[str]) -> str:
     return ''.join(f'<td>{values[key]:.{MEASURES[key][2]}f}</td>' if key in values else '<td></td>' for key in keys)
 
 
-def _words(value: Any) -> str:
+def _words(value: object) -> str:
     if isinstance(value, Mapping):
         return ', '.join(f'{key.replace("_", " ")} {_words(entry)}' for key, entry in value.items() if _words(entry))
     if isinstance(value, list | tuple):

@@ -77,7 +77,7 @@ def gaussian_filter(values: np.ndarray, sigma: float) -> np.ndarray:
     radius = len(kernel) // 2
     padding = [(radius, radius)] + [(0, 0)] * (np.ndim(values) - 1)
     padded = np.pad(np.asarray(values, dtype=np.float64), padding, mode='symmetric')
-    return sum(weight * padded[i : i + len(values)] for i, weight in enumerate(kernel))  # type: ignore[return-value]
+    return sum(weight * padded[i : i + len(values)] for i, weight in enumerate(kernel))  # type: ignore[return-value,unused-ignore]
 
 
 def square_quad(height: int, width: int) -> np.ndarray:

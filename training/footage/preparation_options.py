@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 Function = TypeVar('Function', bound=Callable[..., Any])
 
 
-class _Time(click.ParamType):
+class _Time(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A point of time: '90', '90.5', '1:30' and '0:01:30.5' give seconds."""
 
     name = 'time'
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str):
             return value
         match = re.fullmatch(r'(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?)', value.strip(), re.ASCII)

@@ -19,12 +19,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 import torch
 
 from networks.errors import InputError
-from networks.latent_generator import State
+from networks.latent_generator import LatentGenerator, State
 from networks.seeded_noise import SeededNoise
 from training.generation.operators import FadingOffset
 
@@ -66,7 +65,7 @@ class Continuation:
 
 
 @torch.no_grad()
-def _own_videos(generator: Any, burn_in: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, list[State]]:
+def _own_videos(generator: LatentGenerator, burn_in: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, list[State]]:
     """Codes [frames, videos, F], noise [videos, frames, noise_dim] and memories of each frame of videos of the model's own."""
     device = next(generator.parameters()).device
     noise = SeededNoise([seed + index for index in range(VIDEOS)], generator.latent_dim, generator.noise_dim, device)
@@ -83,7 +82,7 @@ def _own_videos(generator: Any, burn_in: int, seed: int) -> tuple[torch.Tensor, 
     return generator.codes(torch.stack(latents)).flatten(2), steps, states
 
 
-def explain(generator: Any, codes: torch.Tensor, *, burn_in: int = 0, seed: int = 0) -> Continuation:
+def explain(generator: LatentGenerator, codes: torch.Tensor, *, burn_in: int = 0, seed: int = 0) -> Continuation:
     """Memories that explain the last codes of a recording, or one code.
 
     Args:

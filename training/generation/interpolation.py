@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from networks.image_generator import ImageGenerator
 from training.generation.option_types import EASINGS
 
 
@@ -64,7 +65,9 @@ class InterpolationSource:
         self._position = state['position']
 
 
-def codes_of_seeds(image_generator: Any, seeds: Sequence[int], psi: float = 1.0, class_index: int | None = None) -> torch.Tensor:
+def codes_of_seeds(
+    image_generator: ImageGenerator, seeds: Sequence[int], psi: float = 1.0, class_index: int | None = None
+) -> torch.Tensor:
     """Codes [N, num_ws, w_dim] of seeds, as NVIDIA's scripts draw them: z = np.random.RandomState(seed).randn(1, z_dim)."""
     device = next(image_generator.parameters()).device
     c = torch.zeros([len(seeds), int(image_generator.c_dim)], device=device)

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from networks.errors import InputError
-from networks.latent_generator import State
+from networks.latent_generator import LatentGenerator, State
 from networks.seeded_noise import SeededNoise
 from training.videos.code_sources import ModelSource
 
@@ -78,7 +78,7 @@ class _Returns:
 
 
 @torch.no_grad()
-def _near_returns(generator: Any, seeds: list[int], num_frames: int, burn_in: int) -> _Returns:
+def _near_returns(generator: LatentGenerator, seeds: list[int], num_frames: int, burn_in: int) -> _Returns:
     """Moments k that nearly return N frames later, in the videos of some seeds.
 
     The distance is that of codes w and of velocities, frame k against frame k + N, in units of the variance of each.
@@ -117,7 +117,7 @@ def _near_returns(generator: Any, seeds: list[int], num_frames: int, burn_in: in
 class _Walk:
     """From frame k of a seed up to the bridge, remembering no more than the bridge needs."""
 
-    def __init__(self, generator: Any, seed: int, begin: int, num_frames: int, length: int) -> None:
+    def __init__(self, generator: LatentGenerator, seed: int, begin: int, num_frames: int, length: int) -> None:
         source = ModelSource(generator, seed, burn_in=begin)
         first: list[torch.Tensor] = []
         before = None
@@ -141,7 +141,7 @@ class _Walk:
         self.noise = noise.steps(length + MATCHED - 1)
 
 
-def _close(generator: Any, seed: int, begin: int, num_frames: int, length: int, returns: _Returns) -> Bridge:
+def _close(generator: LatentGenerator, seed: int, begin: int, num_frames: int, length: int, returns: _Returns) -> Bridge:
     walk = _Walk(generator, seed, begin, num_frames, length)
     s = walk.noise.clone().requires_grad_(True)
 
@@ -180,7 +180,7 @@ def _ramp(frames: np.ndarray, length: int, like: torch.Tensor) -> torch.Tensor:
     return torch.as_tensor(weights, dtype=like.dtype, device=like.device)[:, None, None]
 
 
-def find_bridge(generator: Any, seed: int, num_frames: int, *, burn_in: int = 0) -> Bridge:
+def find_bridge(generator: LatentGenerator, seed: int, num_frames: int, *, burn_in: int = 0) -> Bridge:
     """The beginning and the bridge of a loop.
 
     Args:
@@ -222,7 +222,7 @@ class LoopSource:
         num_frames: N.
     """
 
-    def __init__(self, generator: Any, bridge: Bridge, num_frames: int) -> None:
+    def __init__(self, generator: LatentGenerator, bridge: Bridge, num_frames: int) -> None:
         self.bridge = bridge
         self.num_frames = num_frames
         self._source = ModelSource(generator, bridge.seed, burn_in=bridge.burn_in)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import numpy as np
 import PIL.Image
 
 from networks.checkpoints import replacing
+from networks.image_generator import ImageGenerator
 from training.generation.transfer import motion_of
 from training.videos.output import as_rgb, image_grid
 from training.videos.synthesis import render_codes
@@ -16,7 +16,7 @@ from training.videos.synthesis import render_codes
 DEVIATIONS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 
 
-def write_directions(codes: np.ndarray, image_generator: Any, folder: str, count: int) -> list[tuple[str, float]]:
+def write_directions(codes: np.ndarray, image_generator: ImageGenerator, folder: str, count: int) -> list[tuple[str, float]]:
     """Write the first principal directions of codes [T, num_ws, w_dim], scaled to one deviation of the motion.
 
     `motion00.npy` [num_ws, w_dim] goes into `--edit`, where a strength of 1 is one deviation; `motion.png` has a row for each,

@@ -62,13 +62,13 @@ def parse_reaction(text: str) -> float:
     return float(match[1])
 
 
-class _Checked(click.ParamType):
+class _Checked(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """Text that a parser understands; the text itself is the value, and `keep` takes what the parser returns."""
 
     def __init__(self, name: str, parse: Callable[[str], Any], keep: bool = False) -> None:
         self.name, self._parse, self._keep = name, parse, keep
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not isinstance(value, str):
             return value
         try:

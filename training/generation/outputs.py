@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from networks.checkpoints.durable_files import append_line
 from networks.errors import InputError
+from networks.image_generator import ImageGenerator
 from training.commands import command_line
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class Rendering:
 
 
 def render_source(
-    image_generator: Any, source: CodeSource, seed: int, rendering: Rendering, first: int = 0
+    image_generator: ImageGenerator, source: CodeSource, seed: int, rendering: Rendering, first: int = 0
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Frames uint8 [H, W, C] and codes [num_ws, w_dim] of a source, without end; `first` batches were read from it before."""
     from training.videos.synthesis import render_codes
@@ -133,7 +134,7 @@ def render_source(
 
 def write_output(
     path: str,
-    image_generator: Any,
+    image_generator: ImageGenerator,
     sources: Sequence[CodeSource],
     output: Output,
     num_frames: int,
@@ -230,7 +231,9 @@ def write_still(path: str, frame: np.ndarray) -> None:
         PIL.Image.fromarray(frame).save(temporary, format='PNG')
 
 
-def check_space(outdir: str, count: int, num_frames: int, rendering: Rendering, image_generator: Any, save_codes: bool) -> None:
+def check_space(
+    outdir: str, count: int, num_frames: int, rendering: Rendering, image_generator: ImageGenerator, save_codes: bool
+) -> None:
     """Refuse what surely does not fit: codes have a known size, and a frame of an image never compresses to nothing."""
     per_frame: float = int(image_generator.num_ws) * int(image_generator.w_dim) * 4 if save_codes else 0
     # A lower bound from real footage: PNG keeps at least a quarter of the bytes, H.264 about a thousandth.

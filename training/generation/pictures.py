@@ -12,14 +12,14 @@ import numpy as np
 import torch
 
 from networks.errors import InputError
+from networks.image_generator import ImageGenerator
 from training.embedding.embedder import encoder_input
 from training.embedding.encoder_loss import shrink
 from training.embedding.inversion import Inversion, InversionOptions
 from training.footage.clips import IMAGE_ENDINGS, FootageClip, fit, open_footage
 from training.footage.frame_bank import frames_to_images
 from training.latents.code_files import CODE_ENDINGS, read_codes
-from training.latents.dataset import LatentDataset
-from training.videos.recorded_videos import is_latent_dataset
+from training.latents.dataset import LatentDataset, is_latent_dataset
 
 MAX_FRAMES_OF_SUBJECT = 64  # of a recording, evenly spread
 SEED_TRUNCATION = 0.7  # of a subject that is drawn: plain samples have rare looks
@@ -34,7 +34,7 @@ class PictureReader:
         align: 'center' takes the centre square of pictures, 'ffhq' finds and crops the face (training.footage.preparation).
     """
 
-    def __init__(self, image_generator: Any, encoder: Any | None = None, align: str = 'center') -> None:
+    def __init__(self, image_generator: ImageGenerator, encoder: Any | None = None, align: str = 'center') -> None:
         self.image_generator, self.encoder, self._align = image_generator, encoder, align
         self.num_ws, self.w_dim = int(image_generator.num_ws), int(image_generator.w_dim)
         self._inversion: Inversion | None = None

@@ -23,6 +23,7 @@ import torch
 
 from networks.checkpoints import file_sha256
 from networks.errors import InputError
+from networks.image_generator import ImageGenerator
 from training.commands.command_line import report
 from training.generation.audio import MotionEnvelope
 from training.generation.continuation import Continuation, explain
@@ -36,9 +37,8 @@ from training.generation.resampling import Resampled, resampling_step
 from training.generation.saved_state import SavedState, is_saved_state, read_state, source_of
 from training.generation.transfer import SubjectTransfer, subject_shift
 from training.latents.code_files import CODE_ENDINGS, read_codes
-from training.latents.dataset import LatentDataset
+from training.latents.dataset import LatentDataset, is_latent_dataset
 from training.videos.code_sources import CodeSource, ModelSource, RecordedSource, default_burn_in
-from training.videos.recorded_videos import is_latent_dataset
 
 FRAMES_OF_MOTION = 2000  # of the model's own, from which its directions of motion are taken
 
@@ -143,7 +143,7 @@ class VideoPlan:
     def __init__(
         self,
         generator: Any,
-        image_generator: Any,
+        image_generator: ImageGenerator,
         request: Request,
         *,
         fps: float,

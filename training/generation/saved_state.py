@@ -20,6 +20,7 @@ import torch
 
 from networks.checkpoints.durable_files import replacing
 from networks.errors import InputError
+from networks.latent_generator import LatentGenerator
 from training.videos.code_sources import ModelSource
 
 FORMAT = 1
@@ -104,7 +105,7 @@ def read_state(path: str) -> SavedState:
     return state
 
 
-def source_of(generator: Any, state: SavedState, path: str) -> ModelSource:
+def source_of(generator: LatentGenerator, state: SavedState, path: str) -> ModelSource:
     """The codes that follow a state.
 
     Args:

@@ -184,13 +184,13 @@ def _passes(C: torch.nn.Module, layers: _Layers, count: int, x: torch.Tensor) ->
 
 # The passes in C++.
 
-_natives: weakref.WeakKeyDictionary[torch.nn.Module, tuple[tuple, _Native]] = weakref.WeakKeyDictionary()
+_natives: weakref.WeakKeyDictionary[torch.nn.Module, tuple[tuple[Any, ...], _Native]] = weakref.WeakKeyDictionary()
 
 
 def _native(C: torch.nn.Module, layers: _Layers, x: torch.Tensor) -> _Native | None:
     """The compiled form for this critic, kept as long as the critic lives; None where it cannot be had."""
     name = native_code.suffix(x)
-    if name is None or x.dtype != layers.last.weight.dtype or len(x) == 0 or x.shape[1:] != (C.num_frames, C.num_features):
+    if name is None or x.dtype != layers.last.weight.dtype or len(x) == 0 or x.shape[1:] != (C.num_frames, C.num_features):  # type: ignore[comparison-overlap,unused-ignore]
         return None
     library = native_code.load('temporal_kernels')
     if library is None or not _agrees(library, x.dtype):
@@ -285,7 +285,7 @@ class _Native:
 
 # The passes out of PyTorch's operations.
 
-_workspaces: weakref.WeakKeyDictionary[torch.nn.Module, dict[tuple, _Workspace | _Wide]] = weakref.WeakKeyDictionary()
+_workspaces: weakref.WeakKeyDictionary[torch.nn.Module, dict[tuple[Any, ...], _Workspace | _Wide]] = weakref.WeakKeyDictionary()
 
 
 def workspaces(C: torch.nn.Module) -> list[object]:

@@ -85,7 +85,7 @@ class _Stack(torch.autograd.Function):
         return None, None, None, g_x, *gradients
 
 
-def _call(name: str, call: tuple, parameters: Sequence[torch.Tensor], arguments: Sequence[Any]) -> None:
+def _call(name: str, call: tuple[Any, ...], parameters: Sequence[torch.Tensor], arguments: Sequence[Any]) -> None:
     """Call a function of temporal_kernels.cpp; lists become arrays of addresses, tensors addresses."""
     library, widths, slopes = call
     function = getattr(library, f'stack_{name}_{native_code.suffix(arguments[0])}')

@@ -116,7 +116,7 @@ def suffix(x: torch.Tensor) -> str | None:
     return {torch.float32: 'float', torch.float64: 'double'}.get(x.dtype) if x.device.type == 'cpu' else None
 
 
-def pointers(tensors: Sequence[torch.Tensor]) -> ctypes.Array:
+def pointers(tensors: Sequence[torch.Tensor]) -> ctypes.Array[ctypes.c_void_p]:
     """Addresses of contiguous tensors."""
     return (ctypes.c_void_p * len(tensors))(*[tensor.data_ptr() for tensor in tensors])
 

@@ -210,7 +210,9 @@ def _order_of_shards(datasets: Sequence[LatentDataset], force: bool) -> dict[str
     missing = sorted(set(range(1, count + 1)) - set(numbers)) if isinstance(count, int) and 0 < count <= MOST_SHARDS else []
     if missing:
         shown = ', '.join(f'{number}/{count}' for number in missing[:5]) + (', ...' if len(missing) > 5 else '')
-        raise InputError(f'Of {count} shares {len(missing)} are missing: {shown}; embed them with --shard, or add --force.')
+        raise InputError(
+            f'Of {count} shares {len(missing)} are missing: {shown}; embed them with --shard, or add {option("force", True)}.'
+        )
     recordings = shards[0].get('recordings')
     return {source: place for place, source in reversed(list(enumerate(recordings if isinstance(recordings, list) else [])))}
 

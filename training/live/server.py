@@ -200,7 +200,7 @@ class LiveServer:
         application.router.add_get('/files/{name}', self._file)
         return application
 
-    @web.middleware
+    @web.middleware  # type: ignore[untyped-decorator,unused-ignore]
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         refusal = self._refusal(request)
         if refusal is not None:

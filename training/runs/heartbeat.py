@@ -35,7 +35,7 @@ class Heartbeat:
         self,
         rank: int,
         num_ranks: int,
-        store: torch.distributed.Store,
+        store: torch.distributed.Store,  # type: ignore[name-defined,unused-ignore]
         *,
         limit: float = LIMIT,
         interval: float = INTERVAL,
@@ -93,9 +93,9 @@ def end_process(what: str) -> None:
     os._exit(1)
 
 
-def connect_store() -> torch.distributed.Store:
+def connect_store() -> torch.distributed.Store:  # type: ignore[name-defined,unused-ignore]
     """A connection of its own to the store that torchrun has started, below keys of this attempt."""
-    store = torch.distributed.TCPStore(
+    store = torch.distributed.TCPStore(  # type: ignore[attr-defined,unused-ignore]
         os.environ['MASTER_ADDR'],
         int(os.environ['MASTER_PORT']),
         is_master=False,
@@ -103,4 +103,4 @@ def connect_store() -> torch.distributed.Store:
         timeout=datetime.timedelta(seconds=LIMIT / 2),
     )
     attempt = f'{os.environ.get("TORCHELASTIC_RUN_ID", "")}/{os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")}'
-    return torch.distributed.PrefixStore(f'stylevideogan/{attempt}', store)
+    return torch.distributed.PrefixStore(f'stylevideogan/{attempt}', store)  # type: ignore[attr-defined,unused-ignore]

@@ -45,14 +45,14 @@ def parse_shard(text: str) -> Shard:
     return Shard(int(match[1]), int(match[2]))
 
 
-class _ShardType(click.ParamType):
+class _ShardType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     name = 'K/N'
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, Shard):
             return value
         try:
-            return parse_shard(value)
+            return parse_shard(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
 

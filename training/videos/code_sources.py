@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from networks.latent_generator import State
+from networks.latent_generator import LatentGenerator, State
 from networks.seeded_noise import SeededNoise
 
 
@@ -68,12 +68,12 @@ def chunks(source: CodeSource, chunk: int) -> Iterator[torch.Tensor]:
 # The temporal model.
 
 
-def default_burn_in(generator: Any) -> int:
+def default_burn_in(generator: LatentGenerator) -> int:
     """Frames that videos of this latent generator leave out at their beginning; 0 for one that was never asked."""
     return int(getattr(generator, 'burn_in', 0))
 
 
-def begin_video(generator: Any, noise: Noise, burn_in: int | None = None) -> tuple[State, torch.Tensor]:
+def begin_video(generator: LatentGenerator, noise: Noise, burn_in: int | None = None) -> tuple[State, torch.Tensor]:
     """How every generated video begins: i ~ N(0, 1), H fills the memories, and `burn_in` steps go by unseen.
 
     Args:
@@ -108,7 +108,7 @@ class ModelSource:
 
     def __init__(
         self,
-        generator: Any,
+        generator: LatentGenerator,
         seed: int,
         *,
         burn_in: int | None = None,

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from metrics.inputs.video_set import VideoSet
 from networks import checkpoints
 from networks.checkpoints.image_generator_lookup import OptionNames, find_image_generator
 from networks.errors import InputError, option
+from networks.image_generator import ImageGenerator
 from training.footage.clips import fit
 from training.latents.dataset import LatentDataset
 from training.videos.output import as_rgb
@@ -26,7 +27,7 @@ LARGEST_SEED = 2**32 - 1
 class _RenderedVideos(VideoSet):
     """What both have: an image generator, and codes by frame number."""
 
-    def __init__(self, image_generator: Any, *, noise_mode: str, batch: int, resolution: int | None) -> None:
+    def __init__(self, image_generator: ImageGenerator, *, noise_mode: str, batch: int, resolution: int | None) -> None:
         if noise_mode not in ('const', 'none'):
             raise ValueError(f'noise_mode {noise_mode!r}: the noise of measured videos is const or none')
         self._image_generator, self._noise_mode, self._batch, self._fit = image_generator, noise_mode, batch, resolution
@@ -85,12 +86,12 @@ class EmbeddedVideos(_RenderedVideos):
     def __init__(
         self,
         path: str | os.PathLike[str],
-        image_generator: Any = None,
+        image_generator: ImageGenerator | str | None = None,
         *,
         resolution: int | None = None,
         noise_mode: str = 'const',
         batch: int = 8,
-        device: Any = 'cpu',
+        device: torch.device | str = 'cpu',
         trust_pickle: bool = False,
     ) -> None:
         self._dataset = LatentDataset(path)
@@ -152,7 +153,7 @@ class GeneratedVideos(_RenderedVideos):
     def __init__(
         self,
         network: Any,
-        image_generator: Any = None,
+        image_generator: ImageGenerator | str | None = None,
         *,
         first_seed: int = 0,
         num_videos: int = 2048,
@@ -161,7 +162,7 @@ class GeneratedVideos(_RenderedVideos):
         trunc: float = 1.0,
         noise_mode: str = 'const',
         batch: int = 8,
-        device: Any = 'cpu',
+        device: torch.device | str = 'cpu',
         trust_pickle: bool = False,
     ) -> None:
         reference: dict[str, Any] = {}
@@ -214,11 +215,11 @@ class GeneratedVideos(_RenderedVideos):
 
 
 def load_image_generator(
-    source: Any, reference: dict[str, Any], *, beside: str, device: Any = 'cpu', trust_pickle: bool = False
-) -> Any:
+    source: Any, reference: dict[str, Any], *, beside: str, device: torch.device | str = 'cpu', trust_pickle: bool = False
+) -> ImageGenerator:
     """The image generator: `source` itself if it is a network, else its file, else what `reference` names."""
     if isinstance(source, torch.nn.Module):
-        return source
+        return cast(ImageGenerator, source)
     if source is None and not reference:
         raise InputError(f'videos cannot be rendered without an image generator; give it with {option("image_network")}')
     path = find_image_generator(reference, snapshot=beside, image_network=source, options=OptionNames('--image-network'))
@@ -237,11 +238,11 @@ def module_sha256(module: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     return checkpoints.to_plain(value)
 
 
-def _check_codes(image_generator: Any, codes: Any, what: str) -> None:
+def _check_codes(image_generator: ImageGenerator, codes: Any, what: str) -> None:
     if (image_generator.num_ws, image_generator.w_dim) != (codes.num_ws, codes.w_dim):
         raise InputError(
             f'{what} of {codes.num_ws} x {codes.w_dim}, and the image generator takes '

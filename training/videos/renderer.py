@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 
 from networks.errors import InputError
+from networks.image_generator import ImageGenerator
 from training.kernels import fast_stylegan2
 
 enabled = True  # False: the plain form everywhere
@@ -27,7 +28,7 @@ class Render(Protocol):
 _known: weakref.WeakKeyDictionary[torch.nn.Module, dict[str, tuple[Any, Render | None]]] = weakref.WeakKeyDictionary()
 
 
-def renderer(image_generator: Any, precision: str = 'auto') -> Render:
+def renderer(image_generator: ImageGenerator, precision: str = 'auto') -> Render:
     """How to render codes without gradients.
 
     Networks of `networks/stylegan2.py`, also tuned ones, have a fast form that is equal to rounding (1e-5 of the range of a
@@ -146,7 +147,7 @@ class _Graphs:
             return graph, inputs, outputs
 
 
-def _plain(image_generator: Any, precision: str) -> Render:
+def _plain(image_generator: ImageGenerator, precision: str) -> Render:
     def render(ws: torch.Tensor, noise_mode: str, wanted: int | None = None) -> torch.Tensor:
         device = next(image_generator.parameters()).device
         exact = precision == 'fp32' or device.type == 'cpu'  # half precision as the checkpoint has it is no gain on a processor

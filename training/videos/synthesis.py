@@ -1,11 +1,12 @@
 """Seeds to codes to frames, as streams: a state goes in, the next frame comes out, and memory does not grow."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
+from networks.image_generator import ImageGenerator
+from networks.latent_generator import LatentGenerator
 from training.videos.code_sources import ModelSource, chunks
 from training.videos.renderer import renderer
 
@@ -16,7 +17,12 @@ def images_to_uint8(images: torch.Tensor) -> np.ndarray:
 
 
 def _render_batch(
-    image_generator: Any, ws: torch.Tensor, wanted: int, noise_mode: str, noise_seed: Sequence[int] | None, precision: str
+    image_generator: ImageGenerator,
+    ws: torch.Tensor,
+    wanted: int,
+    noise_mode: str,
+    noise_seed: Sequence[int] | None,
+    precision: str,
 ) -> np.ndarray:
     device = next(image_generator.parameters()).device
     render = renderer(image_generator, precision)
@@ -28,7 +34,7 @@ def _render_batch(
 
 
 def render_codes(
-    image_generator: Any,
+    image_generator: ImageGenerator,
     ws: torch.Tensor | np.ndarray,
     *,
     batch: int = 8,
@@ -69,7 +75,7 @@ def truncate_codes(ws: torch.Tensor, center: torch.Tensor, psi: float) -> torch.
     return torch.lerp(center.to(ws).expand_as(ws), ws, psi)
 
 
-def stream_codes(generator: Any, seed: int, *, chunk: int, burn_in: int | None = None) -> Iterator[torch.Tensor]:
+def stream_codes(generator: LatentGenerator, seed: int, *, chunk: int, burn_in: int | None = None) -> Iterator[torch.Tensor]:
     """The endless code sequence of one seed, `chunk` frames at a time.
 
     Args:
@@ -85,8 +91,8 @@ def stream_codes(generator: Any, seed: int, *, chunk: int, burn_in: int | None =
 
 
 def stream_video(
-    generator: Any,
-    image_generator: Any,
+    generator: LatentGenerator,
+    image_generator: ImageGenerator,
     seed: int,
     *,
     batch: int = 8,

@@ -160,7 +160,7 @@ def fold(
     return weight * scale.reshape(-1, *[1] * (weight.ndim - 1)), beta - mean * scale
 
 
-def as_array(values: Any, name: str) -> np.ndarray:
+def as_array(values: object, name: str) -> np.ndarray:
     """Values of a file as float64.
 
     Raises:

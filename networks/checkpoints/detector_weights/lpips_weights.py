@@ -85,7 +85,7 @@ def _from_torch(state: Mapping[str, torch.Tensor], count: int) -> Weights:
     return arrays[:count], linear
 
 
-def _floats(values: Any) -> np.ndarray:
+def _floats(values: object) -> np.ndarray:
     array = np.asarray(values)
     if array.dtype.kind != 'f' or not np.isfinite(array).all():
         raise ValueError('it holds arrays that are not finite numbers')

@@ -40,12 +40,12 @@ class UnknownArchitecture(InputError):
 # The interface of every format.
 
 
-def matches(contents: Any) -> bool:
+def matches(contents: object) -> bool:
     """Whether this is a snapshot with a generator, or a persistent generator alone."""
     return find_generator(contents) is not None
 
 
-def build_generator(contents: Any) -> torch.nn.Module:
+def build_generator(contents: object) -> torch.nn.Module:
     """networks.stylegan2.Generator or networks.stylegan3.Generator with the weights of `G_ema` (else `G`).
 
     Raises:
@@ -75,7 +75,7 @@ def build_generator(contents: Any) -> torch.nn.Module:
     return module
 
 
-def build_discriminator(contents: Any) -> torch.nn.Module | None:
+def build_discriminator(contents: object) -> torch.nn.Module | None:
     """networks.stylegan2_discriminator.Discriminator with the weights of `D`, or None if it holds none that fits."""
     node = contents.raw('D') if isinstance(contents, LazyEntries) else None
     if not isinstance(node, PersistentNode) or 'b4' not in node.group('_modules'):
@@ -96,7 +96,7 @@ def build_discriminator(contents: Any) -> torch.nn.Module | None:
     return module
 
 
-def find_generator(contents: Any) -> PersistentNode | None:
+def find_generator(contents: object) -> PersistentNode | None:
     """The node of the generator, or None."""
     if isinstance(contents, LazyEntries):
         contents = next((node for node in map(contents.raw, GENERATOR_KEYS) if node is not None), None)
@@ -116,7 +116,7 @@ def _construction_arguments(node: PersistentNode) -> dict[str, Any]:
     return kwargs
 
 
-def check_arguments(value: Any, where: str, name: str = '', depth: int = 0) -> None:
+def check_arguments(value: object, where: str, name: str = '', depth: int = 0) -> None:
     """InputError unless the arguments are plain values that no constructor can take for a request of endless work."""
     if isinstance(value, dict) and depth < 3 and len(value) <= MOST_TAPS:
         for key, member in value.items():
@@ -163,7 +163,7 @@ def _take_settings(node: PersistentNode, module: torch.nn.Module, where: str) ->
                 )
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """Something of bounded length to compare and show."""
     if value is None or isinstance(value, (bool, int, float)):
         return value

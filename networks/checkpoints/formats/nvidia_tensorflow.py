@@ -56,12 +56,12 @@ READ = (
 # The interface of every format.
 
 
-def matches(contents: Any) -> bool:
+def matches(contents: object) -> bool:
     """Whether this is a tuple of TensorFlow networks, or one of them."""
     return _averaged_network(contents) is not None
 
 
-def build_generator(contents: Any) -> torch.nn.Module:
+def build_generator(contents: object) -> torch.nn.Module:
     """networks.stylegan2.Generator with the weights of the averaged network.
 
     Raises:
@@ -85,7 +85,7 @@ def build_generator(contents: Any) -> torch.nn.Module:
 # Reading the nodes.
 
 
-def _averaged_network(contents: Any) -> Mapping[str, Any] | None:
+def _averaged_network(contents: object) -> Mapping[str, Any] | None:
     if isinstance(contents, (tuple, list)) and len(contents) == 3:
         contents = contents[2]
     return _network_state(contents)

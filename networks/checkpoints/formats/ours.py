@@ -29,7 +29,7 @@ CLASSES: dict[str, Callable[..., torch.nn.Module]] = {
 }
 
 
-def is_snapshot(contents: Any) -> bool:
+def is_snapshot(contents: object) -> bool:
     """Whether this is a snapshot of the temporal model."""
     return isinstance(contents, LazyEntries) and contents.raw('format') == SNAPSHOT_FORMAT
 
@@ -56,18 +56,18 @@ def build_snapshot(contents: LazyEntries) -> dnnlib.EasyDict:
     return snapshot
 
 
-def matches(contents: Any) -> bool:
+def matches(contents: object) -> bool:
     """Whether this is one of our encoders: alone, or under `encoder`."""
     return find_encoder(contents) is not None
 
 
-def find_encoder(contents: Any) -> PersistentNode | None:
+def find_encoder(contents: object) -> PersistentNode | None:
     """The node of the encoder, or None."""
     node = contents.raw(ENCODER_KEY) if isinstance(contents, LazyEntries) else contents
     return node if isinstance(node, PersistentNode) and node.class_name == 'WEncoder' else None
 
 
-def build_encoder(contents: Any) -> torch.nn.Module:
+def build_encoder(contents: object) -> torch.nn.Module:
     """The encoder in evaluation mode: images [N, C, H, W] in [-1, 1] -> codes [N, num_ws, w_dim]."""
     node = find_encoder(contents)
     if node is None:
@@ -86,7 +86,7 @@ def build_module(node: PersistentNode) -> torch.nn.Module:
     return assemble(lambda: construct(*args, **kwargs), node.tensors(), where=where)  # type: ignore[arg-type]
 
 
-def _easy(value: Any, done: dict[int, Any]) -> Any:
+def _easy(value: object, done: dict[int, Any]) -> Any:
     """EasyDict in the place of dict, also within each other; what is shared stays shared."""
     if not isinstance(value, dict):
         return value

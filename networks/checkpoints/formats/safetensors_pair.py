@@ -75,7 +75,7 @@ def read(source: ByteSource) -> SafetensorsContents:
 # The interface of every format.
 
 
-def matches(contents: Any) -> bool:
+def matches(contents: object) -> bool:
     """Whether this is a safetensors file."""
     return isinstance(contents, SafetensorsContents)
 
