@@ -93,7 +93,7 @@ def main(data: str, network: str, outdir: str, starts: int, seeds: int) -> None:
     print(table(lines))
 
 
-def table(lines: list[dict]) -> str:
+def table(lines: list[dict[str, Any]]) -> str:
     """Averages of each kind; quotients are of a seam (or bridge) and the usual steps of the same video."""
     rows = ['| kind | number | seam / usual step (rms) | seams above the 99th percentile | bridge / usual | error of the fit |',
             '|---|---|---|---|---|---|']  # fmt: skip
