@@ -7,6 +7,7 @@ import time
 import numpy as np
 import torch
 
+from networks.image_generator import ImageGenerator
 from networks.latent_generator import LatentGenerator
 from networks.seeded_noise import SeededNoise
 from training.kernels.fast_rollout import rollout
@@ -47,7 +48,7 @@ class Preview:
     """
 
     def __init__(
-        self, image_generator: torch.nn.Module, *, num_frames: int, fps: float, grid: tuple[int, int] | None = None
+        self, image_generator: ImageGenerator, *, num_frames: int, fps: float, grid: tuple[int, int] | None = None
     ) -> None:
         self.image_generator = image_generator
         self.num_frames = num_frames

@@ -14,6 +14,7 @@ import torch
 import dnnlib
 from networks import checkpoints
 from networks.errors import InputError, option
+from networks.image_generator import ImageGenerator
 from torch_utils import training_stats
 from training import best_snapshot, temporal_snapshot
 from training.commands import option_tree, stop_signals
@@ -30,7 +31,7 @@ MetricFunction = Callable[..., dict[str, Any]]
 
 def open_data(
     data: str, image_network: str, device: torch.device, *, trust_pickle: bool, force: bool
-) -> tuple[LatentDataset, torch.nn.Module, dict[str, Any]]:
+) -> tuple[LatentDataset, ImageGenerator, dict[str, Any]]:
     """The latent data set, its image generator and the reference to it, checked against each other.
 
     Raises:

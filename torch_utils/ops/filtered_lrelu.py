@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from types import ModuleType
 
 import torch
 
@@ -53,7 +54,7 @@ def filtered_lrelu(
     return upfirdn2d(x, fd, down=down, flip_filter=flip_filter, impl=impl)
 
 
-def _probe(plugin: Any, x: torch.Tensor) -> torch.Tensor:
+def _probe(plugin: ModuleType, x: torch.Tensor) -> torch.Tensor:
     options = filtered_lrelu_cuda.Options(plugin, 2, 2, (1, 1, 1, 1), 1.0, 0.2, -1.0, False)
     one = torch.ones([1], device=x.device)
     return filtered_lrelu_cuda.run(x, one, one, None, options)
