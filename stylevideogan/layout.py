@@ -37,6 +37,7 @@ COMMANDS = (
     'make_video',
     'paste_video',
     'play_video',
+    'report_video',
     'train_encoder',
     'train_video',
 )

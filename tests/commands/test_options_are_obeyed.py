@@ -35,6 +35,7 @@ from training.generation.saved_state import SavedState, write_state
 from training.kernels.fast_stylegan2 import FastSynthesis
 from training.latents.dataset import LatentDataset, LatentDatasetWriter
 from training.live import run as live_run
+from training.run_page import measures
 from training.videos.code_sources import ModelSource
 from training.videos.output import VideoWriter
 
@@ -365,6 +366,8 @@ def workshop(
         patch.setitem(detectors.MAKERS, 'i3d', lambda path: Detector())
         patch.setattr(detectors, '_loaded', {})
         patch.setattr(live_run, 'serve', visit)
+        patch.setattr(measures, 'MINUTE', 2.0)
+        patch.setattr(measures, 'LONG_VIDEOS', 4)
         patch.setattr(live_run.webbrowser, 'open', lambda url: print('opened'))
         yield Workshop(tmp_path_factory.mktemp('workshop'), tiny_generator, tiny_latents)
 
@@ -889,6 +892,40 @@ TABLE += rows(
     ),
     ('--device', 'cpu', 'nowhere', outcome),
 )
+PAGE = content('page.html')
+TABLE += rows(
+    'report_video',
+    (
+        '--run={run}', '--dest={folder}/page.html', '--device=cpu', '--videos=16', '--depths=0,30', '--clip-seconds=0.2',
+        '--clips=1', '--subject={still}',
+    ),
+    ('--run', '{run}', '{folder}', outcome),
+    ('--dest', '{folder}/page.html', '{folder}/other.html', names),
+    ('--network', '{snapshot}', '{early}', PAGE),
+    ('--data', None, '{second}', outcome),
+    ('--depths', '0,30', '0,31', PAGE),
+    ('--videos', 16, 17, PAGE),
+    ('--clips', 1, 2, PAGE),
+    ('--clip-seconds', 0.2, 0.4, PAGE),
+    ('--subject', None, ('--subject={codes}',), PAGE),
+    ('--transfer', 'layers', 'offset', PAGE),
+    ('--encoder', None, '{generator}', outcome),
+    (
+        '--align',
+        ('--subject={picture}', '--encoder={encoder}'),
+        ('--subject={picture}', '--encoder={encoder}', '--align=ffhq'),
+        outcome,
+    ),
+    ('--image-network', None, '{other}', outcome),
+    ('--force-image-network', ('--image-network={other}',), ('--image-network={other}', '--force-image-network'), outcome),
+    (
+        '--trust-pickle',
+        ('--image-network={refused}', '--force-image-network'),
+        ('--image-network={refused}', '--force-image-network', '--trust-pickle'),
+        outcome,
+    ),
+    ('--device', 'cpu', 'nowhere', outcome),
+)  # fmt: skip
 ENCODE = (
     '--network={generator}', '--outdir={out}', '--kimg=0.032', '--batch=8', '--perceptual=none', '--cbase=64', '--cmax=8',
     '--hidden=8', '--device=cpu', '--warmup=0.016', '--tick=0.016', '--snap=100',
@@ -1113,8 +1150,8 @@ def both(workshop: Workshop, row: Row) -> tuple[Run, Run]:
 
 
 TRIED = (
-    'convert_network', 'latents_tool', 'make_video', 'paste_video', 'play_video', 'train_video', 'generate_video',
-    'calc_metrics_video',
+    'convert_network', 'latents_tool', 'make_video', 'paste_video', 'play_video', 'report_video', 'train_video',
+    'generate_video', 'calc_metrics_video',
 )  # fmt: skip
 # Rows of these commands whose two values show no difference yet in what the row looks at: the row is wrong, or the option is.
 DOUBTED = {
@@ -1145,7 +1182,7 @@ def test_equal_commands_give_equal_results(workshop: Workshop) -> None:
             continue
         if row.command.split()[0] not in TRIED and 'TRY_ALL_OPTIONS' not in os.environ:
             continue
-        if row.command == 'play_video':  # ports, and what costs as much again: tests/live
+        if row.command in ('play_video', 'report_video'):  # ports, and what costs as much again
             continue
         seen.add((row.command, row.observed))
         first, _ = both(workshop, row)

@@ -281,6 +281,7 @@ ROOMS = {
         'training.pasting',
         'training.generation',
         'training.live',
+        'training.run_page',
         'training.making',
     ],
 }

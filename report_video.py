@@ -1,0 +1,70 @@
+"""Writes a page about a training run: does it look right, is it alive, how far from real, does it copy."""
+
+import types
+from typing import Any
+
+import click
+
+from training.commands import command_line
+from training.generation import option_types
+
+
+def _parse_depths(text: str) -> list[int]:
+    try:
+        depths = [int(part) for part in text.replace(' ', '').split(',')]
+    except ValueError:
+        raise ValueError(f'{text!r} are no frames; write for example 0,225,1000') from None
+    if depths != sorted(set(depths)) or depths[0] < 0 or depths[-1] > 1_000_000:
+        raise ValueError(f'{text!r} do not rise from 0 on, or go beyond a million frames')
+    return depths
+
+
+# fmt: off
+@command_line.command()
+@click.option('--run',           help='Run folder of train_video.py', metavar='DIR', required=True)
+@click.option('--dest',          help='Page to write  [default: report.html in the run folder]', metavar='HTML')
+@click.option('--network',       help='Snapshot of the run  [default: the best by its first metric, or the last]', metavar='PKL')
+@click.option('--data',          help='Latent data set, where it is not where it was', metavar='DATA')
+@click.option('--depths',        help='Frames at which videos are measured', metavar='LIST',
+              type=command_line.Parsed('depths', _parse_depths), default='0,225,1000,2500', show_default=True)
+@click.option('--videos',        help='How many are measured; a variance of fewer than 1000 is not known to a tenth',
+              metavar='INT', type=click.IntRange(16, 65536), default=1024)
+@click.option('--clips',         help='Clips side by side', metavar='INT', type=click.IntRange(1, 8), default=3)
+@click.option('--clip-seconds',  help='Their length', metavar='FLOAT', type=command_line.FloatRange(0.1, 60), default=6)
+@click.option('--subject',       help='Another subject with the same motion, as in generate_video.py: a row of pictures each; '
+                                      'may be repeated',
+              metavar='SUBJECT', multiple=True, default=('seed:1', 'seed:2'), show_default=True)
+@click.option('--transfer',      help='How: docs/subjects.md compares them', type=click.Choice(option_types.TRANSFERS[:3]),
+              default=option_types.TRANSFERS[0])
+@click.option('--encoder',       help='Embeds pictures and recordings of --subject', metavar='FILE')
+@click.option('--align',         help='Pictures that are embedded: find and crop the face as in FFHQ, or take the centre square',
+              type=click.Choice(['center', 'ffhq']), default='center')
+@click.option('--image-network', help='The image generator, where the reference in the snapshot does not find it',
+              metavar='PKL|URL')
+@click.option('--force-image-network', is_flag=True,
+              help='Use --image-network even though it is another file, such as one fine-tuned in the same W+ space')
+@click.option('--trust-pickle',  help='Run the program code that the pickles carry; only for files that you trust',
+              is_flag=True)
+@click.option('--device',        help='cpu, cuda, cuda:1, ...; auto takes a GPU if there is one', metavar='NAME',
+              default='auto')
+@command_line.clear_errors(interrupted='interrupted; an older page is as it was')
+def main(**options: Any) -> None:
+    """Write a page about a training run: one HTML file that opens from disk, without a network.
+
+    What a person wants to know stands first: real and generated clips, whether it is alive and how far from real at which
+    depth, whether it copies; then trajectories, other subjects, curves, options, hashes, and commands to go on. No folder of this
+    machine is named on it.
+
+    Example:
+
+    \b
+    python report_video.py --run=training-runs/00000-alice
+    """
+    from training.run_page.run import write_report
+
+    write_report(types.SimpleNamespace(**options))
+# fmt: on
+
+
+if __name__ == '__main__':
+    main()
