@@ -36,6 +36,7 @@ from training.kernels.fast_stylegan2 import FastSynthesis
 from training.latents.dataset import LatentDataset, LatentDatasetWriter
 from training.live import run as live_run
 from training.run_page import measures
+from training.run_page import run as page_run
 from training.videos.code_sources import ModelSource
 from training.videos.output import VideoWriter
 
@@ -368,6 +369,8 @@ def workshop(
         patch.setattr(live_run, 'serve', visit)
         patch.setattr(measures, 'MINUTE', 2.0)
         patch.setattr(measures, 'LONG_VIDEOS', 4)
+        # No option changes the charts alone, and drawing them takes longer than all else: tests/run_page.
+        patch.setattr(page_run, 'draw', lambda *arguments: dict.fromkeys(('depth', 'trajectories', 'autocorrelation'), ''))
         patch.setattr(live_run.webbrowser, 'open', lambda url: print('opened'))
         yield Workshop(tmp_path_factory.mktemp('workshop'), tiny_generator, tiny_latents)
 

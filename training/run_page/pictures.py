@@ -47,7 +47,7 @@ def picture(frames: np.ndarray, columns: int) -> str:
     return f'data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}'
 
 
-def clip(image_generator: Any, clips: Sequence[torch.Tensor], fps: float, advance: Callable[[int], None]) -> str:
+def clip(image_generator: Any, clips: Sequence[torch.Tensor], fps: float, advance: Callable[[int], object]) -> str:
     """Clips of codes [T, num_ws, w_dim] side by side, as a data address of an mp4."""
     streams = [render_codes(image_generator, codes) for codes in clips]
     with tempfile.TemporaryDirectory() as folder:
