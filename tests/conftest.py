@@ -1,9 +1,12 @@
 """Fixtures for every test."""
 
+import collections
 import os
 import pathlib
 import signal
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -15,6 +18,46 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        '--processor-times',
+        type=int,
+        default=0,
+        metavar='N',
+        help='show the N tests that take the most processor time, that of their child processes included; other work on the '
+        'machine hardly changes it, unlike --durations',
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption('--processor-times'):
+        config.pluginmanager.register(ProcessorTimes(config.getoption('--processor-times')))
+
+
+class ProcessorTimes:
+    """Adds up what the tests cost, fixtures with the test that asks for them first."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.seconds = most, collections.Counter[str]()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        before = sum(os.times()[:4])
+        result = yield
+        self.seconds[item.nodeid] += sum(os.times()[:4]) - before
+        return result
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        files = collections.Counter[str]()
+        for name, seconds in self.seconds.items():
+            files[name.partition('::')[0]] += seconds
+        for heading, costs in (('files', files), ('tests', self.seconds)):
+            terminalreporter.section(f'{heading} by processor time')
+            for name, seconds in costs.most_common(self.most):
+                terminalreporter.write_line(f'{seconds:7.1f} s  {name}')
+        terminalreporter.write_line(f'{self.seconds.total():7.1f} s  all')
 
 
 @pytest.fixture(scope='session')

@@ -9,7 +9,7 @@ import sys
 import pytest
 from packaging.requirements import Requirement
 
-import train_video
+from stylevideogan.__main__ import load_command
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -81,8 +81,18 @@ def test_options_in_the_documentation_exist(root: pathlib.Path) -> None:
     wrong = []
     for page in documents(root):
         page_text = page.read_text().replace('\\\n', ' ')
+        page_text = re.sub(r'python -m ((?:\w+\.)+\w+)', lambda m: f'python {m[1].replace(".", "/")}.py', page_text)
         for command, arguments in re.findall(r'python (?:\S*/)?(\w+\.py)([^\n`|>]*)', page_text):
-            folders = (root, root / 'benchmarks', root / 'tests' / 'fuzz', root / 'tests' / 'mutation')
+            rooms = (
+                'benchmarks',
+                'benchmarks/metrics',
+                'benchmarks/embedding',
+                'demo',
+                'tests/fuzz',
+                'tests/mutation',
+                'tests/project',
+            )
+            folders = [root, *(root / room for room in rooms)]
             source = next((folder / command for folder in folders if (folder / command).exists()), None)
             if source is None:
                 wrong.append(f'{page.relative_to(root)}: {command}')
@@ -91,8 +101,8 @@ def test_options_in_the_documentation_exist(root: pathlib.Path) -> None:
             if 'preparation_options' in text:  # options that several commands share
                 text += (root / 'training' / 'footage' / 'preparation_options.py').read_text()
             known = set(re.findall(r"'(--[a-z-]+)'", text)) | {'--help'}
-            if command == 'train_video.py':  # its options come out of a tree
-                known |= {option for parameter in train_video.main.params for option in parameter.opts}
+            if '@command_options.from_trees' in text:  # its options come out of a tree
+                known |= {option for parameter in load_command(source.stem).params for option in parameter.opts}
             wrong += [
                 f'{page.relative_to(root)}: {command} {option}'
                 for option in re.findall(r'(?<!\S)(--[a-z-]+)', arguments)
