@@ -11,6 +11,7 @@ import click
 from networks.errors import InputError
 from training.commands.command_line import (
     FPS,
+    MEMORY,
     NON_NEGATIVE_FLOAT,
     NON_NEGATIVE_INT,
     POSITIVE_INT,
@@ -80,6 +81,8 @@ if TYPE_CHECKING:
 @click.option('--measure-every',  help='Measure PSNR and LPIPS on every n-th frame; 0: never', metavar='INT',
               type=NON_NEGATIVE_INT, default=5)
 @click.option('--seed',           help='Random seed of the statistics of W', metavar='INT', type=NON_NEGATIVE_INT, default=0)
+@click.option('--memory',         help='What rendering with gradients may take, such as 8G, or 50% of what is free; changes '
+                                       'nothing but the last bits', metavar='SIZE', type=MEMORY, default='70%')
 @click.option('--gpus',           help='Number of GPUs, or of processes on a CPU; more than one starts torchrun', metavar='INT', type=POSITIVE_INT)  # noqa: E501
 @click.option('--shard',          help='Embed only the K-th of N shares of the recordings, as one of N independent jobs; '
                                        'latents_tool.py merge puts the shares together', metavar='K/N', type=SHARD)
@@ -319,7 +322,7 @@ def _make_embedder(opts: types.SimpleNamespace, image_generator: Any, encoder: A
                 report(f'LPIPS is not measured: {error}')
     return Embedder(
         image_generator=image_generator,
-        inversion=Inversion(image_generator, lpips, settings),
+        inversion=Inversion(image_generator, lpips, settings, opts.memory),
         encoder=encoder,
         refine=optimised,
         chunk=opts.chunk,

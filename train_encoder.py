@@ -19,6 +19,7 @@ from training.commands.command_line import (
     require_network,
 )
 from training.commands.file_names import safe_name, stem
+from training.commands.memory import Budget, parse_budget
 from training.embedding.encoder_options import HEADINGS, EncoderInvocation, EncoderTrainingOptions
 from training.runs.run_folder import Log, make_run_dir, next_run_dir
 
@@ -58,6 +59,7 @@ def main(**values: Any) -> None:
     if options.batch_size < 2 and options.data:
         raise UserMistake('--batch: frames and generated samples need a batch of at least 2')
     require_network(options.network)
+    _budget(invocation)
     device = choose_device(invocation.device)
     options = dataclasses.replace(
         options,
@@ -70,6 +72,13 @@ def main(**values: Any) -> None:
     )
     _check_inputs(options)
     _launch(options, invocation, device)
+
+
+def _budget(invocation: EncoderInvocation) -> Budget:
+    try:
+        return parse_budget(invocation.memory)
+    except ValueError as error:
+        raise UserMistake(f'--memory: {error}') from error
 
 
 def _check_inputs(options: EncoderTrainingOptions) -> None:
@@ -109,7 +118,9 @@ def _launch(options: EncoderTrainingOptions, invocation: EncoderInvocation, devi
         with open(os.path.join(run_dir, 'training_options.json'), 'w', encoding='utf-8') as file:
             json.dump({**recorded, 'run_dir': run_dir}, file, indent=2)
     with Log(run_dir):
-        snapshot = train_encoder(options, run_dir=run_dir, device=device, resume=unfinished is not None)
+        snapshot = train_encoder(
+            options, run_dir=run_dir, device=device, resume=unfinished is not None, memory=_budget(invocation)
+        )
     report(f'The encoder is in {snapshot}')
 
 

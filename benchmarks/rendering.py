@@ -26,14 +26,19 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import click
-import numpy as np
-import torch
-import torch.nn.functional as F
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from training.commands.command_line import prepare_process  # noqa: E402
+
+prepare_process()  # before PyTorch
+
+import click  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
 
 Seconds = Callable[[Callable[[], object]], float]  # how long a call takes
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # Network of the public code that is told what to do on its standard input: a number of frames, answered by the seconds.
 WORKER = """
@@ -271,10 +276,6 @@ def measure(
 @click.option('--public',     help='Checkout of stylegan2-ada-pytorch or stylegan3', metavar='DIR')
 def main(networks: str, batches: str, precisions: str, device: str, threads: int, rounds: int, public: str | None) -> None:
     """See the text above."""
-    sys.path.insert(0, str(ROOT))
-    from training.commands.command_line import prepare_process
-
-    prepare_process()
     torch.set_num_threads(threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = True

@@ -325,6 +325,7 @@ class Parsed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 SEEDS = Parsed('seeds', parse_seeds)  # '0,1,4-6' -> list[int]
 SIZE = Parsed('WxH', parse_size)  # '4x2' -> (width, height)
+MEMORY = Parsed('SIZE', memory.parse_budget)  # '8G', '50%' -> memory.Budget
 NAMES = Parsed('a,b,c', parse_names)  # 'a,b' -> list[str], 'none' -> []
 
 

@@ -15,6 +15,8 @@ from collections.abc import Callable
 
 import torch
 
+from training.embedding.pieces import pieces
+
 DAMPING = 0.1  # of the average curvature is added, because few samples see few directions
 SPREAD = 0.5  # standard deviations of the codes at which the curvature is taken
 SAMPLES = 256
@@ -29,6 +31,7 @@ def inverse_curvature(
     device: torch.device,
     floor: float = 0,
     seed: int = 0,
+    at_once: int | None = None,
 ) -> torch.Tensor:
     """Estimate the inverse Hessian of a loss |r(h)|^2, block by block.
 
@@ -38,6 +41,7 @@ def inverse_curvature(
         device: Where it is computed.
         floor: Curvature of the loss's other terms, the same in every direction.
         seed: Of the codes and of n; equal seeds give equal results.
+        at_once: Codes whose residuals are in memory together, None = all; changes nothing but rounding.
 
     Returns:
         Symmetric positive matrices `[num_ws, w_dim, w_dim]`.
@@ -46,10 +50,14 @@ def inverse_curvature(
     total = torch.zeros(num_ws, w_dim, w_dim, dtype=torch.float64, device=device)
     for _ in range(SAMPLES // BATCH):
         h = (SPREAD * torch.randn(BATCH, num_ws, w_dim, generator=random)).to(device).requires_grad_()
-        value = sum((part * torch.randn(part.shape, generator=random).to(device)).sum() for part in residuals(h))
-        assert isinstance(value, torch.Tensor)
-        gradient = torch.autograd.grad(value, h)[0].double()
-        total += torch.einsum('nld,nle->lde', gradient, gradient)
+        normal: list[torch.Tensor] = []
+        for piece in pieces(BATCH, at_once or BATCH):
+            parts = residuals(h[piece])
+            normal = normal or [torch.randn(BATCH, *part.shape[1:], generator=random) for part in parts]
+            value = sum((part * n[piece].to(device)).sum() for part, n in zip(parts, normal, strict=True))
+            assert isinstance(value, torch.Tensor)
+            gradient = torch.autograd.grad(value, h)[0][piece].double()
+            total += torch.einsum('nld,nle->lde', gradient, gradient)
     hessian = 2 * total / (SAMPLES // BATCH * BATCH)
     mean = float(hessian.diagonal(dim1=1, dim2=2).mean())
     damping = max(DAMPING * mean + floor, 1e-12)

@@ -7,7 +7,11 @@ import torch
 from networks.image_generator import ImageGenerator
 from networks.lpips import LPIPS
 from torch_utils import training_stats
+from training.commands.memory import Budget
+from training.embedding.pieces import piece_size, pieces
+from training.videos.renderer import renderer
 
+MOST_IMAGES_AT_ONCE = 64
 LARGEST_LOSS_RESOLUTION = 256  # pixels and LPIPS are compared at this size at most, as pSp and e4e do
 
 
@@ -44,6 +48,7 @@ class EncoderLoss:
         lpips: Perceptual distance, None for none.
         lambda_w, lambda_pixel, lambda_lpips, lambda_average: Weights as above.
         image_fraction: Part of the own samples that is compared as images too.
+        memory: Bound of what the gradients of images keep; they go through in pieces that fit, which changes only rounding.
     """
 
     def __init__(
@@ -57,11 +62,14 @@ class EncoderLoss:
         lambda_lpips: float = 1.0,
         lambda_average: float = 1e-3,
         image_fraction: float = 0.25,
+        memory: Budget | None = None,
     ) -> None:
         self.image_generator, self.encoder, self.lpips = image_generator, encoder, lpips
         self.lambda_w, self.lambda_pixel = lambda_w, lambda_pixel
         self.lambda_lpips, self.lambda_average = lambda_lpips, lambda_average
         self.image_fraction = image_fraction
+        self.memory = memory or Budget()
+        self._at_once: int | None = None
         self.resolution = min(int(image_generator.img_resolution), LARGEST_LOSS_RESOLUTION)
         self._unmix = torch.linalg.inv(encoder.w_basis.double()).to(torch.float32)
 
@@ -71,6 +79,8 @@ class EncoderLoss:
 
     def synthesize(self, ws: torch.Tensor) -> torch.Tensor:
         """Render codes with constant noise, at the resolution of the comparison."""
+        if not (torch.is_grad_enabled() and ws.requires_grad):
+            return shrink(renderer(self.image_generator)(ws, 'const'), self.resolution)
         images = self.image_generator.synthesis(ws, noise_mode='const', force_fp32=ws.device.type == 'cpu')
         return shrink(images.to(torch.float32), self.resolution)
 
@@ -91,23 +101,58 @@ class EncoderLoss:
         loss = self.lambda_w * loss_w.mean() if count else ws.new_zeros([])
 
         if first < len(targets):
-            images, targets = self.synthesize(ws[first:]), targets[first:]
-            loss_pixel = (images - targets).square().mean(dim=(1, 2, 3))
-            training_stats.report('Loss/encoder/pixel_samples', loss_pixel[: count - first])
-            training_stats.report('Loss/encoder/pixel_frames', loss_pixel[count - first :])
-            loss = loss + self.lambda_pixel * loss_pixel.mean()
-            if self.lpips is not None and self.lambda_lpips > 0:
-                with torch.no_grad():
-                    wanted = self.lpips.embed(targets)
-                loss_lpips = (self.lpips.embed(images) - wanted).square().sum(dim=1)
-                training_stats.report('Loss/encoder/lpips_samples', loss_lpips[: count - first])
-                training_stats.report('Loss/encoder/lpips_frames', loss_lpips[count - first :])
-                loss = loss + self.lambda_lpips * loss_lpips.mean()
+            loss = loss + self._image_loss(ws[first:], targets[first:], count - first)
         if len(frames):
             loss_average = self.whiten(ws[count:]).square().mean(dim=(1, 2))
             training_stats.report('Loss/encoder/average', loss_average)
             loss = loss + self.lambda_average * loss_average.mean()
         return training_stats.report('Loss/encoder/loss', loss)
+
+    def _image_loss(self, ws: torch.Tensor, targets: torch.Tensor, num_samples: int) -> torch.Tensor:
+        """The loss of the images of codes; the first `num_samples` are the generator's own.
+
+        With a gradient, images are rendered and taken back to their codes piece by piece, so that the maps of one piece alone are
+        in memory; the result is a scalar whose gradient is the one that was found.
+        """
+        wants_gradient = torch.is_grad_enabled() and ws.requires_grad
+        codes = ws.detach().requires_grad_() if wants_gradient else ws
+        parts: list[torch.Tensor] = []
+        gradients: list[torch.Tensor] = []
+        for piece in pieces(len(codes), self._images_at_once(codes[:1], targets[:1])):
+            code = codes[piece]
+            losses = self._image_losses(code, targets[piece])
+            if wants_gradient:
+                gradients += torch.autograd.grad(self._weighted(losses).sum() / len(codes), code)
+            parts.append(losses.detach())
+        losses = torch.cat(parts, dim=1)
+        for name, values in zip(('pixel', 'lpips'), losses, strict=False):
+            training_stats.report(f'Loss/encoder/{name}_samples', values[:num_samples])
+            training_stats.report(f'Loss/encoder/{name}_frames', values[num_samples:])
+        value = self._weighted(losses).mean()
+        if not wants_gradient:
+            return value
+        return value + ((ws - ws.detach()) * torch.cat(gradients)).sum()
+
+    def _image_losses(self, ws: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Squared error of the pixels and, with one, perceptual distance of each image, `[1 or 2, N]`."""
+        images = self.synthesize(ws)
+        losses = [(images - targets).square().mean(dim=(1, 2, 3))]
+        if self.lpips is not None and self.lambda_lpips > 0:
+            with torch.no_grad():
+                wanted = self.lpips.embed(targets)
+            losses.append((self.lpips.embed(images) - wanted).square().sum(dim=1))
+        return torch.stack(losses)
+
+    def _weighted(self, losses: torch.Tensor) -> torch.Tensor:
+        weights = (self.lambda_pixel, self.lambda_lpips)
+        return torch.stack([weight * each for weight, each in zip(weights, losses, strict=False)]).sum(dim=0)
+
+    def _images_at_once(self, code: torch.Tensor, target: torch.Tensor) -> int:
+        """How many images with a gradient, measured at the first."""
+        if self._at_once is None and code.requires_grad:
+            code = code.detach().requires_grad_()
+            self._at_once = piece_size(lambda: self._image_losses(code, target), code.device, self.memory, MOST_IMAGES_AT_ONCE)
+        return self._at_once or MOST_IMAGES_AT_ONCE
 
     @torch.no_grad()
     def evaluate(self, encoder: torch.nn.Module, targets: torch.Tensor, batch: int = 16) -> dict[str, torch.Tensor]:

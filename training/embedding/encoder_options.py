@@ -110,6 +110,12 @@ class EncoderInvocation(OptionGroup):
 
     outdir: str = option(MISSING, 'Folder for the numbered folder of this run  [required]', metavar='DIR', group=MAIN)
     device: str = option('auto', 'cpu, cuda, cuda:1, ...; auto: the first GPU if there is one', metavar='NAME', group=MAIN)
+    memory: str = option(
+        '70%',
+        'What rendering with gradients may take, such as 8G, or 50% of what is free; changes nothing but the last bits',
+        metavar='SIZE',
+        group=MAIN,
+    )
     frame_memory: int = option(
         512, 'Maximum memory for frames, MiB; of longer footage every n-th frame is used', metavar='MIB', at_least=1, group=OUTPUT
     )

@@ -26,6 +26,7 @@ from stylevideogan import version
 from torch_utils import training_stats
 from training.commands import option_tree
 from training.commands.command_line import progress, report
+from training.commands.memory import Budget
 from training.embedding.code_sampler import CodeSampler
 from training.embedding.encoder_loss import EncoderLoss
 from training.embedding.encoder_options import EncoderTrainingOptions
@@ -69,6 +70,7 @@ def train_encoder(
     run_dir: str,  # Where the results go, with a training_options.json.
     device: torch.device | str = 'cpu',  # Where to train.
     resume: bool = False,  # Go on in run_dir.
+    memory: Budget | None = None,  # Bound of what the gradients of images keep.
 ) -> str:
     """Train a W+ encoder and return the path of its last snapshot.
 
@@ -106,7 +108,7 @@ def train_encoder(
     encoder.to(device)
     average = copy.deepcopy(encoder).eval().requires_grad_(False)
     optimizer = torch.optim.Adam(encoder.parameters(), **option_tree.to_dict(options.optimizer_kwargs))
-    loss = EncoderLoss(image_generator, encoder, lpips, **option_tree.to_dict(options.loss_kwargs))
+    loss = EncoderLoss(image_generator, encoder, lpips, memory=memory, **option_tree.to_dict(options.loss_kwargs))
     print(f'Encoder parameters: {sum(parameter.numel() for parameter in encoder.parameters()):,}')
 
     cur_nimg = 0

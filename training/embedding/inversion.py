@@ -19,10 +19,15 @@ import torch
 
 from networks.image_generator import ImageGenerator
 from networks.lpips import LPIPS
+from training.commands.memory import Budget
 from training.embedding.batched_lbfgs import Coupling, minimize
 from training.embedding.code_curvature import inverse_curvature
 from training.embedding.code_sampler import CodeSampler
 from training.embedding.encoder_loss import LARGEST_LOSS_RESOLUTION, peak_signal_to_noise, shrink
+from training.embedding.pieces import piece_size, pieces
+from training.videos.renderer import renderer
+
+MOST_FRAMES_AT_ONCE = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,12 +53,16 @@ class Inversion:
         image_generator: Image generator, frozen.
         lpips: Perceptual distance, None for pixels only.
         options: Settings.
+        memory: Bound of what gradients keep; frames go through in pieces that fit, which changes nothing but rounding.
     """
 
-    def __init__(self, image_generator: ImageGenerator, lpips: LPIPS | None, options: InversionOptions) -> None:
+    def __init__(
+        self, image_generator: ImageGenerator, lpips: LPIPS | None, options: InversionOptions, memory: Budget | None = None
+    ) -> None:
         self.image_generator, self.lpips, self.options = image_generator, lpips, options
         self.num_ws, self.w_dim = int(image_generator.num_ws), int(image_generator.w_dim)
         self.device = next(image_generator.parameters()).device
+        self._memory = memory or Budget()
         self.resolution = min(int(image_generator.img_resolution), LARGEST_LOSS_RESOLUTION)
         sampler = CodeSampler(image_generator, seed=options.seed)
         variances, axes = torch.linalg.eigh(sampler.covariance.double())
@@ -74,11 +83,27 @@ class Inversion:
 
     def render(self, ws: torch.Tensor) -> torch.Tensor:
         """Render codes at the generator's resolution, images `[N, C, H, W]` around [-1, 1]."""
-        return self.image_generator.synthesis(ws.to(self.device), noise_mode='const', force_fp32=True).to(torch.float32)
+        ws = ws.to(self.device)
+        if not (torch.is_grad_enabled() and ws.requires_grad):
+            return renderer(self.image_generator, 'fp32')(ws, 'const')
+        return self.image_generator.synthesis(ws, noise_mode='const', force_fp32=True).to(torch.float32)
 
     def synthesize(self, ws: torch.Tensor) -> torch.Tensor:
         """Render codes at the resolution of the comparison, `[N, C, resolution, resolution]`."""
         return shrink(self.render(ws), self.resolution)
+
+    @functools.cached_property
+    def frames_at_once(self) -> int:
+        """How many frames go through networks together."""
+        code = self.average()
+        target = torch.zeros_like(self.synthesize(code))
+        wanted = None if self.lpips is None else self.lpips.embed(target)
+
+        def one() -> torch.Tensor:
+            return self._losses(self.whiten(code).requires_grad_(), target, wanted)
+
+        with torch.enable_grad():
+            return piece_size(one, self.device, self._memory, MOST_FRAMES_AT_ONCE)
 
     @functools.cached_property
     def inverse_curvature(self) -> torch.Tensor:
@@ -94,7 +119,9 @@ class Inversion:
 
         size = self.num_ws * self.w_dim
         floor = 2 * (options.lambda_average + options.lambda_layers + 2 * options.lambda_smooth) / size
-        return inverse_curvature(residuals, self.num_ws, self.w_dim, device=self.device, floor=floor, seed=options.seed)
+        return inverse_curvature(
+            residuals, self.num_ws, self.w_dim, device=self.device, floor=floor, seed=options.seed, at_once=self.frames_at_once
+        )
 
     def fit_chunk(
         self,
@@ -135,20 +162,29 @@ class Inversion:
     @torch.no_grad()
     def _better(self, targets: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         """For each frame that of two codes that has the lower loss."""
-        wanted = None if self.lpips is None else self.lpips.embed(targets)
-        losses = [self._losses(self.whiten(codes), targets, wanted) for codes in (first, second)]
-        return torch.where((losses[1] < losses[0])[:, None, None], second, first)
+        better = []
+        for part in pieces(len(targets), self.frames_at_once):
+            wanted = None if self.lpips is None else self.lpips.embed(targets[part])
+            losses = [self._losses(self.whiten(codes[part]), targets[part], wanted) for codes in (first, second)]
+            better.append(losses[1] < losses[0])
+        return torch.where(torch.cat(better)[:, None, None], second, first)
 
     def _optimize(self, targets: torch.Tensor, start: torch.Tensor, before: torch.Tensor | None, steps: int) -> torch.Tensor:
         options, shape = self.options, start.shape
-        with torch.no_grad():
-            wanted = None if self.lpips is None else self.lpips.embed(targets)
+        wanted = None
+        if self.lpips is not None:
+            with torch.no_grad():
+                wanted = torch.cat([self.lpips.embed(targets[part]) for part in pieces(len(targets), self.frames_at_once)])
 
         def function(h: torch.Tensor, active: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            h = h.detach().requires_grad_()
-            losses = self._losses(h.reshape(-1, *shape[1:]), targets[active], None if wanted is None else wanted[active])
-            (gradients,) = torch.autograd.grad(losses.sum(), h)
-            return losses.detach(), gradients
+            losses: list[torch.Tensor] = []
+            gradients: list[torch.Tensor] = []
+            for piece in pieces(len(h), self.frames_at_once):
+                part, frames = h[piece].detach().requires_grad_(), active[piece]
+                values = self._losses(part.reshape(-1, *shape[1:]), targets[frames], None if wanted is None else wanted[frames])
+                gradients += torch.autograd.grad(values.sum(), part)
+                losses.append(values.detach())
+            return torch.cat(losses), torch.cat(gradients)
 
         def inverse_hessian(rows: torch.Tensor) -> torch.Tensor:
             return torch.einsum('nld,lde->nle', rows.reshape(-1, *shape[1:]), self.inverse_curvature).flatten(1)
@@ -190,7 +226,11 @@ class Inversion:
     def measure(self, ws: torch.Tensor, targets: torch.Tensor) -> list[dict[str, float]]:
         """The measures of `compare` of codes `[N, num_ws, w_dim]`."""
         with torch.no_grad():
-            return self.compare(self.synthesize(ws).clamp(-1, 1), targets)
+            return [
+                row
+                for part in pieces(len(ws), self.frames_at_once)
+                for row in self.compare(self.synthesize(ws[part]).clamp(-1, 1), targets[part])
+            ]
 
 
 def smoothness(num_frames: int, before: torch.Tensor | None, weight: float) -> Coupling | None:

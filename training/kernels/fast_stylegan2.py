@@ -436,7 +436,7 @@ class FastSynthesis:
             here = torch.float32 if dtype == torch.float16 and not block.use_fp16 else dtype
             self.blocks.append(_Block(block, here, taps, phases))
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: its tensors cannot go into networks that learn
     def __call__(self, ws: torch.Tensor, noise_mode: str = 'const', wanted: int | None = None) -> torch.Tensor:
         """Pictures `[N, C, resolution, resolution]`, float32, in channels-last order.
 

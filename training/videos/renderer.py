@@ -126,13 +126,13 @@ class _Graphs:
             self._graphs.clear()  # each holds the memory of its maps
             self._graphs[key] = self._capture(ws, noise_mode)
         graph, inputs, outputs = self._graphs[key]
-        with torch.inference_mode():
+        with torch.no_grad():
             inputs.copy_(ws)
             graph.replay()
             return outputs[:wanted].clone()
 
     def _capture(self, ws: torch.Tensor, noise_mode: str) -> tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]:
-        with torch.inference_mode():
+        with torch.no_grad():
             inputs = torch.empty_like(ws, dtype=torch.float32, device=self._device).copy_(ws)
             with torch.cuda.device(inputs.device):
                 stream = torch.cuda.Stream()
