@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ENDINGS = {'mp4': '.mp4', 'webm': '.webm', 'gif': '.gif', 'webp': '.webp', 'prores': '.mov', 'png': ''}
 WITH_SOUND = ('mp4', 'webm', 'prores')
+WAITING_BYTES = 64 << 20  # of frames that are rendered and not written yet
 WITH_CRF = ('mp4', 'webm', 'webp')
 
 
@@ -162,6 +163,7 @@ def write_output(
     import numpy as np
 
     from training.latents.codes_output import CodesWriter
+    from training.videos.background import Background
     from training.videos.framing import Framing
     from training.videos.output import PngWriter, VideoWriter, as_rgb, image_grid
     from training.videos.segments import SegmentedVideo, segment_length
@@ -197,16 +199,25 @@ def write_output(
             render_source(image_generator, source, seed, rendering, done // rendering.batch)
             for source, seed in zip(sources, output.seeds, strict=False)
         ]
-        for column in itertools.islice(zip(*streams, strict=True), num_frames - done):
-            frames = [as_rgb(frame) for frame, _ in column]
+
+        def write(frames: list[np.ndarray]) -> None:
+            frames = [as_rgb(frame) for frame in frames]
             picture = frames[0] if len(frames) == 1 else image_grid(np.stack(frames), output.columns)
             writer.write(picture if framing is None else framing(picture))
+
+        side = int(image_generator.img_resolution)
+        room = max(2, WAITING_BYTES // (3 * side * side * len(sources)))
+        encoding = stack.enter_context(Background(write, min(room, 4 * rendering.batch)))
+        columns = itertools.islice(zip(*streams, strict=True), num_frames - done)
+        for position, column in enumerate(columns, start=done + 1):
+            encoding.put([frame for frame, _ in column])
             for codes_writer, (_, code) in zip(codes_writers, column, strict=False):
                 codes_writer.write(code)
-            if segments is not None and segments.segment_is_full:
+            if segments is not None and (position % length == 0 or position == num_frames):
+                encoding.flush()
                 segments.end_segment([source.state() for source in sources])
             if bar is not None:
-                bar.update(len(frames))
+                bar.update(len(column))
 
 
 def _go_on(sources: Sequence[CodeSource], segments: SegmentedVideo, batch: int, codes_writers: Sequence[Any]) -> None:
