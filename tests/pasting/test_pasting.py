@@ -73,6 +73,14 @@ def test_another_light_is_matched_and_another_hairline_is_not() -> None:
     crop[:30] = 0  # hair where the frame has none
     below = inside & (np.mgrid[:150, :160][0] > 75)
     assert error(crop, True)[below].mean() <= 4
+    noise = np.kron(
+        np.random.RandomState(0).randint(0, 256, (16, 16, 3)), np.ones((8, 8, 1))
+    )  # another person before another backdrop: nothing to match
+    middle = (slice(60, 80), slice(60, 80))
+    plain, matched = (
+        Paster(mask, 82.5, match=match).paste(frame // 3, noise.astype(np.uint8), TURNED) for match in (False, True)
+    )
+    assert np.abs(matched[middle].mean(axis=(0, 1)) - plain[middle].mean(axis=(0, 1))).max() <= 6
 
 
 def test_colours_follow_slowly_and_go_on_after_an_interruption() -> None:

@@ -7,9 +7,11 @@ difference of frame and crop along the edge of the mask, where it would be seen,
 d = frame - crop, med its median along the edge, and G a Gaussian of `REACH`::
 
     r = b / (1 + |d - med|^2 / TOLERANCE^2)          another hairline or collar is no matter of colours
-    c = (G * (r d) + FAR avg) / (G * r + FAR)        avg: mean of d with the weights r
+    v = mean of |d - med|^2 / TOLERANCE^2            with the weights r: how little the edge agrees with itself
+    c = (G * (r d) + FAR avg) / (G * r + FAR) / (1 + v^2)          avg: mean of d with the weights r
 
-Over time c follows by an exponential filter, so that it does not flicker.
+So c carries a difference of light, and is left out where frame and crop show different things along most of the edge, as with
+another person's face before another backdrop. Over time c follows by an exponential filter, so that it does not flicker.
 """
 
 from __future__ import annotations
@@ -112,8 +114,11 @@ class Paster:
             return None
         distance = np.square(difference - np.median(difference[among], axis=0)).sum(axis=-1, keepdims=True)
         weights = edge / (1 + distance / TOLERANCE**2)
-        average = (weights * difference).sum(axis=(0, 1)) / weights.sum()
-        return (self._blurred(weights * difference) + FAR * average) / (self._blurred(weights) + FAR)
+        total = weights.sum()
+        average = (weights * difference).sum(axis=(0, 1)) / total
+        spread = float((weights * distance).sum() / total) / TOLERANCE**2
+        found = (self._blurred(weights * difference) + FAR * average) / (self._blurred(weights) + FAR)
+        return found / (1 + spread**2)
 
     def _blurred(self, values: np.ndarray) -> np.ndarray:
         return np.einsum('yi,xj,ijc->yxc', self._blur, self._blur, values, optimize=True)
