@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import click
 import torch
@@ -24,10 +25,11 @@ sys.path.insert(0, str(ROOT))
 from networks.latent_generator import LatentGenerator, State  # noqa: E402
 from networks.temporal_critic import TemporalCritic  # noqa: E402
 from training.kernels import native_code  # noqa: E402
-from training.kernels.critic_gradients import critic_gradients, critic_scores  # noqa: E402
+from training.kernels.critic_gradients import WIDE, critic_gradients, critic_scores  # noqa: E402
 from training.kernels.fast_decoder import coordinates  # noqa: E402
 from training.kernels.fast_rollout import rollout  # noqa: E402
-from training.temporal_loss import diversity_penalty, gradient_angle_penalty, gradient_penalty  # noqa: E402
+from training.kernels.wide_windows import Factored, Frames, WithMotion  # noqa: E402
+from training.temporal_loss import diversity_penalty, first_of_ends, gradient_angle_penalty, gradient_penalty  # noqa: E402
 
 BATCH, FRAMES, CRITIC_STEPS, PENALTY_BATCH, INTERVAL = 64, 25, 2, 16, 4
 LAMBDA_GP, LAMBDA_PENALTIES = 10.0, 12.0
@@ -52,6 +54,7 @@ class Step:
         self.C_optimizer, self.G_optimizer = (
             torch.optim.Adam(module.parameters(), lr=1e-3, betas=(0.5, 0.9), fused=fast) for module in (self.C, self.G)
         )
+        self.unit = torch.full((self.size,), 3.0)
         self.real = torch.randn(4 * BATCH, FRAMES, self.size).cumsum(dim=1) / FRAMES**0.5
 
     def rollout(self, count: int, state: State | None = None, s: torch.Tensor | None = None) -> torch.Tensor:
@@ -65,11 +68,22 @@ class Step:
     def view(self, y: torch.Tensor) -> torch.Tensor:
         return torch.cat([y, torch.nn.functional.pad(torch.diff(y, dim=1) * 3, (0, 0, 1, 0))], dim=2)
 
+    def generated(self, count: int) -> Any:
+        """Windows for the critic."""
+        l = self.rollout(count)
+        if not (self.fast and self.C.num_features >= WIDE):
+            return self.view(self.coordinates(l))
+        return WithMotion(Factored(self.G.T(l), self.G.A.weight, self.G.A.bias), self.unit)
+
+    def real_windows(self) -> Any:
+        y = self.real[torch.randint(len(self.real), (BATCH,))]
+        return WithMotion(Frames(y), self.unit) if self.fast and self.C.num_features >= WIDE else self.view(y)
+
     def update_critic(self) -> None:
         with torch.no_grad():
-            generated = self.view(self.coordinates(self.rollout(CRITIC_STEPS * BATCH)))
-        for fake in generated.split(BATCH):
-            real = self.view(self.real[torch.randint(len(self.real), (BATCH,))])
+            generated = self.generated(CRITIC_STEPS * BATCH)
+        for begin in range(0, CRITIC_STEPS * BATCH, BATCH):
+            fake, real = generated[begin : begin + BATCH], self.real_windows()
             mix = torch.rand(BATCH)
             if self.fast:
                 critic_gradients(self.C, real, fake, mix, LAMBDA_GP)
@@ -83,7 +97,7 @@ class Step:
 
     def update_generator(self, penalties: bool) -> None:
         self.C.requires_grad_(self.fast)  # the closed form does not ask
-        x = self.view(self.coordinates(self.rollout(BATCH)))
+        x = self.generated(BATCH)
         loss = -(critic_scores(self.C, x) if self.fast else self.C(x)).mean()
         if penalties:
             for _ in range(2):  # fresh windows and carried ones
@@ -93,8 +107,10 @@ class Step:
                 loss = loss + LAMBDA_PENALTIES / 2 * gradient_angle_penalty(l, (i,), s)[0].mean()
             state = self.G.initial_state(torch.randn(PENALTY_BATCH, self.G.latent_dim))
             twice = tuple(torch.cat([h, h]) for h in state)
-            y, other = self.coordinates(self.rollout(2 * PENALTY_BATCH, twice)).split(PENALTY_BATCH)
-            loss = loss + LAMBDA_PENALTIES * diversity_penalty(y, other, 1.0)[0].mean()
+            l = self.rollout(2 * PENALTY_BATCH, twice)
+            l = l[:, first_of_ends(FRAMES) :] if self.fast else l
+            y, other = self.coordinates(l).split(PENALTY_BATCH)
+            loss = loss + LAMBDA_PENALTIES * diversity_penalty(y, other, 1.0, only_ends=self.fast)[0].mean()
         self.G_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.G_optimizer.step()

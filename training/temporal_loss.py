@@ -81,15 +81,23 @@ def divergence(step: float) -> float:
     return 1 - rho**2
 
 
-def diversity_penalty(y: torch.Tensor, other: torch.Tensor, wanted: float) -> tuple[torch.Tensor, torch.Tensor]:
+def first_of_ends(num_frames: int) -> int:
+    """Frame at which the last third of futures of so many frames begins."""
+    return 2 * num_frames // 3
+
+
+def diversity_penalty(
+    y: torch.Tensor, other: torch.Tensor, wanted: float, only_ends: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (L_DIV [N] before the mean, e^2 [N]) of pairs of futures.
 
     Args:
         y, other: rollouts [N, frames, K] that begin alike, in coordinates whose mean square is 1 (`LatentSpace`), so that
             unrelated frames are 2 K apart.
         wanted: e*^2, above 0.
+        only_ends: Whether y and other are no more than the last thirds.
     """
-    ends = slice(2 * y.shape[1] // 3, None)
+    ends = slice(0 if only_ends else first_of_ends(y.shape[1]), None)
     apart = (y[:, ends] - other[:, ends]).square().mean(dim=(1, 2)) / 2
     # The small number keeps the gradient of the root finite where both are the same.
     return (1 - (apart / wanted + 1e-6).sqrt()).clamp(min=0).square(), apart.detach()

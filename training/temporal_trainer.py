@@ -30,14 +30,16 @@ import torch
 from networks.latent_generator import LatentGenerator, State
 from networks.temporal_critic import TemporalCritic
 from torch_utils import training_stats
-from training.kernels.critic_gradients import critic_gradients, critic_scores, workspaces
+from training.kernels.critic_gradients import WIDE, critic_gradients, critic_scores, workspaces
 from training.kernels.fast_decoder import coordinates
 from training.kernels.fast_rollout import rollout
 from training.kernels.step_graphs import StepGraphs
+from training.kernels.wide_windows import Factored, Frames, WithMotion
+from training.kernels.wide_windows import Windows as WideWindows
 from training.latent_space import LatentSpace, Windows
 from training.runs.weight_average import decay_of, update_average
 from training.stationarity import calibrate, observe
-from training.temporal_loss import divergence, diversity_penalty, gradient_angle_penalty
+from training.temporal_loss import divergence, diversity_penalty, first_of_ends, gradient_angle_penalty
 from training.temporal_options import Settings
 from training.video_chains import VideoChains, permutation
 
@@ -108,6 +110,8 @@ class TemporalTrainer:
         self.batch = settings.batch // num_ranks
         self.reversal = windows.default_reversal if settings.reversal is None else settings.reversal
         num_features = windows.num_features(settings.motion_weight)
+        # Whole codes are not written down where all frames of a window come from one rollout (kernels/wide_windows.py).
+        self._factored = space.basis is None and windows.past_frames == 0 and num_features >= WIDE
         with torch.random.fork_rng(devices=[]):  # the same initial networks on every rank, whatever was drawn before
             torch.manual_seed(seed)
             self.G = LatentGenerator(num_components=0 if space.basis is None else len(space.basis), **G_kwargs)
@@ -159,10 +163,15 @@ class TemporalTrainer:
     def _noise(self, count: int) -> torch.Tensor:
         return self._randn(count, self.windows.num_frames - 1, self.G.noise_dim)
 
-    def _views(self, y: torch.Tensor) -> list[torch.Tensor]:
-        return self.windows.views(y, self.settings.motion_weight)
+    def _views(self, y: torch.Tensor | Factored) -> Sequence[torch.Tensor | WideWindows]:
+        weight = self.settings.motion_weight
+        if not self._factored:
+            assert isinstance(y, torch.Tensor)
+            return self.windows.views(y, weight)
+        frames = Frames(y) if isinstance(y, torch.Tensor) else y
+        return [frames if weight == 0 else WithMotion(frames, weight / self.windows.motion_units[0])]
 
-    def _generate(self, count: int) -> tuple[torch.Tensor, Sequence[State], torch.Tensor]:
+    def _generate(self, count: int) -> tuple[torch.Tensor | Factored, Sequence[State], torch.Tensor]:
         """Roll out `count` windows: a share `carry` continues chains, the others begin at a fresh i and come first.
 
         Returns:
@@ -175,12 +184,14 @@ class TemporalTrainer:
             chosen = self.chains.draw(num_carried)
             state = tuple(torch.cat(pair) for pair in zip(state, self.chains.states(chosen), strict=True))
         l, states = rollout(self.G, self._noise(count), state)
+        if self._factored:
+            return Factored(self.G.T(l), self.G.A.weight, self.G.A.bias), states, chosen
         y = coordinates(self.G, l)
         if self.chains is not None and self.chains.past_frames > 0:  # then every window has a past (Windows, carry = 1)
             y = self.chains.with_past(chosen, y)
         return y, states, chosen
 
-    def _advance_chains(self, y: torch.Tensor, states: Sequence[State], chosen: torch.Tensor) -> None:
+    def _advance_chains(self, y: torch.Tensor | Factored, states: Sequence[State], chosen: torch.Tensor) -> None:
         """Move the chains on to one random time in the second half of their windows, and restart some.
 
         A random time, because the critic would otherwise never see a window across the seam of two windows.
@@ -188,6 +199,8 @@ class TemporalTrainer:
         if self.chains is None:
             return
         length, fresh = len(states), len(y) - len(chosen)
+        if isinstance(y, Factored):  # no past is kept
+            y = y.t.new_zeros(()).expand(y.shape)
         if self._static:
             index = torch.randint(length - length // 2, (1,), generator=self.random, device=self.device)
             late = zip(*(states[k] for k in range(length // 2, length)), strict=True)
@@ -297,8 +310,8 @@ class TemporalTrainer:
             state = self.chains.states(self.chains.draw(count))
         s = self._randn(2 * count, self._future_frames - 1, self.G.noise_dim)
         l, _ = rollout(self.G, s, tuple(torch.cat([h, h]) for h in state))
-        y, other = coordinates(self.G, l).split(count)
-        penalty, apart = diversity_penalty(y, other, self._parting)
+        y, other = coordinates(self.G, l[:, first_of_ends(l.shape[1]) :]).split(count)
+        penalty, apart = diversity_penalty(y, other, self._parting, only_ends=True)
         self._report('Loss/G/diversity_penalty', penalty)
         self._report('Loss/G/diversity', apart)
         return penalty.mean()

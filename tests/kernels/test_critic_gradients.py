@@ -6,6 +6,7 @@ import torch
 from networks.temporal_critic import TemporalCritic
 from training.kernels import native_code
 from training.kernels.critic_gradients import critic_gradients, critic_scores, critic_scores_and_input_gradient
+from training.kernels.wide_windows import Factored, Frames, WithMotion
 from training.temporal_loss import gradient_penalty
 
 
@@ -77,6 +78,35 @@ def test_input_gradient_equals_autograd(kwargs):
     torch.testing.assert_close((scores, found), (C(x), gradient))
     (weighted,) = torch.autograd.grad((weight * critic_scores(C, x)).sum(), x)
     torch.testing.assert_close(weighted, gradient * weight.view(-1, 1, 1))
+
+
+@pytest.mark.parametrize('motion', [False, True])
+@pytest.mark.parametrize('num_features', [1030, 12])  # the form that knows factors, and those that get whole windows
+def test_windows_as_their_factors(num_features, motion):
+    """Critic and generator: what factors give is what the windows they stand for give."""
+    C = make_critic(num_features=num_features, num_frames=9)
+    size, unit = num_features // (2 if motion else 1), None
+    t, A, b = (torch.randn(shape).double().requires_grad_(True) for shape in ((6, 9, 5), (size, 5), (size,)))
+    fake, real = Factored(t, A, b), Frames(torch.randn(6, 9, size).double())
+    if motion:
+        unit = torch.rand(size).double()
+        fake, real = WithMotion(fake, unit), WithMotion(real, unit)
+        y = real.y.x
+        assert torch.equal(real.dense()[:, 3], torch.cat([y[:, 3], (y[:, 3] - y[:, 2]) * unit], dim=1))
+        assert real.dense()[:, 0, size:].abs().max() == 0
+    torch.testing.assert_close((fake.y if motion else fake).dense(), t @ A.T + b)
+    mix = torch.rand(6).double()
+    expected, gradients = by_definition(C, real.dense(), fake.dense().detach(), mix, 10.0)
+    torch.testing.assert_close(critic_gradients(C, real, fake, mix, 10.0), expected)
+    torch.testing.assert_close([p.grad for p in C.parameters()], list(gradients))
+    weight = torch.randn(6).double()
+    wanted = torch.autograd.grad((C(fake.dense()) * weight).sum(), (t, A, b))
+    scores = critic_scores(C, fake)
+    torch.testing.assert_close(scores, C(fake.dense()))
+    torch.testing.assert_close(torch.autograd.grad((scores * weight).sum(), (t, A, b)), wanted)
+    picked = fake[torch.tensor([4, 1])]
+    assert picked.shape == (2, 9, num_features)
+    torch.testing.assert_close(picked.dense(), fake.dense()[[4, 1]])
 
 
 def test_gradient_that_vanishes_has_a_penalty_and_no_direction():

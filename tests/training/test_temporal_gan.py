@@ -377,9 +377,9 @@ def test_a_video_settles_and_is_calibrated():
     torch.testing.assert_close(after.deviation.float(), real.std(dim=0), atol=0, rtol=0.05)
 
 
-def make_trainer(tiny_latents, **settings) -> TemporalTrainer:
+def make_trainer(tiny_latents, full=False, static=False, **settings) -> TemporalTrainer:
     with LatentDataset(str(tiny_latents)) as dataset:
-        space = fit_latent_space(dataset)
+        space = fit_latent_space(dataset, LatentSpaceOptions(full=full))
         windows = Windows(dataset, space, 9, strides=settings.get('strides', (1,)))
     return TemporalTrainer(
         G_kwargs={'num_ws': 6, 'w_dim': 8, 'latent_dim': 8, 'noise_dim': 8, 'hidden_dim': 8, 'widening_widths': [16]},
@@ -389,7 +389,30 @@ def make_trainer(tiny_latents, **settings) -> TemporalTrainer:
         settings=Settings(**{'batch': 8, 'chains': 16, 'strides': (1,), 'burn_in': 4, **settings}),
         total_kimg=100,
         seed=5,
+        static=static,
     )
+
+
+@pytest.mark.parametrize(('carry', 'static', 'motion_weight'), [(0.0, False, 1.0), (0.5, True, 1.0), (1.0, False, 0.0)])
+def test_steps_on_whole_codes_and_on_their_factors_are_equal(tiny_latents, monkeypatch, carry, static, motion_weight):
+    results = []
+    for wide in (10**6, 8):
+        monkeypatch.setattr('training.temporal_trainer.WIDE', wide)
+        monkeypatch.setattr('training.kernels.critic_gradients.WIDE', wide)
+        trainer = make_trainer(tiny_latents, full=True, static=static, carry=carry, motion_weight=motion_weight)
+        assert trainer._factored == (wide == 8)
+        for module in (trainer.G, trainer.critics):
+            for parameter in module.parameters():
+                if parameter.ndim == 1:  # biases begin at zero, where a wrong one would not show
+                    parameter.data.add_(0.1)
+        for optimizer in (trainer.G_optimizer, trainer.C_optimizer):
+            optimizer.param_groups[0]['betas'] = (0.0, 0.999)
+            optimizer.param_groups[0]['eps'] = 1.0  # the step is about the gradient then, not about its sign
+        for _ in range(3):
+            trainer.step()
+        results.append([*trainer.G.parameters(), *trainer.critics.parameters()])
+    for plain, factored in zip(*results, strict=True):
+        torch.testing.assert_close(plain, factored, rtol=1e-4, atol=1e-5)
 
 
 def test_resumed_steps_equal_uninterrupted_ones(tiny_latents, tmp_path):

@@ -23,25 +23,27 @@ import ctypes
 import dataclasses
 import functools
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from networks.temporal_critic import TemporalCritic
 from training.kernels import native_code
+from training.kernels.wide_windows import Factored, Frames, Windows, WithMotion, as_tensor, as_windows
 from training.temporal_loss import gradient_penalty
 
 _KERNEL, _STRIDE, _PADDING = 5, 2, 2
 
 
 def critic_gradients(
-    C: torch.nn.Module, real: torch.Tensor, fake: torch.Tensor, mix: torch.Tensor, lambda_gp: float
+    C: torch.nn.Module, real: torch.Tensor | Windows, fake: torch.Tensor | Windows, mix: torch.Tensor, lambda_gp: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Put the gradients of  E[C(fake)] - E[C(real)] + lambda_gp E[L_GP]  into `.grad` of C's parameters, in the place of others.
 
     Args:
         C: Critic.
-        real, fake: Windows [N, frames, num_features] each; no gradient goes to them.
+        real, fake: Windows [N, frames, num_features] each, or what they are made of; no gradient goes to them.
         mix: Place of each sample on the line from real to fake, [N] in [0, 1].
         lambda_gp: Weight of the gradient penalty.
 
@@ -50,9 +52,12 @@ def critic_gradients(
     """
     layers = _layers(C)
     if layers is None or not all(p.requires_grad for p in C.parameters()):
-        return _by_autograd(C, real, fake, mix, lambda_gp)
+        return _by_autograd(C, as_tensor(real), as_tensor(fake), mix, lambda_gp)
     with torch.no_grad():
-        return _passes(C, layers, 3 * len(real), real).update(real, fake, mix, lambda_gp)
+        passes = _passes(C, layers, 3 * real.shape[0], mix, real.shape)
+        if isinstance(passes, _Wide):
+            return passes.update(as_windows(real), as_windows(fake), mix, lambda_gp)
+        return passes.update(as_tensor(real), as_tensor(fake), mix, lambda_gp)
 
 
 def critic_scores_and_input_gradient(C: torch.nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -65,7 +70,7 @@ def critic_scores_and_input_gradient(C: torch.nn.Module, x: torch.Tensor) -> tup
             (gradient,) = torch.autograd.grad(scores.sum(), x)
         return scores.detach(), gradient
     with torch.no_grad():
-        return _passes(C, layers, len(x), x).scores_and_input_gradient(x)
+        return _passes(C, layers, len(x), x, x.shape).scores_and_input_gradient(x)
 
 
 class _Scores(torch.autograd.Function):
@@ -82,9 +87,44 @@ class _Scores(torch.autograd.Function):
         return gradient * weight.view(-1, 1, 1), None
 
 
-def critic_scores(C: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """C(x) with a first derivative for x only: what the generator's update needs. x [N, frames, num_features] -> [N]."""
-    return _Scores.apply(x, C)
+class _ScoresOfFactors(torch.autograd.Function):
+    """Scores of t A^T + b, with their motion if there is a unit for it; gradients for t, A and b."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, t: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, unit: torch.Tensor | None, wide: _Wide
+    ) -> torch.Tensor:
+        factored = Factored(t, weight, bias)
+        x = factored if unit is None else WithMotion(factored, unit)
+        scores, d = wide.scores_and_d(x)
+        first = wide.first.weight.detach().clone()  # the critic may have moved on before the backward pass
+        ctx.save_for_backward(t, weight, d, first if not isinstance(x, WithMotion) else x.both(first))
+        ctx.motion = unit is not None
+        return scores
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, of_scores: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+        t, weight, d, first = ctx.saved_tensors
+        d = d * of_scores.view(-1, 1, 1)
+        flat = (WithMotion.spread(d) if ctx.motion else d).reshape(-1, len(first))
+        of_t = (flat @ (first @ weight)).view_as(t)
+        return of_t, first.t() @ (flat.t() @ t.reshape(len(flat), -1)), first.t() @ flat.sum(dim=0), None, None
+
+
+def critic_scores(C: torch.nn.Module, x: torch.Tensor | Windows) -> torch.Tensor:
+    """C(x) with a first derivative for x only: what the generator's update needs. x [N, frames, num_features] -> [N].
+
+    Where x is made of factors, these get the derivatives.
+    """
+    y = x.y if isinstance(x, WithMotion) else x
+    if isinstance(y, Factored):
+        layers = _layers(C)
+        passes = None if layers is None else _passes(C, layers, y.shape[0], y.t, x.shape)
+        if isinstance(passes, _Wide):
+            unit = x.unit if isinstance(x, WithMotion) else None
+            return _ScoresOfFactors.apply(y.t, y.weight, y.bias, unit, passes)
+    return _Scores.apply(as_tensor(x), C)
 
 
 def _by_autograd(
@@ -166,19 +206,24 @@ def _has_hooks(module: torch.nn.Module) -> bool:
 WIDE = 1024  # features from which on the first layer is most of the work
 
 
-def _passes(C: torch.nn.Module, layers: _Layers, count: int, x: torch.Tensor) -> _Native | _Workspace | _Wide:
-    """The form for windows like x, of which there are `count` in all."""
+def _passes(
+    C: torch.nn.Module, layers: _Layers, count: int, like: torch.Tensor, shape: Sequence[int]
+) -> _Native | _Workspace | _Wide:
+    """The form for windows of this shape, of which there are `count` in all, with numbers such as those of `like`."""
     tail = _Layers(layers.embedding[1:], layers.convolutions, layers.last)
-    wide = x.shape[2] >= WIDE and len(layers.embedding) > 0 and len(tail.modules) > 1
-    native = None if wide else _native(C, layers, x)
+    wide = shape[2] >= WIDE and len(layers.embedding) > 0 and len(tail.modules) > 1
+    native = None if wide else _native(C, layers, like, shape)
     if native is not None:
         return native
     known = _workspaces.setdefault(C, {})
-    key = (count, x.shape[1], x.dtype, x.device, wide, *map(id, layers.modules))
+    key = (count, shape[1], like.dtype, like.device, wide, *map(id, layers.modules))
     if key not in known:
         while len(known) >= 2:
             del known[next(iter(known))]
-        known[key] = _Wide(*layers.embedding[0], tail, count, x) if wide else _Workspace(layers, count, x.shape[1], x)
+        if wide:
+            known[key] = _Wide(*layers.embedding[0], tail, count, shape[1], like)
+        else:
+            known[key] = _Workspace(layers, count, shape[1], like)
     return known[key]
 
 
@@ -187,17 +232,22 @@ def _passes(C: torch.nn.Module, layers: _Layers, count: int, x: torch.Tensor) ->
 _natives: weakref.WeakKeyDictionary[torch.nn.Module, tuple[tuple[Any, ...], _Native]] = weakref.WeakKeyDictionary()
 
 
-def _native(C: torch.nn.Module, layers: _Layers, x: torch.Tensor) -> _Native | None:
+def _native(C: torch.nn.Module, layers: _Layers, like: torch.Tensor, shape: Sequence[int]) -> _Native | None:
     """The compiled form for this critic, kept as long as the critic lives; None where it cannot be had."""
-    name = native_code.suffix(x)
-    if name is None or x.dtype != layers.last.weight.dtype or len(x) == 0 or x.shape[1:] != (C.num_frames, C.num_features):  # type: ignore[comparison-overlap,unused-ignore]
+    name = native_code.suffix(like)
+    if (
+        name is None
+        or like.dtype != layers.last.weight.dtype
+        or tuple(shape[1:]) != (C.num_frames, C.num_features)
+        or not shape[0]
+    ):
         return None
     library = native_code.load('temporal_kernels')
-    if library is None or not _agrees(library, x.dtype):
+    if library is None or not _agrees(library, like.dtype):
         return None
     key = (name, *map(id, layers.modules))
     if C not in _natives or _natives[C][0] != key:
-        _natives[C] = (key, _Native(library, str(name), layers, x.shape[1], x.shape[2]))
+        _natives[C] = (key, _Native(library, str(name), layers, shape[1], shape[2]))
     return _natives[C][1]
 
 
@@ -484,14 +534,13 @@ class _Wide:
     and the penalty's part of dL/dW_1 is (sum of factor * d d^T) W_1. Nothing of the interpolates is ever as wide as a code.
     """
 
-    def __init__(self, first: torch.nn.Linear, slope: float, tail: _Layers, count: int, like: torch.Tensor) -> None:
+    def __init__(self, first: torch.nn.Linear, slope: float, tail: _Layers, count: int, length: int, like: torch.Tensor) -> None:
         self.first, self.slope, self.count = first, slope, count
-        self.z = like.new_empty(count, like.shape[1], first.out_features)
-        self.tail = _Workspace(tail, count, like.shape[1], self.z)
+        self.z = like.new_empty(count, length, first.out_features)
+        self.tail = _Workspace(tail, count, length, self.z)
 
-    def _sums(self, x: torch.Tensor, out: torch.Tensor) -> None:
-        flat = x.reshape(-1, x.shape[2])
-        torch.addmm(_there(self.first.bias), flat, self.first.weight.t(), out=out.view(-1, out.shape[2]))
+    def _sums(self, x: Windows, out: torch.Tensor) -> None:
+        torch.add(x.sums(self.first.weight), _there(self.first.bias), out=out)
 
     def _scores(self) -> torch.Tensor:
         torch._C._nn.leaky_relu(self.z, self.slope, out=self.tail.input)
@@ -503,17 +552,21 @@ class _Wide:
         back = self.tail.layers[0].transposed(slice(0, self.count))
         return torch.ops.aten.leaky_relu_backward(back, self.tail.input, self.slope, True)
 
+    def scores_and_d(self, x: Windows) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores, and the gradients `[N, T, O]` of each for the first layer's sums."""
+        self._sums(x, self.z)
+        return self._scores(), self._d(self.z.new_ones(self.count))
+
     def scores_and_input_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See critic_scores_and_input_gradient()."""
-        self._sums(x, self.z)
-        scores = self._scores()
-        return scores, self._d(self.z.new_ones(self.count)) @ self.first.weight
+        scores, d = self.scores_and_d(Frames(x))
+        return scores, d @ self.first.weight
 
     def update(
-        self, real: torch.Tensor, fake: torch.Tensor, mix: torch.Tensor, lambda_gp: float
+        self, real: Windows, fake: Windows, mix: torch.Tensor, lambda_gp: float
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """See critic_gradients()."""
-        batch, weight = len(real), self.first.weight
+        batch, weight = len(mix), self.first.weight
         mixed = slice(2 * batch, 3 * batch)
         self._sums(real, self.z[:batch])
         self._sums(fake, self.z[batch : 2 * batch])
@@ -528,12 +581,12 @@ class _Wide:
         u.copy_(torch.ops.aten.leaky_relu_backward(products * factor, u, self.slope, True))
         self.tail.linearised(mixed)
         self.tail.fill_gradients(weights, 2 * batch)
-        flat = d.view(3, -1, d.shape[2])  # real, fake, interpolates
+        of_real, of_fake, of_mixed = d.split(batch)
         gradient = _gradient(weight)
-        torch.mm((flat[2].t() @ (d[mixed] * factor).view(-1, d.shape[2])), weight, out=gradient)
-        gradient.addmm_(flat[0].t(), real.reshape(-1, real.shape[2]))
-        gradient.addmm_(flat[1].t(), fake.reshape(-1, fake.shape[2]))
-        torch.sum(flat[:2], dim=(0, 1), out=_gradient(_there(self.first.bias)))
+        outer = of_mixed.flatten(0, 1).t() @ (of_mixed * factor).flatten(0, 1)
+        torch.addmm(real.weight_gradient(of_real), outer, weight, out=gradient)
+        gradient += fake.weight_gradient(of_fake)
+        torch.sum(d[: 2 * batch], dim=(0, 1), out=_gradient(_there(self.first.bias)))
         return scores[:batch], scores[batch : 2 * batch], (norm - 1).square()
 
 
