@@ -235,12 +235,9 @@ _natives: weakref.WeakKeyDictionary[torch.nn.Module, tuple[tuple[Any, ...], _Nat
 def _native(C: torch.nn.Module, layers: _Layers, like: torch.Tensor, shape: Sequence[int]) -> _Native | None:
     """The compiled form for this critic, kept as long as the critic lives; None where it cannot be had."""
     name = native_code.suffix(like)
-    if (
-        name is None
-        or like.dtype != layers.last.weight.dtype
-        or tuple(shape[1:]) != (C.num_frames, C.num_features)
-        or not shape[0]
-    ):
+    if name is None or like.dtype != layers.last.weight.dtype or shape[0] == 0:
+        return None
+    if tuple(shape[1:]) != (C.num_frames, C.num_features):  # type: ignore[comparison-overlap,unused-ignore]
         return None
     library = native_code.load('temporal_kernels')
     if library is None or not _agrees(library, like.dtype):
