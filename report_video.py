@@ -34,7 +34,7 @@ def _parse_depths(text: str) -> list[int]:
 @click.option('--subject',       help='Another subject with the same motion, as in generate_video.py: a row of pictures each; '
                                       'may be repeated',
               metavar='SUBJECT', multiple=True, default=('seed:1', 'seed:2'), show_default=True)
-@click.option('--transfer',      help='How: docs/subjects.md compares them', type=click.Choice(option_types.TRANSFERS[:3]),
+@click.option('--transfer',      help='How: docs/subjects.md compares them', type=click.Choice(option_types.TRANSFERS[:4]),
               default=option_types.TRANSFERS[0])
 @click.option('--encoder',       help='Embeds pictures and recordings of --subject', metavar='FILE')
 @click.option('--align',         help='Pictures that are embedded: find and crop the face as in FFHQ, or take the centre square',

@@ -7,7 +7,7 @@ known by a single frame from the middle of its own recording. Reported for each 
 
 * identity: distance of face descriptors between new frames and that frame, divided by the distance between the two persons
   (0: the same face; 1: no nearer than the person that moves). The face model is that of the extra `identity`.
-* motion: correlation over time of the 68 landmarks with those of the recording that is followed, over all coordinates of the
+* motion: correlation over time of the landmarks (corners of the eyes, and the nose) with those of the recording that is followed, over all coordinates of the
   picture, each weighted by how far it moves.
 
 One JSON line for each pair and method is written when it is done, and a run that was interrupted goes on.
@@ -28,7 +28,7 @@ from training.generation.transfer import subject_shift
 from training.latents.code_files import read_codes
 from training.videos.synthesis import render_codes
 
-METHODS = ('offset', 'orthogonal', 'layers', 'regression')
+METHODS = ('offset', 'orthogonal', 'layers', 'shrinkage', 'regression')
 SIDE = 256  # to which frames are enlarged for the face model
 
 
@@ -39,7 +39,7 @@ class FaceModel:
         self.model: Any = FaceIdentity()
 
     def look(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-        """Descriptor [128] and landmarks [68, 2] of the largest face, None without one."""
+        """Descriptor [128] and landmarks [5, 2] of the largest face, None without one."""
         import PIL.Image
 
         large = np.asarray(PIL.Image.fromarray(frame).resize((SIDE, SIDE), PIL.Image.Resampling.BICUBIC))

@@ -38,7 +38,7 @@ from training.generation.transfer import MOTION_SHARE, motion_of, subject_shift
 from training.latents.dataset import LatentDataset
 from training.videos.code_sources import ModelSource
 
-METHODS = ('none', 'offset', 'orthogonal', 'layers', 'regression', 'oblique', 'matched')
+METHODS = ('none', 'offset', 'orthogonal', 'layers', 'shrinkage', 'regression', 'oblique', 'matched')
 GROUPS = {
     'pose': ('yaw', 'pitch', 'roll'), 'gaze': ('gaze_x', 'gaze_y'), 'mouth': ('mouth_open',), 'blink': ('blink',),
     'look': tuple(name for name in INDEX if INDEX[name] < NUM_IDENTITY),
@@ -230,7 +230,7 @@ def save_pictures(world: World, frames: torch.Tensor, pictures: dict[str, list[t
     blank = np.full((1, 128, 128, 3), 255, np.uint8)
     rows = [np.concatenate([blank, draw(frames)])]
     for subject in range(2):
-        for method in ('offset', 'orthogonal', 'layers', 'regression'):
+        for method in ('offset', 'orthogonal', 'layers', 'shrinkage', 'regression'):
             own = draw(pictures['subject'][subject]) if method == 'offset' else blank
             rows.append(np.concatenate([own, draw(pictures[method][subject])]))
     PIL.Image.fromarray(image_grid(np.concatenate(rows), len(frames) + 1)).save(path)

@@ -639,7 +639,7 @@ TABLE = [
         ('--frames', 6, 7, names),
         ('--subject', None, '{still}', pictures),
         ('--align', ('--subject={still}',), ('--subject={still}', '--align=ffhq'), outcome),
-        ('--transfer', ('--subject={codes}',), ('--subject={codes}', '--transfer=layers'), pictures),
+        ('--transfer', ('--subject={codes}',), ('--subject={codes}', '--transfer=offset'), pictures),
         (
             '--transfer-data',
             ('--subject={still}', '--transfer=regression', '--transfer-data={second}'),
@@ -911,7 +911,7 @@ TABLE += rows(
     ('--clips', 1, 2, PAGE),
     ('--clip-seconds', 0.2, 0.4, PAGE),
     ('--subject', None, ('--subject={codes}',), PAGE),
-    ('--transfer', 'layers', 'offset', PAGE),
+    ('--transfer', 'shrinkage', 'offset', PAGE),
     ('--encoder', None, '{generator}', outcome),
     (
         '--align',

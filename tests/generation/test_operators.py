@@ -144,6 +144,28 @@ def test_transfers_keep_what_they_promise() -> None:
         subject_shift('orthogonal', np.ones((9, 3, 4), np.float32), subject)
 
 
+def test_shrinkage_is_the_nearest_to_identity() -> None:
+    """Identity is alike in all directions, and pose as the motion says: Wiener's estimate beats to keep all and to keep none."""
+    draws = np.random.RandomState(0)
+    basis = np.linalg.qr(draws.randn(24, 24))[0]
+    deviations = np.array([6, 3, 1, 0.3])
+    codes = (draws.randn(400, 4) * deviations @ basis[:4]).reshape(-1, 3, 8).astype(np.float32)
+    errors: dict[str, list[float]] = {}
+    for _ in range(100):
+        identity = 1.5 * draws.randn(24)
+        subject = (identity + draws.randn(4) * deviations @ basis[:4]).reshape(1, 3, 8).astype(np.float32)
+        for method in ('shrinkage', 'offset', 'orthogonal'):
+            missed = subject_shift(method, codes, subject).numpy().ravel() - identity
+            errors.setdefault(method, []).append(float(np.square(missed).mean()))
+    means = {method: np.mean(values) for method, values in errors.items()}
+    # what Wiener's filter leaves of the four directions when tau is known, in 24: lambda tau / (lambda + tau) each
+    known = sum(v * 2.25 / (v + 2.25) for v in deviations**2) / 24
+    assert means['shrinkage'] < 1.2 * known
+    assert 1.15 * means['shrinkage'] < min(means['offset'], means['orthogonal'])
+    itself = subject_shift('shrinkage', codes, codes.mean(axis=0, keepdims=True))
+    assert float(itself.abs().max()) < 1e-5
+
+
 # ----------------------------------------------------------------------------
 # Directions.
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 NUMBER = r'[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?'
-TRANSFERS = ('layers', 'orthogonal', 'offset', 'regression')  # the first is the default
+TRANSFERS = ('shrinkage', 'layers', 'orthogonal', 'offset', 'regression')  # the first is the default
 FORMATS = ('mp4', 'webm', 'gif', 'webp', 'prores', 'png')
 PADS = ('blur', 'black', 'white', 'edge')
 EASINGS = ('cubic', 'linear', 'smooth')

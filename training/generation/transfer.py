@@ -10,6 +10,11 @@ are several), and d = c - m is what separates the two. Every method here gives w
   expression and left out; the pose is then the moving subject's own in every frame. Identity along V is lost, so V must not
   hold more directions than motion has.
 * `layers`: the same for each style layer on its own, shift_j = d_j - V_j^T V_j d_j, with directions V_j of layer j alone.
+* `shrinkage`: how much of d is pose is weighed, not decided. Along a principal direction v_k of the motion, with variance
+  lambda_k, a difference is the sum of a pose, of variance lambda_k, and of identity, of variance tau, which is alike in all
+  directions. Its identity part is estimated as tau / (tau + lambda_k) of it (Wiener's filter), so
+  shift = d - sum_k lambda_k / (tau + lambda_k) v_k v_k^T d. tau is the fixed point of expectation maximisation: the mean square
+  of identity over all directions, given tau. Directions that hardly move, such as noise of an embedding, cost no identity then.
 * `regression`: shift = d - (f(c) - f(m)), where the linear f predicts the motion part of a code. It is learned from recordings of
   several subjects, where the motion part is known: a code minus the mean of its subject. With X the codes minus their common
   mean and Y their motion parts, f is ridge regression, B = (X X^T + ridge tr(X X^T) / n I)^-1 Y, f(x) = (x - mean) X^T B.
@@ -33,6 +38,7 @@ MOTION_SHARE = 0.99
 MAX_DIRECTIONS = 64
 LAYER_SHARE = 0.95
 RIDGE = 0.1
+ITERATIONS = 50  # of tau
 MAX_FRAMES = 4096  # evenly spread, of which the directions are computed
 
 
@@ -119,6 +125,8 @@ def subject_shift(
         return torch.stack(parts).float()
     if method == 'orthogonal':
         shift = _orthogonal(motion_codes, subject, MOTION_SHARE)
+    elif method == 'shrinkage':
+        shift = _shrinkage(motion_codes, subject)
     elif method == 'offset':
         shift = subject - motion_of(motion_codes, 1).mean
     elif method == 'regression':
@@ -133,6 +141,20 @@ def _orthogonal(motion_codes: torch.Tensor | np.ndarray, subject: torch.Tensor, 
     difference = subject - motion.mean
     directions = motion.leading(share)
     return difference - directions.t() @ (directions @ difference)
+
+
+def _shrinkage(motion_codes: torch.Tensor | np.ndarray, subject: torch.Tensor) -> torch.Tensor:
+    motion = motion_of(motion_codes)
+    difference = subject - motion.mean
+    along = motion.directions @ difference
+    across = float(difference.square().sum() - along.square().sum())
+    tau = float(difference.square().mean())
+    if tau == 0:  # the subject that moves itself
+        return difference
+    for _ in range(ITERATIONS):
+        kept = tau / (tau + motion.variances)
+        tau = (across + float(((kept * along).square() + tau * (1 - kept)).sum())) / len(difference)
+    return difference - motion.directions.t() @ (along * motion.variances / (tau + motion.variances))
 
 
 def _regression(motion_codes: torch.Tensor | np.ndarray, subject: torch.Tensor, several: Sequence[np.ndarray]) -> torch.Tensor:
