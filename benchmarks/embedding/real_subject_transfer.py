@@ -7,8 +7,8 @@ known by a single frame from the middle of its own recording. Reported for each 
 
 * identity: distance of face descriptors between new frames and that frame, divided by the distance between the two persons
   (0: the same face; 1: no nearer than the person that moves). The face model is that of the extra `identity`.
-* motion: correlation over time of the landmarks (corners of the eyes, and the nose) with those of the recording that is followed, over all coordinates of the
-  picture, each weighted by how far it moves.
+* motion: correlation over time of the landmarks (corners of the eyes, and the nose) with those of the recording that is
+  followed, over all coordinates of the picture, each weighted by how far it moves.
 
 One JSON line for each pair and method is written when it is done, and a run that was interrupted goes on.
 """
