@@ -126,8 +126,9 @@ class TemporalTrainer:
         self.G_ema.requires_grad_(False).eval()
         for module in (self.G, self.critics, self.G_ema):
             module.to(self.device)
-        self._on_gpu = self.device.type == 'cuda'
-        self._static = self._on_gpu if static is None else static
+        on_gpu = self.device.type == 'cuda'
+        self._static = on_gpu if static is None else static
+        self._records = on_gpu and graphs and num_ranks == 1
         self.G_optimizer = self._adam(self.G, settings.generator_lr)
         self.C_optimizer = self._adam(self.critics, settings.critic_lr)
         self.random = torch.Generator(self.device).manual_seed(seed * num_ranks + rank)
@@ -140,7 +141,7 @@ class TemporalTrainer:
             count = max(1, settings.chains // num_ranks)
             self.chains = VideoChains(self.G, count, windows.past_frames, settings.burn_in, self.random, self._static)
         self.graphs: StepGraphs | None = None
-        if self._on_gpu and graphs and num_ranks == 1:
+        if self._records:
             self.graphs = StepGraphs(self.device, self.random, self._changing, self._buffers)
 
     # Units. An image in NVIDIA's tick line is a frame here: one that the critic was shown, real ones counted.
@@ -408,19 +409,19 @@ class TemporalTrainer:
     # What CUDA graphs need.
 
     def _adam(self, module: torch.nn.Module, rate: float) -> torch.optim.Adam:
-        """On a GPU the learning rate is a tensor, which a recorded step reads anew each time."""
+        """For a step that is recorded the learning rate is a tensor, which is read anew each time."""
         betas = (self.settings.beta1, self.settings.beta2)
-        lr = torch.tensor(rate, device=self.device) if self._on_gpu else rate
-        return torch.optim.Adam(module.parameters(), lr=lr, betas=betas, fused=True, capturable=self._on_gpu)
+        lr = torch.tensor(rate, device=self.device) if self._records else rate
+        return torch.optim.Adam(module.parameters(), lr=lr, betas=betas, fused=True, capturable=self._records)
 
     def _load_optimizer(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
         """Take over the state of an optimiser, of this or of another kind of device."""
         state = {
             **state,
-            'param_groups': [{**group, 'fused': True, 'capturable': self._on_gpu} for group in state['param_groups']],
+            'param_groups': [{**group, 'fused': True, 'capturable': self._records} for group in state['param_groups']],
         }
         optimizer.load_state_dict(state)
-        if self._on_gpu:
+        if self._records:
             for group in optimizer.param_groups:
                 group['lr'] = torch.tensor(float(group['lr']), device=self.device)
 

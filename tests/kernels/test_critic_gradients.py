@@ -192,3 +192,30 @@ def test_without_a_compiler_the_plain_form_is_used(monkeypatch, tmp_path):
     monkeypatch.setenv('DNNLIB_CACHE_DIR', str(tmp_path / 'cache'))
     assert native_code._load.__wrapped__('temporal_kernels') is None
     assert not list(tmp_path.glob('cache/**/*.so'))
+
+
+def test_cuda_code_is_compiled_once_by_the_nvcc_of_cuda_home(monkeypatch, tmp_path, capsys):
+    """A compiler that copies an existing library stands in for nvcc."""
+    monkeypatch.setattr(native_code, 'enabled', True)
+    library = native_code.load('temporal_kernels')
+    if library is None:
+        pytest.skip('there is no C++ compiler')
+    capsys.readouterr()
+    nvcc = tmp_path / 'home' / 'bin' / 'nvcc'
+    nvcc.parent.mkdir(parents=True)
+    nvcc.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && echo 13.0 && exit\necho "$@" >> {tmp_path}/calls\n'
+        f'while [ "$1" != -o ]; do shift; done\ncp {library._name} "$2"\n'
+    )
+    nvcc.chmod(0o755)
+    monkeypatch.setenv('CUDA_HOME', str(tmp_path / 'home'))
+    monkeypatch.setenv('DNNLIB_CACHE_DIR', str(tmp_path / 'cache'))
+    for _ in range(2):
+        assert native_code._load_cuda.__wrapped__('gated_recurrence', (9, 0)) is not None
+    calls = (tmp_path / 'calls').read_text().splitlines()
+    assert len(calls) == 1
+    assert '-gencode=arch=compute_90,code=sm_90' in calls[0]
+    assert calls[0].endswith('gated_recurrence.cu')
+    assert capsys.readouterr().err.count('Compiling gated_recurrence.cu, once on this machine') == 1
+    nvcc.write_text('#!/bin/sh\nexit 1\n')
+    assert native_code._load_cuda.__wrapped__('gated_recurrence', (9, 0)) is None
