@@ -99,7 +99,7 @@ def test_interrupted_run_goes_on_as_if_never_stopped(tmp_path, root, tiny_latent
         if line.startswith('tick 2 '):
             process.send_signal(signal.SIGINT)
             break
-    output, error = process.communicate(timeout=60)
+    output, error = process.communicate(timeout=240)
     assert process.returncode == 130, error
     assert 'Interrupted; everything is saved.' in output, error
     assert 'Traceback' not in error

@@ -7,7 +7,7 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -305,23 +305,24 @@ def test_a_run_killed_in_the_first_look_ends_the_same(
     options = ['--align=ffhq', f'--landmarks={marks}', '--min-frames=5']
     assert run(tiny_generator, recording, tmp_path / 'whole.zip', *options).exit_code == 0
     dest = tmp_path / 'parts.zip'
-    program = (
-        'import sys, time, embed_video\nfrom training.footage import first_look as footage_analysis\n'
-        'footage_analysis.SECONDS_BETWEEN_WRITES = 0\nmeasure = footage_analysis.ChangeMeter.update\n'
-        'def slowly(self, frame):\n    time.sleep(0.02)\n    return measure(self, frame)\n'
-        'footage_analysis.ChangeMeter.update = slowly\nembed_video.main(sys.argv[1:])'
-    )
-    command = [sys.executable, '-c', program, *arguments(tiny_generator, recording, dest, *options)]
-    with subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE) as process:
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            rows = list((tmp_path / 'parts.zip.partial' / 'preparation').glob('*.rows'))
-            if rows and rows[0].stat().st_size > 33 * footage_analysis.ROW.itemsize:
-                process.send_signal(signal.SIGKILL)
-                break
-            time.sleep(0.002)
-        process.wait()
-    assert process.returncode == -signal.SIGKILL
+    program = textwrap.dedent("""
+        import os, pathlib, signal, sys
+        import embed_video
+        from training.footage import first_look
+        first_look.SECONDS_BETWEEN_WRITES = 0
+        measure = first_look.ChangeMeter.update
+
+        def update(self, frame):
+            for rows in pathlib.Path(sys.argv[1]).glob('preparation/*.rows'):
+                if rows.stat().st_size > 33 * first_look.ROW.itemsize:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return measure(self, frame)
+
+        first_look.ChangeMeter.update = update
+        embed_video.main(sys.argv[2:])
+    """)
+    command = [sys.executable, '-c', program, f'{dest}.partial', *arguments(tiny_generator, recording, dest, *options)]
+    assert subprocess.run(command, cwd=root, stderr=subprocess.PIPE).returncode == -signal.SIGKILL
     assert not dest.exists()
     result = run(tiny_generator, recording, dest, *options)
     assert result.exit_code == 0, result.output

@@ -21,7 +21,7 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 def ffmpeg(*arguments: str | pathlib.Path) -> None:
     command = [imageio_ffmpeg.get_ffmpeg_exe(), '-nostdin', '-v', 'error', '-y', *map(str, arguments)]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=240)
 
 
 def numbered_frames(count: int, width: int = 64, height: int = 48) -> np.ndarray:
