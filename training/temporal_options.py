@@ -68,14 +68,14 @@ class Settings(OptionGroup):
     )
     diversity: float = option(
         0.33,
-        'How far two futures of one moment have to part, as a share of what the footage allows',
+        'How far two futures of one moment have to diverge, as a share of what the footage allows',
         at_least=0,
         at_most=1,
         group=LOSSES,
         absent=0.0,
     )
     diversity_windows: int = option(
-        1, 'Number of windows after which two futures have to have parted', at_least=1, group=LOSSES, absent=1
+        1, 'Number of windows after which two futures have to have diverged', at_least=1, group=LOSSES, absent=1
     )
     gap_interval: int = option(
         4,
@@ -87,15 +87,15 @@ class Settings(OptionGroup):
     gap_batch_shrink: int = option(4, 'Apply them to a batch smaller by this factor', flag=None, at_least=1, absent=4)
     carry: float = option(
         1.0,
-        'Share of generated windows that continue videos which training keeps going; 0: none, as in the paper',
+        'Share of generated windows that continue an ongoing video (see --chains); 0: none, as in the paper',
         at_least=0,
         at_most=1,
         group=LOSSES,
     )
-    chains: int = option(256, 'Number of videos that training keeps going', at_least=1, group=LOSSES, absent=1024)
+    chains: int = option(256, 'Number of ongoing videos that training keeps and continues', at_least=1, group=LOSSES, absent=1024)
     restart: float = option(
         0.003,
-        'Share of these videos that start over from a fresh i, each time that they were continued',
+        'Share of the ongoing videos that start over from a fresh i each time they are continued',
         at_least=0,
         at_most=1,
         group=LOSSES,
@@ -121,7 +121,7 @@ class Settings(OptionGroup):
         absent=0.0,
     )
     uncalibrated: bool = option(
-        False, 'Do not give the codes far into videos the mean and the variance of the footage', absent=True
+        False, 'Skip the calibration that gives frames far into a video the mean and variance of the footage', absent=True
     )
     motion_weight: float = option(
         1.0, 'Weight of the motion between frames in what the critic sees; 0: none, as in the paper', at_least=0, group=LOSSES
@@ -209,11 +209,11 @@ class TrainingOptions(OptionGroup):
     latent_space: LatentSpaceOptions = subgroup(LatentSpaceOptions, 'Space of the codes')
     settings: Settings = subgroup(Settings, 'Optimisation')
     kimg_per_tick: float = option(
-        200.0, 'Print progress every so many kimg', flag='--tick', metavar='KIMG', above=0, group=OUTPUT, resumed='kept'
+        200.0, 'Interval between status lines, kimg', flag='--tick', metavar='KIMG', above=0, group=OUTPUT, resumed='kept'
     )
     snapshot_ticks: int = option(
         20,
-        'Save a snapshot and pictures every so many ticks; 0: at the end only',
+        'Interval between snapshots (with pictures), ticks; 0: at the end only',
         flag='--snap',
         metavar='TICKS',
         at_least=0,
@@ -298,12 +298,10 @@ class SavingOptions(OptionGroup):
     checkpoint_minutes: float = option(
         2.0, 'Save the training state at least this often; 0: with snapshots only', metavar='MINUTES', at_least=0
     )
-    keep_states: int = option(
-        0, 'Keep also every N-th training state, beside the newest; 0: the newest only', metavar='N', at_least=0
-    )
-    on_full: Literal['go-on', 'stop'] = option('go-on', 'When the disk takes no more: train on and try again, or stop')
+    keep_states: int = option(0, 'Also keep every N-th training state; 0: only the newest', metavar='N', at_least=0)
+    on_full: Literal['go-on', 'stop'] = option('go-on', 'When the disk is full: keep training and try again, or stop')
     on_nan: Literal['stop', 'rollback'] = option(
-        'stop', 'When weights are no longer numbers: stop, or go back to the last state and on with other random numbers'
+        'stop', 'When weights become NaN: stop, or go back to the last state and continue with other random numbers'
     )
 
 
@@ -320,7 +318,7 @@ class Invocation(OptionGroup):
     )
     resume: str | None = option(
         None,
-        'Go on with a run: its folder or its training-state-*.pt; or start from the weights of a snapshot',
+        'Resume a run: its folder or its training-state-*.pt; or start from the weights of a snapshot',
         metavar='DIR|PT|PKL',
         group=MAIN,
     )

@@ -72,7 +72,7 @@ class TemporalTrainer:
         windows: Real windows, with the spacings that the critic looks at.
         settings: See there; `reversal=None` is what suits the footage.
         total_kimg: Length of the whole training, for the learning rate.
-        seed: Decides everything.
+        seed: Random seed; steps on one device are reproducible.
         rank, num_ranks: Of `torch.distributed`, when it runs.
         device: Of networks and windows.
         static: Whether a step never fetches a number from the device; None: on GPUs. The random numbers are others.

@@ -261,7 +261,7 @@ class TemporalTraining:
         back = self.saving_options.on_nan == 'rollback' and states[0] is not None and self.rollbacks < saving.MOST_ROLLBACKS
         if not back or states[0] is None:
             raise InputError(
-                f'{sentence}; what {self.run_dir} holds is from before that. Start anew with lower '
+                f'{sentence}; what {self.run_dir} holds is from before that. Start over with lower '
                 f'{option("glr")} and {option("clr")}'
                 + ('' if self.saving_options.on_nan == 'rollback' else f', or add {option("on_nan", "rollback")}')
             )

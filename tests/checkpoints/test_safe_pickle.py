@@ -1,4 +1,4 @@
-"""The readers that run nothing: hostile files, damaged files, files made to hurt, and equality with Python's own reader."""
+"""The readers that run nothing: hostile files, damaged files, malicious files, and equality with Python's own reader."""
 
 import argparse
 import collections
@@ -108,7 +108,7 @@ def test_names_cannot_write_to_the_terminal(tmp_path):
 
 
 # ----------------------------------------------------------------------------
-# Files made to hurt. None of them may take longer than reading a real one, whatever they declare.
+# Malicious files. None of them may take longer than reading a real one, whatever they declare.
 
 
 def nested(opcodes, count):

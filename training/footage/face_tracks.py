@@ -36,7 +36,7 @@ def split_at_cuts(num_frames: int, cuts: Sequence[int], breaks: Mapping[int, str
     Args:
         num_frames: Of the recording.
         cuts: First frames of new scenes.
-        breaks: First frames of pieces that begin anew for other reasons (`FootageClip.cuts`), and these reasons.
+        breaks: First frames of pieces that start over for other reasons (`FootageClip.cuts`), and these reasons.
     """
     reasons = {0: 'beginning', **dict.fromkeys(cuts, 'scene cut'), **(breaks or {})}
     edges = sorted(frame for frame in reasons if frame < num_frames)

@@ -32,29 +32,29 @@ class _Time(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 TIME = _Time()
 # fmt: off
 OPTIONS = (
-    click.option('--start',        help='Begin there; given once for all sources, or once for each', metavar='TIME', type=TIME,
-                 multiple=True),
-    click.option('--end',          help='End there, likewise', metavar='TIME', type=TIME, multiple=True),
-    click.option('--align',        help='Faces as in FFHQ, the centre square, or frames that are square and aligned already',
+    click.option('--start',        help='Start at this time; given once for all sources, or once for each', metavar='TIME',
+                 type=TIME, multiple=True),
+    click.option('--end',          help='End at this time; likewise', metavar='TIME', type=TIME, multiple=True),
+    click.option('--align',        help='Crop faces as in FFHQ, crop the centre square, or take frames that are aligned already',
                  type=click.Choice(['ffhq', 'center', 'none']), default='center'),
-    click.option('--face',         help='Which face of several; only: frames with a second one are left out',
+    click.option('--face',         help='Which of several faces to follow; only: leave out frames with a second face',
                  type=click.Choice(['largest', 'left', 'right', 'only']), default='largest'),
     click.option('--landmarks',
-                 help='68 landmarks of every frame (.npy, .npz) instead of the detector; for several recordings a '
+                 help='68 landmarks per frame (.npy, .npz) in place of the detector; for several recordings a '
                       'folder with NAME.npy',
                  metavar='PATH'),
     click.option('--face-model',   help="Model of the detector, a face_landmarker.task, instead of the package's",
                  metavar='FILE'),
-    click.option('--center-sigma', help='Filter of the place of the face over time, frames; 0: none', metavar='FRAMES',
+    click.option('--center-sigma', help='Smoothing of the position of the face over time, frames; 0: none', metavar='FRAMES',
                  type=NON_NEGATIVE_FLOAT, default=1),
-    click.option('--axes-sigma',   help='The same for its size and rotation', metavar='FRAMES', type=NON_NEGATIVE_FLOAT,
+    click.option('--axes-sigma',   help='Smoothing of its size and rotation, likewise', metavar='FRAMES', type=NON_NEGATIVE_FLOAT,
                  default=3),
-    click.option('--bridge',       help='Longest gap without the face that does not end a clip', metavar='FRAMES',
+    click.option('--bridge',       help='Longest gap without a face that does not end a clip', metavar='FRAMES',
                  type=NON_NEGATIVE_INT, default=5),
-    click.option('--scene-cuts',   help='Begin another clip at scene cuts, or take recordings as they are',
+    click.option('--scene-cuts',   help='Start a new clip at scene cuts, or ignore them',
                  type=click.Choice(['split', 'ignore']), default='split'),
-    click.option('--min-frames',   help='Leave out shorter pieces of what was split', metavar='FRAMES', type=POSITIVE_INT,
-                 default=25),
+    click.option('--min-frames',   help='Leave out pieces of a split recording that are shorter', metavar='FRAMES',
+                 type=POSITIVE_INT, default=25),
 )
 # fmt: on
 

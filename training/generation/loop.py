@@ -185,7 +185,7 @@ def find_bridge(generator: LatentGenerator, seed: int, num_frames: int, *, burn_
 
     Args:
         generator: Latent generator.
-        seed: Decides everything.
+        seed: Random seed of the motion.
         num_frames: N.
         burn_in: Frames at least before the loop; not fewer than `SETTLED`, because the model does not come back to the
             memories that it begins with.

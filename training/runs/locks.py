@@ -69,7 +69,7 @@ class Lock:
             'since': time.time(),
             'command': os.path.basename(sys.argv[0]),
         }
-        with contextlib.suppress(OSError):  # a full disk: the lock holds all the same, and only says less
+        with contextlib.suppress(OSError):  # a full disk: the lock holds anyway, it only says less
             os.ftruncate(self._handle, 0)
             os.pwrite(self._handle, json.dumps(owner).encode(), 0)
 

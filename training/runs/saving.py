@@ -44,7 +44,7 @@ def tolerating(say: Callable[[str], None], what: str, *, stop: bool) -> Iterator
     Args:
         say: Says the sentence.
         what: What is written ('the snapshot').
-        stop: Raise all the same.
+        stop: Raise anyway.
 
     Raises:
         InputError: What could not be written and why, with `stop`.
