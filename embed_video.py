@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import types
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
               type=click.Choice(['auto', 'yes', 'no']), default='auto')
 @click.option('--preview',        help='Also write videos original | embedded into DEST-preview', is_flag=True)
 @click.option('--overwrite',      help='Replace DEST if it exists', is_flag=True)
+@click.option('--probe',          help='Try each way on some frames, say how long all would take and how good it is, and leave',
+              is_flag=True)
 
 # Footage: which part, split where, aligned how.
 @preparation_options
@@ -109,6 +112,9 @@ def main(**options: Any) -> None:
     # Faces of a long recording, aligned as FFHQ's; where the face is lost the footage is split.
     python embed_video.py --network=ffhq.pkl --source=interview.mp4 --start=1:30 --end=0:20:00 --align=ffhq --dest=latents.zip
     \b
+    # Which way is good and quick enough here? Nothing is embedded.
+    python embed_video.py --network=faces.pkl --source=recordings/ --dest=latents.zip --encoder=encoder-000200.pkl --probe
+    \b
     # Codes that e4e or NVIDIA's projector has made.
     python embed_video.py --network=ffhq.pkl --source=latents.pt --fps=25 --dest=latents.zip
     """
@@ -116,6 +122,8 @@ def main(**options: Any) -> None:
     if opts.refine and not opts.encoder:
         raise UserMistake('--refine improves the codes of an encoder; give one by --encoder, or leave --refine out: '
                           'without an encoder codes are optimised anyway')
+    if opts.probe and opts.perceptual == 'none':
+        raise UserMistake('--probe compares ways by their perceptual distance; leave --perceptual=none out')
     require_network(opts.network)
     parts = parts_of_sources(opts)
     opts.dest = new_result(opts.dest, zipped=True, overwrite=opts.overwrite)
@@ -126,11 +134,16 @@ def main(**options: Any) -> None:
 
 
 def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | None]], ours: ranks.Ranks) -> None:
+    from training.embedding import judgement
     from training.embedding.embedder import embed_all, write_previews
     from training.latents.dataset import LatentDataset
 
     with ours.together():
         job = _Job(opts, parts, ours)
+    if opts.probe:
+        if ours.is_first:
+            job.probe()
+        return
     with contextlib.ExitStack() as stack:
         with ours.together():
             if ours.is_first:
@@ -138,6 +151,7 @@ def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | No
                 if writer.resumed:
                     report(f'Going on with the interrupted run in {writer.partial_folder}.')
                 clips = job.prepare(writer)
+                job.look_for_misplaced_faces(clips)
         with ours.together():
             if not ours.is_first:  # what the first look has found is on the disk by now
                 writer = stack.enter_context(job.open_writer(helper=True))
@@ -147,6 +161,9 @@ def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | No
         return
     with LatentDataset(opts.dest) as dataset:
         report(f'{len(dataset.clips)} clips, {dataset.num_frames} frames at {dataset.fps:g} frames per second are in {opts.dest}')
+        measures = ((clip.name, clip.extra) for clip in dataset.clips)
+        for sentence in judgement.warnings(measures, optimised=not opts.encoder or opts.refine, aligned=opts.align == 'ffhq'):
+            report(sentence)
         if job.embedder is not None and job.embedder.report is not None:
             report(f'The quality report is in {os.path.join(job.embedder.report.folder, "index.html")}')
         if opts.preview:
@@ -252,6 +269,49 @@ class _Job:
         size = max(int(self.image_generator.img_resolution), int(getattr(self.encoder, 'img_resolution', 0) or 0))
         return prepare_sources(self.clips, writer, self._preparation, size=size, skip_damaged=self._opts.damaged == 'skip')
 
+    def probe(self) -> None:
+        """Try each way on the frames in the middle of the longest clip, and say what was found."""
+        from training.embedding.probe import describe, measure_ways
+        from training.footage.clips import FootageClip
+
+        if not self._footage or self.embedder is None:
+            raise UserMistake('--probe: the sources hold codes, which need no embedding')
+        writer = self.open_writer(helper=False)
+        try:
+            clips = [clip for clip in self.prepare(writer) if isinstance(clip, FootageClip)]
+            self.look_for_misplaced_faces(clips)
+            ways = measure_ways(max(clips, key=lambda clip: clip.num_frames or 0), self.embedder)
+            lengths = [clip.num_frames for clip in clips]
+            for line in describe(ways, None if None in lengths else sum(length or 0 for length in lengths)):
+                report(line)
+        finally:
+            writer.leave()
+
+    def look_for_misplaced_faces(self, clips: Any) -> None:
+        """Say so where a generator of aligned faces meets faces that are not, as far as a detector is installed."""
+        from training.embedding import judgement
+        from training.footage.clips import FootageClip, fit
+        from training.footage.face_landmarks import FaceDetector
+        from training.videos.output import as_rgb
+        from training.videos.synthesis import images_to_uint8
+
+        footage = [clip for clip in clips if isinstance(clip, FootageClip)]
+        if self._opts.align == 'ffhq' or not footage or self.embedder is None:
+            return
+        try:
+            detector = FaceDetector(self._opts.face_model)
+        except InputError:
+            return  # none is installed
+        with detector:
+            picture = as_rgb(images_to_uint8(self.embedder.inversion.average_picture)[0])
+            frames = [fit(frame, max(len(picture), 256)) for clip in footage[:4] for frame in itertools.islice(clip.frames(), 3)]
+            found = judgement.misplaced_faces(picture, frames, detector)
+        if found is not None:
+            report(
+                f'Note: the faces of this footage are {found} the face that this generator draws; --align=ffhq puts them '
+                'where its training images had them.'
+            )
+
 
 def _method(opts: types.SimpleNamespace) -> str:
     if opts.encoder:
@@ -260,14 +320,19 @@ def _method(opts: types.SimpleNamespace) -> str:
 
 
 def _load_encoder(opts: types.SimpleNamespace, image_generator: Any, device: 'torch.device') -> Any:
-    from networks.checkpoints import file_sha256, load_encoder
+    from networks.checkpoints import file_sha256, load_encoder, tuning_record
+    from networks.checkpoints.tuned_generators import ancestors
     from networks.psp_encoders import ImageEncoder
 
     encoder: Any = load_encoder(opts.encoder, device=str(device), trust_pickle=opts.trust_pickle)
     import torch  # loaded by now
 
     made_for = getattr(encoder, 'generator_sha256', None)
-    if made_for is not None and not opts.force_encoder and made_for != file_sha256(opts.network):
+    if (
+        made_for is not None
+        and not opts.force_encoder
+        and made_for not in ancestors({'sha256': file_sha256(opts.network), **(tuning_record(opts.network) or {})})
+    ):
         raise InputError(
             f'{opts.encoder} was trained for another image generator than {opts.network} (sha256 {made_for[:12]}...); give the '
             'right one, or add --force-encoder if both have the same W+ space.'

@@ -296,7 +296,7 @@ def convert(**options: Any) -> None:
 def _load_generator_of(dataset: Any, opts: types.SimpleNamespace, device: 'torch.device') -> Any:
     """The image generator of a data set, or --network."""
     from networks.checkpoints import load_generator
-    from networks.checkpoints.image_generator_lookup import OptionNames, find_image_generator
+    from networks.checkpoints.image_generator_lookup import OptionNames, TunedTo, find_image_generator
 
     network = find_image_generator(
         dataset.image_generator,
@@ -304,6 +304,8 @@ def _load_generator_of(dataset: Any, opts: types.SimpleNamespace, device: 'torch
         image_network=opts.network,
         force=opts.force_network,
         options=OptionNames('--network', '--force-network'),
+        tuned_to=TunedTo(opts.data, lambda: dataset.sha256),
+        say=report,
     )
     image_generator: Any = load_generator(network, device=str(device), trust_pickle=opts.trust_pickle)
     if (int(image_generator.num_ws), int(image_generator.w_dim)) != (dataset.num_ws, dataset.w_dim):

@@ -157,14 +157,19 @@ def check_options(invocation: Invocation, options: TrainingOptions) -> None:
         )
 
 
-def look_at_data(options: TrainingOptions, *, given_network: bool) -> TrainingOptions:
+def look_at_data(options: TrainingOptions, *, given_network: bool, force_data: bool = False) -> TrainingOptions:
     """Settle what depends on the data set and on where files are: absolute paths, the image generator, `reversal`.
 
     Args:
         options: What was chosen.
         given_network: Whether the command line names the image generator; a recorded one may have moved since.
+        force_data: Take codes that do not draw their footage, too.
+
+    Raises:
+        InputError: A file is not there, or the codes do not draw their footage.
     """
     from networks.checkpoints.image_generator_lookup import OptionNames, find_image_generator, is_address, local_file
+    from training.embedding import judgement
     from training.latent_space import default_reversal
     from training.latents.dataset import LatentDataset
 
@@ -172,6 +177,9 @@ def look_at_data(options: TrainingOptions, *, given_network: bool) -> TrainingOp
     if network is not None and not given_network and not is_address(network) and not os.path.isfile(network):
         network = None  # where another run had it; the data set knows more places
     with LatentDataset(options.data) as dataset:
+        refused = None if force_data else judgement.refusal(options.data, dataset.quality)
+        if refused is not None:
+            raise InputError(refused)
         if reversal is None:
             reversal = default_reversal(dataset)
         if network is None:
@@ -221,7 +229,7 @@ def train(invocation: Invocation, given: dict[str, Any]) -> None:
     else:
         options = options_of_new_run(invocation, given)
     check_options(invocation, options)
-    options = look_at_data(options, given_network='network' in given)
+    options = look_at_data(options, given_network='network' in given, force_data=invocation.force_data or resumed is not None)
     if int(os.environ.get('RANK', '0')) == 0:
         print('Training options:')
         print(json.dumps(option_tree.to_dict(options), indent=2))

@@ -1,6 +1,6 @@
 """StyleVideoGAN: how one subject moves in the W+ space of a StyleGAN, learned from footage, and new video of it.
 
-    from stylevideogan import embed, generate, load_generator, scores, train, write_latents
+    from stylevideogan import embed, generate, load_generator, scores, train, tune, write_latents
 
 docs/python.md shows each in ten lines. Everything else lies in the rooms `stylevideogan.training`, `.networks`, `.metrics` and so
 on, which are the top-level folders of the repository.
@@ -15,11 +15,21 @@ from stylevideogan.version import __version__
 
 if TYPE_CHECKING:  # imported when asked for: torch takes seconds
     from stylevideogan import score_objects, scores
-    from stylevideogan.api import embed, generate, load_encoder, load_generator, load_snapshot, make_video, train, write_latents
+    from stylevideogan.api import (
+        embed,
+        generate,
+        load_encoder,
+        load_generator,
+        load_snapshot,
+        make_video,
+        train,
+        tune,
+        write_latents,
+    )
 
 __all__ = [
     '__version__', 'embed', 'generate', 'load_encoder', 'load_generator', 'load_snapshot', 'make_video', 'score_objects',
-    'scores', 'train', 'write_latents',
+    'scores', 'train', 'tune', 'write_latents',
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The steps of the project as functions: open networks, embed frames, train, generate frames one by one.
+"""The steps of the project as functions: open networks, embed frames, tune, train, generate frames one by one.
 
 docs/python.md shows each. They are what the commands do, with the same results; a mistake raises
 `stylevideogan.networks.errors.InputError` with one sentence.
@@ -30,7 +30,9 @@ from training.footage.frame_bank import frames_to_images
 from training.latents.writer import LatentDatasetWriter
 from training.videos.rendered_videos import GeneratedVideos
 
-__all__ = ['embed', 'generate', 'load_encoder', 'load_generator', 'load_snapshot', 'make_video', 'train', 'write_latents']
+__all__ = [
+    'embed', 'generate', 'load_encoder', 'load_generator', 'load_snapshot', 'make_video', 'train', 'tune', 'write_latents',
+]  # fmt: skip
 
 CHUNK = 16  # frames that are optimised together
 
@@ -184,12 +186,32 @@ def train(data: str, outdir: str, **options: Any) -> str:
     return str(options['resume']) if 'resume' in options else os.path.join(outdir, made[-1])
 
 
+def tune(data: str, outdir: str, **options: Any) -> str:
+    """Tune the image generator of a latent data set to its footage, as tune_generator.py does; returns the file of the new one.
+
+    `generate` finds it beside the data set by itself.
+
+    Args:
+        data: Latent data set.
+        outdir: Where the run folder is made.
+        options: Those of the command with underscores: source='recordings/', keep=['bob.zip'], steps=500, ...
+
+    Raises:
+        InputError: An option or the data set is wrong.
+    """
+    from networks.checkpoints.tuned_generators import tuned_path
+
+    _run('tune_generator', [f'--data={data}', f'--outdir={outdir}', *_words(options)])
+    return os.path.abspath(options.get('dest') or tuned_path(data))
+
+
 def _words(options: Mapping[str, Any]) -> list[str]:
-    """Options of a command on its command line; True and False are flags."""
+    """Options of a command on its command line; True and False are flags, and a list is an option that is given several times."""
     words = []
     for name, value in options.items():
         flag = name.replace('_', '-')
-        words.append(f'--{flag}' if value is True else f'--no-{flag}' if value is False else f'--{flag}={value}')
+        for each in value if isinstance(value, list) else [value]:
+            words.append(f'--{flag}' if each is True else f'--no-{flag}' if each is False else f'--{flag}={each}')
     return words
 
 

@@ -40,6 +40,7 @@ COMMANDS = (
     'report_video',
     'train_encoder',
     'train_video',
+    'tune_generator',
 )
 ROOMS = frozenset(FOLDERS + COMMANDS)
 DATA_ENDINGS = ('.cu', '.cpp', '.h', '.typed', '.html', '.css', '.js')  # what is packaged beside Python files

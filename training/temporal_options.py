@@ -324,6 +324,7 @@ class Invocation(OptionGroup):
     )
     fresh: bool = option(False, 'Start a new run even if one with the same options is unfinished', group=MAIN)
     desc: str | None = option(None, 'Text to add to the name of the run folder', group=OUTPUT)
+    force_data: bool = option(False, 'Train on codes even though they do not draw their footage', group=MACHINE)
     saving: SavingOptions = subgroup(SavingOptions, SAVING)
     device: str = option('auto', 'cpu, cuda, ...; auto: a GPU if there is one', metavar='NAME', group=MACHINE)
     dry_run: bool = option(False, 'Print the options and stop', short='-n', group=MACHINE)

@@ -6,7 +6,6 @@ import contextlib
 import copy
 import os
 import pickle
-import platform
 import re
 import struct
 import types
@@ -15,20 +14,13 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 
 from networks import checkpoints
 from networks.checkpoints.formats.ours import SNAPSHOT_FORMAT, SNAPSHOT_VERSION, STATE_FORMAT, STATE_VERSION
 from networks.errors import InputError
-from stylevideogan import version
 from training.latents.dataset import LatentDataset
-
-
-def versions() -> dict[str, str]:
-    """What a result was made with: this project with its commit where that is known, Python, and packages."""
-    own = {'stylevideogan': version.__version__, **({'commit': commit} if (commit := version.commit()) else {})}
-    return {**own, 'python': platform.python_version(), 'torch': str(torch.__version__), 'numpy': np.__version__}
+from training.runs.versions import versions as versions
 
 
 def describe_dataset(dataset: LatentDataset) -> dict[str, Any]:

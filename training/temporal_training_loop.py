@@ -13,6 +13,7 @@ import torch
 
 import dnnlib
 from networks import checkpoints
+from networks.checkpoints.tuned_generators import share_space
 from networks.errors import InputError, option
 from networks.image_generator import ImageGenerator
 from torch_utils import training_stats
@@ -46,7 +47,7 @@ def open_data(
             f'{image_generator.num_ws} x {image_generator.w_dim}; give the generator that they were embedded for'
         )
     recorded = dataset.image_generator.get('sha256')
-    if recorded and recorded != reference['sha256'] and not force:
+    if recorded and not share_space(dataset.image_generator, reference) and not force:
         raise InputError(
             f'{data} was embedded with another image generator (sha256 {recorded[:12]}...) than {image_network} '
             f'(sha256 {reference["sha256"][:12]}...); give that one, or add {option("force_network", True)} if both share one '

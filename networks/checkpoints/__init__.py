@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from networks.checkpoints.loading import load_encoder as load_encoder
     from networks.checkpoints.loading import load_generator as load_generator
     from networks.checkpoints.loading import load_snapshot as load_snapshot
+    from networks.checkpoints.loading import tuning_record as tuning_record
     from networks.checkpoints.writing import image_generator_reference as image_generator_reference
     from networks.checkpoints.writing import save_module_pickle as save_module_pickle
     from networks.checkpoints.writing import to_plain as to_plain
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 _HOME = {
     **dict.fromkeys(('TRUST_HINT', 'CodeRefused', 'file_sha256'), 'files'),
     'replacing': 'durable_files',
-    **dict.fromkeys(('is_snapshot', 'load_discriminator', 'load_encoder', 'load_generator', 'load_snapshot'), 'loading'),
+    **dict.fromkeys(
+        ('is_snapshot', 'load_discriminator', 'load_encoder', 'load_generator', 'load_snapshot', 'tuning_record'), 'loading'
+    ),
     **dict.fromkeys(('image_generator_reference', 'save_module_pickle', 'to_plain'), 'writing'),
 }
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, cast
 import torch
 
 import dnnlib
-from networks.checkpoints import safe_pickle, torch_archive
+from networks.checkpoints import safe_pickle, torch_archive, tuned_generators
 from networks.checkpoints.digests import sha256_of
 from networks.checkpoints.files import MOST_SHOWN, TRUST_HINT, CodeRefused, Source, container, errors_name, opened
 from networks.checkpoints.formats import nvidia_pytorch, nvidia_tensorflow, ours, psp, rosinality, safetensors_pair
@@ -137,6 +137,23 @@ def is_snapshot(source: Source, *, trust_pickle: bool = False) -> bool:
         return bool(_load(source, ours.is_snapshot, find_live, trust_pickle, None))
     except CodeRefused:  # a pickle of another program's classes; load_generator() says what is missing
         return False
+
+
+def tuning_record(source: Any) -> dict[str, Any] | None:
+    """What the file of a generator of tune_generator.py says of its making; None for any other file that can be read.
+
+    Returns:
+        `tuned_from`, the reference to the generator that it was made from (networks.checkpoints.image_generator_reference), and
+        `tuning`: data set, options, and what it reached.
+
+    Raises:
+        InputError: The file cannot be had, or is damaged.
+    """
+    try:
+        record = _load(source, tuned_generators.read_record, lambda value: None, False, None)
+    except CodeRefused:  # a pickle of another program's classes
+        return None
+    return record
 
 
 def _load(

@@ -12,17 +12,23 @@ import torch
 import dnnlib
 from networks.checkpoints.files import file_sha256, replacing
 from networks.checkpoints.formats import ours
+from networks.checkpoints.loading import tuning_record
 from stylevideogan import layout
 from torch_utils import persistence
 
 
 def image_generator_reference(path: str | os.PathLike[str], G: torch.nn.Module) -> dict[str, Any]:
-    """What a file that was made with an image generator says of it: path, sha256, class_name, init_kwargs."""
+    """What a file that was made with an image generator says of it: path, sha256, class_name, init_kwargs.
+
+    That of a tuned generator also has `tuned_from`, the same of the generator that it was tuned from.
+    """
+    record = tuning_record(path)
     return {
         'path': os.fspath(path),
         'sha256': file_sha256(path),
         'class_name': type(G).__name__,
         'init_kwargs': to_plain(getattr(G, 'init_kwargs', {})),
+        **({} if record is None else {'tuned_from': record['tuned_from']}),
     }
 
 

@@ -39,6 +39,7 @@ from training.run_page import measures
 from training.run_page import run as page_run
 from training.videos.code_sources import ModelSource
 from training.videos.output import VideoWriter
+from training.videos.synthesis import render_codes
 
 # ----------------------------------------------------------------------------
 # Runs.
@@ -54,6 +55,7 @@ class Run:
     stderr: str
     rendered: list[int]  # batch sizes of the calls of synthesis networks
     measured: list[int]  # batch sizes of the calls of the detector
+    layers: int  # calls of the layers of synthesis networks
 
 
 class Detector(torch.nn.Module):
@@ -151,6 +153,7 @@ class Workshop:
                     writer.add_clip(clip, codes, fps=10.0 if name == 'slow' else 25.0, source=source)
                 writer.finish()
             self.files[name] = path
+        self._coded_footage(references['second'])
         np.savez(self.folder / 'codes.npz', w=random.randn(9, 6, 8).astype(np.float32))
         self.files['codes'] = self.folder / 'codes.npz'
         np.savez(self.folder / 'still.npz', w=random.randn(1, 6, 8).astype(np.float32))
@@ -168,6 +171,27 @@ class Workshop:
             writer.add_clip('clip', random.randn(40, 6, 8).astype(np.float32), fps=25.0, source='c.mp4')
             writer.finish()
         self.files['of_refused'] = path
+
+    def _coded_footage(self, reference: dict[str, Any]) -> None:
+        """Codes, and the frames that another generator draws of them: what tuning learns."""
+        other: Any = checkpoints.load_generator(str(self.files['other']))
+        codes = np.array(np.random.RandomState(2).randn(1, 6, 8) + np.sin(np.arange(24) / 3)[:, None, None], np.float32)
+        folder = self.folder / 'drawn' / 'clip'
+        folder.mkdir(parents=True)
+        for index, frame in enumerate(render_codes(other, codes)):
+            PIL.Image.fromarray(frame).save(folder / f'{index:03d}.png')
+        embedding = {'method': 'test', 'sources': [str(folder)]}
+        for name, quality in (('coded', {}), ('undrawn', {'gain': 0.1})):
+            with LatentDatasetWriter(
+                str(self.folder / f'{name}.zip'), image_generator=reference, num_ws=6, w_dim=8, embedding=embedding
+            ) as writer:
+                writer.add_clip('clip', codes, fps=25.0, source=str(folder), **quality)
+            self.files[name] = self.folder / f'{name}.zip'
+        path = self.folder / 'long.zip'
+        with LatentDatasetWriter(str(path), image_generator=reference, num_ws=6, w_dim=8, embedding=embedding) as writer:
+            for index in range(60):  # the same clip again and again
+                writer.add_clip(f'clip{index}', codes, fps=25.0, source=str(folder))
+        self.files['long'] = path
 
     def _footage(self, G: Any) -> None:
         """Frames 24x16 that move, cut to something else in the middle; as images, as video, damaged, and as arrays."""
@@ -267,11 +291,12 @@ class Workshop:
         self.started += 1
         folder = self.folder / f'run{self.started}'
         folder.mkdir()
+        self.layers: list[int] = []
         *earlier, last = split_at(list(arguments), '&&')
         for words in earlier:
             self._invoke(command, words, folder)
         result, rendered = self._invoke(command, last, folder)
-        found = Run(folder, result.exit_code, result.stdout, result.stderr, rendered, list(Detector.sizes))
+        found = Run(folder, result.exit_code, result.stdout, result.stderr, rendered, list(Detector.sizes), len(self.layers))
         if not fresh:
             self.done[key] = found
         return found
@@ -282,7 +307,11 @@ class Workshop:
         rendered: list[int] = []
         Detector.sizes.clear()
 
-        with noted(stylegan2.SynthesisNetwork, 'forward', rendered), noted(FastSynthesis, '__call__', rendered):
+        with (
+            noted(stylegan2.SynthesisNetwork, 'forward', rendered),
+            noted(FastSynthesis, '__call__', rendered),
+            noted(stylegan2.SynthesisLayer, 'forward', self.layers),
+        ):
             os.environ['DNNLIB_CACHE_DIR'] = str(folder / 'cache')
             result = CliRunner().invoke(load_command(name), [*subcommand, *filled], catch_exceptions=False)
         return result, rendered
@@ -441,6 +470,16 @@ def image_weights(run: Run) -> str:
     (path,) = run.folder.glob('x.pkl')
     G: Any = checkpoints.load_generator(str(path))
     return digest_of(value.numpy() for value in G.state_dict().values())
+
+
+def statistic(name: str) -> Observed:
+    """The means in stats.jsonl."""
+
+    def read(run: Run) -> Any:
+        (path,) = run.folder.rglob('stats.jsonl')
+        return [json.loads(line)[name]['mean'] for line in path.read_text().splitlines()]
+
+    return read
 
 
 def num_lines(pattern: str) -> Observed:
@@ -602,6 +641,7 @@ TABLE = [
         ('--data', '{data}', '{second}', BOTH),
         ('--network', ('--network={generator}',), ('--network={other}',), outcome),
         ('--force-network', ('--network={other}',), ('--network={other}', '--force-network'), outcome),
+        ('--force-data', ('--data={undrawn}',), ('--data={undrawn}', '--force-data'), outcome),
         ('--trust-pickle', ('--data={of_refused}',), ('--data={of_refused}', '--trust-pickle'), outcome),
         ('--preset', None, 'paper', BOTH),
         ('--options', None, '{recorded}', BOTH),
@@ -973,6 +1013,60 @@ TABLE += [
         ('--dry-run', None, True, names),
     )
 ]
+TUNE = (
+    '--data={coded}', '--outdir={out}', '--dest={folder}/x.pkl', '--steps=4', '--tick=2', '--batch=4', '--locality-batch=4',
+    '--perceptual=none', '--device=cpu',
+)  # fmt: skip
+PERCEPTUAL = ('--perceptual=alex',)
+WRONG_FRAMES = ('--source={frames}',)  # such a run ends before its first step
+TABLE += rows(
+    'tune_generator',
+    TUNE,
+    ('--data', '{coded}', '{data}', outcome),
+    ('--outdir', '{out}', '{folder}/elsewhere', names),
+    ('--network', None, '{other}', outcome),
+    ('--source', None, '{frames}', outcome),
+    ('--dest', '{folder}/x.pkl', '{folder}/y.pkl', names),
+    ('--steps', 4, 6, image_weights),
+    ('--held-out', 0.2, 0.5, image_weights),
+    (
+        '--patience',
+        ('--lr=1e-12', '--tick=1', '--steps=6'),
+        ('--lr=1e-12', '--tick=1', '--steps=6', '--patience=2'),
+        num_lines('stats.jsonl'),
+    ),
+    ('--seed', 0, 1, image_weights),
+    ('--device', 'cpu', 'nowhere', outcome),
+    ('--lambda-locality', 1, 0, image_weights),
+    ('--locality-batch', 4, 8, image_weights),
+    ('--keep', None, '{second}', image_weights),
+    ('--spread', 1, 0, image_weights),
+    ('--batch', 4, 8, image_weights),
+    ('--lr', 1e-3, 1e-2, image_weights),
+    ('--warmup', 20, 1, image_weights),
+    ('--ema', 25, 0.1, image_weights),
+    ('--perceptual', 'none', 'alex', image_weights),
+    ('--lpips-weights', PERCEPTUAL, (*PERCEPTUAL, '--lpips-weights={generator}'), outcome),
+    ('--lambda-lpips', PERCEPTUAL, (*PERCEPTUAL, '--lambda-lpips=0'), image_weights),
+    ('--lambda-pixel', PERCEPTUAL, (*PERCEPTUAL, '--lambda-pixel=0'), image_weights),
+    ('--micro-batch', 4, 1, largest('rendered')),
+    ('--save-memory', None, True, lambda run: run.layers),
+    ('--frame-memory', ('--data={long}',), ('--data={long}', '--frame-memory=1'), lambda run: '2th one' in run.stdout),
+    ('--fp32', None, True, said),  # recorded only: without a GPU there is no half precision
+    ('--identity', 'auto', 'yes', outcome),
+    ('--tick', 2, 1, num_lines('stats.jsonl')),
+    ('--evaluate', 64, 1, statistic('Quality/held_out/psnr')),
+    ('--overwrite', ('&&', '{again}', '--seed=1'), ('&&', '{again}', '--seed=1', '--overwrite'), outcome),
+    ('--force-network', ('--network={other}',), ('--network={other}', '--force-network'), outcome),
+    ('--desc', None, 'word', names),
+    (
+        '--fresh',
+        (*WRONG_FRAMES, '&&', '{again}', *WRONG_FRAMES),
+        (*WRONG_FRAMES, '&&', '{again}', *WRONG_FRAMES, '--fresh'),
+        names,
+    ),
+    ('--dry-run', None, True, names),
+)
 EMBED = (
     '--network={generator}', '--source={frames}', '--dest={folder}/x.zip', '--perceptual=none', '--steps=3', '--first-steps=4',
     '--device=cpu', '--min-frames=3',
@@ -1007,6 +1101,7 @@ TABLE += [
         ('--report', (*ENCODED, '--report'), (*ENCODED, '--no-report'), names),
         ('--identity', ENCODED, (*ENCODED, '--identity=yes'), outcome),
         ('--preview', ENCODED, (*ENCODED, '--preview'), names),
+        ('--probe', ('--perceptual=alex',), ('--perceptual=alex', '--probe'), names),
         ('--overwrite', ('&&', '{again}'), ('&&', '{again}', '--overwrite'), outcome),
         ('--steps', 3, 5, codes),
         ('--first-steps', 4, 6, codes),

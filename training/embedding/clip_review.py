@@ -45,7 +45,7 @@ class ClipReview:
 
     The rows of measures hold
 
-    * `psnr` (dB), `lpips`: of every `measure_every`-th frame, see `Inversion.measure`;
+    * `psnr` and `gain` (dB), `lpips`: of every `measure_every`-th frame, see `Inversion.compare`;
     * `identity`: distance of the faces, of the same frames, where there is a measure of it and it finds a face;
     * `jitter`: root mean square of w_{t+1} - 2 w_t + w_{t-1} in standard deviations of W, from the third frame on;
     * `pixel_jitter`, `pixel_jitter_original`: the same of the pixels, grey levels of 255 (at most 256 pixels wide).

@@ -332,6 +332,7 @@ def _embed_footage(
         f', {label} {averages[key]:{form}}'
         for key, label, form in (
             ('psnr', 'PSNR', '.2f'),
+            ('gain', 'above the average picture by', '.2f'),
             ('lpips', 'LPIPS', '.4f'),
             ('identity', 'identity', '.3f'),
             ('jitter', 'jitter', '.3f'),

@@ -214,10 +214,25 @@ class Inversion:
         losses = losses + options.lambda_average * h.square().mean(dim=(1, 2))
         return losses + options.lambda_layers * (h - h.mean(dim=1, keepdim=True)).square().mean(dim=(1, 2))
 
+    @functools.cached_property
+    def average_picture(self) -> torch.Tensor:
+        """What the average code draws, `[1, C, resolution, resolution]` in [-1, 1]."""
+        with torch.no_grad():
+            return self.synthesize(self.average()).clamp(-1, 1)
+
     @torch.no_grad()
     def compare(self, images: torch.Tensor, targets: torch.Tensor) -> list[dict[str, float]]:
-        """`psnr` (dB) and, with a perceptual distance, `lpips` of each pair of images in [-1, 1]."""
-        rows = [{'psnr': float(value)} for value in peak_signal_to_noise(images, targets)]
+        """`psnr` and `gain` (dB) and, with a perceptual distance, `lpips` of each pair of images in [-1, 1].
+
+        The gain is the PSNR above that of the picture of the average code, `average_picture`. Near 0, the image says nothing
+        about its target.
+        """
+        average = self.average_picture.expand_as(targets)
+        plain = peak_signal_to_noise(average, targets)
+        rows = [
+            {'psnr': float(value), 'gain': float(value - before)}
+            for value, before in zip(peak_signal_to_noise(images, targets), plain, strict=True)
+        ]
         if self.lpips is not None:
             for row, value in zip(rows, self.lpips(images, targets), strict=True):
                 row['lpips'] = float(value)

@@ -9,6 +9,7 @@ import contextlib
 import html
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from training.latents.layout import total_quality
 # Measure: (name for people, unit, digits, what is good).
 MEASURES: dict[str, tuple[str, str, int, str]] = {
     'psnr': ('PSNR', 'dB', 2, 'higher is better'),
+    'gain': ('gain', 'dB', 2, 'PSNR above that of the picture of the average code; near 0, the codes say nothing'),
     'lpips': ('LPIPS', '', 4, 'lower is better'),
     'identity': ('identity distance', '', 3, 'lower is better; below 0.6 is the same person'),
     'jitter': ('jitter of codes', 'std of W', 3, 'lower is smoother'),
@@ -31,6 +33,7 @@ MEASURES: dict[str, tuple[str, str, int, str]] = {
     'pixel_jitter_original': ('jitter of pixels, original', 'of 255', 2, ''),
 }
 PLOTS = (('psnr',), ('lpips',), ('identity',), ('jitter',), ('pixel_jitter', 'pixel_jitter_original'))
+TUNING_PICTURES = {'held-out.png': 'tuned-frames.png', 'others.png': 'tuned-others.png'}  # of a run folder, in the report
 FILES = {'video': '.mp4', 'plot': '.png', 'frames': '-frames.png', 'measures': '.jsonl'}  # of each clip
 MOST_POINTS = 1200  # of a curve; longer clips are averaged, with the range as a shade
 PICTURE_SIDE = 160  # pixels of a frame in the page's pictures
@@ -58,6 +61,7 @@ class EmbeddingReport:
             with open(os.path.join(self.folder, 'report.json'), encoding='utf-8') as file:
                 entries = json.load(file)['clips']
             names = [os.path.basename(entry[key]) for entry in entries for key in FILES if key in entry]
+            names += TUNING_PICTURES.values()
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return  # none, or not ours
         for name in [*names, 'report.json', 'index.html']:
@@ -102,6 +106,32 @@ class EmbeddingReport:
         }
         _replace_text(os.path.join(self.folder, 'report.json'), json.dumps(content, indent=2) + '\n')
         _replace_text(os.path.join(self.folder, 'index.html'), _page(content))
+
+
+def add_tuning(folder: str, record: Mapping[str, Any], run_dir: str) -> bool:
+    """Show in the report of a data set what tuning the generator to it has changed.
+
+    Args:
+        folder: Of the report.
+        record: As training.embedding.tuning_run.tune_generator returns it, with `generator`, its file.
+        run_dir: Has the pictures before and after.
+
+    Returns:
+        Whether there is such a report.
+    """
+    path = os.path.join(folder, 'report.json')
+    try:
+        with open(path, encoding='utf-8') as file:
+            content = json.load(file)
+        content['tuning'] = {**record, 'generator': os.path.basename(record['generator'])}
+        page = _page(content)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return False  # none, or not ours
+    for source, name in TUNING_PICTURES.items():
+        shutil.copyfile(os.path.join(run_dir, source), os.path.join(folder, name))
+    _replace_text(path, json.dumps(content, indent=2) + '\n')
+    _replace_text(os.path.join(folder, 'index.html'), page)
+    return True
 
 
 def _replace_text(path: str, text: str) -> None:
@@ -202,7 +232,7 @@ def _page(content: Mapping[str, Any]) -> str:
     head = ''.join(
         f'<dt>{html.escape(key.replace("_", " "))}</dt><dd>{html.escape(_words(value))}</dd>'
         for key, value in content.items()
-        if key not in ('clips', 'quality') and _words(value)
+        if key not in ('clips', 'quality', 'tuning') and _words(value)
     )
     titles = ''.join(f'<th title="{html.escape(MEASURES[key][3])}">{_title(key)}</th>' for key in keys)
     lines = [
@@ -221,7 +251,7 @@ def _page(content: Mapping[str, Any]) -> str:
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Embedding report</title><style>{STYLE}</style>'
         f'</head><body>\n<h1>Embedding report</h1>\n<dl>{head}</dl>\n<table><tr><th>clip</th><th>frames</th>{titles}</tr>\n'
         + '\n'.join(lines)
-        + f'\n{total}</table>\n<p class="note">{notes}</p>\n{sections}</body></html>\n'
+        + f'\n{total}</table>\n<p class="note">{notes}</p>\n{_tuning_section(content.get("tuning"))}{sections}</body></html>\n'
     )
 
 
@@ -240,6 +270,33 @@ def _words(value: object) -> str:
     if isinstance(value, list | tuple):
         return ', '.join(filter(None, map(_words, value)))
     return '' if value is None else str(value)
+
+
+def _tuning_section(tuning: Mapping[str, Any] | None) -> str:
+    """What the tuned generator draws, before and after; nothing where there is none."""
+    if tuning is None:
+        return ''
+    lines = []
+    for part, words in (('held_out', 'held-out frames'), ('learned', 'learned frames')):
+        before, after = (tuning['quality'][when].get(part) or {} for when in ('before', 'after'))
+        for key in MEASURES:
+            if key in before and key in after and key != 'pixel_jitter_original':
+                numbers = ''.join(f'<td>{values[key]:.{MEASURES[key][2]}f}</td>' for values in (before, after))
+                lines.append(f'<tr><td>{_title(key)}, {words}</td>{numbers}</tr>')
+    change = tuning['change']['random']
+    moved = ', '.join(f'{_title(key)} {change[key]:.{MEASURES[key][2]}f}' for key in ('psnr', 'lpips') if key in change)
+    pictures = ''.join(
+        f'<p class="note">{words}</p>\n<p><img src="{name}" alt="{words}" loading="lazy"></p>\n'
+        for name, words in (
+            ('tuned-frames.png', 'recording, before and after, in rows'),
+            ('tuned-others.png', 'other codes, before above after'),
+        )
+    )
+    return (
+        f'<h2 id="tuning">Tuned generator</h2>\n<p>{html.escape(str(tuning["generator"]))}, '
+        f'step {tuning["step"]}. Pictures of other codes, after against before: {moved}.</p>\n'
+        '<table><tr><th>measure</th><th>before</th><th>after</th></tr>\n' + '\n'.join(lines) + f'</table>\n{pictures}'
+    )
 
 
 def _section(index: int, clip: Mapping[str, Any]) -> str:

@@ -52,7 +52,13 @@ def load_networks(
 ) -> tuple[Any, Any, str, str]:
     """The snapshot, its image generator, the snapshot's sha256 and the image generator's."""
     from networks import checkpoints
-    from networks.checkpoints.image_generator_lookup import OptionNames, find_image_generator, local_file
+    from networks.checkpoints.image_generator_lookup import (
+        OptionNames,
+        TunedTo,
+        expected_sha256,
+        find_image_generator,
+        local_file,
+    )
 
     snapshot = checkpoints.load_snapshot(network, device=device, trust_pickle=trust_pickle)
     generator, reference = snapshot.get('G_ema'), snapshot.get('image_generator')
@@ -62,8 +68,16 @@ def load_networks(
             'reference to its image generator'
         )
     names = OptionNames('--image-network', '--force-image-network')
-    path = find_image_generator(reference, snapshot=network, image_network=image_network, force=force, options=names)
-    checked = None if force else reference.get('sha256')
+    path = find_image_generator(
+        reference,
+        snapshot=network,
+        image_network=image_network,
+        force=force,
+        options=names,
+        tuned_to=TunedTo.of_snapshot(snapshot),
+        say=command_line.report,
+    )
+    checked = expected_sha256(reference, path, force=force)
     command_line.report(f'Image generator: {path}')
     image_generator = checkpoints.load_generator(path, device=device, trust_pickle=trust_pickle, sha256=checked)
     if (image_generator.num_ws, image_generator.w_dim) != (generator.num_ws, generator.w_dim):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from networks.checkpoints.durable_files import replacing
+from networks.checkpoints.tuned_generators import share_space
 from networks.errors import InputError, option
 from training.commands.command_line import progress, report
 from training.latents.codes_output import CodesWriter
@@ -143,7 +144,7 @@ def merge(datasets: Sequence[LatentDataset], dest: str, *, force: bool = False, 
                 f'{other.path} has codes [{other.num_ws}, {other.w_dim}], {first.path} has '
                 f'[{first.num_ws}, {first.w_dim}]; they belong to different image generators and cannot be joined.'
             )
-        if not force and other.image_generator.get('sha256') != first.image_generator.get('sha256'):
+        if not force and not _same_space(other.image_generator, first.image_generator):
             raise InputError(
                 f'{other.path} was made with another image generator ({_generator(other)}) than {first.path} '
                 f'({_generator(first)}); if both have the same W+ space, join them with {option("force", True)}.'
@@ -175,6 +176,10 @@ def merge(datasets: Sequence[LatentDataset], dest: str, *, force: bool = False, 
         else {'method': 'merged', 'parts': [{'data': dataset.path, **dataset.embedding} for dataset in datasets]}
     )
     write_selections(selections, dest, image_generator=first.image_generator, embedding=embedding, overwrite=overwrite)
+
+
+def _same_space(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    return first.get('sha256') == second.get('sha256') or share_space(first, second)
 
 
 def _order_of_shards(datasets: Sequence[LatentDataset], force: bool) -> dict[str, int] | None:

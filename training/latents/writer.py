@@ -177,11 +177,16 @@ class LatentDatasetWriter:
 
     def forget_settings(self) -> None:
         """Let the next run have other settings, as long as no frame is embedded."""
-        if not os.listdir(self._file('clips')):
+        if os.path.isdir(self._file('clips')) and not os.listdir(self._file('clips')):
             os.rmdir(self._file('clips'))
             os.remove(self._file('dataset.json'))
             if not os.listdir(self.partial_folder):
                 os.rmdir(self.partial_folder)
+
+    def leave(self) -> None:
+        """End without a data set: another run may go on, with other settings as long as no frame is embedded."""
+        self.forget_settings()
+        self._unlock()
 
     def finish(self) -> None:
         """Write the data set in one step and remove `DEST.partial`.

