@@ -19,6 +19,8 @@ What a line says, each a mean over frames:
     transfer_moved_lpips       the same of the other people moving as the subject does (generate_video.py --transfer=orthogonal)
     edit_error                 part by which the effect of an edit changes: |D' - D| / |D|, D = G(w + e) - G(w) before, D' after,
                                e one deviation of another person's codes along the first principal direction, on that person
+    refined_lpips              frame 31 of the clip, its code optimised for LPIPS alone in 160 evaluations (only with --refine);
+                               benchmarks.embedding.embedding_methods --compare has the same without tuning
     seconds                    processor time of one thread, steps those that were taken
 
 The third form takes a step of a StyleGAN2 of that resolution (config F, random weights) on one frame and one other code, and says
@@ -42,7 +44,8 @@ HELD_OUT, STOPPING = 0.2, 0.125
 NUM_CODES = 24
 COLUMNS = 6
 MEASURES = ('psnr', 'worst_psnr', 'lpips', 'jitter', 'jitter_original', 'identity', 'z_psnr', 'z_lpips', 'people_psnr',
-            'people_lpips', 'people_moved_lpips', 'transfer_moved_lpips', 'edit_error', 'steps', 'seconds')  # fmt: skip
+            'people_lpips', 'people_moved_lpips', 'transfer_moved_lpips', 'edit_error', 'refined_lpips', 'steps',
+            'seconds')  # fmt: skip
 
 
 class Bench:
@@ -132,6 +135,19 @@ class Bench:
             row['edit_error'] = self._edit_error(work, generator, people, motion_of)
         return {key: float(value) for key, value in row.items()}
 
+    def refined(self, generator: Any, index: int) -> float:
+        """LPIPS of frame 31 of a clip after its code was optimised for that alone."""
+        import torch
+
+        from training.embedding.inversion import Inversion, InversionOptions
+        from training.footage.frame_bank import frames_to_images
+
+        clip = self.clips[index].chosen(np.array([min(31, len(self.clips[index]) - 1)]))
+        inversion = Inversion(generator, self.lpips, InversionOptions(lambda_pixel=0, lambda_average=0, lambda_layers=0, stop=0))
+        targets = frames_to_images(clip.frames, int(generator.img_channels))
+        codes = inversion._optimize(targets, torch.from_numpy(clip.codes), None, 160)
+        return inversion.measure(codes, targets)[0]['lpips']
+
     def _edit_error(self, work: Any, generator: Any, people: Any, motion_of: Any) -> float:
         import torch
 
@@ -167,7 +183,9 @@ def measure_clip(bench: Bench, results: Results, opts: types.SimpleNamespace, in
         kept = np.zeros((0, *learned.codes.shape[1:]), np.float32)
         work = GeneratorTuning(bench.G, learned.chosen(~mask), kept, bench.lpips, settings, micro_batch=16)
         if None in missing:
-            results.add({'world': opts.world, 'clip': name, 'locality': None, 'steps': 0, **bench.measure(work, bench.G, index)})
+            row = {'steps': 0, **bench.measure(work, bench.G, index)}
+            row |= {'refined_lpips': bench.refined(bench.G, index)} if opts.refine else {}
+            results.add({'world': opts.world, 'clip': name, 'locality': None, **row})
             missing.remove(None)
         if weight not in missing:
             continue
@@ -191,6 +209,7 @@ def measure_clip(bench: Bench, results: Results, opts: types.SimpleNamespace, in
         if best_state is not None:
             work.average.synthesis.load_state_dict(best_state)
         row = {'steps': work.step, 'seconds': seconds, **bench.measure(work, work.average, index)}
+        row |= {'refined_lpips': bench.refined(work.average, index)} if opts.refine else {}
         results.add({'world': opts.world, 'clip': name, 'locality': weight, **row})
         generators[weight] = work.average
     if opts.pictures and generators:
@@ -300,6 +319,7 @@ def table(results: Results) -> str:
               default=4)
 @click.option('--batch',      help='Frames, and other codes, in a step', metavar='INT', type=command_line.POSITIVE_INT, default=8)
 @click.option('--lr',         help='Learning rate', metavar='FLOAT', type=command_line.POSITIVE_FLOAT, default=1e-3)
+@click.option('--refine',     help='Also optimise the code of one frame with each generator', is_flag=True)
 @click.option('--pictures',   help='Folder for pictures', metavar='DIR')
 @click.option('--memory',     help='Measure the memory of a step at this resolution instead', metavar='INT',
               type=command_line.POSITIVE_INT)

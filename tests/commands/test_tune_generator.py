@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import pickle
+import re
 import signal
 from typing import Any
 
@@ -18,11 +19,12 @@ import tune_generator
 from networks import checkpoints
 from networks.checkpoints import load_generator, tuning_record
 from networks.checkpoints.image_generator_lookup import TunedTo, find_image_generator
-from networks.checkpoints.tuned_generators import share_space, tuned_path
+from networks.checkpoints.tuned_generators import ancestors, share_space, tuned_path
 from networks.errors import InputError
 from networks.latent_generator import LatentGenerator
 from training.embedding import generator_tuning, tuning_run
 from training.embedding.coded_frames import CodedFrames, held_out, read_coded_frames
+from training.embedding.report import EmbeddingReport
 from training.latents.dataset import LatentDataset, LatentDatasetWriter
 from training.temporal_snapshot import describe_dataset, save_snapshot
 from training.temporal_training_loop import open_data
@@ -61,11 +63,25 @@ def subject(tiny_generator: pathlib.Path, tmp_path_factory: pytest.TempPathFacto
     return folder
 
 
+STEPS = ('--steps=20', '--save-memory', '--micro-batch=3', '--tick=5')
+
+
 def tuned(folder: pathlib.Path, dest: pathlib.Path, *more: object) -> dict[str, Any]:
     result = run(f'--data={folder / "latents.zip"}', f'--outdir={dest / "runs"}', f'--dest={dest / "tuned.pkl"}', *QUICK, *more)
     assert result.exit_code == 0, result.output
     record = sorted((dest / 'runs').glob('*/tuning.json'))[-1]
     return json.loads(record.read_text())
+
+
+@pytest.fixture(scope='module')
+def whole(subject: pathlib.Path) -> pathlib.Path:
+    """The same folder, with latents-tuned.pkl of a run without interruption, and a report of the data set that it shows up in."""
+    (subject / 'latents-report').mkdir()
+    EmbeddingReport(str(subject / 'latents-report'), {'dataset': 'latents.zip'}).write_page([])
+    result = run(f'--data={subject / "latents.zip"}', f'--outdir={subject / "runs"}', *QUICK, *STEPS)
+    assert result.exit_code == 0, result.output
+    assert 'Held-out frames: PSNR' in result.output
+    return subject
 
 
 def test_at_equal_quality_locality_leaves_other_pictures_nearer_to_what_they_were(
@@ -92,28 +108,27 @@ def test_at_equal_quality_locality_leaves_other_pictures_nearer_to_what_they_wer
 
 
 def test_the_files_open_everywhere_and_say_what_they_were_tuned_from(
-    subject: pathlib.Path, tiny_generator: pathlib.Path, tmp_path: pathlib.Path
+    whole: pathlib.Path, tiny_generator: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    tuned(subject, tmp_path, '--steps=10')
-    path = tmp_path / 'tuned.pkl'
+    path = whole / 'latents-tuned.pkl'
     before, after = load_generator(str(tiny_generator)), load_generator(str(path))
     for name, value in before.mapping.state_dict().items():
         assert torch.equal(after.mapping.state_dict()[name], value), name
     assert not torch.equal(after.synthesis.b16.conv1.weight, before.synthesis.b16.conv1.weight)
-    pair = load_generator(str(tmp_path / 'tuned.safetensors'))
+    pair = load_generator(str(whole / 'latents-tuned.safetensors'))
     assert all(torch.equal(pair.state_dict()[name], value) for name, value in after.state_dict().items())
     with open(path, 'rb') as file:
         contents = pickle.load(file)
     assert {'G', 'D', 'G_ema', 'training_set_kwargs', 'augment_pipe', 'tuned_from', 'tuning'} == set(contents)
     digest = checkpoints.file_sha256(str(tiny_generator))
-    with LatentDataset(subject / 'latents.zip') as dataset:
+    with LatentDataset(whole / 'latents.zip') as dataset:
         data_sha256, reference = dataset.sha256, dataset.image_generator
-    for name in ('tuned.pkl', 'tuned.safetensors'):
-        record = tuning_record(str(tmp_path / name))
+    for name in ('latents-tuned.pkl', 'latents-tuned.safetensors'):
+        record = tuning_record(str(whole / name))
         assert record is not None
         assert record['tuned_from']['sha256'] == digest
         assert record['tuning']['data_sha256'] == data_sha256
-    assert json.loads((tmp_path / 'tuned.json').read_text())['tuned_from']['sha256'] == digest
+    assert json.loads((whole / 'latents-tuned.json').read_text())['tuned_from']['sha256'] == digest
     own = checkpoints.image_generator_reference(str(path), after)
     assert own['sha256'] != digest
     assert own['tuned_from']['sha256'] == digest
@@ -121,18 +136,23 @@ def test_the_files_open_everywhere_and_say_what_they_were_tuned_from(
     assert not share_space(own, {'sha256': '0' * 64})
     assert tuning_record(str(tiny_generator)) is None
     # A generator that is tuned once more knows both, and so do the codes of the first.
-    again = tuned(subject, tmp_path, '--steps=10', f'--network={path}', '--overwrite', '--desc=again')
+    again = tuned(whole, tmp_path, '--steps=2', f'--network={path}')
     assert again['data_sha256'] == data_sha256
+    twice = tuning_record(str(tmp_path / 'tuned.pkl'))
+    assert twice is not None
+    assert list(ancestors(twice['tuned_from'])) == [own['sha256'], digest]
+    # The report of the data set shows what has changed.
+    report = json.loads((whole / 'latents-report' / 'report.json').read_text())
+    assert report['tuning']['data_sha256'] == data_sha256
+    page = (whole / 'latents-report' / 'index.html').read_text()
+    assert 'held-out frames' in page
+    assert all((whole / 'latents-report' / name).is_file() for name in re.findall(r'src="([^"]*)"', page))
 
 
 def test_an_interrupted_run_ends_as_one_that_was_not(
-    subject: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    whole: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-    for folder in (whole, parts):
-        folder.mkdir()
-    options = ('--steps=20', '--save-memory', '--micro-batch=3', '--tick=5')
-    expected = tuned(subject, whole, *options)
+    (expected,) = (json.loads(path.read_text()) for path in (whole / 'runs').glob('*/tuning.json'))
     advance = generator_tuning.GeneratorTuning.advance
 
     def interrupted(work: Any) -> Any:
@@ -142,26 +162,23 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
 
     monkeypatch.setattr(generator_tuning.GeneratorTuning, 'advance', interrupted)
     command = (
-        f'--data={subject / "latents.zip"}',
-        f'--outdir={parts / "runs"}',
-        f'--dest={parts / "tuned.pkl"}',
-        *QUICK,
-        *options,
-    )
+        f'--data={whole / "latents.zip"}', f'--outdir={tmp_path / "runs"}', f'--dest={tmp_path / "tuned.pkl"}', *QUICK, *STEPS
+    )  # fmt: skip
     result = run(*command)
     assert result.exit_code == 128 + signal.SIGTERM
     assert 'run the same command again' in result.output
-    assert not (parts / 'tuned.pkl').exists()
+    assert not (tmp_path / 'tuned.pkl').exists()
     monkeypatch.undo()
     result = run(*command)
     assert result.exit_code == 0, result.output
     assert 'Resuming at step 13.' in result.output
-    found = json.loads(next((parts / 'runs').glob('*/tuning.json')).read_text())
+    found = json.loads(next((tmp_path / 'runs').glob('*/tuning.json')).read_text())
     assert found['quality'] == expected['quality']
     assert (found['step'], found['steps_taken']) == (expected['step'], expected['steps_taken'])
-    weights = [load_generator(str(folder / 'tuned.pkl')).state_dict() for folder in (whole, parts)]
+    files = (whole / 'latents-tuned.pkl', tmp_path / 'tuned.pkl')
+    weights = [load_generator(str(file)).state_dict() for file in files]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    lines = [json.loads(line) for line in next((parts / 'runs').glob('*/stats.jsonl')).read_text().splitlines()]
+    lines = [json.loads(line) for line in next((tmp_path / 'runs').glob('*/stats.jsonl')).read_text().splitlines()]
     assert [line['Progress/step']['mean'] for line in lines] == [5, 10, 15, 20]
 
 
@@ -172,13 +189,9 @@ def test_it_ends_when_held_out_frames_stop_gaining(subject: pathlib.Path, tmp_pa
     assert record['steps_taken'] == 6
 
 
-def test_commands_find_the_tuned_generator(subject: pathlib.Path, tiny_generator: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    data = tmp_path / 'latents.zip'
-    data.write_bytes((subject / 'latents.zip').read_bytes())
-    result = run(f'--data={data}', f'--outdir={tmp_path / "runs"}', f'--source={subject / "footage"}', *QUICK, '--steps=10')
-    assert result.exit_code == 0, result.output
-    beside = tmp_path / 'latents-tuned.pkl'
-    assert str(beside) == tuned_path(str(data)) == tuned_path(str(tmp_path / 'latents'))
+def test_commands_find_the_tuned_generator(whole: pathlib.Path, tiny_generator: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    data, beside = whole / 'latents.zip', whole / 'latents-tuned.pkl'
+    assert str(beside) == tuned_path(str(data)) == tuned_path(str(whole / 'latents'))
     digests = [checkpoints.file_sha256(str(path)) for path in (beside, tiny_generator)]
     # Codes of the generator before are accepted by a training with the tuned one, which says what it was tuned from.
     dataset, G, reference = open_data(str(data), str(beside), torch.device('cpu'), trust_pickle=False, force=False)
