@@ -3,7 +3,7 @@
 import json
 import os
 import types
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,6 +25,9 @@ from training.commands.command_line import (
 )
 from training.commands.file_names import safe_name, stem
 from training.runs.run_folder import Log, make_run_dir, next_run_dir
+
+if TYPE_CHECKING:
+    import torch
 
 
 # fmt: off
@@ -175,7 +178,7 @@ def _settle(opts: types.SimpleNamespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _launch(c: dict[str, Any], opts: types.SimpleNamespace, description: str, device: Any) -> None:
+def _launch(c: dict[str, Any], opts: types.SimpleNamespace, description: str, device: 'torch.device') -> None:
     from training.embedding.tuning_run import describe_result, find_unfinished_run, tune_generator
     from training.runs.locks import lock_target
     from training.unfinished_runs import wait_for_run

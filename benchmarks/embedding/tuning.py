@@ -32,13 +32,19 @@ Pictures, rows from above: held-out.png and people.png recording, before, and ea
 import os
 import time
 import types
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
 from benchmarks.embedding.embedding_methods import Results
 from training.commands import command_line
+
+if TYPE_CHECKING:
+
+    from networks.image_generator import ImageGenerator
+    from training.embedding.coded_frames import CodedFrames
+    from training.embedding.generator_tuning import GeneratorTuning
 
 HELD_OUT, STOPPING = 0.2, 0.125
 NUM_CODES = 24
@@ -66,7 +72,7 @@ class Bench:
         self.face = FaceIdentity() if is_installed() else None
         with LatentDataset(opts.data) as dataset:
             network = opts.network or find_image_generator(dataset.image_generator, snapshot=opts.data)
-            G: Any = load_generator(network)
+            G = load_generator(network)
             self.G = G
             self.names = [clip.name for clip in dataset.clips]
             with command_line.progress(total=dataset.num_frames, description='reading frames') as bar:
@@ -76,13 +82,13 @@ class Bench:
         labels = torch.eye(G.c_dim)[torch.randint(G.c_dim, [NUM_CODES], generator=random)] if G.c_dim else None
         self.z_codes = G.mapping(torch.randn([NUM_CODES, G.z_dim], generator=random), labels)
 
-    def split(self, index: int) -> tuple[Any, Any]:
+    def split(self, index: int) -> 'tuple[CodedFrames, CodedFrames]':
         """Frames of a clip to learn from, and those held out."""
         clip = self.clips[index]
         count = round(HELD_OUT * len(clip))
         return clip.chosen(np.arange(len(clip) - count)), clip.chosen(np.arange(len(clip) - count, len(clip)))
 
-    def people(self, index: int) -> Any:
+    def people(self, index: int) -> 'CodedFrames | None':
         """Some frames of every other clip."""
         from training.embedding.coded_frames import CodedFrames
         from training.embedding.tuning_run import evenly
@@ -99,13 +105,13 @@ class Bench:
         )
         return CodedFrames(codes, frames, clips, numbers, 1)
 
-    def measure(self, work: Any, generator: Any, index: int) -> dict[str, float]:
+    def measure(self, work: 'GeneratorTuning', generator: 'ImageGenerator', index: int) -> dict[str, float]:
         """All measures of a generator, tuned to clip `index` or not."""
         import torch
 
         from training.embedding.clip_review import second_differences
         from training.embedding.tuning_run import evenly
-        from training.generation.transfer import motion_of, subject_shift
+        from training.generation.transfer import subject_shift
         from training.videos.output import as_rgb
         from training.videos.synthesis import images_to_uint8
 
@@ -132,10 +138,10 @@ class Bench:
             shifts = [subject_shift('orthogonal', motion, code[None]) for code in people.codes[:: max(len(people) // 8, 1)]]
             moved = torch.stack([torch.from_numpy(motion[place % len(motion)]) + shift for place, shift in enumerate(shifts)])
             row['transfer_moved_lpips'] = work.change(generator, moved)['lpips'].mean()
-            row['edit_error'] = self._edit_error(work, generator, people, motion_of)
+            row['edit_error'] = self._edit_error(work, generator, people)
         return {key: float(value) for key, value in row.items()}
 
-    def refined(self, generator: Any, index: int) -> float:
+    def refined(self, generator: 'ImageGenerator', index: int) -> float:
         """LPIPS of frame 31 of a clip after its code was optimised for that alone."""
         import torch
 
@@ -148,8 +154,10 @@ class Bench:
         codes = inversion._optimize(targets, torch.from_numpy(clip.codes), None, 160)
         return inversion.measure(codes, targets)[0]['lpips']
 
-    def _edit_error(self, work: Any, generator: Any, people: Any, motion_of: Any) -> float:
+    def _edit_error(self, work: 'GeneratorTuning', generator: 'ImageGenerator', people: 'CodedFrames') -> float:
         import torch
+
+        from training.generation.transfer import motion_of
 
         errors = []
         for clip in np.unique(people.clips)[:8]:
@@ -175,7 +183,7 @@ def measure_clip(bench: Bench, results: Results, opts: types.SimpleNamespace, in
     learned, _ = bench.split(index)
     mask = held_out(learned, STOPPING)
     stopping = learned.chosen(mask)
-    generators: dict[Any, Any] = {}
+    generators: dict[float, ImageGenerator] = {}
     for weight in opts.localities:
         if weight not in missing and None not in missing:
             continue
@@ -216,7 +224,9 @@ def measure_clip(bench: Bench, results: Results, opts: types.SimpleNamespace, in
         save_pictures(bench, work, generators, index, os.path.join(opts.pictures, name))
 
 
-def save_pictures(bench: Bench, work: Any, generators: dict[float, torch.nn.Module], index: int, folder: str) -> None:
+def save_pictures(
+    bench: Bench, work: 'GeneratorTuning', generators: dict[float, 'ImageGenerator'], index: int, folder: str
+) -> None:
     """Write held-out.png, people.png and z.png of one clip."""
     import PIL.Image
     import torch
