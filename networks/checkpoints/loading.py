@@ -139,7 +139,7 @@ def is_snapshot(source: Source, *, trust_pickle: bool = False) -> bool:
         return False
 
 
-def tuning_record(source: Any) -> dict[str, Any] | None:
+def tuning_record(source: Source) -> dict[str, Any] | None:
     """What the file of a generator of tune_generator.py says of its making; None for any other file that can be read.
 
     Returns:
