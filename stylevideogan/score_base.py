@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import os
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 
 from metrics import metric_main, metric_utils
@@ -57,11 +59,14 @@ class Score(float):
 # ----------------------------------------------------------------------------
 # Sets of videos
 
+# What every score takes for a set, see stylevideogan.scores: a path, an array or a tensor, several of these, or a set of videos.
+Videos = str | os.PathLike[str] | np.ndarray | torch.Tensor | Iterable[Any] | VideoSet
+
 
 def measure(
     name: str,
-    real: Any,
-    fake: Any,
+    real: Videos,
+    fake: Videos,
     options: VideoOptions,
     *,
     layout: str | None = None,

@@ -34,7 +34,7 @@ from metrics.inputs.video_comparison import VideoOptions
 from metrics.inputs.video_set import VideoSet
 from networks.errors import InputError
 from stylevideogan import score_objects
-from stylevideogan.score_base import Score, measure, open_set
+from stylevideogan.score_base import Score, Videos, measure, open_set
 
 __all__ = [
     'Score', 'diversity', 'drift', 'fid', 'fvd', 'kvd', 'lpips', 'measure', 'motion', 'psnr', 'repetition', 'ssim',
@@ -60,8 +60,8 @@ def _streamed(real: Any, fake: Any, make: Any) -> Score | None:
 
 
 def fvd(
-    real: Any,
-    fake: Any,
+    real: Videos,
+    fake: Videos,
     *,
     num_frames: int = 16,
     stride: int = 1,
@@ -106,8 +106,8 @@ def fvd(
 
 
 def kvd(
-    real: Any,
-    fake: Any,
+    real: Videos,
+    fake: Videos,
     *,
     num_frames: int = 16,
     stride: int = 1,
@@ -131,8 +131,8 @@ def kvd(
 
 
 def fid(
-    real: Any,
-    fake: Any,
+    real: Videos,
+    fake: Videos,
     *,
     detector: str | Sequence[Any] | None = None,
     seed: int = 0,
@@ -213,7 +213,7 @@ def _options(
 # Pairs
 
 
-def psnr(videos: Any, targets: Any, **how: Any) -> Score:
+def psnr(videos: Videos, targets: Videos, **how: Any) -> Score:
     """Peak signal-to-noise ratio in decibel of videos (or images) and their targets; higher is better, infinite for equal ones.
 
     Args:
@@ -229,12 +229,12 @@ def psnr(videos: Any, targets: Any, **how: Any) -> Score:
     return _pairs('psnr', videos, targets, **how)
 
 
-def ssim(videos: Any, targets: Any, **how: Any) -> Score:
+def ssim(videos: Videos, targets: Videos, **how: Any) -> Score:
     """Structural similarity (Wang et al. 2004), 1 for equal frames; arguments as `psnr`."""
     return _pairs('ssim', videos, targets, **how)
 
 
-def lpips(videos: Any, targets: Any, *, network: str = 'alex', weights: str | None = None, **how: Any) -> Score:
+def lpips(videos: Videos, targets: Videos, *, network: str = 'alex', weights: str | None = None, **how: Any) -> Score:
     """Learned perceptual distance v0.1 (Zhang et al. 2018); lower is better; arguments as `psnr`.
 
     Args:
@@ -284,7 +284,7 @@ def _long(kind: str, real: Any, fake: Any, num_frames: int, damaged: str = 'stop
     return measure(f'{kind}_{num_frames}f', real, fake, VideoOptions(damaged=damaged), **how)
 
 
-def repetition(real: Any, fake: Any, *, num_frames: int = 200, **how: Any) -> Score:
+def repetition(real: Videos, fake: Videos, *, num_frames: int = 200, **how: Any) -> Score:
     """How much of a long video shows what it shows at another time as well: 0 as real footage, 1 everything.
 
     Args:
@@ -299,16 +299,16 @@ def repetition(real: Any, fake: Any, *, num_frames: int = 200, **how: Any) -> Sc
     return _long('repetition', real, fake, num_frames, **how)
 
 
-def drift(real: Any, fake: Any, *, num_frames: int = 200, **how: Any) -> Score:
+def drift(real: Videos, fake: Videos, *, num_frames: int = 200, **how: Any) -> Score:
     """How far a long video goes away from its own beginning: 1 as real footage; arguments as `repetition`."""
     return _long('drift', real, fake, num_frames, **how)
 
 
-def motion(real: Any, fake: Any, *, num_frames: int = 200, **how: Any) -> Score:
+def motion(real: Videos, fake: Videos, *, num_frames: int = 200, **how: Any) -> Score:
     """Spectrum of the motion beside that of real footage, in decibel, 0 the same; arguments as `repetition`."""
     return _long('motion', real, fake, num_frames, **how)
 
 
-def diversity(real: Any, fake: Any, *, num_frames: int = 200, **how: Any) -> Score:
+def diversity(real: Videos, fake: Videos, *, num_frames: int = 200, **how: Any) -> Score:
     """Whether videos differ from each other as moments of real footage do: 1 as these; arguments as `repetition`."""
     return _long('diversity', real, fake, num_frames, **how)

@@ -319,7 +319,7 @@ def _shown(source: str) -> str:
     return source if source.startswith('seed:') else os.path.basename(source.rstrip('/' + os.sep))
 
 
-def parse_seed(value: Any) -> int:
+def parse_seed(value: object) -> int:
     """A seed out of a wish.
 
     Raises:
@@ -330,7 +330,7 @@ def parse_seed(value: Any) -> int:
     return value
 
 
-def parse_number(value: Any, what: str) -> float:
+def parse_number(value: object, what: str) -> float:
     """A finite number out of a wish.
 
     Raises:
@@ -341,7 +341,7 @@ def parse_number(value: Any, what: str) -> float:
     return float(value)
 
 
-def parse_subject_key(value: Any, keys: Iterable[str]) -> str:
+def parse_subject_key(value: object, keys: Iterable[str]) -> str:
     """The key of a subject out of a wish: one that is offered, or 'seed:NUMBER'.
 
     Raises:

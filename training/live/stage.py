@@ -23,6 +23,7 @@ import PIL.Image
 
 from networks.checkpoints.durable_files import append_line
 from networks.errors import InputError
+from networks.image_generator import ImageGenerator
 from training.commands.command_line import describe_os_error
 from training.generation.saved_state import write_state
 from training.live.motion import LiveMotion
@@ -82,7 +83,7 @@ class Stage:
     def __init__(
         self,
         motion: LiveMotion,
-        image_generator: Any,
+        image_generator: ImageGenerator,
         *,
         fps: float,
         quality: int,

@@ -117,7 +117,7 @@ class _Record:
             file.write('\n')
 
 
-def _identity(value: Any) -> Any:
+def _identity(value: object) -> Any:
     """A value of an option; a file with its size and time, so that another file under its name is noticed."""
     if isinstance(value, (list, tuple)):
         return [_identity(entry) for entry in value]

@@ -240,7 +240,7 @@ def _difference(frames: list[np.ndarray], wanted: np.ndarray) -> float:
     return float(np.abs(found - wanted[: len(found)]).mean())
 
 
-def _whole_number(value: Any) -> int:
+def _whole_number(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise InputError(f'a clip has first_frame = {value!r}, where a number of frames belongs')
     return value

@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any
 
+from networks.image_generator import ImageGenerator
 from training.commands.command_line import progress
 from training.commands.file_names import safe_name, unique_names
 from training.latents.dataset import LatentDataset
@@ -22,7 +22,7 @@ def video_path(dataset: LatentDataset, index: int, folder: str) -> str:
     return clip_files(dataset, [index], folder, '.mp4')[0]
 
 
-def render_clip(image_generator: Any, dataset: LatentDataset, index: int, path: str, *, batch: int = 8) -> None:
+def render_clip(image_generator: ImageGenerator, dataset: LatentDataset, index: int, path: str, *, batch: int = 8) -> None:
     """Render one clip.
 
     Args:

@@ -275,7 +275,7 @@ def _read_json(path: str, length: int) -> list[Any] | None:
     return None
 
 
-def _write_json(path: str, content: Any) -> None:
+def _write_json(path: str, content: object) -> None:
     """A cache that cannot be written costs time, not the result."""
     with contextlib.suppress(OSError):
         os.makedirs(os.path.dirname(path), exist_ok=True)
