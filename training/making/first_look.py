@@ -72,7 +72,9 @@ def look(options: types.SimpleNamespace) -> FirstLook:
     return FirstLook(sum(clip.expected_frames or 0 for clip in clips), seconds, align, why)
 
 
-def choose_alignment(clips: list[FootageClip], pictures: list[np.ndarray], detector: Any = None) -> tuple[str, str]:
+def choose_alignment(
+    clips: list[FootageClip], pictures: list[np.ndarray], detector: FaceDetector | None = None
+) -> tuple[str, str]:
     """Whether faces of the footage have to be aligned for a generator that draws these pictures; 'ffhq' or 'center', and why.
 
     Args:
@@ -104,7 +106,7 @@ def choose_alignment(clips: list[FootageClip], pictures: list[np.ndarray], detec
     return 'ffhq', 'the generator draws aligned faces, and those of the footage lie elsewhere'
 
 
-def _face_square(picture: np.ndarray, detector: Any) -> tuple[np.ndarray, float] | None:
+def _face_square(picture: np.ndarray, detector: FaceDetector) -> tuple[np.ndarray, float] | None:
     """Centre and side of the FFHQ square of the largest face, in parts of the picture's side."""
     repeat = max(-(-FEWEST_PIXELS // len(picture)), 1)
     picture = np.repeat(np.repeat(picture, repeat, axis=0), repeat, axis=1)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from networks.errors import InputError
 from stylevideogan import layout
@@ -149,7 +149,7 @@ def longest_clip(latents: str) -> str:
 # Running.
 
 
-def run_step(step: Step, number: int, count: int, status: Status, log: Any, total_kimg: float) -> None:
+def run_step(step: Step, number: int, count: int, status: Status, log: TextIO, total_kimg: float) -> None:
     """Run one step to its end.
 
     Raises:

@@ -158,7 +158,7 @@ class RecordingPart:
         with contextlib.closing(chosen):
             yield from chosen
 
-    def _check_size(self, told: Any) -> tuple[int, int]:
+    def _check_size(self, told: object) -> tuple[int, int]:
         frame = next(iter(self._footage.frames()), None)
         if frame is None:
             raise InputError(f'{self.path} has no frames')
