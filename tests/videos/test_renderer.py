@@ -66,6 +66,7 @@ def test_equals_the_plain_form(passes, options, noise_mode):
 
 def test_large_maps_one_picture_at_a_time(passes, monkeypatch):
     monkeypatch.setattr(fast_stylegan2, 'LARGEST_SHARED_RESOLUTION', 8)
+    monkeypatch.setattr(fast_stylegan2, 'SMALLEST_KEPT', 1000)  # memory that is used again
     G = generator(32)
     for noise_mode in ('const', 'random'):
         plain, fast = both(G, codes(G), noise_mode)

@@ -21,6 +21,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,6 +35,7 @@ from training.kernels import native_code
 LARGEST_SHARED_RESOLUTION = 64  # of layers that see the whole batch on a processor
 NAMES = {torch.float32: 'float', torch.bfloat16: 'bfloat16'}
 SAME, TRANSPOSED, PHASES = range(3)
+SMALLEST_KEPT = 32 << 20  # bytes of a map; training/commands/memory.py sees to smaller ones
 
 
 class Unsupported(Exception):
@@ -149,6 +151,28 @@ class _Layer(ctypes.Structure):
     ]  # fmt: skip
 
 
+class Scratch(threading.local):
+    """Memory for the largest maps of one network and thread, used again for every layer and picture.
+
+    What the C library does not keep would come from the system, cleared, each time. One map is in use at a time: that between an
+    upsampling layer's filter and the next convolution.
+    """
+
+    def __init__(self) -> None:
+        self._memory: torch.Tensor | None = None
+
+    def map(self, like: torch.Tensor, shape: list[int]) -> torch.Tensor:
+        """An uninitialised map of this shape `[N, C, H, W]` in channels-last order."""
+        samples, channels, height, width = shape
+        count = math.prod(shape)
+        if count * like.element_size() <= SMALLEST_KEPT:
+            return _empty(like, shape)
+        if self._memory is None or self._memory.dtype != like.dtype or self._memory.numel() < count:
+            self._memory = None
+            self._memory = like.new_empty(count)
+        return self._memory[:count].view(samples, height, width, channels).permute(0, 3, 1, 2)
+
+
 class Picture:
     """ToRGB of one block.
 
@@ -175,9 +199,19 @@ class Between:
         shift: `[C]`.
         slope: For negative values, 0 to 1.
         clamp: Limit, None = no limit.
+        scratch: Where maps lie that are as large as the result and not the result's own.
     """
 
-    def __init__(self, kind: int, taps: torch.Tensor, shift: torch.Tensor, slope: float, clamp: float | None) -> None:
+    def __init__(
+        self,
+        kind: int,
+        taps: torch.Tensor,
+        shift: torch.Tensor,
+        slope: float,
+        clamp: float | None,
+        scratch: Scratch | None = None,
+    ) -> None:
+        self.scratch = scratch or Scratch()
         self.kind, self.taps, self.shift, self.slope, self.clamp = kind, taps, shift, slope, clamp
         self._taps = (ctypes.c_float * 4)(*taps.tolist())
         self._kernels: dict[Any, torch.Tensor] = {}
@@ -209,7 +243,7 @@ class Between:
             channels, height, width = channels // 4, 2 * height, 2 * width
         target = None
         if keep:
-            target = x if self.kind == SAME else _empty(x, [samples, channels, height, width])
+            target = x if self.kind == SAME else self.scratch.map(x, [samples, channels, height, width])
         image, colors = None, 0
         layer = _Layer(
             samples=samples, height=height, width=width, channels=channels, kind=self.kind, threads=torch.get_num_threads(),
@@ -326,7 +360,7 @@ def _agrees(library: ctypes.CDLL, dtype: torch.dtype) -> bool:
 class _Modulated:
     """A modulated 3x3 layer: weights, styles, demodulation, and the pass behind it."""
 
-    def __init__(self, layer: Any, dtype: torch.dtype, taps: torch.Tensor, phases: bool, gain: float) -> None:
+    def __init__(self, layer: Any, dtype: torch.dtype, taps: torch.Tensor, phases: bool, gain: float, scratch: Scratch) -> None:
         # No references to modules, which would keep the whole network alive.
         self.weight, self.up, self.dtype = layer.weight.detach(), layer.up == 2, dtype
         slope = stylegan2.HOMOGENEOUS_SLOPES.get(layer.activation)
@@ -343,7 +377,7 @@ class _Modulated:
         self.convolution = Convolution(functools.partial(self._weight, taps), transposed=self.up and not phases)
         clamp = None if layer.conv_clamp is None else float(layer.conv_clamp) * gain
         kind = SAME if not self.up else PHASES if phases else TRANSPOSED
-        self.between = Between(kind, taps, (layer.bias.detach().float() * self.gain).contiguous(), slope, clamp)
+        self.between = Between(kind, taps, (layer.bias.detach().float() * self.gain).contiguous(), slope, clamp, scratch)
         strength = float(layer.noise_strength) if layer.use_noise else 0.0
         self.strength = strength * self.gain
         self.has_noise = bool(layer.use_noise)
@@ -394,7 +428,7 @@ class _ToRGB:
 
 
 class _Block:
-    def __init__(self, block: Any, dtype: torch.dtype, taps: torch.Tensor, phases: bool) -> None:
+    def __init__(self, block: Any, dtype: torch.dtype, taps: torch.Tensor, phases: bool, scratch: Scratch) -> None:
         if type(block) is not stylegan2.SynthesisBlock or block.architecture not in ('orig', 'skip', 'resnet'):
             raise Unsupported
         self.resolution, self.dtype, self.num_conv, self.num_torgb = block.resolution, dtype, block.num_conv, block.num_torgb
@@ -404,7 +438,7 @@ class _Block:
         if any(type(layer) is not stylegan2.SynthesisLayer for layer in layers):
             raise Unsupported
         gains = [1.0] * (len(layers) - 1) + [gain]
-        self.layers = [_Modulated(layer, dtype, taps, phases, gain) for layer, gain in zip(layers, gains, strict=True)]
+        self.layers = [_Modulated(layer, dtype, taps, phases, gain, scratch) for layer, gain in zip(layers, gains, strict=True)]
         self.const = block.const.detach() if block.in_channels == 0 else None
         self.torgb = _ToRGB(block.torgb) if block.num_torgb else None
 
@@ -431,10 +465,10 @@ class FastSynthesis:
         self.on_cpu = self.device.type == 'cpu'
         taps = _separable_taps(blocks)
         phases = self.on_cpu and dtype == torch.bfloat16
-        self.blocks = []
+        self.blocks, scratch = [], Scratch()
         for block in blocks:
             here = torch.float32 if dtype == torch.float16 and not block.use_fp16 else dtype
-            self.blocks.append(_Block(block, here, taps, phases))
+            self.blocks.append(_Block(block, here, taps, phases, scratch))
 
     @torch.no_grad()  # not inference_mode: its tensors cannot go into networks that learn
     def __call__(self, ws: torch.Tensor, noise_mode: str = 'const', wanted: int | None = None) -> torch.Tensor:

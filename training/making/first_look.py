@@ -50,6 +50,7 @@ def look(options: types.SimpleNamespace) -> FirstLook:
 
     from networks import checkpoints
     from training.videos.output import as_rgb
+    from training.videos.renderer import renderer
     from training.videos.synthesis import images_to_uint8
 
     clips = [
@@ -63,10 +64,10 @@ def look(options: types.SimpleNamespace) -> FirstLook:
         labels = torch.zeros([LOOKED_AT - 1, G.c_dim], device=device) if getattr(G, 'c_dim', 0) else None
         ws = G.mapping(z, labels, truncation_psi=0.7)
         ws = torch.cat([ws.mean(dim=0, keepdim=True), ws])
-        render = {'noise_mode': 'const', 'force_fp32': device.type == 'cpu'}
-        G.synthesis(ws[:1], **render)  # compiles, fills caches
+        render = renderer(G)
+        render(ws, 'const')  # compiles, fills caches
         begin = time.perf_counter()
-        pictures = [as_rgb(picture) for picture in images_to_uint8(G.synthesis(ws, **render))]
+        pictures = [as_rgb(picture) for picture in images_to_uint8(render(ws, 'const'))]
         seconds = (time.perf_counter() - begin) / LOOKED_AT
     align, why = (options.align, 'as asked') if options.align != 'auto' else choose_alignment(clips, pictures)
     return FirstLook(sum(clip.expected_frames or 0 for clip in clips), seconds, align, why)
