@@ -41,7 +41,6 @@ from benchmarks.embedding.embedding_methods import Results
 from training.commands import command_line
 
 if TYPE_CHECKING:
-
     from networks.image_generator import ImageGenerator
     from training.embedding.coded_frames import CodedFrames
     from training.embedding.generator_tuning import GeneratorTuning

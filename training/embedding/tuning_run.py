@@ -120,6 +120,11 @@ def tune_generator(
         if dataset.sha256 != data_sha256:
             raise InputError(f'{data} has changed since this run began; begin a new one with {option("fresh", True)}')
         check_codes(dataset, data, image_generator, reference, network, force=force_network)
+        if dataset.embedding.get('method') == 'encoder':
+            report(
+                'Note: these are the codes of an encoder alone. Tuning blurs what they do not follow, such as mouths; codes that '
+                'were refined (embed_video.py --refine) are better to tune to.'
+            )
         print('Reading frames...')
         with progress(total=dataset.num_frames, description='reading frames') as bar:
             coded = read_coded_frames(
