@@ -25,6 +25,7 @@ INTERRUPTED = 'interrupted; the same command goes on where it was'
 @click.option('--encoder',      help='Encoder of train_encoder.py, or a pSp or e4e checkpoint; without one every frame is '
                                      'optimised, which takes longer', metavar='FILE')
 @click.option('--refine',       help='Optimise the codes of the encoder as well', is_flag=True)
+@click.option('--tune',         help='Tune the generator to the recording too: nearer to the subject, and longer', is_flag=True)
 # How long.
 @click.option('--preset',       help='Options of the training', type=click.Choice(['default', 'paper', 'fast']),
               default='default')
@@ -41,9 +42,10 @@ INTERRUPTED = 'interrupted; the same command goes on where it was'
 def main(**options: Any) -> None:
     """Make new video of the subject in a recording.
 
-    The steps are the commands embed_video.py, train_video.py, generate_video.py and paste_video.py, and log.txt in the
+    The steps are the commands embed_video.py, tune_generator.py (with --tune), train_video.py, generate_video.py and
+    paste_video.py (with --paste), and log.txt in the
     result folder has all that they say. An interrupted run goes on when the same command is given again; with another --videos,
-    --seconds or --paste it makes what is missing.
+    --seconds, --tune or --paste it makes what is missing.
 
     Examples:
 

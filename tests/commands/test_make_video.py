@@ -78,6 +78,9 @@ def test_each_step_once_and_only_what_is_missing(
     assert [command for command, *_ in played] == ['train_video', 'generate_video']  # both leave finished work alone
     assert '--seeds=0-2' in played[1]
     played.clear()
+    assert make(*words, '--tune').exit_code == 0
+    assert [command for command, *_ in played] == ['tune_generator', 'train_video', 'generate_video']
+    played.clear()
     other = make(*words, '--kimg=5')
     assert other.exit_code == 2
     assert 'holds a result of other options (--kimg)' in other.output

@@ -1137,6 +1137,7 @@ TABLE += [
         ('--align', 'center', 'ffhq', said),
         ('--encoder', None, '{encoder}', said),
         ('--refine', ENCODED, (*ENCODED, '--refine'), said),
+        ('--tune', None, True, said),
         ('--preset', 'default', 'paper', said),
         ('--kimg', None, 5, said),
         ('--videos', 2, 3, said),

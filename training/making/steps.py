@@ -21,12 +21,14 @@ from training.temporal_options import PRESETS, TrainingOptions
 from training.unfinished_runs import run_folders
 
 LATENTS, RUNS, VIDEOS, PASTED, LOG = 'latents.zip', 'training-runs', 'videos', 'pasted', 'log.txt'
+TUNED, TUNING_RUNS = 'latents-tuned.pkl', 'tuning-runs'  # beside the data set, where the other commands find it
 SAID = ('Note:', 'Warning:')  # lines of a step that its user has to see
 STOP_SECONDS = 60.0  # that a step has to save its state when it is interrupted
 # Time of the steps in that of one picture of the image generator, a frame; measured on the demo.
 PICTURES_PER_OPTIMISED_FRAME = 100
 PICTURES_PER_ENCODED_FRAME = 3
 PICTURES_PER_PASTED_FRAME = 3
+PICTURES_OF_TUNING = 50_000  # 1000 steps of 16, forward and backward; it mostly stops before
 # A training whose maker was killed would run on, unseen: the kernel ends it (PR_SET_PDEATHSIG, SIGTERM), and it saves its state.
 END_WITH_PARENT = (
     'import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])'
@@ -99,6 +101,14 @@ def plan(options: types.SimpleNamespace, found: FirstLook) -> list[Step]:
         ),
         Step('generating', 'generate_video', generate, lambda: False, SECONDS_TO_START + cost * frames * options.videos),
     ]
+    if options.tune:
+        tuned = os.path.join(out, TUNED)
+
+        def tune() -> list[str]:
+            return [f'--data={latents}', f'--outdir={os.path.join(out, TUNING_RUNS)}', f'--network={network}', shared[0]]
+
+        estimate = SECONDS_TO_START + PICTURES_OF_TUNING * cost
+        steps.insert(1, Step('tuning', 'tune_generator', tune, lambda: os.path.isfile(tuned), estimate))
     if options.paste:
         for seed in range(options.videos):
             crops, dest = os.path.join(videos, f'seed{seed:04d}.mp4'), os.path.join(pasted, f'seed{seed:04d}.mp4')
