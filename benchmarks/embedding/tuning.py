@@ -32,7 +32,7 @@ Pictures, rows from above: held-out.png and people.png recording, before, and ea
 import os
 import time
 import types
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 import numpy as np
@@ -277,7 +277,7 @@ def measure_memory(results: Results, resolution: int, device_name: str, perceptu
         if results.has(memory=resolution, device=device.type, save_memory=save_memory):
             continue
         settings = TuningOptions(batch=1, locality_batch=1)
-        work = GeneratorTuning(G, frames, kept, lpips, settings, micro_batch=1, save_memory=save_memory)
+        work = GeneratorTuning(cast('ImageGenerator', G), frames, kept, lpips, settings, micro_batch=1, save_memory=save_memory)
         work.advance()  # the optimiser makes its averages
         if device.type == 'cuda':
             torch.cuda.reset_peak_memory_stats()
