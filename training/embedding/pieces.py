@@ -14,7 +14,7 @@ import torch
 
 from training.commands.memory import Budget, how_many
 
-# On a processor a larger piece is no faster than a small one whose maps the caches hold better.
+# Keeps the peak low on a processor, whose cores one picture of this size keeps busy.
 LARGEST_PIECE_ON_CPU = 1 << 30
 PASSING = 2.0  # of what is kept: with the gradients of maps on the way back, as measured at 512x512 and 1024x1024
 
