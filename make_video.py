@@ -36,6 +36,7 @@ INTERRUPTED = 'interrupted; the same command goes on where it was'
 @click.option('--paste',        help='Paste them back into the recording as well', is_flag=True)
 # Machine.
 @click.option('--device',       help='cpu, cuda, cuda:1, ...; auto takes a GPU if there is one', metavar='NAME', default='auto')
+@click.option('--force-data',   help='Train on codes even though they do not draw their footage', is_flag=True)
 @click.option('--trust-pickle', help='Run the program code that the pickles carry; only for files that you trust', is_flag=True)
 @click.option('-n', '--dry-run', help='Say what would be done, and stop', is_flag=True)
 @command_line.clear_errors(interrupted=INTERRUPTED)
@@ -43,9 +44,8 @@ def main(**options: Any) -> None:
     """Make new video of the subject in a recording.
 
     The steps are the commands embed_video.py, tune_generator.py (with --tune), train_video.py, generate_video.py and
-    paste_video.py (with --paste), and log.txt in the
-    result folder has all that they say. An interrupted run goes on when the same command is given again; with another --videos,
-    --seconds, --tune or --paste it makes what is missing.
+    paste_video.py (with --paste), and log.txt in the result folder has all that they say. An interrupted run goes on when the
+    same command is given again; with another --videos, --seconds, --tune or --paste it makes what is missing.
 
     Examples:
 

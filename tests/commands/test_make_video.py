@@ -233,7 +233,10 @@ def test_from_footage_to_pasted_video(footage: pathlib.Path, tmp_path: pathlib.P
         '--seconds=3',
     ]
     words += [f'--outdir={tmp_path / "out"}', '--kimg=3.2', '--preset=fast', '--device=cpu', '--paste', '--align=center']
-    result = make(*words)
+    refused = make(*words)  # this encoder has learned nothing
+    assert refused.exit_code == 2
+    assert 'step 2 of 4 (training)' in refused.output
+    result = make(*words, '--force-data')
     assert result.exit_code == 0, result.output + (tmp_path / 'out' / 'log.txt').read_text()[-2000:]
     out = tmp_path / 'out'
     assert (out / 'videos' / 'seed0000.mp4').is_file()

@@ -1143,6 +1143,7 @@ TABLE += [
         ('--videos', 2, 3, said),
         ('--seconds', 20, 30, said),
         ('--paste', None, True, said),
+        ('--force-data', None, True, said),
         ('--device', 'cpu', 'nowhere', outcome),
         ('--trust-pickle', ('--network={refused}',), ('--network={refused}', '--trust-pickle'), outcome),
     ),

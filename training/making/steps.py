@@ -75,6 +75,7 @@ def plan(options: types.SimpleNamespace, found: FirstLook) -> list[Step]:
 
     def train() -> list[str]:
         words = [f'--data={latents}', f'--outdir={os.path.join(out, RUNS)}', f'--network={network}', f'--preset={options.preset}']
+        words += ['--force-data'] if options.force_data else []
         return [*words, f'--kimg={kimg_of(options):g}', *shared]
 
     def generate() -> list[str]:
