@@ -1125,11 +1125,15 @@ TABLE += [
 ]
 
 
+def source_of_making(run: Run) -> Any:
+    return json.loads((run.folder / 'out' / 'make.json').read_text())['options']['source']
+
+
 TABLE += [
     *rows(
         'make_video',
         ('--source={frames}', '--network={generator}', '--outdir={out}', '--device=cpu', '--align=center', '--dry-run'),
-        ('--source', '{frames}', '{video}', lambda run: json.loads((run.folder / 'out' / 'make.json').read_text())['found']),
+        ('--source', '{frames}', '{video}', source_of_making),
         ('--network', '{generator}', '{generator}x', outcome),
         ('--outdir', '{out}', '{folder}/elsewhere', names),
         ('--start', None, 0.2, said),

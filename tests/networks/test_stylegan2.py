@@ -282,7 +282,7 @@ def test_embedded_text_stands_alone_and_reads_in_old_python(module):
         if isinstance(node, (ast.Import, ast.ImportFrom))
         for alias in node.names
     }
-    assert imported <= {'__future__', 'math', 'typing', 'torch', 'torch_utils'}
+    assert imported <= {'__future__', 'collections', 'math', 'typing', 'torch', 'torch_utils'}
 
 
 # ----------------------------------------------------------------------------
