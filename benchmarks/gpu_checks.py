@@ -537,7 +537,7 @@ def time_stylegan3(device: torch.device) -> dict[str, Any]:
 
 def time_features(device: torch.device) -> dict[str, Any]:
     """Clips of 16 frames a second through I3D with random weights, and how far fp16 lies from fp32."""
-    from networks import i3d
+    from networks.feature_networks import i3d
 
     random = np.random.default_rng(0)
     shapes = dict(i3d.convolutions())

@@ -29,10 +29,10 @@ sys.path.insert(0, str(ROOT))
 from metrics.features.clip_features import clip_features  # noqa: E402
 from metrics.inputs.clip_choice import ClipChoice  # noqa: E402
 from metrics.metric_utils import MetricOptions  # noqa: E402
-from networks import i3d  # noqa: E402
 from networks.checkpoints.detector_weights import i3d_weights  # noqa: E402
 from networks.checkpoints.detector_weights.containers import Container  # noqa: E402
 from networks.checkpoints.detectors import load_i3d  # noqa: E402
+from networks.feature_networks import i3d  # noqa: E402
 
 
 def load_foreign(folder: str, epsilon: float | None = None) -> tuple[torch.nn.Module, Any]:

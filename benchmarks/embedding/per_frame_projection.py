@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from networks.lpips import LPIPS
+from networks.feature_networks.lpips import LPIPS
 from networks.stylegan2 import SynthesisLayer
 from training.embedding.encoder_loss import peak_signal_to_noise, shrink
 

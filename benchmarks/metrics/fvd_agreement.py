@@ -19,9 +19,9 @@ import torch
 from benchmarks.i3d_throughput import load_foreign
 from metrics.distances.frechet import frechet_distance, mean_and_covariance
 from metrics.inputs.clip_choice import choose_clips
-from networks import i3d
 from networks.checkpoints.detector_weights import i3d_weights
 from networks.checkpoints.detectors import load_i3d
+from networks.feature_networks import i3d
 from training.videos.recorded_videos import RecordedVideos
 
 PUBLISHED = {10: 569.771, 15: 133.908, 16: 152.902, 21: 78.251, 22: 82.5375, 30: 151.3925}

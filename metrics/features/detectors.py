@@ -17,7 +17,7 @@ _loaded: dict[tuple[str, str | None, str], Any] = {}
 
 
 def _load_transformer(path: str | None) -> Any:
-    from networks.transformer_features import TransformerFeatures
+    from networks.feature_networks.transformer_features import TransformerFeatures
 
     if path is None:
         raise InputError(

@@ -8,9 +8,9 @@ import numpy as np
 from networks.checkpoints.detector_weights import i3d_weights, inception_weights, lpips_weights
 from networks.checkpoints.detector_weights.containers import PUBLISHED_FILES, Container, fingerprint
 from networks.errors import InputError
-from networks.i3d import I3D, FoldedWeights, convolutions
-from networks.inception import InceptionV3
-from networks.lpips import LPIPS
+from networks.feature_networks.i3d import I3D, FoldedWeights, convolutions
+from networks.feature_networks.inception import InceptionV3
+from networks.feature_networks.lpips import LPIPS
 
 # The folded weights of `deepmind/i3d-kinetics-400/1`, by their fingerprint.
 KINETICS_400 = 'c7acc8b96528305a6b60fc14df77801b84d52cfbe7c1149839c89ed4f23398d6'

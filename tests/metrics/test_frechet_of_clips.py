@@ -1,6 +1,6 @@
 """FVD of sets of videos: which clips, the same number on any number of ranks, the cache, intervals, and what is refused.
 
-The detector here is a small one; tests/networks/test_i3d.py has the real one.
+The detector here is a small one; tests/feature_networks/test_i3d.py has the real one.
 """
 
 import functools

@@ -100,7 +100,7 @@ def test_rewriting_keeps_lines_and_can_be_undone(root: pathlib.Path) -> None:
     [
         ('import dnnlib', 'from stylevideogan import dnnlib'),
         ('import dnnlib.util', 'import stylevideogan.dnnlib.util; from stylevideogan import dnnlib'),
-        ('import os, networks.i3d as i', 'import os; import stylevideogan.networks.i3d as i'),
+        ('import os, networks.stylegan2 as i', 'import os; import stylevideogan.networks.stylegan2 as i'),
         ('if x: import dnnlib  # ä', 'if x: from stylevideogan import dnnlib  # ä'),
         ("'ä'; from networks import (\n    i3d,\n)\n", "'ä'; from stylevideogan.networks import (\n    i3d,\n)\n"),
         ('from .networks import i3d', 'from .networks import i3d'),

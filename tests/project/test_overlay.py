@@ -354,7 +354,8 @@ def test_networks_know_no_files(root: pathlib.Path) -> None:
     for module, others in imports(root).items():
         if module.startswith('networks.') and not module.startswith('networks.checkpoints'):
             assert not [other for other in others if other.startswith('networks.checkpoints')], module
-            source = (root / f'{module.replace(".", "/")}.py').read_text()
+            place = root / module.replace('.', '/')
+            source = (place / '__init__.py' if place.is_dir() else place.with_suffix('.py')).read_text()
             if module != 'networks.host_compatibility':  # looks at the source of the host
                 assert 'open(' not in source, module
 

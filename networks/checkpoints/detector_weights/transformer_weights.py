@@ -20,7 +20,7 @@ from networks.errors import InputError
 
 INSTALL = 'pip install transformers'
 
-# model_type -> kind of networks.transformer_features, class of a classification checkpoint, class of the bare network
+# model_type -> kind of TransformerFeatures, class of a classification checkpoint, class of the bare network
 CLASSES = {
     'videomae': ('videomae', 'VideoMAEForVideoClassification', 'VideoMAEModel'),
     'vjepa2': ('vjepa2', 'VJEPA2ForVideoClassification', 'VJEPA2Model'),
@@ -38,7 +38,7 @@ def is_transformer(path: str) -> bool:
 
 
 def kind_of(path: str) -> str:
-    """Which kind of networks.transformer_features a folder holds.
+    """Which kind of networks.feature_networks.transformer_features a folder holds.
 
     Raises:
         InputError: None of them.

@@ -13,7 +13,7 @@ from metrics.distances.kernel_distance import polynomial_distance
 from metrics.features.detectors import detector_of, load_detector
 from networks.checkpoints.detector_weights import transformer_weights
 from networks.errors import InputError
-from networks.transformer_features import DEVIATION, MEAN
+from networks.feature_networks.transformer_features import DEVIATION, MEAN
 
 transformers = pytest.importorskip('transformers', reason='needs the package transformers')
 

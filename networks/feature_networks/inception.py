@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from networks.errors import InputError
-from networks.i3d import FoldedWeights, resize_frames
+from networks.feature_networks.i3d import FoldedWeights, resize_frames
 
 INPUT_SIZE = 299
 NUM_FEATURES = 2048

@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from networks import inception
 from networks.checkpoints.detector_weights import inception_weights
 from networks.checkpoints.detectors import load_inception
 from networks.errors import InputError
+from networks.feature_networks import inception
 
 # What pytorch-fid's file has: name of the convolution -> (outputs, inputs, height, width).
 SHAPES = {

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from networks import i3d
 from networks.checkpoints.detector_weights import i3d_weights
 from networks.checkpoints.detectors import load_i3d
 from networks.errors import InputError
+from networks.feature_networks import i3d
 
 # FVD between videos of all 0 and of all 255: the squared distance of two features. In float64 this network gives
 # 569.77074 and 151.39247 for 10 and 30 frames; the original TensorFlow network in float32 printed 151.39244

