@@ -210,7 +210,7 @@ def directions(**options: Any) -> None:
     """Find the directions in which a subject moves, for --edit of generate_video.py, and show them."""
     import numpy as np
 
-    from training.generation.motion_directions import write_directions
+    from training.control.motion_directions import write_directions
     from training.latents.dataset import LatentDataset
 
     opts = types.SimpleNamespace(**options)

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from training.commands import command_line
-from training.generation import option_types
+from training.control import option_types
 
 PORT = 8765
 

@@ -179,8 +179,8 @@ def _settle(opts: types.SimpleNamespace) -> dict[str, Any]:
 
 
 def _launch(c: dict[str, Any], opts: types.SimpleNamespace, description: str, device: 'torch.device') -> None:
-    from training.embedding.tuning_run import describe_result, find_unfinished_run, tune_generator
     from training.runs.locks import lock_target
+    from training.tuning.run import describe_result, find_unfinished_run, tune_generator
     from training.unfinished_runs import wait_for_run
 
     unfinished = None if opts.fresh else find_unfinished_run(opts.outdir, c)

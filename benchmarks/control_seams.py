@@ -19,9 +19,9 @@ import torch
 from networks.checkpoints import load_snapshot
 from networks.errors import InputError
 from training.commands import command_line
-from training.generation.continuation import WINDOW, explain
-from training.generation.loop import LoopSource, find_bridge
-from training.generation.operators import Pipeline
+from training.control.continuation import WINDOW, explain
+from training.control.loop import LoopSource, find_bridge
+from training.control.operators import Pipeline
 from training.latents.dataset import LatentDataset
 from training.videos.code_sources import ModelSource
 

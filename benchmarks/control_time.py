@@ -21,9 +21,9 @@ import torch
 
 from networks.checkpoints import load_generator, load_snapshot
 from training.commands import command_line
-from training.generation.audio import loudness_and_onsets, read_samples
+from training.control.audio import loudness_and_onsets, read_samples
+from training.control.resampling import Resampled, resampling_step
 from training.generation.plan import Request, VideoPlan
-from training.generation.resampling import Resampled, resampling_step
 from training.latents.dataset import LatentDataset
 from training.videos.code_sources import RecordedSource
 from training.videos.synthesis import render_codes

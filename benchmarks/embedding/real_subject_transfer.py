@@ -23,8 +23,8 @@ import torch
 
 from networks.checkpoints import load_generator
 from training.commands import command_line
+from training.control.transfer import subject_shift
 from training.embedding.face_identity import CHIP_PADDING, CHIP_SIDE, FaceIdentity
-from training.generation.transfer import subject_shift
 from training.latents.code_files import read_codes
 from training.videos.synthesis import render_codes
 

@@ -9,7 +9,7 @@ moves, as read from its own pictures. `oracle` renders the other subject with th
 generator and reader leave even with nothing transferred. One JSON line for each subject and method is written when it is done,
 and a run that was interrupted goes on.
 
-Candidates beside those of training.generation.transfer:
+Candidates beside those of training.control.transfer:
 
 * `oblique`: as orthogonal, but in the metric of the covariance T of all heads (half of it; the other half is its mean variance
   times the identity): shift = d - V^T (V T^-1 V^T)^-1 V T^-1 d.
@@ -33,8 +33,8 @@ from demo.truth_reader import load_reader, world_statistics
 from demo.world_files import ENCODER_FILE, FOLDER, GENERATOR_FILE, READER_FILE
 from networks.checkpoints import load_encoder, load_generator, load_snapshot
 from training.commands import command_line
-from training.generation.option_types import TRANSFERS
-from training.generation.transfer import MOTION_SHARE, motion_of, subject_shift
+from training.control.option_types import TRANSFERS
+from training.control.transfer import MOTION_SHARE, motion_of, subject_shift
 from training.latents.dataset import LatentDataset
 from training.videos.code_sources import ModelSource
 

@@ -42,8 +42,8 @@ from training.commands import command_line
 
 if TYPE_CHECKING:
     from networks.image_generator import ImageGenerator
-    from training.embedding.coded_frames import CodedFrames
-    from training.embedding.generator_tuning import GeneratorTuning
+    from training.tuning.coded_frames import CodedFrames
+    from training.tuning.generator_tuning import GeneratorTuning
 
 HELD_OUT, STOPPING = 0.2, 0.125
 NUM_CODES = 24
@@ -62,9 +62,9 @@ class Bench:
         from networks.checkpoints import load_generator
         from networks.checkpoints.detectors import load_lpips
         from networks.checkpoints.image_generator_lookup import find_image_generator
-        from training.embedding.coded_frames import read_coded_frames
         from training.embedding.face_identity import FaceIdentity, is_installed
         from training.latents.dataset import LatentDataset
+        from training.tuning.coded_frames import read_coded_frames
 
         torch.set_num_threads(1)
         self.lpips = load_lpips(opts.perceptual)
@@ -89,8 +89,8 @@ class Bench:
 
     def people(self, index: int) -> 'CodedFrames | None':
         """Some frames of every other clip."""
-        from training.embedding.coded_frames import CodedFrames
-        from training.embedding.tuning_run import evenly
+        from training.tuning.coded_frames import CodedFrames
+        from training.tuning.run import evenly
 
         others = [
             evenly(clip, max(NUM_CODES // max(len(self.clips) - 1, 1), 2))
@@ -108,9 +108,9 @@ class Bench:
         """All measures of a generator, tuned to clip `index` or not."""
         import torch
 
+        from training.control.transfer import subject_shift
         from training.embedding.clip_review import second_differences
-        from training.embedding.tuning_run import evenly
-        from training.generation.transfer import subject_shift
+        from training.tuning.run import evenly
         from training.videos.output import as_rgb
         from training.videos.synthesis import images_to_uint8
 
@@ -156,7 +156,7 @@ class Bench:
     def _edit_error(self, work: 'GeneratorTuning', generator: 'ImageGenerator', people: 'CodedFrames') -> float:
         import torch
 
-        from training.generation.transfer import motion_of
+        from training.control.transfer import motion_of
 
         errors = []
         for clip in np.unique(people.clips)[:8]:
@@ -172,8 +172,8 @@ class Bench:
 
 def measure_clip(bench: Bench, results: Results, opts: types.SimpleNamespace, index: int) -> None:
     """Tune to one clip in every way that is not measured yet."""
-    from training.embedding.coded_frames import held_out
-    from training.embedding.generator_tuning import GeneratorTuning, TuningOptions
+    from training.tuning.coded_frames import held_out
+    from training.tuning.generator_tuning import GeneratorTuning, TuningOptions
 
     name = bench.names[index]
     missing = [weight for weight in [None, *opts.localities] if not results.has(world=opts.world, clip=name, locality=weight)]
@@ -230,7 +230,7 @@ def save_pictures(
     import PIL.Image
     import torch
 
-    from training.embedding.tuning_run import evenly
+    from training.tuning.run import evenly
     from training.videos.output import image_grid
     from training.videos.synthesis import images_to_uint8
 
@@ -257,8 +257,8 @@ def measure_memory(results: Results, resolution: int, device_name: str, perceptu
 
     from networks.checkpoints.detectors import load_lpips
     from networks.stylegan2 import Generator
-    from training.embedding.coded_frames import CodedFrames
-    from training.embedding.generator_tuning import GeneratorTuning, TuningOptions
+    from training.tuning.coded_frames import CodedFrames
+    from training.tuning.generator_tuning import GeneratorTuning, TuningOptions
 
     device = command_line.choose_device(device_name)
     torch.manual_seed(0)

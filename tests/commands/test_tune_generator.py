@@ -22,12 +22,13 @@ from networks.checkpoints.image_generator_lookup import TunedTo, find_image_gene
 from networks.checkpoints.tuned_generators import ancestors, share_space, tuned_path
 from networks.errors import InputError
 from networks.latent_generator import LatentGenerator
-from training.embedding import generator_tuning, tuning_run
-from training.embedding.coded_frames import CodedFrames, held_out, read_coded_frames
 from training.embedding.report import EmbeddingReport
 from training.latents.dataset import LatentDataset, LatentDatasetWriter
 from training.temporal_snapshot import describe_dataset, save_snapshot
 from training.temporal_training_loop import open_data
+from training.tuning import generator_tuning
+from training.tuning import run as tuning_run
+from training.tuning.coded_frames import CodedFrames, held_out, read_coded_frames
 from training.videos.output import VideoWriter
 from training.videos.rendered_videos import EmbeddedVideos, GeneratedVideos, module_sha256
 from training.videos.synthesis import images_to_uint8, render_codes

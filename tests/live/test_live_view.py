@@ -24,8 +24,8 @@ import play_video
 from networks import checkpoints
 from networks.latent_generator import LatentGenerator
 from training import temporal_snapshot
+from training.control.saved_state import is_saved_state, read_state, source_of
 from training.generation.plan import Request, VideoPlan
-from training.generation.saved_state import is_saved_state, read_state, source_of
 from training.latents.code_files import read_codes
 from training.live import run as live_run
 
@@ -432,7 +432,7 @@ def test_mistakes_are_one_sentence(
 @pytest.fixture
 def foreign_state(snapshot: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
     """A state of another snapshot; for generate_video.py it is a recording like any other."""
-    from training.generation.saved_state import SavedState, write_state
+    from training.control.saved_state import SavedState, write_state
     from training.videos.code_sources import ModelSource
 
     generator = checkpoints.load_snapshot(str(snapshot))['G_ema']

@@ -277,6 +277,8 @@ ROOMS = {
         'training.latents',
         'training.videos',
         'training.embedding',
+        'training.tuning',
+        'training.control',
         'training',
         'training.pasting',
         'training.generation',

@@ -113,7 +113,7 @@ def add_tuning(folder: str, record: Mapping[str, Any], run_dir: str) -> bool:
 
     Args:
         folder: Of the report.
-        record: As training.embedding.tuning_run.tune_generator returns it, with `generator`, its file.
+        record: As training.tuning.run.tune_generator returns it, with `generator`, its file.
         run_dir: Has the pictures before and after.
 
     Returns:

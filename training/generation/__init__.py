@@ -1,1 +1,1 @@
-"""What is generated: where codes come from, and what changes them on their way to the image generator."""
+"""New videos in files: options to a plan, codes of a subject, frames, and the record of what was made."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from networks.image_generator import ImageGenerator
-from training.generation.option_types import EASINGS
+from training.control.option_types import EASINGS
 
 
 class InterpolationSource:

@@ -25,17 +25,17 @@ from networks.checkpoints import file_sha256
 from networks.errors import InputError
 from networks.image_generator import ImageGenerator
 from training.commands.command_line import report
-from training.generation.audio import MotionEnvelope
-from training.generation.continuation import Continuation, explain
-from training.generation.directions import parse_edit, read_direction
-from training.generation.keyframes import Keyframes, parse_keyframes
-from training.generation.loop import Bridge, LoopSource, find_bridge
-from training.generation.operators import CodeOperator, Edit, Mixture, MotionScale, Pipeline, Truncation
-from training.generation.option_types import TRANSFERS, parse_transition
+from training.control.audio import MotionEnvelope
+from training.control.continuation import Continuation, explain
+from training.control.directions import parse_edit, read_direction
+from training.control.keyframes import Keyframes, parse_keyframes
+from training.control.loop import Bridge, LoopSource, find_bridge
+from training.control.operators import CodeOperator, Edit, Mixture, MotionScale, Pipeline, Truncation
+from training.control.option_types import TRANSFERS, parse_transition
+from training.control.resampling import Resampled, resampling_step
+from training.control.saved_state import SavedState, is_saved_state, read_state, source_of
+from training.control.transfer import SubjectTransfer, subject_shift
 from training.generation.pictures import PictureReader, is_picture, read_clip, split_clip
-from training.generation.resampling import Resampled, resampling_step
-from training.generation.saved_state import SavedState, is_saved_state, read_state, source_of
-from training.generation.transfer import SubjectTransfer, subject_shift
 from training.latents.code_files import CODE_ENDINGS, read_codes
 from training.latents.dataset import LatentDataset, is_latent_dataset
 from training.videos.code_sources import CodeSource, ModelSource, RecordedSource, default_burn_in

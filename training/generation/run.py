@@ -276,9 +276,9 @@ def load_encoder(options: types.SimpleNamespace, image_generator: Any, device: A
 def _generate_interpolation(options: types.SimpleNamespace, request: Request, network: str, outdir: str, ours: Ranks) -> None:
     from networks import checkpoints
     from networks.checkpoints.image_generator_lookup import local_file
-    from training.generation.directions import parse_edit, read_direction
+    from training.control.directions import parse_edit, read_direction
+    from training.control.operators import Edit, Pipeline
     from training.generation.interpolation import InterpolationSource, codes_of_seeds
-    from training.generation.operators import Edit, Pipeline
     from training.temporal_snapshot import versions
     from training.videos.renderer import check_precision
     from training.videos.synthesis import render_codes

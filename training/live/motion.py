@@ -3,7 +3,7 @@
 The order of things is that of training.generation.plan: the model, its speed, the size of the motion, another subject, edits,
 truncation. At rest the operators are the same ones with the same numbers, so what was seen here can be made again there to the
 last bit. After a change, numbers go to their new values in a straight line over `RAMP` frames, and another seed takes over within
-`TRANSITION` frames, with weights whose squares add up to 1 (training.generation.operators.Mixture says why).
+`TRANSITION` frames, with weights whose squares add up to 1 (training.control.operators.Mixture says why).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from training.generation.keyframes import Keyframes
-from training.generation.operators import CodeOperator, Edit, MotionScale, Truncation
-from training.generation.saved_state import SavedState, source_of
-from training.generation.transfer import SubjectTransfer
+from training.control.keyframes import Keyframes
+from training.control.operators import CodeOperator, Edit, MotionScale, Truncation
+from training.control.saved_state import SavedState, source_of
+from training.control.transfer import SubjectTransfer
 from training.videos.code_sources import ModelSource
 
 RAMP = 8  # frames from one setting to the next

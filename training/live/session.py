@@ -21,11 +21,11 @@ from networks.checkpoints.durable_files import replacing
 from networks.errors import InputError
 from training.best_snapshot import find_snapshot
 from training.commands import command_line
-from training.generation.directions import parse_edit, read_direction
+from training.control.directions import parse_edit, read_direction
+from training.control.saved_state import SavedState, is_saved_state, read_state
+from training.control.transfer import Motion, motion_of, subject_shift
 from training.generation.pictures import PictureReader
 from training.generation.run import load_encoder, load_networks
-from training.generation.saved_state import SavedState, is_saved_state, read_state
-from training.generation.transfer import Motion, motion_of, subject_shift
 from training.latents.dataset import LatentDataset
 from training.live.motion import EDIT_RANGE, RANGES, LiveMotion, Material
 from training.live.stage import Stage

@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from training.generation.transfer import subject_shift
+from training.control.transfer import subject_shift
 from training.run_page.measures import FIRST_SEED, Pair
 from training.videos.code_sources import ModelSource, default_burn_in
 from training.videos.output import VideoWriter, as_rgb, image_grid
@@ -87,7 +87,7 @@ def transfer_rows(image_generator: Any, generator: Any, subjects: Sequence[np.nd
         image_generator: Image generator.
         generator: Latent generator.
         subjects: Codes [N, num_ws, w_dim] of each other subject.
-        method: See training.generation.transfer.
+        method: See training.control.transfer.
         fps: Frames per second.
     """
     source = ModelSource(generator, FIRST_SEED)

@@ -9,9 +9,9 @@ import torch
 
 from networks.errors import InputError
 from networks.latent_generator import LatentGenerator
-from training.generation import continuation, loop
-from training.generation.audio import RATE, MotionEnvelope, loudness_and_onsets
-from training.generation.operators import Pipeline
+from training.control import continuation, loop
+from training.control.audio import RATE, MotionEnvelope, loudness_and_onsets
+from training.control.operators import Pipeline
 from training.videos.code_sources import ModelSource
 
 

@@ -31,8 +31,8 @@ import numpy as np
 import torch
 
 from networks.errors import InputError
-from training.generation.keyframes import Keyframes
-from training.generation.option_types import TRANSFERS
+from training.control.keyframes import Keyframes
+from training.control.option_types import TRANSFERS
 
 MOTION_SHARE = 0.99
 MAX_DIRECTIONS = 64

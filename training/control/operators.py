@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from training.generation.keyframes import Keyframes
+from training.control.keyframes import Keyframes
 from training.videos.code_sources import CodeSource
 from training.videos.synthesis import truncate_codes
 

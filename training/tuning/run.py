@@ -1,4 +1,4 @@
-"""The life of a tuning (training.embedding.generator_tuning): run folder, ticks, early stop, exact resumption, results."""
+"""The life of a tuning (training.tuning.generator_tuning): run folder, ticks, early stop, exact resumption, results."""
 
 import contextlib
 import copy
@@ -30,14 +30,14 @@ from training.commands import stop_signals
 from training.commands.command_line import progress, report
 from training.commands.file_names import beside
 from training.embedding.clip_review import second_differences
-from training.embedding.coded_frames import CodedFrames, held_out, read_coded_frames
 from training.embedding.face_identity import FaceIdentity
-from training.embedding.generator_tuning import GeneratorTuning, TuningOptions
 from training.embedding.report import add_tuning
 from training.latents.dataset import LatentDataset
 from training.runs.run_folder import RunLog, run_numbers
 from training.runs.saving import Clock, tolerating
 from training.runs.versions import versions
+from training.tuning.coded_frames import CodedFrames, held_out, read_coded_frames
+from training.tuning.generator_tuning import GeneratorTuning, TuningOptions
 from training.videos.output import as_rgb, image_grid
 from training.videos.synthesis import images_to_uint8
 

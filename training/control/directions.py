@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from networks.errors import InputError
-from training.generation.keyframes import Keyframes, parse_keyframes
-from training.generation.option_types import NUMBER
+from training.control.keyframes import Keyframes, parse_keyframes
+from training.control.option_types import NUMBER
 
 DAMAGED = (ValueError, EOFError, TypeError, RuntimeError, KeyError, OSError, zipfile.BadZipFile, pickle.UnpicklingError)
 KEYS = ('direction', 'boundary', 'w', 'delta', 'direction_w', 'arr_0')  # of arrays in .npz and dictionaries in .pt

@@ -25,7 +25,7 @@ import torch
 from networks.errors import InputError
 from networks.latent_generator import LatentGenerator, State
 from networks.seeded_noise import SeededNoise
-from training.generation.operators import FadingOffset
+from training.control.operators import FadingOffset
 
 WINDOW = 25  # codes of a recording that are explained
 SHORTEST_WINDOW = 3

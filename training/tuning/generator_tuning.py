@@ -32,10 +32,10 @@ from networks.errors import InputError, option
 from networks.feature_networks.lpips import LPIPS
 from networks.image_generator import ImageGenerator
 from training.embedding.code_sampler import CodeSampler
-from training.embedding.coded_frames import CodedFrames
 from training.embedding.encoder_loss import LARGEST_LOSS_RESOLUTION, peak_signal_to_noise, shrink
 from training.footage.frame_bank import frames_to_images
 from training.runs.weight_average import decay_of, update_average
+from training.tuning.coded_frames import CodedFrames
 
 WAY_SHARE = 0.5  # of the other codes that lie on the way from the footage to another code
 MOST_BAD_STEPS = 20  # in a row whose gradients are no numbers, until half precision has found its scale

@@ -9,7 +9,7 @@ import PIL.Image
 
 from networks.checkpoints import replacing
 from networks.image_generator import ImageGenerator
-from training.generation.transfer import motion_of
+from training.control.transfer import motion_of
 from training.videos.output import as_rgb, image_grid
 from training.videos.synthesis import render_codes
 

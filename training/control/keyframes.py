@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from training.generation.option_types import parse_keyframe_pairs
+from training.control.option_types import parse_keyframe_pairs
 
 
 @dataclasses.dataclass(frozen=True)

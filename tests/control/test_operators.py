@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from networks.errors import InputError
-from training.generation.directions import parse_edit, read_direction
+from training.control.directions import parse_edit, read_direction
+from training.control.keyframes import parse_keyframes
+from training.control.operators import Edit, FadingOffset, Mixture, MotionScale, Pipeline, Truncation
+from training.control.resampling import Resampled, resampling_step
+from training.control.transfer import SubjectTransfer, motion_of, subject_shift
 from training.generation.interpolation import InterpolationSource
-from training.generation.keyframes import parse_keyframes
-from training.generation.operators import Edit, FadingOffset, Mixture, MotionScale, Pipeline, Truncation
-from training.generation.resampling import Resampled, resampling_step
-from training.generation.transfer import SubjectTransfer, motion_of, subject_shift
 from training.videos.code_sources import CodeSource, RecordedSource
 
 
