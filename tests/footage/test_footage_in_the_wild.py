@@ -17,11 +17,11 @@ import pytest
 from test_footage import LOSSLESS, ffmpeg, numbered_frames, random_frames, read_numbers, write_video
 
 from networks.errors import DamagedVideo, InputError
-from training.footage import colour_lookup, ffmpeg_input, source_files
 from training.footage.clips import open_footage
 from training.footage.frame_bank import FrameBank
 from training.footage.preparation import PreparationSettings, prepare_footage
-from training.footage.video_timing import measure_timing
+from training.recordings import colour_lookup, ffmpeg_input, source_files
+from training.recordings.video_timing import measure_timing
 from training.videos.recorded_videos import RecordedVideos
 
 PATCHES = np.array(

@@ -273,6 +273,7 @@ ROOMS = {
         'training.commands',
         'training.runs',
         'training.kernels',
+        'training.recordings',
         'training.footage',
         'training.latents',
         'training.videos',

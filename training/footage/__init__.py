@@ -1,1 +1,1 @@
-"""Recordings in: files, clips, the first look at them, cuts, faces, alignment."""
+"""Footage: clips of recordings, the first look at them, cuts, faces, alignment."""

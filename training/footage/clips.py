@@ -24,10 +24,10 @@ import PIL.Image
 from networks.errors import InputError
 from training.commands import file_names
 from training.commands.command_line import report
-from training.footage.recordings import Recording, find_recordings
-from training.footage.source_files import VIDEO_ENDINGS, natural_sort
-from training.footage.still_images import IMAGE_ENDINGS
-from training.footage.video_timing import DEFAULT_RATE
+from training.recordings.recordings import Recording, find_recordings
+from training.recordings.source_files import VIDEO_ENDINGS, natural_sort
+from training.recordings.still_images import IMAGE_ENDINGS
+from training.recordings.video_timing import DEFAULT_RATE
 
 __all__ = [
     'DEFAULT_FPS', 'IMAGE_ENDINGS', 'VIDEO_ENDINGS', 'FootageClip', 'fit', 'natural_sort', 'open_footage', 'with_unique_names',

@@ -21,8 +21,8 @@ import torch
 
 from networks.errors import InputError
 from training.commands import file_names
-from training.footage.source_files import LeftOut, is_image, is_video, walk
-from training.footage.video_timing import DEFAULT_RATE
+from training.recordings.source_files import LeftOut, is_image, is_video, walk
+from training.recordings.video_timing import DEFAULT_RATE
 
 CODE_ENDINGS = ('.npz', '.npy', '.pt', '.pth')
 PROJECTOR_FILE = 'projected_w.npz'  # of NVIDIA's projector.py, beside a film and two pictures of its work

@@ -36,9 +36,9 @@ import numpy as np
 
 from networks.checkpoints import zip_entries
 from networks.errors import InputError, readable
-from training.footage.source_files import is_image, is_video
 from training.latents.layout import FORMAT_NAME, FORMAT_VERSION, LARGEST_CODE, QUALITY_MEASURES, describe_bad_code
 from training.latents.writer import LatentDatasetWriter
+from training.recordings.source_files import is_image, is_video
 
 __all__ = ['ClipInfo', 'LatentDataset', 'LatentDatasetWriter', 'is_latent_dataset']
 

@@ -24,8 +24,8 @@ from networks.checkpoints.durable_files import replacing
 from networks.errors import DamagedVideo, InputError, option
 from training.commands import command_line
 from training.footage.clips import DEFAULT_FPS, fit, say_notes
-from training.footage.recordings import Recording, find_recordings, listing
 from training.latents.dataset import is_latent_dataset
+from training.recordings.recordings import Recording, find_recordings, listing
 from training.videos.rendered_videos import EmbeddedVideos, GeneratedVideos
 
 __all__ = [
@@ -79,7 +79,7 @@ def source_kwargs(path: str, *, recorded: dict[str, Any], rendered: dict[str, An
 
 
 class RecordedVideos(VideoSet):
-    """Videos on the disk: files, folders and zips of frames, arrays; see training.footage.recordings.find_recordings.
+    """Videos on the disk: files, folders and zips of frames, arrays; see training.recordings.recordings.find_recordings.
 
     Opening looks through everything once: lengths are counted by decoding, and the digest is taken. What was found is
     kept in the cache folder, under the names, sizes and times of the files, so that the next opening is quick.

@@ -26,9 +26,9 @@ from networks.checkpoints import zip_entries
 from networks.checkpoints.digests import sha256_of_file
 from networks.errors import DamagedVideo, InputError, option
 from training.commands import file_names
-from training.footage import ffmpeg_input, source_files, still_images
-from training.footage.source_files import LeftOut, natural_key, natural_sort
-from training.footage.video_timing import DEFAULT_RATE, Timing, exact_rate, measure_timing, resample
+from training.recordings import ffmpeg_input, source_files, still_images
+from training.recordings.source_files import LeftOut, natural_key, natural_sort
+from training.recordings.video_timing import DEFAULT_RATE, Timing, exact_rate, measure_timing, resample
 
 __all__ = [
     'ARRAY_ENDINGS', 'AnimatedImage', 'ArrayVideo', 'Found', 'ImageSequence', 'Recording', 'VideoFile', 'find_recordings',

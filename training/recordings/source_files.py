@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from networks.errors import InputError
 from training.commands.file_names import printable
-from training.footage.still_images import IMAGE_ENDINGS
+from training.recordings.still_images import IMAGE_ENDINGS
 
 VIDEO_ENDINGS = (
     '.mp4', '.m4v', '.mp4v', '.mov', '.qt', '.mkv', '.mk3d', '.webm', '.avi', '.divx', '.mpg', '.mpeg', '.mpe', '.mpv', '.m1v',

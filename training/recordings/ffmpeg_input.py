@@ -1,7 +1,7 @@
 """Decoding of one video file by the ffmpeg program that imageio-ffmpeg brings.
 
 ffmpeg gives every picture as it is in the file, with its time stamp and its size, into a pipe; the frames of a constant rate
-are chosen here (`training.footage.video_timing`). So nothing is lost where size, range or format change within a stream, and
+are chosen here (`training.recordings.video_timing`). So nothing is lost where size, range or format change within a stream, and
 pauses are not filled. A picture is read when it is asked for, so memory does not grow with the video.
 """
 
@@ -19,8 +19,8 @@ import imageio_ffmpeg
 import numpy as np
 
 from networks.errors import InputError, option
-from training.footage import colour_lookup
-from training.footage.video_timing import Timing, exact_rate, measure_timing, resample
+from training.recordings import colour_lookup
+from training.recordings.video_timing import Timing, exact_rate, measure_timing, resample
 
 __all__ = ['Complaints', 'VideoDescription', 'decode_video', 'describe_video', 'exact_rate', 'has_sound']
 
