@@ -13,10 +13,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from demo.fast_synthesis import fast_synthesis
-from demo.fit_generator import FitSettings, build_generator, picture_loss
-from demo.orthogonal_momentum import PairedOptimizer
-from demo.picture_pool import PicturePool
+from demo.fitting.fast_synthesis import fast_synthesis
+from demo.fitting.fit_generator import FitSettings, build_generator, picture_loss
+from demo.fitting.orthogonal_momentum import PairedOptimizer
+from demo.fitting.picture_pool import PicturePool
 from training.commands.command_line import clear_errors, command
 
 RESOLUTION = 32

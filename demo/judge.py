@@ -5,8 +5,8 @@ Everything works on tracks `[T, NUM_PARAMETERS]`, whether they are the truth of 
 
 import numpy as np
 
-from .head_parameters import INDEX, NUM_IDENTITY
-from .truth_reader import world_statistics
+from demo.head.head_parameters import INDEX, NUM_IDENTITY
+from demo.truth_reader import world_statistics
 
 WINDOW_SECONDS = 1.0  # length of the windows that are searched for loops
 APART_SECONDS = 3.0  # how far apart two windows are that count as a return

@@ -14,18 +14,17 @@ import numpy as np
 import torch
 from PIL import Image
 
+from demo.fitting.fit_generator import FitSettings, GeneratorFit
+from demo.fitting.fit_readers import ReaderSettings, fit_encoder, fit_truth_reader
+from demo.head.head_parameters import NAMES, NUM_PARAMETERS, parameters_from_latent
+from demo.head.talking_head import render, to_uint8
+from demo.measure_world import psnr
+from demo.truth_reader import save_reader
+from demo.world_files import ENCODER_FILE, GENERATOR_FILE, READER_FILE
 from networks.checkpoints import file_sha256, image_generator_reference, save_module_pickle
 from networks.stylegan2 import Generator
 from networks.stylegan2_discriminator import NoDiscriminator
 from training.commands.command_line import clear_errors, command
-
-from .fit_generator import FitSettings, GeneratorFit
-from .fit_readers import ReaderSettings, fit_encoder, fit_truth_reader
-from .head_parameters import NAMES, NUM_PARAMETERS, parameters_from_latent
-from .measure_world import psnr
-from .talking_head import render, to_uint8
-from .truth_reader import save_reader
-from .world_files import ENCODER_FILE, GENERATOR_FILE, READER_FILE
 
 
 @torch.no_grad()

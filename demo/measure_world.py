@@ -10,15 +10,14 @@ import click
 import numpy as np
 import torch
 
+from demo.head.dynamics import FPS, perform
+from demo.head.head_parameters import INDEX, MOTION, NUM_PARAMETERS, parameters_from_latent
+from demo.head.talking_head import render, to_uint8
+from demo.judge import blink_events, identity_drift, match_events
+from demo.truth_reader import load_reader
+from demo.world_files import ENCODER_FILE, FOLDER, GENERATOR_FILE, READER_FILE
 from networks.checkpoints import load_encoder, load_generator
 from training.commands.command_line import clear_errors, command
-
-from .dynamics import FPS, perform
-from .head_parameters import INDEX, MOTION, NUM_PARAMETERS, parameters_from_latent
-from .judge import blink_events, identity_drift, match_events
-from .talking_head import render, to_uint8
-from .truth_reader import load_reader
-from .world_files import ENCODER_FILE, FOLDER, GENERATOR_FILE, READER_FILE
 
 
 def psnr(first: torch.Tensor, second: torch.Tensor) -> float:

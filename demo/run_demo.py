@@ -18,19 +18,18 @@ import numpy as np
 import torch
 from PIL import Image
 
+from demo.head.dynamics import FPS, perform
+from demo.head.head_parameters import INDEX
+from demo.head.talking_head import render, to_uint8
+from demo.judge import blink_events, comparison_table, judge, match_events
+from demo.truth_reader import TruthReader, load_reader
+from demo.world_files import ENCODER_FILE, FOLDER, GENERATOR_FILE, READER_FILE
 from networks.checkpoints import load_generator
 from training.commands.command_line import FloatRange, UserMistake, clear_errors, command, progress, report
 from training.footage.clips import open_footage
 from training.latents.dataset import LatentDataset
 from training.videos.output import VideoWriter, image_grid
 from training.videos.synthesis import render_codes
-
-from .dynamics import FPS, perform
-from .head_parameters import INDEX
-from .judge import blink_events, comparison_table, judge, match_events
-from .talking_head import render, to_uint8
-from .truth_reader import TruthReader, load_reader
-from .world_files import ENCODER_FILE, FOLDER, GENERATOR_FILE, READER_FILE
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CHUNK = 64  # frames rendered at a time

@@ -13,10 +13,9 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 
+from demo.head.head_parameters import NAMES, NUM_PARAMETERS, PARAMETERS
 from networks.checkpoints import replacing
 from networks.errors import InputError
-
-from .head_parameters import NAMES, NUM_PARAMETERS, PARAMETERS
 
 INPUT_RESOLUTION = 64
 

@@ -25,10 +25,10 @@ import click
 import numpy as np
 import torch
 
-from demo.dynamics import perform
-from demo.fast_synthesis import fast_synthesis
-from demo.head_parameters import INDEX, NUM_IDENTITY
-from demo.talking_head import render
+from demo.fitting.fast_synthesis import fast_synthesis
+from demo.head.dynamics import perform
+from demo.head.head_parameters import INDEX, NUM_IDENTITY
+from demo.head.talking_head import render
 from demo.truth_reader import load_reader, world_statistics
 from demo.world_files import ENCODER_FILE, FOLDER, GENERATOR_FILE, READER_FILE
 from networks.checkpoints import load_encoder, load_generator, load_snapshot

@@ -8,14 +8,21 @@ import pytest
 import torch
 
 from demo import judge as judging
-from demo.dynamics import FPS, REFRACTORY_SECONDS, perform
-from demo.fast_synthesis import fast_synthesis
-from demo.fit_generator import FitSettings, GeneratorFit, Stage
-from demo.fit_readers import ReaderSettings, fit_encoder, fit_truth_reader
-from demo.head_parameters import INDEX, NUM_IDENTITY, NUM_PARAMETERS, neutral_parameters, normalize_latent, parameters_from_latent
+from demo.fitting.fast_synthesis import fast_synthesis
+from demo.fitting.fit_generator import FitSettings, GeneratorFit, Stage
+from demo.fitting.fit_readers import ReaderSettings, fit_encoder, fit_truth_reader
+from demo.head.dynamics import FPS, REFRACTORY_SECONDS, perform
+from demo.head.head_parameters import (
+    INDEX,
+    NUM_IDENTITY,
+    NUM_PARAMETERS,
+    neutral_parameters,
+    normalize_latent,
+    parameters_from_latent,
+)
+from demo.head.talking_head import render, to_uint8
 from demo.make_world import finish_generator, write_world
 from demo.run_demo import average_judgement, check_options, find_run, make_footage, newest_snapshot, read_video
-from demo.talking_head import render, to_uint8
 from demo.truth_reader import load_reader, world_statistics
 from demo.world_files import ENCODER_FILE, FOLDER, GENERATOR_FILE, READER_FILE
 from networks.checkpoints import load_encoder, load_generator

@@ -13,16 +13,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from demo.fitting.fast_synthesis import fast_synthesis
+from demo.fitting.fit_generator import picture_loss
+from demo.fitting.orthogonal_momentum import PairedOptimizer
+from demo.fitting.picture_pool import PicturePool
+from demo.head.head_parameters import INDEX, NUM_IDENTITY, NUM_PARAMETERS, parameters_from_latent
+from demo.truth_reader import INPUT_RESOLUTION, TruthReader
 from networks.checkpoints.durable_files import replacing
 from networks.stylegan2 import Generator
 from networks.w_encoder import WEncoder
-
-from .fast_synthesis import fast_synthesis
-from .fit_generator import picture_loss
-from .head_parameters import INDEX, NUM_IDENTITY, NUM_PARAMETERS, parameters_from_latent
-from .orthogonal_momentum import PairedOptimizer
-from .picture_pool import PicturePool
-from .truth_reader import INPUT_RESOLUTION, TruthReader
 
 
 @dataclasses.dataclass(frozen=True)

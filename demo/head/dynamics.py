@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from .head_parameters import INDEX, MOTION, NUM_IDENTITY, PARAMETERS, random_identity
+from demo.head.head_parameters import INDEX, MOTION, NUM_IDENTITY, PARAMETERS, random_identity
 
 FPS = 25.0
 REFRACTORY_SECONDS = 0.8  # no blink begins sooner after the last one

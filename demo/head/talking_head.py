@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from demo.head.head_geometry import Rays, coverage, ellipsoid, join, normals, rays_in_head, rotation_matrix, smoothstep
+from demo.head.head_paint import Colour, Values, mix, scale
+from demo.head.head_parameters import NAMES, NUM_PARAMETERS
+
 from . import head_paint as paint
-from .head_geometry import Rays, coverage, ellipsoid, join, normals, rays_in_head, rotation_matrix, smoothstep
-from .head_paint import Colour, Values, mix, scale
-from .head_parameters import NAMES, NUM_PARAMETERS
 
 VIEW = 1.27  # half of the picture's height in head units
 VIEW_CENTRE = -0.01  # height of the picture's middle

@@ -9,8 +9,8 @@ import pathlib
 import numpy as np
 import torch
 
-from .head_parameters import NUM_PARAMETERS, parameters_from_latent
-from .talking_head import render_with_features
+from demo.head.head_parameters import NUM_PARAMETERS, parameters_from_latent
+from demo.head.talking_head import render_with_features
 
 
 class PicturePool:

@@ -14,14 +14,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from demo.fitting.fast_synthesis import fast_synthesis
+from demo.fitting.orthogonal_momentum import PairedOptimizer
+from demo.fitting.picture_pool import PicturePool
+from demo.head.head_parameters import NUM_PARAMETERS
 from networks.checkpoints.durable_files import replacing
 from networks.stylegan2 import Generator
 from training.runs.weight_average import update_average
-
-from .fast_synthesis import fast_synthesis
-from .head_parameters import NUM_PARAMETERS
-from .orthogonal_momentum import PairedOptimizer
-from .picture_pool import PicturePool
 
 # ----------------------------------------------------------------------------
 # Settings.

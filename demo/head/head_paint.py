@@ -6,7 +6,7 @@ Colours are linear light, as tuples of three `[N, H, W]` or `[N, 1, 1]` tensors.
 
 import torch
 
-from .head_geometry import smoothstep
+from demo.head.head_geometry import smoothstep
 
 Colour = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 Values = dict[str, torch.Tensor]

@@ -1,0 +1,1 @@
+"""How the networks of the world are fitted: generator, encoder and reader of parameters."""

@@ -1,0 +1,1 @@
+"""The talking head: its parameters, how it moves, and how it is drawn."""
