@@ -14,7 +14,8 @@ import pytest
 
 from networks.errors import InputError
 from training.footage.clips import fit, open_footage
-from training.recordings.ffmpeg_input import decode_video, exact_rate
+from training.recordings.ffmpeg_input import decode_video
+from training.recordings.video_timing import exact_rate
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

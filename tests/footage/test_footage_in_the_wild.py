@@ -20,7 +20,8 @@ from networks.errors import DamagedVideo, InputError
 from training.footage.clips import open_footage
 from training.footage.frame_bank import FrameBank
 from training.footage.preparation import PreparationSettings, prepare_footage
-from training.recordings import colour_lookup, ffmpeg_input, source_files
+from training.recordings import colour_lookup, source_files
+from training.recordings.video_description import describe_video
 from training.recordings.video_timing import measure_timing
 from training.videos.recorded_videos import RecordedVideos
 
@@ -529,7 +530,7 @@ def test_ffmpeg_is_asked_for_the_pictures_as_they_are(tmp_path: pathlib.Path) ->
     write_video(tmp_path / 'x.mkv', numbered_frames(3), 25).rename(folder / "%03d it's [1],x=2.mkv")
     (clip,) = open_footage(folder)
     assert read_numbers(list(clip.frames())) == [0, 1, 2]
-    about = ffmpeg_input.describe_video(str(folder / "%03d it's [1],x=2.mkv"))
+    about = describe_video(str(folder / "%03d it's [1],x=2.mkv"))
     assert (about.fps, about.expected_frames, about.stream) == (25, 3, 0)
 
 

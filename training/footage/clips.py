@@ -24,7 +24,8 @@ import PIL.Image
 from networks.errors import InputError
 from training.commands import file_names
 from training.commands.command_line import report
-from training.recordings.recordings import Recording, find_recordings
+from training.recordings.finding import find_recordings
+from training.recordings.recording import Recording
 from training.recordings.source_files import VIDEO_ENDINGS, natural_sort
 from training.recordings.still_images import IMAGE_ENDINGS
 from training.recordings.video_timing import DEFAULT_RATE

@@ -175,7 +175,7 @@ class RecordingPart:
     def _sound_start(self) -> float | None:
         if not os.path.isfile(self.path):
             return None
-        from training.recordings.ffmpeg_input import describe_video, has_sound
+        from training.recordings.video_description import describe_video, has_sound
 
         return describe_video(self.path).time_of_frame(self._first, self.clip.fps) if has_sound(self.path) else None
 

@@ -25,7 +25,8 @@ from networks.errors import DamagedVideo, InputError, option
 from training.commands import command_line
 from training.footage.clips import DEFAULT_FPS, fit, say_notes
 from training.latents.dataset import is_latent_dataset
-from training.recordings.recordings import Recording, find_recordings, listing
+from training.recordings.finding import find_recordings
+from training.recordings.recording import Recording, listing
 from training.videos.rendered_videos import EmbeddedVideos, GeneratedVideos
 
 __all__ = [
@@ -79,7 +80,7 @@ def source_kwargs(path: str, *, recorded: dict[str, Any], rendered: dict[str, An
 
 
 class RecordedVideos(VideoSet):
-    """Videos on the disk: files, folders and zips of frames, arrays; see training.recordings.recordings.find_recordings.
+    """Videos on the disk: files, folders and zips of frames, arrays; see training.recordings.finding.find_recordings.
 
     Opening looks through everything once: lengths are counted by decoding, and the digest is taken. What was found is
     kept in the cache folder, under the names, sizes and times of the files, so that the next opening is quick.
