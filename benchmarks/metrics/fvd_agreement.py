@@ -16,7 +16,7 @@ import numpy as np
 import scipy.linalg
 import torch
 
-from benchmarks.i3d_throughput import load_foreign
+from benchmarks.metrics.i3d_throughput import load_foreign
 from metrics.distances.frechet import frechet_distance, mean_and_covariance
 from metrics.inputs.clip_choice import choose_clips
 from networks.checkpoints.detector_weights import i3d_weights

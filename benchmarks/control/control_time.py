@@ -1,6 +1,6 @@
 """Time and sound of generated video: what resampling loses, and whether motion follows a beat.
 
-    python -m benchmarks.control_time --data=latents.zip --network=network-snapshot-006400.pkl --image-network=G.pkl
+    python -m benchmarks.control.control_time --data=latents.zip --network=network-snapshot-006400.pkl --image-network=G.pkl
 
 **Resampling.** Every second code of a recording is left out and filled in by the cubic curve of --fps, by the straight line
 between codes, by the frame before, and by the mean of the neighbours' pixels. What is printed is the PSNR against pictures of the

@@ -1,7 +1,7 @@
 """The network of a checkout of stylegan2-ada-pytorch with weights of ours: its pictures, and its frames per second.
 
-    python benchmarks/public_stylegan2.py CHECKOUT --compile            # its operations, once
-    python benchmarks/public_stylegan2.py CHECKOUT in.pt out.pt 256 1,8
+    python benchmarks/gpu/public_stylegan2.py CHECKOUT --compile            # its operations, once
+    python benchmarks/gpu/public_stylegan2.py CHECKOUT in.pt out.pt 256 1,8
 
 benchmarks/gpu_checks.py calls it in a process of its own, because both programs have a `torch_utils`. Nothing of this project is
 imported here.

@@ -1,7 +1,7 @@
 """Throughput of the detector on a CPU beside a public implementation with the same weights, in one run.
 
     git clone https://github.com/JunyaoHu/common_metrics_on_video_quality /tmp/foreign
-    python benchmarks/i3d_throughput.py --foreign=/tmp/foreign --threads=1
+    python benchmarks/metrics/i3d_throughput.py --foreign=/tmp/foreign --threads=1
 
 Clips of random pictures go from uint8 to features, in turns: one round of this project, one of the other, so that what else
 the machine does meets both. The other program is used as its calculate_fvd.py uses it, 10 clips at a time, on the
@@ -23,7 +23,7 @@ import click
 import numpy as np
 import torch
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from metrics.features.clip_features import clip_features  # noqa: E402

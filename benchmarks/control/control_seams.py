@@ -1,6 +1,6 @@
 """Seams of continued and looped videos, in steps of codes: is the step over the seam larger than the others?
 
-    python -m benchmarks.control_seams --data=latents.zip --network=network-snapshot-001500.pkl --outdir=out
+    python -m benchmarks.control.control_seams --data=latents.zip --network=network-snapshot-001500.pkl --outdir=out
 
 Continuations start behind frames of a recording (`recorded`), behind frames of videos of the model whose seed is not told
 (`own`), and with single frames of the recording (`first frame`). A usual step is one of the 100 frames that follow the seam (from
