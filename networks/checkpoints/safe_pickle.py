@@ -109,7 +109,7 @@ REFUSED_OPCODES = {
     b'o': 'an old-style instance',
     b'\x97': 'an external buffer',
     b'\x98': 'an external buffer',
-    **dict.fromkeys((b'F', b'I', b'L', b'S', b'T', b'U', b'V', b'g', b'p'), 'values in the format of Python 2 or protocol 0'),
+    **dict.fromkeys((b'F', b'I', b'L', b'S', b'V', b'g', b'p'), 'values in the format of protocol 0'),
 }
 
 
@@ -368,6 +368,8 @@ OPCODES: dict[bytes, Callable[[_Machine], Any]] = {
     b'\x8c': lambda m: m.push_text(m.cursor.read(1)[0]),  # SHORT_BINUNICODE
     b'X': lambda m: m.push_text(m.unpack('<I', 4)),  # BINUNICODE
     b'\x8d': lambda m: m.push_text(m.unpack('<Q', 8)),  # BINUNICODE8
+    b'U': lambda m: m.push_text(m.cursor.read(1)[0]),  # SHORT_BINSTRING: text of Python 2, as in the first files of torch
+    b'T': lambda m: m.push_text(m.unpack('<i', 4)),  # BINSTRING
     b'C': lambda m: m.push_bytes(m.cursor.read(1)[0]),  # SHORT_BINBYTES
     b'B': lambda m: m.push_bytes(m.unpack('<I', 4)),  # BINBYTES
     b'\x8e': lambda m: m.push_bytes(m.unpack('<Q', 8)),  # BINBYTES8

@@ -42,6 +42,7 @@ class LPIPS(torch.nn.Module):
 
     shift: torch.Tensor
     scale: torch.Tensor
+    description: dict[str, Any]  # what a protocol says of the weights, where they came from a file
 
     def __init__(self, network: str, weights: Weights) -> None:
         super().__init__()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from networks.checkpoints import addresses
 from networks.checkpoints.detector_weights import lpips_weights
 from networks.checkpoints.detector_weights.containers import Container
 from networks.checkpoints.detector_weights.lpips_weights import read_weights
@@ -110,6 +111,44 @@ def test_weights_from_files(tmp_path: pathlib.Path) -> None:
     again, linear_again = read_weights('alex', str(tmp_path / 'alex.pth'))
     assert all(np.array_equal(a[0], b[0]) for a, b in zip(arrays, again, strict=True))
     assert all(np.array_equal(a, b) for a, b in zip(linear, linear_again, strict=True))
+
+
+@needs_weights
+@pytest.mark.parametrize('network', ['alex', 'vgg'])
+def test_weights_in_two_files_are_those_of_the_package(
+    network: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchvision's network and the compared layers: the second source of LPIPS, known by the fingerprint of the published one."""
+    arrays, linear = read_weights(network)
+    backbone = {'classifier.0.weight': torch.ones(2, 2)}
+    for index, (weight, bias) in enumerate(arrays):
+        backbone |= {f'features.{3 * index}.weight': torch.tensor(weight), f'features.{3 * index}.bias': torch.tensor(bias)}
+    torch.save(backbone, tmp_path / 'backbone.pth')
+    layers = {f'lin{index}.model.1.weight': torch.tensor(values).reshape(1, -1, 1, 1) for index, values in enumerate(linear)}
+    torch.save(layers, tmp_path / 'layers.pth')
+    monkeypatch.setattr(lpips_weights, 'TORCH_PACKAGE', 'a_package_that_is_not_there')
+    monkeypatch.setitem(
+        addresses.NAMES, f'lpips-{network}-layers', addresses.Named((str(tmp_path / 'layers.pth'),), None)
+    )
+    monkeypatch.setattr(addresses, '_download', lambda address, sha256: address)
+    again = read_weights(network, str(tmp_path / 'backbone.pth'))
+    assert lpips_weights.describe(network, again) == lpips_weights.describe(network, (arrays, linear))
+    assert lpips_weights.describe(network, again)['published']
+    again[1][2][5] *= 1.001
+    assert not lpips_weights.describe(network, again)['published']
+
+
+def test_files_written_by_python_2_open(tmp_path: pathlib.Path) -> None:
+    """As the published layers of LPIPS are: torch's first format, with the texts of Python 2 (SHORT_BINSTRING, BINSTRING)."""
+    torch.save({'lin0.model.1.weight': torch.arange(3.0)}, tmp_path / 'new.pth', _use_new_zipfile_serialization=False)
+    content = (tmp_path / 'new.pth').read_bytes()
+    name = b'lin0.model.1.weight'
+    old = content.replace(b'X' + len(name).to_bytes(4, 'little') + name, b'U' + bytes([len(name)]) + name)
+    old = old.replace(b'X\x03\x00\x00\x00cpu', b'T\x03\x00\x00\x00cpu')
+    assert len(old) < len(content)
+    (tmp_path / 'old.pth').write_bytes(old)
+    state = Container(str(tmp_path / 'old.pth')).state_dict()
+    assert state['lin0.model.1.weight'].tolist() == [0, 1, 2]
 
 
 class Harmful:

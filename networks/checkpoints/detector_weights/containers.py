@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 import dnnlib
-from networks.checkpoints import torch_archive
+from networks.checkpoints import addresses, torch_archive
 from networks.checkpoints.digests import sha256_of
 from networks.checkpoints.files import container
 from networks.checkpoints.lazy_data import ByteSource, materialize
@@ -47,7 +47,7 @@ class Container:
     """What a file of weights holds: plain values, with every tensor loaded.
 
     Attributes:
-        path: The file.
+        path: The file, or its address.
         sha256: Its digest.
         kind: 'pickle', 'state dict' or 'TorchScript'.
         content: Nested dicts of arrays (pickle), or tensors by name in the order of the file.
@@ -56,7 +56,7 @@ class Container:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            with open(path, 'rb') as file:
+            with open(addresses.resolve(path), 'rb') as file:
                 self.sha256 = sha256_of(file)
                 self.kind, self.content = _read(ByteSource(file))
         except FileNotFoundError as error:
