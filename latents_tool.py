@@ -13,6 +13,7 @@ from training.commands.command_line import (
     NAMES,
     NON_NEGATIVE_INT,
     POSITIVE_INT,
+    WEIGHTS,
     FloatRange,
     UserMistake,
     choose_device,
@@ -22,7 +23,6 @@ from training.commands.command_line import (
     new_result,
     report,
     require_folder,
-    require_network,
 )
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def stats(path: str, frames: int, as_json: bool) -> None:
 @click.option('--data',          help='Data set of one subject', metavar='ZIP|DIR', required=True)
 @click.option('--outdir',        help='Folder for motion00.npy, ... and motion.png', metavar='DIR', required=True)
 @click.option('--count',         help='Number of directions', metavar='INT', type=POSITIVE_INT, default=8)
-@click.option('--network',       help='Image generator  [default: the one recorded in the data set]', metavar='FILE')
+@click.option('--network',       help='Image generator  [default: the one recorded in the data set]', type=WEIGHTS)
 @click.option('--force-network', help='Use --network even though the codes were embedded with another file', is_flag=True)
 @click.option('--device',        help='cpu, cuda, cuda:1, ...; auto: the first GPU if there is one', metavar='NAME',
               default='auto')
@@ -231,7 +231,7 @@ def directions(**options: Any) -> None:
 @click.option('--data',          help='Data set to show', metavar='ZIP|DIR', required=True)
 @click.option('--outdir',        help='Folder for the videos, NAME.mp4', metavar='DIR', required=True)
 @click.option('--clips',         help='Only these clips, * and ? allowed', metavar='A,B,...', type=NAMES)
-@click.option('--network',       help='Image generator  [default: the one recorded in the data set]', metavar='FILE')
+@click.option('--network',       help='Image generator  [default: the one recorded in the data set]', type=WEIGHTS)
 @click.option('--force-network', help='Use --network even though the codes were embedded with another file', is_flag=True)
 @click.option('--skip-existing', help='Skip videos that exist already', is_flag=True)
 @click.option('--batch',         help='Frames rendered at a time', metavar='INT', type=POSITIVE_INT, default=8)
@@ -268,7 +268,7 @@ def preview(**options: Any) -> None:
               metavar='PATH', required=True)
 @click.option('--format', 'code_format', help='Write one file of this kind per clip', type=click.Choice(CODE_FORMATS))
 @click.option('--clips',        help='Only these clips, * and ? allowed', metavar='A,B,...', type=NAMES)
-@click.option('--network',      help='Codes of other tools: the image generator that they belong to', metavar='FILE')
+@click.option('--network',      help='Codes of other tools: the image generator that they belong to', type=WEIGHTS)
 @click.option('--fps',          help='Codes of other tools: their frame rate', metavar='FPS',
               type=FloatRange(0, 1000, min_open=True))
 @click.option('--overwrite',    help='Replace what exists', is_flag=True)
@@ -360,7 +360,6 @@ def _import_codes(opts: types.SimpleNamespace) -> None:
         raise UserMistake('--network: codes of other tools need the image generator that they belong to')
     if opts.code_format or opts.clips:
         raise UserMistake('--format and --clips are for data sets, but --source holds codes of other tools')
-    require_network(opts.network)
     _check_dest(opts.dest, opts.overwrite, [opts.source])
     image_generator: Any = load_generator(opts.network, trust_pickle=opts.trust_pickle)
     num_ws, w_dim = int(image_generator.num_ws), int(image_generator.w_dim)

@@ -16,14 +16,15 @@ INTERRUPTED = 'interrupted; the same command goes on where it was'
 # From what.
 @click.option('--source',       help='Video, folder or zip of frames, folder of videos; may be repeated', metavar='FOOTAGE',
               required=True, multiple=True)
-@click.option('--network',      help='Image generator: pickle or checkpoint', metavar='PKL|URL', required=True)
+@click.option('--network',      help='Image generator: pickle or checkpoint', type=command_line.WEIGHTS,
+              required=True)
 @click.option('--outdir',       help='Where everything goes  [default: NAME-video, after the first source]', metavar='DIR')
 @click.option('--start',        help='Begin there in each source', metavar='TIME', type=TIME)
 @click.option('--end',          help='End there, likewise', metavar='TIME', type=TIME)
 @click.option('--align',        help="Faces as in FFHQ, or the centre square; auto looks where the generator's faces lie",
               type=click.Choice(['auto', 'ffhq', 'center', 'none']), default='auto')
 @click.option('--encoder',      help='Encoder of train_encoder.py, or a pSp or e4e checkpoint; without one every frame is '
-                                     'optimised, which takes longer', metavar='FILE')
+                                     'optimised, which takes longer', type=command_line.WEIGHTS)
 @click.option('--refine',       help='Optimise the codes of the encoder as well', is_flag=True)
 @click.option('--tune',         help='Tune the generator to the recording too: nearer to the subject, and longer', is_flag=True)
 # How long.

@@ -31,7 +31,8 @@ BEYOND = ('boomerang', 'loop', 'stop')
               default=MASKS[0])
 @click.option('--landmarks',     help='68 landmarks of every frame of the recording (.npy, .npz) instead of the detector',
               metavar='FILE')
-@click.option('--face-model',    help="Model of the detector, a face_landmarker.task, instead of the package's", metavar='FILE')
+@click.option('--face-model',    help="Model of the detector, a face_landmarker.task, instead of the package's",
+              type=command_line.WEIGHTS)
 @click.option('--match',         help='Match the colours along the edge of the mask', type=click.Choice(['seam', 'none']),
               default='seam')
 # File.
@@ -41,7 +42,7 @@ BEYOND = ('boomerang', 'loop', 'stop')
 @click.option('--overwrite',     help='Replace DEST if it exists', is_flag=True)
 # The image generator, for codes.
 @click.option('--network',       help='The image generator, where the reference in the data set does not find it',
-              metavar='PKL|URL')
+              type=command_line.WEIGHTS)
 @click.option('--force-network', help='Use --network even though it is another file, such as one fine-tuned in the same W+ space',
               is_flag=True)
 @click.option('--trust-pickle',  help='Run the program code that the pickle carries; only for files that you trust', is_flag=True)

@@ -15,7 +15,7 @@ PORT = 8765
 @command_line.command()
 # Main options.
 @click.option('--network',       help='Snapshot of train_video.py (of a run folder, its best snapshot by the first metric)',
-              metavar='PKL|URL|DIR', required=True)
+              type=command_line.WEIGHTS_OR_FOLDER, required=True)
 @click.option('--outdir',        help='Where recordings and saved states go', metavar='DIR', default='live', show_default=True)
 @click.option('--seed',          help='Video that it begins with', metavar='INT',
               type=click.IntRange(0, command_line.MAX_SEED), default=0)
@@ -29,7 +29,8 @@ PORT = 8765
               default=option_types.TRANSFERS[0])
 @click.option('--transfer-data', help='Latent data set with one clip for each of several subjects, for --transfer=regression',
               metavar='DATA')
-@click.option('--encoder',       help='Embeds pictures and recordings; without it a picture is optimised', metavar='FILE')
+@click.option('--encoder',       help='Embeds pictures and recordings; without it a picture is optimised',
+              type=command_line.WEIGHTS)
 @click.option('--align',         help='Pictures that are embedded: find and crop the face as in FFHQ, or take the centre square',
               type=click.Choice(['center', 'ffhq']), default='center')
 @click.option('--edit',          help='Direction that the page offers: .npy, .npz or .pt, its strength at the beginning (0 if '
@@ -67,7 +68,7 @@ PORT = 8765
 @click.option('--open',          'open_page', help='Open the page in the browser', is_flag=True)
 # The image generator of a snapshot, and the rest.
 @click.option('--image-network', help='The image generator, where the reference in the snapshot does not find it',
-              metavar='PKL|URL')
+              type=command_line.WEIGHTS)
 @click.option('--force-image-network', is_flag=True,
               help='Use --image-network even though it is another file, such as one fine-tuned in the same W+ space')
 @click.option('--trust-pickle',  help='Run the program code that the pickles carry; only for files that you trust',

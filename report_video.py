@@ -23,7 +23,8 @@ def _parse_depths(text: str) -> list[int]:
 @command_line.command()
 @click.option('--run',           help='Run folder of train_video.py', metavar='DIR', required=True)
 @click.option('--dest',          help='Page to write  [default: report.html in the run folder]', metavar='HTML')
-@click.option('--network',       help='Snapshot of the run  [default: the best by its first metric, or the last]', metavar='PKL')
+@click.option('--network',       help='Snapshot of the run  [default: the best by its first metric, or the last]',
+              type=command_line.WEIGHTS)
 @click.option('--data',          help='Latent data set, where it is not where it was', metavar='DATA')
 @click.option('--depths',        help='Frames at which videos are measured', metavar='LIST',
               type=command_line.Parsed('depths', _parse_depths), default='0,225,1000,2500', show_default=True)
@@ -36,11 +37,11 @@ def _parse_depths(text: str) -> list[int]:
               metavar='SUBJECT', multiple=True, default=('seed:1', 'seed:2'), show_default=True)
 @click.option('--transfer',      help='How: docs/subjects.md compares them', type=click.Choice(option_types.TRANSFERS[:4]),
               default=option_types.TRANSFERS[0])
-@click.option('--encoder',       help='Embeds pictures and recordings of --subject', metavar='FILE')
+@click.option('--encoder',       help='Embeds pictures and recordings of --subject', type=command_line.WEIGHTS)
 @click.option('--align',         help='Pictures that are embedded: find and crop the face as in FFHQ, or take the centre square',
               type=click.Choice(['center', 'ffhq']), default='center')
 @click.option('--image-network', help='The image generator, where the reference in the snapshot does not find it',
-              metavar='PKL|URL')
+              type=command_line.WEIGHTS)
 @click.option('--force-image-network', is_flag=True,
               help='Use --image-network even though it is another file, such as one fine-tuned in the same W+ space')
 @click.option('--trust-pickle',  help='Run the program code that the pickles carry; only for files that you trust',

@@ -8,16 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from training.commands import command_options, option_tree
-from training.commands.command_line import (
-    UserMistake,
-    absolute,
-    choose_device,
-    clear_errors,
-    command,
-    report,
-    require_folder,
-    require_network,
-)
+from training.commands.command_line import UserMistake, absolute, choose_device, clear_errors, command, report, require_folder
 from training.commands.file_names import safe_name, stem
 from training.commands.memory import Budget, parse_budget
 from training.embedding.encoder_options import HEADINGS, EncoderInvocation, EncoderTrainingOptions
@@ -58,7 +49,6 @@ def main(**values: Any) -> None:
     options = option_tree.build(EncoderTrainingOptions, given)
     if options.batch_size < 2 and options.data:
         raise UserMistake('--batch: frames and generated samples need a batch of at least 2')
-    require_network(options.network)
     _budget(invocation)
     device = choose_device(invocation.device)
     options = dataclasses.replace(
@@ -67,7 +57,7 @@ def main(**values: Any) -> None:
         network_sha256=file_sha256(options.network),
         data=tuple(os.path.abspath(path) for path in options.data),
         init=absolute(options.init) if options.init else None,
-        lpips_weights=os.path.abspath(options.lpips_weights) if options.lpips_weights else None,
+        lpips_weights=absolute(options.lpips_weights) if options.lpips_weights else None,
         max_frame_bytes=invocation.frame_memory << 20,
     )
     _check_inputs(options)

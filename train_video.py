@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from networks.checkpoints.addresses import is_address
 from networks.checkpoints.durable_files import remove_leftovers, replacing
 from networks.errors import InputError
 from training import unfinished_runs
@@ -168,7 +169,7 @@ def look_at_data(options: TrainingOptions, *, given_network: bool, force_data: b
     Raises:
         InputError: A file is not there, or the codes do not draw their footage.
     """
-    from networks.checkpoints.image_generator_lookup import OptionNames, find_image_generator, is_address, local_file
+    from networks.checkpoints.image_generator_lookup import OptionNames, find_image_generator, local_file
     from training.embedding import judgement
     from training.latent_space import default_reversal
     from training.latents.dataset import LatentDataset
@@ -216,10 +217,9 @@ def find_run_to_resume(resume: str) -> tuple[str, str | None]:
 def train(invocation: Invocation, given: dict[str, Any]) -> None:
     """Carry out `main`; `given` are the training options of the command line, by path."""
     resumed: tuple[str, str | None] | None = None
-    if invocation.resume and invocation.resume.lower().endswith('.pkl'):
-        given = {**given, 'resume_pkl': os.path.abspath(invocation.resume)}
-        if not os.path.isfile(invocation.resume):
-            raise InputError(f'--resume: there is no snapshot {invocation.resume!r}')
+    if invocation.resume and (invocation.resume.lower().endswith('.pkl') or is_address(invocation.resume)):
+        command_line.require_weights(invocation.resume, '--resume')
+        given = {**given, 'resume_pkl': command_line.absolute(invocation.resume)}
     elif invocation.resume:
         resumed = find_run_to_resume(invocation.resume)
     if ranks.launched():

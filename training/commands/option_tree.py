@@ -45,6 +45,7 @@ class Option:
         short: One-letter flag, such as '-n'.
         metavar: Stands for the value in --help; '' derives it from the type.
         at_least, above, at_most: Bounds of a number, or of every number of a tuple; `above` is exclusive.
+        weights: It names a network, detector or encoder: a file or an address, or ('folder') a folder as well.
         parse: Reads the value from text, for types that text does not say by itself; raises ValueError.
         repeated: The option may be given several times, and the value is a tuple of all.
         default_text: What --help says where the default depends on something else.
@@ -62,6 +63,7 @@ class Option:
     at_least: float | None = None
     above: float | None = None
     at_most: float | None = None
+    weights: Literal['file', 'folder'] | None = None
     parse: Callable[[str], Any] | None = None
     repeated: bool = False
     default_text: str | None = None

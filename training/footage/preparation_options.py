@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from training.commands.command_line import NON_NEGATIVE_FLOAT, NON_NEGATIVE_INT, POSITIVE_INT, UserMistake
+from training.commands.command_line import NON_NEGATIVE_FLOAT, NON_NEGATIVE_INT, POSITIVE_INT, WEIGHTS, UserMistake
 
 if TYPE_CHECKING:
     from training.footage.preparation import PreparationSettings
@@ -44,7 +44,7 @@ OPTIONS = (
                       'folder with NAME.npy',
                  metavar='PATH'),
     click.option('--face-model',   help="Model of the detector, a face_landmarker.task, instead of the package's",
-                 metavar='FILE'),
+                 type=WEIGHTS),
     click.option('--center-sigma', help='Smoothing of the position of the face over time, frames; 0: none', metavar='FRAMES',
                  type=NON_NEGATIVE_FLOAT, default=1),
     click.option('--axes-sigma',   help='Smoothing of its size and rotation, likewise', metavar='FRAMES', type=NON_NEGATIVE_FLOAT,

@@ -9,7 +9,6 @@ import time
 import types
 from typing import Any
 
-from networks.checkpoints.addresses import is_address
 from networks.checkpoints.durable_files import replacing
 from networks.errors import InputError
 from training.commands import command_line
@@ -60,12 +59,9 @@ def make(options: types.SimpleNamespace) -> None:
 
 
 def _check(options: types.SimpleNamespace) -> None:
-    command_line.require_network(options.network)
     for source in options.source:
         if not os.path.exists(source):
             raise InputError(f'--source: there is no file or folder {source!r}')
-    if options.encoder and not is_address(options.encoder) and not os.path.isfile(options.encoder):
-        raise InputError(f'--encoder: there is no file {options.encoder!r}')
     if options.refine and not options.encoder:
         raise InputError('--refine improves the codes of an encoder; give one by --encoder, or leave --refine out')
     if options.end is not None and options.end <= (options.start or 0):

