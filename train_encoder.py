@@ -1,26 +1,26 @@
 """Train a W+ encoder for an image generator, so that footage becomes codes in one pass."""
 
+import contextlib
 import dataclasses
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from networks.checkpoints.durable_files import remove_leftovers, replacing
 from training.commands import command_options, option_tree
 from training.commands.command_line import UserMistake, absolute, choose_device, clear_errors, command, report, require_folder
 from training.commands.file_names import safe_name, stem
 from training.commands.memory import Budget, parse_budget
 from training.embedding.encoder_options import HEADINGS, EncoderInvocation, EncoderTrainingOptions
-from training.runs.run_folder import Log, make_run_dir, next_run_dir
-
-if TYPE_CHECKING:
-    import torch
+from training.runs import claims, ranks
+from training.runs.run_folder import Log, make_run_dir
 
 
 @command()
 @command_options.from_trees(EncoderTrainingOptions, EncoderInvocation, headings=HEADINGS)
-@clear_errors
+@clear_errors(interrupted='interrupted; the same command goes on from the last training state')
 def main(**values: Any) -> None:
     """Train a W+ encoder for an image generator.
 
@@ -36,6 +36,9 @@ def main(**values: Any) -> None:
     # With the footage that will be embedded: codes fit it much better.
     python train_encoder.py --network=faces.pkl --data=recordings/ --outdir=training-runs --kimg=100
     \b
+    # Two GPUs.
+    python train_encoder.py --network=faces.pkl --data=recordings/ --outdir=training-runs --gpus=2
+    \b
     # Adapt an encoder to new footage.
     python train_encoder.py --network=faces.pkl --data=new.mp4 --init=encoder-000100.pkl --outdir=training-runs --kimg=10
     """
@@ -45,12 +48,16 @@ def main(**values: Any) -> None:
     for path, known in (('network', given), ('outdir', called := command_options.chosen(EncoderInvocation, values))):
         if path not in known:
             raise click.UsageError(f"Missing option '--{path}'.")
-    invocation = option_tree.build(EncoderInvocation, called)
+    gpus = ranks.settle_number(called.get('gpus'))
+    invocation = option_tree.build(EncoderInvocation, {**called, 'gpus': gpus})
     options = option_tree.build(EncoderTrainingOptions, given)
     if options.batch_size < 2 and options.data:
         raise UserMistake('--batch: frames and generated samples need a batch of at least 2')
+    if options.batch_size % gpus:
+        raise UserMistake(f'--batch={options.batch_size} cannot be shared evenly by --gpus={gpus}; choose a multiple')
     _budget(invocation)
-    device = choose_device(invocation.device)
+    if gpus == 1:
+        choose_device(invocation.device)
     options = dataclasses.replace(
         options,
         network=absolute(options.network),
@@ -61,7 +68,14 @@ def main(**values: Any) -> None:
         max_frame_bytes=invocation.frame_memory << 20,
     )
     _check_inputs(options)
-    _launch(options, invocation, device)
+    if not ranks.launched() or os.environ['RANK'] == '0':
+        print('\nTraining options:')
+        print(json.dumps(options.recorded(), indent=2))
+    if invocation.dry_run:
+        print('Dry run; exiting.')
+        return
+    ranks.start_unless_launched(gpus, 'train_encoder')
+    run(options, invocation)
 
 
 def _budget(invocation: EncoderInvocation) -> Budget:
@@ -85,33 +99,60 @@ def _check_inputs(options: EncoderTrainingOptions) -> None:
         open_footage(options.data, keep_damaged=options.damaged == 'keep', skip_damaged=options.damaged == 'skip')
 
 
-def _launch(options: EncoderTrainingOptions, invocation: EncoderInvocation, device: 'torch.device') -> None:
-    from training.embedding.encoder_training import find_unfinished_run, train_encoder
+def run(options: EncoderTrainingOptions, invocation: EncoderInvocation) -> None:
+    """Train on this rank."""
+    from torch_utils import training_stats
+    from training.embedding import encoder_training
 
-    network_stem = safe_name(stem(options.network.split('?')[0]))
-    description = f'encoder-{network_stem}{"-frames" if options.data else ""}-batch{options.batch_size}'
+    name = (
+        f'encoder-{safe_name(stem(options.network.split("?")[0]))}{"-frames" if options.data else ""}-batch{options.batch_size}'
+    )
     if invocation.desc:
-        description += '-' + safe_name(invocation.desc)
-    recorded = options.recorded()
-    unfinished = None if invocation.fresh else find_unfinished_run(invocation.outdir, recorded)
-    run_dir = unfinished or next_run_dir(invocation.outdir, description)
-    print('\nTraining options:')
-    print(json.dumps(recorded, indent=2))
-    print(f'\nOutput directory:    {run_dir}')
-    print(f'Device:              {device}\n')
-    if invocation.dry_run:
-        print('Dry run; exiting.')
-        return
-    if unfinished is None:
-        require_folder(invocation.outdir)
-        run_dir = make_run_dir(invocation.outdir, description)
-        with open(os.path.join(run_dir, 'training_options.json'), 'w', encoding='utf-8') as file:
-            json.dump({**recorded, 'run_dir': run_dir}, file, indent=2)
-    with Log(run_dir):
-        snapshot = train_encoder(
-            options, run_dir=run_dir, device=device, resume=unfinished is not None, memory=_budget(invocation)
-        )
-    report(f'The encoder is in {snapshot}')
+        name += '-' + safe_name(invocation.desc)
+    with ranks.joined(invocation.device) as ours, contextlib.ExitStack() as stack:
+        if ours.num_ranks > 1:
+            training_stats.init_multiprocessing(ours.rank, ours.device)
+        run_dir, state, finished = '', None, None
+        with ours.together():
+            if ours.is_first and not invocation.fresh:
+                claim = claims.claim_run(
+                    invocation.outdir,
+                    name,
+                    lambda folder: command_options.differences(encoder_training.read_options(folder), options),
+                    lambda folder: encoder_training.finished_encoder(folder) is not None,
+                )
+                if claim is not None and claim.lock is not None:
+                    stack.enter_context(claim.lock)
+                    run_dir, state = claim.folder, encoder_training.last_good_state(claim.folder)
+                elif claim is not None:
+                    finished = encoder_training.finished_encoder(claim.folder)
+        run_dir, state, finished = ours.from_first((run_dir, state, finished))
+        if finished is not None:
+            if ours.is_first:
+                report(f'There is a finished run with these options, --fresh trains another one; the encoder is in {finished}')
+            return
+        with ours.together():
+            training = encoder_training.EncoderTraining(
+                options, ranks=ours, resume=state, saving_options=invocation.saving, memory=_budget(invocation)
+            )
+        with ours.together():
+            if ours.is_first:  # only now, when all input is validated, something is written
+                if run_dir:
+                    remove_leftovers(run_dir)
+                else:
+                    require_folder(invocation.outdir)
+                    run_dir = make_run_dir(invocation.outdir, name)
+                    stack.enter_context(claims.lock_run(run_dir))
+                    path = os.path.join(run_dir, encoder_training.OPTIONS_FILE)
+                    with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
+                        json.dump({**options.recorded(), 'run_dir': run_dir}, file, indent=2)
+                stack.enter_context(Log(run_dir))
+                print(f'\nOutput directory:    {run_dir}')
+                print(f'Device:              {ours.device}\n')
+        training.run_dir = ours.from_first(run_dir)
+        snapshot = training.run()
+    if ours.is_first:
+        report(f'The encoder is in {snapshot}')
 
 
 if __name__ == '__main__':

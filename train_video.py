@@ -15,7 +15,7 @@ from networks.errors import InputError
 from training import unfinished_runs
 from training.commands import command_line, command_options, option_tree, stop_signals
 from training.commands.file_names import safe_name, stem
-from training.runs import ranks
+from training.runs import claims, ranks
 from training.runs.locks import Lock
 from training.runs.run_folder import Log, make_run_dir
 from training.temporal_options import HEADINGS, PRESETS, Invocation, TrainingOptions
@@ -248,23 +248,21 @@ def run_name(options: TrainingOptions, desc: str | None) -> str:
 def claim_unfinished_run(outdir: str, name: str, options: TrainingOptions) -> tuple[str, str | None, Lock | None] | None:
     """The newest run in `outdir` with these options that nobody works on, and its lock.
 
-    A process that is just ending, such as one that a cluster has asked to stop, is waited for.
-
     Returns:
         Its folder, its latest training state (None where it ended before the first one) and the lock of the folder; no lock where
         the run has come to its end; None where there is no such run.
     """
-    wanted = option_tree.to_dict(options)
-    for folder in unfinished_runs.run_folders(outdir, name):
-        with contextlib.suppress(InputError):  # no run of this program, a damaged one, or one in use
-            if option_tree.to_dict(read_options(os.path.join(folder, OPTIONS_FILE))) != wanted:
-                continue
-            lock = unfinished_runs.wait_for_run(folder)
-            if unfinished_runs.is_finished(folder, options.total_kimg, options.metrics):
-                lock.release()
-                return folder, None, None
-            return folder, unfinished_runs.last_good_state(folder), lock
-    return None
+
+    def recorded(folder: str) -> TrainingOptions:
+        return read_options(os.path.join(folder, OPTIONS_FILE))
+
+    def is_finished(folder: str) -> bool:
+        return unfinished_runs.is_finished(folder, recorded(folder).total_kimg, recorded(folder).metrics)
+
+    claim = claims.claim_run(outdir, name, lambda folder: command_options.differences(recorded(folder), options), is_finished)
+    if claim is None:
+        return None
+    return claim.folder, unfinished_runs.last_good_state(claim.folder) if claim.lock else None, claim.lock
 
 
 def run(invocation: Invocation, options: TrainingOptions, resumed: tuple[str, str | None] | None) -> None:
@@ -284,7 +282,7 @@ def run(invocation: Invocation, options: TrainingOptions, resumed: tuple[str, st
             training_stats.init_multiprocessing(ours.rank, ours.device)
         with ours.together():
             if ours.is_first and resumed is not None:
-                stack.enter_context(unfinished_runs.wait_for_run(resumed[0]))
+                stack.enter_context(claims.wait_for_run(resumed[0]))
             elif ours.is_first and not invocation.fresh:
                 claimed = claim_unfinished_run(str(invocation.outdir), name, options)
                 if claimed is not None and claimed[2] is not None:
@@ -315,7 +313,7 @@ def run(invocation: Invocation, options: TrainingOptions, resumed: tuple[str, st
                 else:
                     command_line.require_folder(str(invocation.outdir))
                     training.run_dir = make_run_dir(str(invocation.outdir), name)
-                    stack.enter_context(unfinished_runs.lock_run(training.run_dir))
+                    stack.enter_context(claims.lock_run(training.run_dir))
                 write_options(training.run_dir, options)
                 stack.enter_context(Log(training.run_dir))
                 print(f'Output folder: {training.run_dir}')

@@ -175,9 +175,9 @@ def _settle(opts: types.SimpleNamespace) -> dict[str, Any]:
 
 
 def _launch(c: dict[str, Any], opts: types.SimpleNamespace, description: str, device: 'torch.device') -> None:
+    from training.runs.claims import wait_for_run
     from training.runs.locks import lock_target
     from training.tuning.run import describe_result, find_unfinished_run, tune_generator
-    from training.unfinished_runs import wait_for_run
 
     unfinished = None if opts.fresh else find_unfinished_run(opts.outdir, c)
     if os.path.exists(c['dest']) and not opts.overwrite and unfinished is None:

@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from training.commands.option_tree import MISSING, OptionGroup, option, subgroup
 from training.commands.option_values import MAX_SEED, parse_names, parse_size, parse_widths
+from training.runs.saving_options import SAVING, SavingOptions
 
-MAIN, OUTPUT, SAVING, MACHINE = 'Main options', 'Output', 'Saving and trouble', 'Machine'
+MAIN, OUTPUT, MACHINE = 'Main options', 'Output', 'Machine'
 HEADINGS = (MAIN, 'Temporal model', 'Space of the codes', 'Losses', 'Optimisation', OUTPUT, SAVING, MACHINE)
 LOSSES = 'Losses'
 
@@ -289,20 +290,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         'settings.ema_kimg': 150.0,
     },
 }
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SavingOptions(OptionGroup):
-    """When the state of a training is saved, and what happens in trouble; none of this changes a result."""
-
-    checkpoint_minutes: float = option(
-        2.0, 'Save the training state at least this often; 0: with snapshots only', metavar='MINUTES', at_least=0
-    )
-    keep_states: int = option(0, 'Also keep every N-th training state; 0: only the newest', metavar='N', at_least=0)
-    on_full: Literal['go-on', 'stop'] = option('go-on', 'When the disk is full: keep training and try again, or stop')
-    on_nan: Literal['stop', 'rollback'] = option(
-        'stop', 'When weights become NaN: stop, or go back to the last state and continue with other random numbers'
-    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

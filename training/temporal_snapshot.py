@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import os
-import pickle
-import re
-import struct
 import types
-import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,8 +12,10 @@ import torch
 
 from networks import checkpoints
 from networks.checkpoints.formats.ours import SNAPSHOT_FORMAT, SNAPSHOT_VERSION, STATE_FORMAT, STATE_VERSION
-from networks.errors import InputError
 from training.latents.dataset import LatentDataset
+from training.runs.states import on_cpu as on_cpu
+from training.runs.states import read_state, write_state
+from training.runs.states import training_states as training_states
 from training.runs.versions import versions as versions
 
 
@@ -73,15 +69,6 @@ def save_snapshot(
     )
 
 
-def on_cpu(value: object) -> Any:
-    """A nest of dicts and lists with all of its tensors on the CPU."""
-    if isinstance(value, dict):
-        return {key: on_cpu(member) for key, member in value.items()}
-    if isinstance(value, list):
-        return [on_cpu(member) for member in value]
-    return value.cpu() if torch.is_tensor(value) else value
-
-
 def save_training_state(path: str, state: dict[str, Any], *, keep_every: int = 0) -> None:
     """Write `training-state-*.pt` (tensors and plain values only); older ones beside it go when it is on the disk.
 
@@ -90,42 +77,13 @@ def save_training_state(path: str, state: dict[str, Any], *, keep_every: int = 0
         state: What it holds.
         keep_every: Keep also every so many-th state; 0: the newest only.
     """
-    older = [entry for entry in training_states(os.path.dirname(path)) if os.path.abspath(entry) != os.path.abspath(path)]
-    number, kept = 0, []
-    if older and keep_every:
-        with contextlib.suppress(InputError):
-            before = load_training_state(older[0])
-            number, kept = int(before.get('number', 0)) + 1, [str(name) for name in before.get('kept', [])]
-    if keep_every and number % keep_every == 0:
-        kept.append(os.path.basename(path))
-    with checkpoints.replacing(path) as temporary:
-        content = {'format': STATE_FORMAT, 'format_version': STATE_VERSION, **state, 'number': number, 'kept': kept}
-        torch.save(content, temporary)
-    for entry in older:
-        if os.path.basename(entry) not in kept:
-            with contextlib.suppress(OSError):
-                os.unlink(entry)
-
-
-def training_states(run_dir: str) -> list[str]:
-    """Paths of the training states in a run folder, the newest first."""
-    found = [
-        (int(match[1]), entry.path)
-        for entry in os.scandir(run_dir or '.')
-        if (match := re.fullmatch(r'training-state-(\d+)\.pt', entry.name))
-    ]
-    return [path for _, path in sorted(found, reverse=True)]
+    write_state(path, {'format': STATE_FORMAT, 'format_version': STATE_VERSION, **state}, keep_every=keep_every)
 
 
 # What every training state holds, and of which kind.
 CONTENT: dict[str, Any] = {
     'trainer': dict, 'ranks': list, 'data_sha256': str, 'tick': int, 'tick_start_frames': int, 'seconds': (int, float),
 }  # fmt: skip
-# torch.load ends in any of these where a file is damaged.
-DAMAGE = (
-    pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError, LookupError, OSError, TypeError,
-    AttributeError, AssertionError, ImportError, ArithmeticError, MemoryError, struct.error, zlib.error,
-)  # fmt: skip
 
 
 def load_training_state(path: str) -> dict[str, Any]:
@@ -134,40 +92,7 @@ def load_training_state(path: str) -> dict[str, Any]:
     Raises:
         InputError: Not such a file, or damaged.
     """
-    state = load_plain_archive(path, 'a training state')
-    if state.get('format') != STATE_FORMAT:
-        raise InputError(f'{path} is not a training state of train_video.py')
-    version = state.get('format_version', 0)
-    if not isinstance(version, int) or version > STATE_VERSION:
-        raise InputError(f'{path} was written by a newer version of this program; update it')
-    wrong = [key for key, kind in CONTENT.items() if not isinstance(state.get(key), kind)]
-    if wrong:
-        raise InputError(f'{path} is damaged: its {wrong[0]} is missing or of another kind; use an earlier one or start anew')
-    return state
-
-
-def load_plain_archive(path: str, what: str) -> dict[str, Any]:
-    """A dict of tensors and plain values that torch.save has written; nothing that the file says is executed.
-
-    Args:
-        path: The file.
-        what: What it should be ('a training state'), for errors.
-
-    Raises:
-        InputError: Not such a file, or damaged.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > 2 * os.path.getsize(path):
-                raise InputError(f'{path} is not {what}: it unpacks to far more than it holds')
-        content = torch.load(path, map_location='cpu', weights_only=True)
-    except FileNotFoundError as error:
-        raise InputError(f'{path}: there is no such file; give the run folder or its training-state-*.pt') from error
-    except DAMAGE as error:
-        raise InputError(f'{path} is not {what}, or it was cut off; use an earlier one or start anew') from error
-    if not isinstance(content, dict):
-        raise InputError(f'{path} is not {what}: it holds a {type(content).__name__}')
-    return content
+    return read_state(path, format_name=STATE_FORMAT, format_version=STATE_VERSION, command='train_video.py', content=CONTENT)
 
 
 def latest_training_state(run_dir: str) -> str | None:

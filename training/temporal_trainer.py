@@ -37,6 +37,8 @@ from training.kernels.step_graphs import StepGraphs
 from training.kernels.wide_windows import Factored, Frames, WithMotion
 from training.kernels.wide_windows import Windows as WideWindows
 from training.latent_space import LatentSpace, Windows
+from training.runs.gradients import sum_gradients
+from training.runs.saving import is_finite
 from training.runs.weight_average import decay_of, update_average
 from training.stationarity import calibrate, observe
 from training.temporal_loss import divergence, diversity_penalty, first_of_ends, gradient_angle_penalty
@@ -319,13 +321,7 @@ class TemporalTrainer:
 
     def _step_optimizer(self, optimizer: torch.optim.Optimizer, module: torch.nn.Module) -> None:
         """Average the gradients over the ranks in one message, then step."""
-        if self.num_ranks > 1:
-            gradients = [p.grad for p in module.parameters() if p.grad is not None]
-            flat = torch.cat([gradient.flatten() for gradient in gradients])
-            torch.distributed.all_reduce(flat)
-            flat /= self.num_ranks
-            for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-                gradient.copy_(mean.view_as(gradient))
+        sum_gradients(module.parameters(), self.num_ranks, divisor=self.num_ranks)
         optimizer.step()
 
     def _set_learning_rates(self) -> None:
@@ -361,7 +357,7 @@ class TemporalTrainer:
 
     def is_finite(self) -> bool:
         """Whether all parameters are numbers still."""
-        return all(bool(torch.isfinite(p).all()) for module in (self.G, self.critics) for p in module.parameters())
+        return is_finite(self.G, self.critics)
 
     # Going on later, as if never stopped.
 

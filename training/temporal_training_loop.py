@@ -22,8 +22,10 @@ from training.commands import option_tree, stop_signals
 from training.latent_space import LatentSpace, Windows, fit_latent_space
 from training.latents.dataset import LatentDataset
 from training.runs import saving
+from training.runs.ranks import Ranks
 from training.runs.run_folder import RunLog
-from training.temporal_options import SavingOptions, TrainingOptions
+from training.runs.saving_options import SavingOptions
+from training.temporal_options import TrainingOptions
 from training.temporal_pictures import TRAJECTORY_SECONDS, Preview, generate_codes, generate_trajectories, plot_trajectories
 from training.temporal_trainer import TemporalTrainer
 
@@ -244,12 +246,7 @@ class TemporalTraining:
         return not interrupted
 
     def _agree(self, *asked: bool) -> list[bool]:
-        """Which of these any rank wants; all ranks get the same answer."""
-        if self.num_ranks == 1:
-            return list(asked)
-        flags = torch.tensor(asked, dtype=torch.float32, device=self.device)
-        torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
-        return [bool(flag) for flag in flags.tolist()]
+        return Ranks(self.rank, self.num_ranks, self.device).agree(*asked)
 
     def _diverged(self) -> None:
         """Say what is no longer a number; go back to the last state where that is wanted, or end."""
@@ -261,11 +258,7 @@ class TemporalTraining:
             torch.distributed.broadcast_object_list(states, src=0, device=self.device)
         back = self.saving_options.on_nan == 'rollback' and states[0] is not None and self.rollbacks < saving.MOST_ROLLBACKS
         if not back or states[0] is None:
-            raise InputError(
-                f'{sentence}; what {self.run_dir} holds is from before that. Start over with lower '
-                f'{option("glr")} and {option("clr")}'
-                + ('' if self.saving_options.on_nan == 'rollback' else f', or add {option("on_nan", "rollback")}')
-            )
+            raise saving.diverged(sentence, self.run_dir, f'{option("glr")} and {option("clr")}', self.saving_options.on_nan)
         self.rollbacks += 1
         self._resume(states[0])
         # The same random numbers would lead to the same end.

@@ -974,6 +974,7 @@ ENCODE = (
     '--hidden=8', '--device=cpu', '--warmup=0.016', '--tick=0.016', '--snap=100',
 )  # fmt: skip
 FRAMES = ('--data={frames}',)
+LARGE = ('--kimg=2', '--batch=500', '--tick=1')  # states have thousands of images in their names
 E = weights('encoder')
 TABLE += [
     *rows(
@@ -988,7 +989,12 @@ TABLE += [
         ('--kimg', 0.032, 0.048, E),
         ('--batch', 8, 4, E),
         ('--seed', 0, 1, E),
+        ('--gpus', ('--batch=9', '--dry-run'), ('--batch=9', '--dry-run', '--gpus=2'), outcome),
         ('--device', 'cpu', 'nowhere', outcome),
+        ('--checkpoint-minutes', (*LARGE, '--keep-states=3'), (*LARGE, '--keep-states=3', '--checkpoint-minutes=1e-6'), names),
+        ('--keep-states', LARGE, (*LARGE, '--keep-states=1'), names),
+        ('--on-full', 'go-on', 'nowhere', outcome),  # what they do: tests/embedding/test_encoder_survival.py
+        ('--on-nan', 'stop', 'nowhere', outcome),
         ('--lr', 1e-3, 1e-2, E),
         ('--warmup', 0.016, 0, E),
         ('--ema', 5, 0.001, E),

@@ -15,9 +15,9 @@ from tiny_training import TINY_TRAINING
 from metrics import metric_main
 from networks import checkpoints
 from train_video import main
-from training import temporal_snapshot, temporal_training_loop, unfinished_runs
+from training import temporal_snapshot, temporal_training_loop
 from training.commands import stop_signals
-from training.runs import saving
+from training.runs import claims, saving
 from training.temporal_trainer import TemporalTrainer
 
 SMALL = [*TINY_TRAINING, '--preview-frames=0', '--tick=1', '--kimg=4']  # 144 frames a step, 7 steps a tick, 28 steps
@@ -254,9 +254,9 @@ def test_a_run_in_use_is_refused_by_name_and_left_alone_by_the_same_command(tmp_
         with pytest.raises(Killed):
             train(tmp_path, tiny_latents, '--snap=1')
     (run,) = tmp_path.iterdir()
-    from training.unfinished_runs import lock_run
+    from training.runs.claims import lock_run
 
-    monkeypatch.setattr(unfinished_runs, 'WAIT_SECONDS', 1.0)
+    monkeypatch.setattr(claims, 'WAIT_SECONDS', 1.0)
     with lock_run(str(run)):
         result = train(tmp_path, tiny_latents, f'--resume={run}')
         assert result.exit_code == 2

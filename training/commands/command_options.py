@@ -56,6 +56,16 @@ def describe(leaf: Leaf, value: object) -> str:
     return f'{leaf.flag}={_text(value)}'
 
 
+def differences(before: OptionGroup, now: OptionGroup) -> list[str]:
+    """Options of `before` that differ from those of `now`, as one would write them."""
+    found = []
+    for leaf in option_tree.leaves(type(now)):
+        value = option_tree.get(before, leaf.path)
+        if value != option_tree.get(now, leaf.path):
+            found.append(f'{leaf.path}={_text(value)}' if leaf.flag is None else describe(leaf, value))
+    return found
+
+
 def _text(value: object) -> str:
     if value is None or value == ():
         return 'none'

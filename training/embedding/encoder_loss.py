@@ -49,6 +49,7 @@ class EncoderLoss:
         lambda_w, lambda_pixel, lambda_lpips, lambda_average: Weights as above.
         image_fraction: Part of the own samples that is compared as images too.
         memory: Bound of what the gradients of images keep; they go through in pieces that fit, which changes only rounding.
+        rank, num_ranks: A loss is called with the whole batch; of several ranks, each computes every num_ranks-th row of it.
     """
 
     def __init__(
@@ -63,12 +64,15 @@ class EncoderLoss:
         lambda_average: float = 1e-3,
         image_fraction: float = 0.25,
         memory: Budget | None = None,
+        rank: int = 0,
+        num_ranks: int = 1,
     ) -> None:
         self.image_generator, self.encoder, self.lpips = image_generator, encoder, lpips
         self.lambda_w, self.lambda_pixel = lambda_w, lambda_pixel
         self.lambda_lpips, self.lambda_average = lambda_lpips, lambda_average
         self.image_fraction = image_fraction
         self.memory = memory or Budget()
+        self.rank, self.num_ranks = rank, num_ranks
         self._at_once: int | None = None
         self.resolution = min(int(image_generator.img_resolution), LARGEST_LOSS_RESOLUTION)
         self._unmix = torch.linalg.inv(encoder.w_basis.double()).to(torch.float32)
@@ -85,31 +89,40 @@ class EncoderLoss:
         return shrink(images.to(torch.float32), self.resolution)
 
     def __call__(self, samples: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-        """The loss, a scalar to differentiate, and reports its parts.
+        """This rank's part of the loss of a batch, a scalar to differentiate; reports what it consists of.
+
+        The parts of all ranks add up to the loss, and their gradients to its gradient.
 
         Args:
             samples: Codes of the own samples `[N, num_ws, w_dim]`.
-            frames: Images `[M, C, resolution, resolution]` in [-1, 1], M may be 0.
+            frames: Images `[M, C, resolution, resolution]` in [-1, 1], M may be 0; N + M is at least the number of ranks.
         """
-        count = len(samples)
-        first = count - round(count * self.image_fraction)  # from here on images are compared
+        # Of the whole batch: own samples, of which those from `first` on are compared as images too, and frames behind them.
+        total, total_frames = len(samples), len(frames)
+        first = total - round(total * self.image_fraction)
+        own = torch.arange(self.rank, total + total_frames, self.num_ranks)
+        of_frames = own[own >= total] - total
+        count, compared_from = int((own < total).sum()), int((own < first).sum())
+        samples, frames = samples[own[:count].to(samples.device)], frames[of_frames.to(frames.device)]
         with torch.no_grad():
-            targets = torch.cat([self.synthesize(samples), frames])
+            targets = torch.cat([self.synthesize(samples), frames]) if count else frames
         ws = self.encoder(targets)
         loss_w = (self.whiten(ws[:count]) - self.whiten(samples)).square().mean(dim=(1, 2))
         training_stats.report('Loss/encoder/w', loss_w)
-        loss = self.lambda_w * loss_w.mean() if count else ws.new_zeros([])
+        loss = self.lambda_w * (loss_w.sum() / total) if total else ws.new_zeros([])
 
-        if first < len(targets):
-            loss = loss + self._image_loss(ws[first:], targets[first:], count - first)
-        if len(frames):
+        if compared_from < len(targets):
+            total_images = total - first + total_frames
+            loss = loss + self._image_loss(ws[compared_from:], targets[compared_from:], count - compared_from, total_images)
+        if total_frames:
             loss_average = self.whiten(ws[count:]).square().mean(dim=(1, 2))
             training_stats.report('Loss/encoder/average', loss_average)
-            loss = loss + self.lambda_average * loss_average.mean()
-        return training_stats.report('Loss/encoder/loss', loss)
+            loss = loss + self.lambda_average * (loss_average.sum() / total_frames)
+        training_stats.report('Loss/encoder/loss', loss * self.num_ranks)
+        return loss
 
-    def _image_loss(self, ws: torch.Tensor, targets: torch.Tensor, num_samples: int) -> torch.Tensor:
-        """The loss of the images of codes; the first `num_samples` are the generator's own.
+    def _image_loss(self, ws: torch.Tensor, targets: torch.Tensor, num_samples: int, total: int) -> torch.Tensor:
+        """The loss of the images of codes, of `total` on all ranks; the first `num_samples` are the generator's own.
 
         With a gradient, images are rendered and taken back to their codes piece by piece, so that the maps of one piece alone are
         in memory; the result is a scalar whose gradient is the one that was found.
@@ -122,13 +135,13 @@ class EncoderLoss:
             code = codes[piece]
             losses = self._image_losses(code, targets[piece])
             if wants_gradient:
-                gradients += torch.autograd.grad(self._weighted(losses).sum() / len(codes), code)
+                gradients += torch.autograd.grad(self._weighted(losses).sum() / total, code)
             parts.append(losses.detach())
         losses = torch.cat(parts, dim=1)
         for name, values in zip(('pixel', 'lpips'), losses, strict=False):
             training_stats.report(f'Loss/encoder/{name}_samples', values[:num_samples])
             training_stats.report(f'Loss/encoder/{name}_frames', values[num_samples:])
-        value = self._weighted(losses).mean()
+        value = self._weighted(losses).sum() / total
         if not wants_gradient:
             return value
         return value + ((ws - ws.detach()) * torch.cat(gradients)).sum()

@@ -10,9 +10,10 @@ import dataclasses
 from typing import Any, Literal
 
 from training.commands.option_tree import MISSING, OptionGroup, option, subgroup, to_dict
+from training.runs.saving_options import SAVING, SavingOptions
 
 MAIN, LEARNING, SIZE, OUTPUT = 'Main options', 'Hyperparameters', 'Size of the encoder', 'Input and output'
-HEADINGS = (MAIN, LEARNING, SIZE, OUTPUT)
+HEADINGS = (MAIN, LEARNING, SIZE, OUTPUT, SAVING)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,9 +89,7 @@ class EncoderTrainingOptions(OptionGroup):
         absent='stop',
     )
     max_frame_bytes: int = option(512 << 20, '', flag=None)  # --frame-memory
-    kimg_per_tick: float = option(
-        4.0, 'Between status lines (and saved states), kimg', flag='--tick', metavar='KIMG', above=0, group=OUTPUT
-    )
+    kimg_per_tick: float = option(4.0, 'Between status lines, kimg', flag='--tick', metavar='KIMG', above=0, group=OUTPUT)
     snapshot_ticks: int = option(10, 'Between snapshots, ticks', flag='--snap', metavar='TICKS', at_least=1, group=OUTPUT)
     trust_pickle: bool = option(
         False, 'Allow source text inside the network pickle to run', group=OUTPUT, absent=False, consent=True
@@ -109,7 +108,13 @@ class EncoderInvocation(OptionGroup):
     """One call of train_encoder.py."""
 
     outdir: str = option(MISSING, 'Folder for the numbered folder of this run  [required]', metavar='DIR', group=MAIN)
-    device: str = option('auto', 'cpu, cuda, cuda:1, ...; auto: the first GPU if there is one', metavar='NAME', group=MAIN)
+    gpus: int = option(
+        1,
+        'Number of GPUs, or of processes on a CPU; more than one starts torchrun, and changes nothing but the last bits',
+        at_least=1,
+        group=MAIN,
+    )
+    device: str = option('auto', 'cpu, cuda, cuda:1, ...; auto: a GPU if there is one', metavar='NAME', group=MAIN)
     memory: str = option(
         '70%',
         'What rendering with gradients may take, such as 8G, or 50% of what is free; changes nothing but the last bits',
@@ -120,5 +125,6 @@ class EncoderInvocation(OptionGroup):
         512, 'Maximum memory for frames, MiB; of longer footage every n-th frame is used', metavar='MIB', at_least=1, group=OUTPUT
     )
     desc: str | None = option(None, 'Text to include in the name of the run folder', group=OUTPUT)
+    saving: SavingOptions = subgroup(SavingOptions, SAVING)
     fresh: bool = option(False, 'Begin a new run even if an equal one is unfinished', group=OUTPUT)
     dry_run: bool = option(False, 'Print the training options and leave', short='-n', group=OUTPUT)

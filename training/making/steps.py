@@ -17,8 +17,8 @@ from stylevideogan import layout
 from training.commands import command_line
 from training.making.first_look import FirstLook
 from training.making.status import Status, part_done
+from training.runs.claims import run_folders
 from training.temporal_options import PRESETS, TrainingOptions
-from training.unfinished_runs import run_folders
 
 LATENTS, RUNS, VIDEOS, PASTED, LOG = 'latents.zip', 'training-runs', 'videos', 'pasted', 'log.txt'
 TUNED, TUNING_RUNS = 'latents-tuned.pkl', 'tuning-runs'  # beside the data set, where the other commands find it

@@ -87,6 +87,16 @@ class Ranks:
         torch.distributed.broadcast_object_list(values, src=0, device=self.device)
         return values[0]
 
+    def agree(self, *asked: bool) -> list[bool]:
+        """Return which of these any rank wants, the same on all; all ranks call it together."""
+        if self.num_ranks == 1:
+            return list(asked)
+        import torch
+
+        flags = torch.tensor(asked, dtype=torch.float32, device=self.device)
+        torch.distributed.all_reduce(flags, op=torch.distributed.ReduceOp.MAX)
+        return [bool(flag) for flag in flags.tolist()]
+
     def barrier(self) -> None:
         """Wait until all ranks are here."""
         self.gather(None)

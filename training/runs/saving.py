@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
-from networks.errors import InputError
+from networks.errors import InputError, option
 from training.commands import command_line
 
 STEPS_BETWEEN_CHECKS = 10  # of whether all weights are numbers
@@ -66,13 +66,44 @@ def tolerating(say: Callable[[str], None], what: str, *, stop: bool) -> Iterator
         say(f'Warning: {what} could not be written, and the training goes on: {reason.split(";")[0]}')
 
 
+def diverged(sentence: str, run_dir: str, rates: str, on_nan: str) -> InputError:
+    """The error with which a training ends that has diverged.
+
+    Args:
+        sentence: Where, and what is no number.
+        run_dir: Its folder.
+        rates: Options that should be lower.
+        on_nan: What was to be done ('stop', 'rollback').
+    """
+    advice = '' if on_nan == 'rollback' else f', or add {option("on_nan", "rollback")}'
+    return InputError(f'{sentence}; what {run_dir} holds is from before that. Start over with lower {rates}{advice}')
+
+
 def first_bad_weight(modules: Mapping[str, torch.nn.Module]) -> str:
     """Name the first weight that is no number: 'the weight C.layers.0.weight[3, 1] is nan'."""
+    return _first_bad(modules, lambda parameter: parameter.detach(), 'weight')
+
+
+def first_bad_gradient(modules: Mapping[str, torch.nn.Module]) -> str:
+    """Name the first part of a gradient that is no number: 'the gradient of C.layers.0.weight[3, 1] is inf'."""
+    return _first_bad(modules, lambda parameter: parameter.grad, 'gradient of')
+
+
+def _first_bad(
+    modules: Mapping[str, torch.nn.Module], values: Callable[[torch.nn.Parameter], torch.Tensor | None], kind: str
+) -> str:
     for prefix, module in modules.items():
-        for name, value in module.named_parameters():
-            bad = ~torch.isfinite(value.detach())
+        for name, parameter in module.named_parameters():
+            value = values(parameter)
+            if value is None:
+                continue
+            bad = ~torch.isfinite(value)
             if bad.any():
                 place = bad.nonzero()[0].tolist()
-                number = value.detach()[tuple(place)].item()
-                return f'the weight {prefix}.{name}[{", ".join(map(str, place))}] is {number}'
-    return 'a weight is not a number'
+                return f'the {kind} {prefix}.{name}[{", ".join(map(str, place))}] is {value[tuple(place)].item()}'
+    return f'a {kind.split()[0]} is not a number'
+
+
+def is_finite(*modules: torch.nn.Module) -> bool:
+    """Whether all parameters are numbers."""
+    return all(bool(torch.isfinite(parameter).all()) for module in modules for parameter in module.parameters())

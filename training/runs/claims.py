@@ -1,0 +1,112 @@
+"""Which run folder a command works in: an unfinished one of the same command, taken for this process alone, or a new one."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from networks.errors import InputError
+from training.commands import command_line
+from training.runs.locks import InUse, Lock
+
+LOCK_FILE = '.lock'
+WAIT_SECONDS = 40.0  # a cluster gives a process half a minute to end
+MOST_NAMED = 5  # options that differ from those of an unfinished run
+
+
+def run_folders(outdir: str, name: str) -> Iterator[str]:
+    """Run folders of a name (`00003-NAME`) in a folder, the newest first."""
+    found = []
+    if os.path.isdir(outdir):
+        for entry in os.scandir(outdir):
+            if (match := re.fullmatch(rf'(\d+)-{re.escape(name)}', entry.name)) and entry.is_dir():
+                found.append((int(match[1]), entry.path))
+    for _, path in sorted(found, reverse=True):
+        yield path
+
+
+def lock_run(run_dir: str) -> Lock:
+    """Take a run folder for this process.
+
+    Raises:
+        InUse: Another process works on it.
+    """
+    return Lock(os.path.join(run_dir, LOCK_FILE), f'the run folder {run_dir}')
+
+
+def wait_for_run(run_dir: str, seconds: float | None = None) -> Lock:
+    """As `lock_run`, but a process that works on it is given some time (WAIT_SECONDS) to end.
+
+    Raises:
+        InUse: It still works on it.
+    """
+    end, said = time.monotonic() + (WAIT_SECONDS if seconds is None else seconds), False
+    while True:
+        try:
+            return lock_run(run_dir)
+        except InUse as error:
+            if time.monotonic() >= end:
+                raise
+            if not said:
+                command_line.report(f'{str(error).split(";")[0]}; waiting for it to end, at most {end - time.monotonic():.0f} s')
+                said = True
+        time.sleep(0.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """A run that was found.
+
+    Attributes:
+        folder: Of the run.
+        lock: The right to work in it; None: it has come to its end.
+    """
+
+    folder: str
+    lock: Lock | None
+
+
+def claim_run(
+    outdir: str, name: str, differences: Callable[[str], Sequence[str]], is_finished: Callable[[str], bool]
+) -> Claim | None:
+    """The newest run in `outdir` with the options of this command that nobody works on.
+
+    A process that is just ending, such as one that a cluster has asked to stop, is waited for. When the newest run is an
+    unfinished one with other options, they are named.
+
+    Args:
+        outdir: Folder of run folders.
+        name: Theirs without the number.
+        differences: Options of the run in a folder that are others than those wanted, as one would write them; raises
+            InputError where the folder is none of such a run.
+        is_finished: Whether the run in a folder has come to its end.
+
+    Returns:
+        None where there is no such run.
+    """
+    for number, folder in enumerate(run_folders(outdir, name)):
+        with contextlib.suppress(InputError):  # no run of this program, a damaged one, or one in use
+            others = differences(folder)
+            if others:
+                if number == 0 and not is_finished(folder):
+                    with contextlib.suppress(OSError), lock_run(folder):
+                        _name(folder, others)
+                continue
+            lock = wait_for_run(folder)
+            if is_finished(folder):
+                lock.release()
+                return Claim(folder, None)
+            return Claim(folder, lock)
+    return None
+
+
+def _name(folder: str, others: Sequence[str]) -> None:
+    more = f' and {len(others) - MOST_NAMED} more' if len(others) > MOST_NAMED else ''
+    command_line.report(
+        f'Note: {folder} is unfinished and was begun with other options ({", ".join(others[:MOST_NAMED])}{more}); this command '
+        'begins another run'
+    )
