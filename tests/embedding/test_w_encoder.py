@@ -167,7 +167,7 @@ def test_dry_run_and_mistakes_write_nothing(tiny_generator: pathlib.Path, tmp_pa
     for arguments, sentence in (
         ([f'--network={tmp_path / "absent.pkl"}'], 'no file'),
         ([f'--network={tiny_generator}', f'--data={tmp_path / "video.mp4"}'], 'not a video'),
-        ([f'--network={tiny_generator}', f'--lpips-weights={tmp_path / "absent"}'], 'LPIPS weights'),
+        ([f'--network={tiny_generator}', f'--lpips-weights={tmp_path / "absent"}'], '--lpips-weights: there is no file'),
         ([f'--network={tiny_generator}', '--kimg=nan'], 'finite'),
     ):
         result = run(*arguments, f'--outdir={outdir}')
