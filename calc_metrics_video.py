@@ -1,11 +1,14 @@
 """Measures snapshots and videos: every metric prints one JSON line on standard output, all else goes to standard error."""
 
+from __future__ import annotations
+
 import contextlib
 import difflib
 import functools
 import os
 import sys
 import types
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -261,7 +264,7 @@ def find_network(options: types.SimpleNamespace) -> None:
         command_line.report(f'Of this run, {os.path.basename(options.network)}: {reason}')
 
 
-def measure(options: types.SimpleNamespace, known: dict[str, str], rank: int, num_ranks: int, device: 'torch.device') -> None:
+def measure(options: types.SimpleNamespace, known: dict[str, str], rank: int, num_ranks: int, device: torch.device) -> None:
     """Compute the metrics one after the other, and print each result as soon as it is there."""
     import dnnlib
     from metrics import metric_main
@@ -275,6 +278,7 @@ def measure(options: types.SimpleNamespace, known: dict[str, str], rank: int, nu
     protocol, generator, dataset_kwargs = describe_network(options, device, say) if options.network else ({}, None, {})
     protocol |= {'device': str(device), 'num_ranks': num_ranks, 'versions': versions()}
     comparison = what_to_compare(options, dataset_kwargs.get('path'), device)
+    found: list[dict[str, Any]] = []
     for name in options.metrics:
         say(f'Calculating {name}')
         comparison.protocol = {}
@@ -297,9 +301,31 @@ def measure(options: types.SimpleNamespace, known: dict[str, str], rank: int, nu
         if rank == 0:
             folder = run_folder(options.network) if options.network else None
             metric_main.report_metric(result, run_dir=folder, snapshot_pkl=options.network)
+        found.append(result)
+    for line in summary(found):
+        say(line)
 
 
-def describe_network(options: types.SimpleNamespace, device: 'torch.device', say: Any) -> tuple[dict[str, Any], Any, Any]:
+def summary(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The values for people to read, one metric a line, behind the lines for programs."""
+    lines = []
+    for result in found:
+        name, values = result['metric'], result['results']
+        low, high = (values.get(f'{name}_{end}') for end in ('low', 'high'))
+        interval = f'  ({low:.4g} to {high:.4g})' if low is not None and high is not None else ''
+        if values.get(name) is not None:
+            lines.append(f'  {name:<20}{values[name]:.5g}{interval}')
+        elif values.get(f'{name}_rank_deficient') is not None:
+            lines.append(
+                f'  {name:<20}no number, the clips are too few: {values[f"{name}_rank_deficient"]:.5g}, where equal sets would '
+                f'have about {values[f"{name}_expected_bias"]:.4g}; kernel distance {values[f"{name}_kernel_distance"]:.4g}'
+            )
+        elif values.get(f'{name}_equal_frames'):
+            lines.append(f'  {name:<20}infinite: {values[f"{name}_equal_frames"]} of {values[f"{name}_frames"]} frames are equal')
+    return ['Results (95 % intervals in brackets):', *lines] if lines else []
+
+
+def describe_network(options: types.SimpleNamespace, device: torch.device, say: Any) -> tuple[dict[str, Any], Any, Any]:
     """Protocol of a snapshot and its data, its latent generator, and the arguments of the data set."""
     import dnnlib
     from networks import checkpoints
@@ -335,7 +361,7 @@ def describe_network(options: types.SimpleNamespace, device: 'torch.device', say
     return protocol, generator, dnnlib.EasyDict(class_name='training.latents.dataset.LatentDataset', path=data)
 
 
-def what_to_compare(options: types.SimpleNamespace, data: str | None, device: 'torch.device') -> Any:
+def what_to_compare(options: types.SimpleNamespace, data: str | None, device: torch.device) -> Any:
     """Both sets of videos, which are opened when a metric asks for them, and how to compare them."""
     from metrics.inputs.video_comparison import VideoComparison, VideoOptions
     from networks.checkpoints.image_generator_lookup import local_file

@@ -21,7 +21,7 @@ from metrics.distances.bootstrap_interval import bootstrap_interval
 from metrics.features.clip_features import in_parallel
 from metrics.inputs.array_videos import ArrayVideos
 from metrics.inputs.video_comparison import VideoPair
-from metrics.inputs.video_set import VideoSet
+from metrics.inputs.video_set import VideoSet, same_rate
 from metrics.metric_utils import MetricOptions
 from networks.errors import DamagedVideo, InputError, option
 
@@ -83,16 +83,19 @@ def compare_pairs(
     Raises:
         InputError: The videos are no pairs, or have no equal lengths.
     """
-    pair = VideoPair(opts, metric)
+    pair = VideoPair(opts, metric, same_size=False, one_rate=False)  # each pair has to agree, and no other
     matched = match_videos(pair.real, pair.fake, pair.options.pairs)
+    for real, fake in matched:
+        _require_one_rate(pair, real, fake)
     lengths = [_length(pair, metric, real, fake, num_frames) for real, fake in matched]
     progress = opts.progress.sub(tag=metric, num_items=len(matched), flush_interval=max(len(matched) // 50, 1))
     mine: dict[int, list[float]] = {}
+    sizes: set[tuple[int, int]] = set()
     error: str | None = None
     try:
         for place, (real, fake) in enumerate(matched):
             if place % opts.num_gpus == opts.rank:
-                tasks = batches_of(pair.real, pair.fake, real, fake, lengths[place], batch)
+                tasks = _noting(batches_of(pair.real, pair.fake, real, fake, lengths[place], batch), sizes)
                 values = [float(value) for part in in_parallel(measure, tasks, opts.device) for value in part]
                 mine[place] = values[: lengths[place]]
                 progress.update(place + 1)
@@ -102,14 +105,20 @@ def compare_pairs(
         error = str(raised)  # the other ranks wait for this one
     if opts.num_gpus > 1:
         parts: list[Any] = [None] * opts.num_gpus
-        torch.distributed.all_gather_object(parts, (mine, error))
-        for _, problem in parts:
+        torch.distributed.all_gather_object(parts, (mine, error, sizes))
+        for _, problem, _ in parts:
             if problem is not None:
                 raise InputError(problem)
-        mine = {place: values for part, _ in parts for place, values in part.items()}
+        mine = {place: values for part, _, _ in parts for place, values in part.items()}
+        sizes = set().union(*(seen for _, _, seen in parts))
     pair.record(
         **{
-            name: {**videos.description, 'sha256': videos.sha256, 'fps': videos.fps, 'resolution': list(videos.resolution)}
+            name: {
+                **videos.description,
+                'sha256': videos.sha256,
+                'fps': None if videos.mixed_rates else videos.fps,
+                'resolution': [list(size) for size in sorted(sizes)] if len(sizes) > 1 else list(videos.resolution),
+            }
             for name, videos in (('real', pair.real), ('fake', pair.fake))
         },
         pairs=pair.options.pairs,
@@ -133,6 +142,23 @@ def summarise(metric: str, frames_of_videos: Sequence[Sequence[float]]) -> dict[
     if infinite:
         results[f'{metric}_equal_frames'] = infinite
     return results | {f'{metric}_videos': len(videos), f'{metric}_frames': sum(map(len, frames_of_videos))}
+
+
+def _require_one_rate(pair: VideoPair, real: int, fake: int) -> None:
+    first, second = pair.real.rate(real), pair.fake.rate(fake)
+    if first is not None and second is not None and not same_rate(first, second):
+        raise InputError(
+            f'{pair.real.names[real]} has {first:g} frames per second and its partner {second:g}, so their frames do not belong '
+            f'together; resample all to one rate with {option("fps")}'
+        )
+
+
+def _noting(
+    batches: Iterator[tuple[np.ndarray, np.ndarray]], sizes: set[tuple[int, int]]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for frames, targets in batches:
+        sizes.add((frames.shape[1], frames.shape[2]))
+        yield frames, targets
 
 
 def _length(pair: VideoPair, metric: str, real: int, fake: int, num_frames: int | None) -> int:
@@ -173,9 +199,15 @@ def batches_of(
                 raise DamagedVideo(
                     f'{real_set.names[real]} or its partner ends before frame {length}; it is damaged or has changed'
                 )
+            (height, width), (other_height, other_width) = (side[0].shape[:2] for side in frames)
+            if (height, width) != (other_height, other_width):
+                raise InputError(
+                    f'{real_set.names[real]} has {other_width}x{other_height} pixels and its partner {width}x{height}; bring '
+                    f'both to one size with {option("resolution", str(min(height, width, other_height, other_width)))}'
+                )
             first, second = (np.stack(side + [side[-1]] * (batch - len(side))) for side in frames)
             yield first, second
 
 
 def _levels(videos: VideoSet, index: int, length: int) -> Any:
-    return (videos.levels if isinstance(videos, ArrayVideos) else videos.frames)(index, range(length))
+    return (videos.levels if isinstance(videos, ArrayVideos) else videos.frames_of_any_size)(index, range(length))

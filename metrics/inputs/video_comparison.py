@@ -127,13 +127,16 @@ class VideoPair:
         opts: MetricOptions.
         metric: Its name, for what is said.
         same_size: Whether frames have to have one size.
+        one_rate: Whether all videos have to have one rate.
         instead: What the user could do where one of the sets is missing; a part of a sentence.
 
     Raises:
         InputError: One of them is missing, or they differ in rate or size.
     """
 
-    def __init__(self, opts: MetricOptions, metric: str, *, same_size: bool = True, instead: str = '') -> None:
+    def __init__(
+        self, opts: MetricOptions, metric: str, *, same_size: bool = True, one_rate: bool = True, instead: str = ''
+    ) -> None:
         self.opts, self.metric, self.comparison = opts, metric, comparison_of(opts)
         self.options = self.comparison.options
         for name in ('real', 'fake'):
@@ -151,12 +154,16 @@ class VideoPair:
             damaged = getattr(videos, 'left_out', {})
             if damaged and self.comparison.first_mention(name):
                 self.warn(f'{len(damaged)} damaged videos are left out: {", ".join(list(damaged)[:MOST_NAMED])}')
-        self._require_one_rate()
+        if one_rate:
+            self._require_one_rate()
         if same_size:
             self._require_one_size()
 
     def _require_one_rate(self) -> None:
         real, fake = self.real, self.fake
+        for videos in (real, fake):
+            if getattr(videos, 'mixed_rates', ''):
+                raise InputError(videos.mixed_rates)
         known = all(getattr(videos, 'fps_is_known', True) for videos in (real, fake))
         if known and not same_rate(real.fps, fake.fps):
             raise InputError(

