@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from networks.errors import InputError
-from training.commands import command_line
+from training.commands import command_line, shared_options
 from training.runs import ranks
 
 if TYPE_CHECKING:
@@ -137,10 +137,8 @@ def list_metrics(metrics: dict[str, str]) -> None:
 @click.option('--batch',        help='Clips per call of the detector  [default: 1 on a CPU, 8 on a GPU]', metavar='INT',
               type=command_line.POSITIVE_INT)
 @click.option('--cache/--no-cache', help='Cache features of videos on disk and reuse them', default=True)
-@click.option('--trust-pickle', help='Run the program code that the pickle carries; only for files that you trust',
-              is_flag=True)
-@click.option('--device',       help='cpu, cuda, cuda:1, ...; auto takes a GPU if there is one', metavar='NAME',
-              default='auto')
+@shared_options.trust_pickle
+@shared_options.device
 @command_line.clear_errors(interrupted=INTERRUPTED)
 def main(**options: Any) -> None:
     """Measure a snapshot, or compare any two sets of videos, whoever made them.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from networks.errors import InputError
+from training.commands import shared_options
 from training.commands.command_line import (
     FPS,
     MEMORY,
@@ -89,9 +90,8 @@ if TYPE_CHECKING:
 @click.option('--gpus',           help='Number of GPUs, or of processes on a CPU; more than one starts torchrun', metavar='INT', type=POSITIVE_INT)  # noqa: E501
 @click.option('--shard',          help='Embed only the K-th of N shares of the recordings, as one of N independent jobs; '
                                        'latents_tool.py merge puts the shares together', metavar='K/N', type=SHARD)
-@click.option('--device',         help='cpu, cuda, cuda:1, ...; auto: the first GPU if there is one', metavar='NAME',
-              default='auto')
-@click.option('--trust-pickle',   help='Allow source text inside the given pickles to run', is_flag=True)
+@shared_options.device
+@shared_options.trust_pickle
 @clear_errors
 def main(**options: Any) -> None:
     """Embed footage into the W+ space of an image generator.

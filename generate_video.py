@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from training.commands import command_line
+from training.commands import command_line, shared_options
 from training.control import option_types
 from training.runs.shards import SHARD
 
@@ -30,14 +30,11 @@ INTERRUPTED = 'interrupted; finished files and segments are kept, and the same c
               metavar='SUBJECT', multiple=True)
 @click.option('--transfer',      help='Way of transfer, see docs/subjects.md', type=click.Choice(option_types.TRANSFERS),
               default=option_types.TRANSFERS[0])
-@click.option('--transfer-data', help='Latent data set with one clip for each of several subjects, for --transfer=regression',
-              metavar='DATA')
+@shared_options.transfer_data
 @click.option('--motion',        help='Use the motion of this recording: a code file, or a latent data set with :CLIP',
               metavar='CODES')
-@click.option('--encoder',       help='Encoder for pictures and recordings; without one a picture is optimised',
-              type=command_line.WEIGHTS)
-@click.option('--align',         help='Pictures that are embedded: find and crop the face as in FFHQ, or take the centre square',
-              type=click.Choice(['center', 'ffhq']), default='center')
+@shared_options.encoder
+@shared_options.align
 # Where it begins, and where it leads.
 @click.option('--first-frame',   help='Begin with this code or picture', metavar='FILE')
 @click.option('--continue',      'continue_from', metavar='CODES',
@@ -90,15 +87,11 @@ INTERRUPTED = 'interrupted; finished files and segments are kept, and the same c
 @click.option('--easing',        help='Through the seeds (cubic, the default), straight, or with a stop at each (smooth)',
               type=click.Choice(option_types.EASINGS))
 # The image generator of a snapshot.
-@click.option('--image-network', help='The image generator, where the reference in the snapshot does not find it',
-              type=command_line.WEIGHTS)
-@click.option('--force-image-network', is_flag=True,
-              help='Use --image-network even though it is another file, such as one fine-tuned in the same W+ space')
-@click.option('--trust-pickle',  help='Run the program code that the pickles carry; only for files that you trust',
-              is_flag=True)
+@shared_options.image_network
+@shared_options.force_image_network
+@shared_options.trust_pickle
 # Performance.
-@click.option('--device',        help='cpu, cuda, cuda:1, ...; auto takes a GPU if there is one', metavar='NAME',
-              default='auto')
+@shared_options.device
 @click.option('--gpus',          help='Number of GPUs, or of processes on a CPU; more than one starts torchrun',
               metavar='INT', type=command_line.POSITIVE_INT)
 @click.option('--shard',         help='Make only the K-th of N shares of the files, as one of N independent jobs',

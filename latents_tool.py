@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from networks.errors import InputError
+from training.commands import shared_options
 from training.commands.command_line import (
     NAMES,
     NON_NEGATIVE_INT,
@@ -202,9 +203,8 @@ def stats(path: str, frames: int, as_json: bool) -> None:
 @click.option('--count',         help='Number of directions', metavar='INT', type=POSITIVE_INT, default=8)
 @click.option('--network',       help='Image generator  [default: the one recorded in the data set]', type=WEIGHTS)
 @click.option('--force-network', help='Use --network even though the codes were embedded with another file', is_flag=True)
-@click.option('--device',        help='cpu, cuda, cuda:1, ...; auto: the first GPU if there is one', metavar='NAME',
-              default='auto')
-@click.option('--trust-pickle',  help='Allow source text inside the pickle of the image generator to run', is_flag=True)
+@shared_options.device
+@shared_options.trust_pickle
 @clear_errors
 def directions(**options: Any) -> None:
     """Find the directions in which a subject moves, for --edit of generate_video.py, and show them."""
@@ -235,9 +235,8 @@ def directions(**options: Any) -> None:
 @click.option('--force-network', help='Use --network even though the codes were embedded with another file', is_flag=True)
 @click.option('--skip-existing', help='Skip videos that exist already', is_flag=True)
 @click.option('--batch',         help='Frames rendered at a time', metavar='INT', type=POSITIVE_INT, default=8)
-@click.option('--device',        help='cpu, cuda, cuda:1, ...; auto: the first GPU if there is one', metavar='NAME',
-              default='auto')
-@click.option('--trust-pickle',  help='Allow source text inside the pickle of the image generator to run', is_flag=True)
+@shared_options.device
+@shared_options.trust_pickle
 @clear_errors(interrupted='interrupted; finished videos are kept, the same command with --skip-existing makes the others')
 def preview(**options: Any) -> None:
     """Render the codes to video."""
@@ -272,7 +271,7 @@ def preview(**options: Any) -> None:
 @click.option('--fps',          help='Codes of other tools: their frame rate', metavar='FPS',
               type=FloatRange(0, 1000, min_open=True))
 @click.option('--overwrite',    help='Replace what exists', is_flag=True)
-@click.option('--trust-pickle', help='Allow source text inside the pickle of the image generator to run', is_flag=True)
+@shared_options.trust_pickle
 @clear_errors
 def convert(**options: Any) -> None:
     """Convert to and from files of other tools, or a zip to a folder.

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from training.commands import command_line
+from training.commands import command_line, shared_options
 from training.footage.preparation_options import TIME
 
 INTERRUPTED = 'interrupted; the same command goes on where it was'
@@ -36,9 +36,9 @@ INTERRUPTED = 'interrupted; the same command goes on where it was'
 @click.option('--seconds',      help='Length of each', metavar='FLOAT', type=command_line.POSITIVE_FLOAT, default=20)
 @click.option('--paste',        help='Paste them back into the recording as well', is_flag=True)
 # Machine.
-@click.option('--device',       help='cpu, cuda, cuda:1, ...; auto takes a GPU if there is one', metavar='NAME', default='auto')
+@shared_options.device
 @click.option('--force-data',   help='Train on codes even though they do not draw their footage', is_flag=True)
-@click.option('--trust-pickle', help='Run the program code that the pickles carry; only for files that you trust', is_flag=True)
+@shared_options.trust_pickle
 @click.option('-n', '--dry-run', help='Say what would be done, and stop', is_flag=True)
 @command_line.clear_errors(interrupted=INTERRUPTED)
 def main(**options: Any) -> None:

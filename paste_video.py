@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from training.commands import command_line
+from training.commands import command_line, shared_options
 
 INTERRUPTED = 'interrupted; finished segments are kept, and the same command goes on'
 MASKS = ('auto', 'face', 'ellipse', 'square')
@@ -45,8 +45,8 @@ BEYOND = ('boomerang', 'loop', 'stop')
               type=command_line.WEIGHTS)
 @click.option('--force-network', help='Use --network even though it is another file, such as one fine-tuned in the same W+ space',
               is_flag=True)
-@click.option('--trust-pickle',  help='Run the program code that the pickle carries; only for files that you trust', is_flag=True)
-@click.option('--device',        help='cpu, cuda, cuda:1, ...; auto takes a GPU if there is one', metavar='NAME', default='auto')
+@shared_options.trust_pickle
+@shared_options.device
 @click.option('--batch',         help='Frames rendered at a time; another number rounds differently in the last bits',
               metavar='INT', type=command_line.POSITIVE_INT, default=8)
 @command_line.clear_errors(interrupted=INTERRUPTED)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from training.commands import command_line
+from training.commands import command_line, shared_options
 from training.control import option_types
 
 PORT = 8765
@@ -27,12 +27,9 @@ PORT = 8765
               metavar='SUBJECT', multiple=True)
 @click.option('--transfer',      help='How: docs/subjects.md compares them', type=click.Choice(option_types.TRANSFERS),
               default=option_types.TRANSFERS[0])
-@click.option('--transfer-data', help='Latent data set with one clip for each of several subjects, for --transfer=regression',
-              metavar='DATA')
-@click.option('--encoder',       help='Embeds pictures and recordings; without it a picture is optimised',
-              type=command_line.WEIGHTS)
-@click.option('--align',         help='Pictures that are embedded: find and crop the face as in FFHQ, or take the centre square',
-              type=click.Choice(['center', 'ffhq']), default='center')
+@shared_options.transfer_data
+@shared_options.encoder
+@shared_options.align
 @click.option('--edit',          help='Direction that the page offers: .npy, .npz or .pt, its strength at the beginning (0 if '
                                       'not said), and layers; may be repeated', metavar='FILE[:STRENGTH[:LAYERS]]', multiple=True)
 @click.option('--directions',    help="Offer so many directions of the subject's own motion as well", metavar='INT',
@@ -67,14 +64,10 @@ PORT = 8765
               type=command_line.NON_NEGATIVE_FLOAT, default=0)
 @click.option('--open',          'open_page', help='Open the page in the browser', is_flag=True)
 # The image generator of a snapshot, and the rest.
-@click.option('--image-network', help='The image generator, where the reference in the snapshot does not find it',
-              type=command_line.WEIGHTS)
-@click.option('--force-image-network', is_flag=True,
-              help='Use --image-network even though it is another file, such as one fine-tuned in the same W+ space')
-@click.option('--trust-pickle',  help='Run the program code that the pickles carry; only for files that you trust',
-              is_flag=True)
-@click.option('--device',        help='cpu, cuda, cuda:1, ...; auto takes a GPU if there is one', metavar='NAME',
-              default='auto')
+@shared_options.image_network
+@shared_options.force_image_network
+@shared_options.trust_pickle
+@shared_options.device
 @command_line.clear_errors
 def main(**options: Any) -> None:
     """Watch endless video in the browser, and change it while it runs.

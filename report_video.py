@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from training.commands import command_line
+from training.commands import command_line, shared_options
 from training.control import option_types
 
 
@@ -37,17 +37,12 @@ def _parse_depths(text: str) -> list[int]:
               metavar='SUBJECT', multiple=True, default=('seed:1', 'seed:2'), show_default=True)
 @click.option('--transfer',      help='How: docs/subjects.md compares them', type=click.Choice(option_types.TRANSFERS[:4]),
               default=option_types.TRANSFERS[0])
-@click.option('--encoder',       help='Embeds pictures and recordings of --subject', type=command_line.WEIGHTS)
-@click.option('--align',         help='Pictures that are embedded: find and crop the face as in FFHQ, or take the centre square',
-              type=click.Choice(['center', 'ffhq']), default='center')
-@click.option('--image-network', help='The image generator, where the reference in the snapshot does not find it',
-              type=command_line.WEIGHTS)
-@click.option('--force-image-network', is_flag=True,
-              help='Use --image-network even though it is another file, such as one fine-tuned in the same W+ space')
-@click.option('--trust-pickle',  help='Run the program code that the pickles carry; only for files that you trust',
-              is_flag=True)
-@click.option('--device',        help='cpu, cuda, cuda:1, ...; auto takes a GPU if there is one', metavar='NAME',
-              default='auto')
+@shared_options.encoder
+@shared_options.align
+@shared_options.image_network
+@shared_options.force_image_network
+@shared_options.trust_pickle
+@shared_options.device
 @command_line.clear_errors(interrupted='interrupted; an older page is as it was')
 def main(**options: Any) -> None:
     """Write a page about a training run: one HTML file that opens from disk, without a network.

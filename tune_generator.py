@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from training.commands import shared_options
 from training.commands.command_line import (
     NON_NEGATIVE_FLOAT,
     NON_NEGATIVE_INT,
@@ -47,8 +48,7 @@ if TYPE_CHECKING:
 @click.option('--patience',        help='Stop when the held-out frames have not improved for so many ticks; 0: never',
               metavar='TICKS', type=NON_NEGATIVE_INT, default=8)
 @click.option('--seed',            help='Random seed', metavar='INT', type=NON_NEGATIVE_INT, default=0)
-@click.option('--device',          help='cpu, cuda, cuda:1, ...; auto: the first GPU if there is one', metavar='NAME',
-              default='auto')
+@shared_options.device
 
 # What is kept as it was.
 @click.option('--lambda-locality', help='Weight of the change of other pictures; 0: plain pivotal tuning', metavar='FLOAT',

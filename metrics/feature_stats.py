@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import pickle
-import tempfile
 from typing import Any
 
 import numpy as np
 import torch
+
+from networks.checkpoints.durable_files import replacing
 
 
 class FeatureStats:
@@ -82,16 +83,9 @@ class FeatureStats:
 
     def save(self, pkl_file: str) -> None:
         """Write everything to a file, which is complete or not there."""
-        folder = os.path.dirname(os.path.abspath(pkl_file))
-        os.makedirs(folder, exist_ok=True)
-        handle, partial = tempfile.mkstemp(suffix='.tmp', dir=folder)
-        try:
-            with os.fdopen(handle, 'wb') as file:
-                pickle.dump(dict(vars(self)), file)
-            os.replace(partial, pkl_file)
-        except BaseException:
-            os.remove(partial)
-            raise
+        os.makedirs(os.path.dirname(os.path.abspath(pkl_file)), exist_ok=True)
+        with replacing(pkl_file) as temporary, open(temporary, 'wb') as file:
+            pickle.dump(dict(vars(self)), file)
 
     @staticmethod
     def load(pkl_file: str) -> FeatureStats:

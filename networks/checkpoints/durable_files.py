@@ -21,7 +21,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-TEMPORARY = re.compile(r'\..+\.[a-z0-9_]{8}\.(tmp|partial)')  # names of tempfile.mkstemp, as `replacing` and VideoWriter ask for
+TEMPORARY = re.compile(r'\..+\.[a-z0-9_]{8}\.(tmp|partial)')  # of tempfile.mkstemp; .partial: by version 0.2.0
 ABANDONED_SECONDS = 24 * 3600.0  # where locks cannot be had, a temporary file of this age belongs to nobody
 
 
@@ -63,29 +63,33 @@ def ordinary_mode(path: str | os.PathLike[str]) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
-    """A temporary name beside `path`, moved there at the end and on the disk then; after an error `path` is as before.
+def temporary_beside(path: str | os.PathLike[str]) -> Iterator[str]:
+    """A locked temporary file in the folder of `path`, removed at the end unless it was moved away.
 
-    The block may open the temporary file as often as it likes, but has to leave it in its place. What earlier, killed runs
-    left of the same file is removed first.
+    The block may open it as often as it likes, but has to leave it in its place. What earlier, killed runs left of the same file
+    is removed first.
     """
-    path = os.fspath(path)
     folder, name = os.path.split(os.path.abspath(path))
     remove_leftovers(folder, name)
     handle, temporary = tempfile.mkstemp(prefix=f'.{name}.', suffix='.tmp', dir=folder)
     try:
         lock_file(handle)
         yield temporary
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
+    """A temporary file beside `path`, moved there at the end and on the disk then; after an error `path` is as before."""
+    with temporary_beside(path) as temporary:
+        yield temporary
         sync_file(temporary)
         ordinary_mode(temporary)
         os.replace(temporary, path)
-        sync_folder(folder)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    finally:
-        os.close(handle)
+        sync_folder(os.path.dirname(os.path.abspath(path)))
 
 
 def remove_leftovers(folder: str | os.PathLike[str], name: str | None = None) -> list[str]:

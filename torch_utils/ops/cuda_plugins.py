@@ -33,7 +33,7 @@ def plugin_for(operation: str, x: torch.Tensor, impl: str, probe: Callable[[Any,
         f'{operation}_plugin',
         [f'{operation}.cpp', f'{operation}.cu'],
         source_dir=os.path.dirname(__file__),
-        headers=[f'{operation}.h', f'{operation}_math.h', 'element_types.h'],
+        headers=[f'{operation}.h', f'{operation}_math.h', 'element_types.h', 'launching.h'],
         extra_cuda_cflags=['--allow-unsupported-compiler'],
     )
     return plugin if plugin is not None and _works(operation, plugin, x.device, probe) else None

@@ -1,7 +1,6 @@
 // Kernel and launcher; no PyTorch headers, so that any compiler that knows the GPU will do.
-#include <cuda_runtime.h>
-
 #include "filtered_lrelu_math.h"
+#include "launching.h"
 
 namespace {
 
@@ -49,26 +48,21 @@ cudaError_t start(const FilteredLreluArguments& p, cudaStream_t stream) {
 
 // What StyleGAN3 needs: layers that keep the resolution and layers that double it; then the transposed slopes of the latter, which
 // resample the other way round. Everything else is composed.
-template <class Element>
-cudaError_t launch(const FilteredLreluArguments& p, cudaStream_t on) {
-    if (p.up == 2 && p.z_up == 2 && p.down == 2) return start<Element, 2, 2, 2>(p, on);
-    if (p.up == 4 && p.z_up == 4 && p.down == 2) return start<Element, 4, 4, 2>(p, on);
-    if (p.up == 4 && p.z_up == 2 && p.down == 4) return start<Element, 4, 2, 4>(p, on);
-    return cudaErrorInvalidValue;
-}
+struct Launcher {
+    template <class Element>
+    static cudaError_t launch(const FilteredLreluArguments& p, cudaStream_t on) {
+        if (p.up == 2 && p.z_up == 2 && p.down == 2) return start<Element, 2, 2, 2>(p, on);
+        if (p.up == 4 && p.z_up == 4 && p.down == 2) return start<Element, 4, 4, 2>(p, on);
+        if (p.up == 4 && p.z_up == 2 && p.down == 4) return start<Element, 4, 2, 4>(p, on);
+        return cudaErrorInvalidValue;
+    }
+};
 
 }  // namespace
 
 extern "C" int filtered_lrelu_launch(const FilteredLreluArguments* arguments, int element_type, void* stream) {
-    const cudaStream_t on = static_cast<cudaStream_t>(stream);
     if (arguments->batch == 0 || arguments->channels == 0) return cudaSuccess;
-    switch (element_type) {
-        case ELEMENT_FLOAT32:  return launch<float>(*arguments, on);
-        case ELEMENT_FLOAT16:  return launch<__half>(*arguments, on);
-        case ELEMENT_BFLOAT16: return launch<__nv_bfloat16>(*arguments, on);
-        case ELEMENT_FLOAT64:  return launch<double>(*arguments, on);
-        default:               return cudaErrorInvalidValue;
-    }
+    return launch_for_type<Launcher>(*arguments, element_type, stream);
 }
 
 extern "C" const char* filtered_lrelu_error_text(int code) { return cudaGetErrorString(static_cast<cudaError_t>(code)); }

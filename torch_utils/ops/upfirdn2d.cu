@@ -1,7 +1,6 @@
 // Kernels and launcher; no PyTorch headers, so that any compiler that knows the GPU will do.
-#include <cuda_runtime.h>
-
 #include "upfirdn2d_math.h"
+#include "launching.h"
 
 namespace {
 
@@ -37,38 +36,33 @@ cudaError_t launch_tiles(const Upfirdn2dArguments& p, cudaStream_t stream) {
     return cudaGetLastError();
 }
 
-template <class Element>
-cudaError_t launch(const Upfirdn2dArguments& p, cudaStream_t stream) {
-    const bool square = p.up_x == p.up_y && p.down_x == p.down_y && p.filter_width == 4 && p.filter_height == 4;
-    const bool planar = p.out_stride_x == 1 && p.in_stride_x == 1 && p.out_height <= 65535 * 32;
-    if (square && planar && p.out_width >= 8) {  // tiles of smaller images would be mostly empty
-        if (p.up_x == 1 && p.down_x == 1) return launch_tiles<Element, 1, 1, 4>(p, stream);
-        if (p.up_x == 2 && p.down_x == 1) return launch_tiles<Element, 2, 1, 4>(p, stream);
-        if (p.up_x == 1 && p.down_x == 2) return launch_tiles<Element, 1, 2, 4>(p, stream);
+struct Launcher {
+    template <class Element>
+    static cudaError_t launch(const Upfirdn2dArguments& p, cudaStream_t stream) {
+        const bool square = p.up_x == p.up_y && p.down_x == p.down_y && p.filter_width == 4 && p.filter_height == 4;
+        const bool planar = p.out_stride_x == 1 && p.in_stride_x == 1 && p.out_height <= 65535 * 32;
+        if (square && planar && p.out_width >= 8) {  // tiles of smaller images would be mostly empty
+            if (p.up_x == 1 && p.down_x == 1) return launch_tiles<Element, 1, 1, 4>(p, stream);
+            if (p.up_x == 2 && p.down_x == 1) return launch_tiles<Element, 2, 1, 4>(p, stream);
+            if (p.up_x == 1 && p.down_x == 2) return launch_tiles<Element, 1, 2, 4>(p, stream);
+        }
+        const long long count = (long long)p.batch * p.channels * p.out_width * p.out_height;
+        const long long blocks = (count + kThreads - 1) / kThreads;
+        if (blocks > 0x7fffffffLL) return cudaErrorInvalidConfiguration;
+        // divisions of 32-bit numbers are several times faster; the margin keeps the last index below 2^32
+        if (count < 0xffffffffLL - kThreads)
+            element_kernel<Element, unsigned><<<unsigned(blocks), kThreads, 0, stream>>>(p, unsigned(count));
+        else
+            element_kernel<Element, unsigned long long><<<unsigned(blocks), kThreads, 0, stream>>>(p, count);
+        return cudaGetLastError();
     }
-    const long long count = (long long)p.batch * p.channels * p.out_width * p.out_height;
-    const long long blocks = (count + kThreads - 1) / kThreads;
-    if (blocks > 0x7fffffffLL) return cudaErrorInvalidConfiguration;
-    // divisions of 32-bit numbers are several times faster; the margin keeps the last index below 2^32
-    if (count < 0xffffffffLL - kThreads)
-        element_kernel<Element, unsigned><<<unsigned(blocks), kThreads, 0, stream>>>(p, unsigned(count));
-    else
-        element_kernel<Element, unsigned long long><<<unsigned(blocks), kThreads, 0, stream>>>(p, count);
-    return cudaGetLastError();
-}
+};
 
 }  // namespace
 
 extern "C" int upfirdn2d_launch(const Upfirdn2dArguments* arguments, int element_type, void* stream) {
-    const cudaStream_t on = static_cast<cudaStream_t>(stream);
     if (arguments->batch == 0 || arguments->channels == 0) return cudaSuccess;
-    switch (element_type) {
-        case ELEMENT_FLOAT32:  return launch<float>(*arguments, on);
-        case ELEMENT_FLOAT16:  return launch<__half>(*arguments, on);
-        case ELEMENT_BFLOAT16: return launch<__nv_bfloat16>(*arguments, on);
-        case ELEMENT_FLOAT64:  return launch<double>(*arguments, on);
-        default:               return cudaErrorInvalidValue;
-    }
+    return launch_for_type<Launcher>(*arguments, element_type, stream);
 }
 
 extern "C" const char* upfirdn2d_error_text(int code) { return cudaGetErrorString(static_cast<cudaError_t>(code)); }

@@ -10,6 +10,7 @@ import dataclasses
 from typing import Any, Literal
 
 from training.commands.option_tree import MISSING, OptionGroup, option, subgroup, to_dict
+from training.commands.shared_options import DEVICE_HELP, TRUST_HELP
 from training.runs.saving_options import SAVING, SavingOptions
 
 MAIN, LEARNING, SIZE, OUTPUT = 'Main options', 'Hyperparameters', 'Size of the encoder', 'Input and output'
@@ -91,9 +92,7 @@ class EncoderTrainingOptions(OptionGroup):
     max_frame_bytes: int = option(512 << 20, '', flag=None)  # --frame-memory
     kimg_per_tick: float = option(4.0, 'Between status lines, kimg', flag='--tick', metavar='KIMG', above=0, group=OUTPUT)
     snapshot_ticks: int = option(10, 'Between snapshots, ticks', flag='--snap', metavar='TICKS', at_least=1, group=OUTPUT)
-    trust_pickle: bool = option(
-        False, 'Allow source text inside the network pickle to run', group=OUTPUT, absent=False, consent=True
-    )
+    trust_pickle: bool = option(False, TRUST_HELP, group=OUTPUT, absent=False, consent=True)
 
     def recorded(self) -> dict[str, Any]:
         """What training_options.json says; runs of versions without --damaged are equal to those with its default."""
@@ -114,7 +113,7 @@ class EncoderInvocation(OptionGroup):
         at_least=1,
         group=MAIN,
     )
-    device: str = option('auto', 'cpu, cuda, cuda:1, ...; auto: a GPU if there is one', metavar='NAME', group=MAIN)
+    device: str = option('auto', DEVICE_HELP, metavar='NAME', group=MAIN)
     memory: str = option(
         '70%',
         'What rendering with gradients may take, such as 8G, or 50% of what is free; changes nothing but the last bits',

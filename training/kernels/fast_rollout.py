@@ -16,16 +16,15 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from networks.latent_generator import GatedRecurrentCell, LatentGenerator, State
 from training.kernels import gated_recurrence, native_code
+from training.kernels.recurrence_passes import RecurrencePasses, Rolled, Tensors
 
 _LANES = 16  # sizes are padded to a multiple of this; no processor's vectors hold more float32
-
-Tensors = tuple[torch.Tensor, ...]
 
 
 def rollout(G: LatentGenerator, s: torch.Tensor, state: State) -> tuple[torch.Tensor, Sequence[State]]:
@@ -55,34 +54,7 @@ class States(Sequence[State]):
         return tuple(h[:, :size] for h, size in zip(self.memories[time].unbind(0), self.sizes, strict=True))
 
 
-class _Form(Protocol):
-    """The three passes over contiguous tensors, with meanings as in `gated_recurrence.Recurrence`."""
-
-    def forward(self, inputs: Sequence[torch.Tensor], save: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]: ...
-
-    def backward(
-        self,
-        memories: torch.Tensor,
-        saved: torch.Tensor,
-        g_l: torch.Tensor | None,
-        g_memories: torch.Tensor | None,
-        inputs: Sequence[torch.Tensor],
-        weights_wanted: bool,
-    ) -> tuple[torch.Tensor | None, ...]: ...
-
-    def second(
-        self,
-        memories: torch.Tensor,
-        saved: torch.Tensor,
-        g_l: torch.Tensor | None,
-        g_memories: torch.Tensor | None,
-        v_noise: torch.Tensor,
-        v_first: torch.Tensor,
-        inputs: Sequence[torch.Tensor],
-    ) -> Tensors: ...
-
-
-def _form(G: LatentGenerator, s: torch.Tensor, state: State) -> _Form | None:
+def _form(G: LatentGenerator, s: torch.Tensor, state: State) -> RecurrencePasses | None:
     """The fast form for this generator on this device; None where there is none."""
     if type(G) is not LatentGenerator or s.numel() == 0 or len(G.P) == 0 or len(state) != len(G.P):
         return None
@@ -90,7 +62,7 @@ def _form(G: LatentGenerator, s: torch.Tensor, state: State) -> _Form | None:
         return None
     if any(x.dtype != s.dtype for cell in G.P for x in cell.parameters()) or any(h.dtype != s.dtype for h in state):
         return None
-    form: _Form | None
+    form: RecurrencePasses | None
     if s.device.type == 'cuda':
         if not native_code.enabled or len(G.P) > gated_recurrence.MOST_CELLS or _padded_size(G) > gated_recurrence.SIZE:
             return None
@@ -107,7 +79,7 @@ def _padded_size(G: LatentGenerator) -> int:
     return -(-max(sizes) // unit) * unit
 
 
-def _rollout(form: _Form, G: LatentGenerator, s: torch.Tensor, state: State) -> tuple[torch.Tensor, States]:
+def _rollout(form: RecurrencePasses, G: LatentGenerator, s: torch.Tensor, state: State) -> tuple[torch.Tensor, States]:
     cells = G.cells
     sizes = [cell.hidden_size for cell in cells]
     size = _padded_size(G)
@@ -146,10 +118,7 @@ def _padded_vector(bias: torch.Tensor, size: int) -> torch.Tensor:
     return bias if len(bias) == 3 * size else _padded(bias.unflatten(0, (3, -1)), size).flatten()
 
 
-# Calls of the C functions. s [N, steps, D], first [cells, N, D], weights [cells, 3 D, D], biases [cells, 3 D].
-
-
-class _NativeForm:
+class _NativeForm(RecurrencePasses):
     """The passes in C++."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
@@ -161,7 +130,6 @@ class _NativeForm:
         function(len(s), s.shape[1], cells, s.shape[2], *addresses)
 
     def forward(self, inputs: Sequence[torch.Tensor], save: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Values l `[N, t, D]`, memories `[t, cells, N, D]`, and, to save, r, z, n, W_hn h + b_hn `[t-1, cells, N, 4 D]`."""
         s, first, weight_ih, weight_hh, bias_ih, bias_hh = inputs
         cells, count, size = first.shape
         memories = s.new_empty(s.shape[1] + 1, cells, count, size)
@@ -171,50 +139,31 @@ class _NativeForm:
         self._call('forward', s, cells, [weight_ih, weight_hh, bias_ih, bias_hh, memories, saved, l])
         return l, memories, saved
 
-    def backward(
-        self,
-        memories: torch.Tensor,
-        saved: torch.Tensor,
-        g_l: torch.Tensor | None,
-        g_memories: torch.Tensor | None,
-        inputs: Sequence[torch.Tensor],
-        weights_wanted: bool,
-    ) -> tuple[torch.Tensor | None, ...]:
-        """See `gated_recurrence.Recurrence`."""
-        s, first, weight_ih, weight_hh, *biases = inputs
+    def backward(self, rolled: Rolled, weights_wanted: bool) -> tuple[torch.Tensor | None, ...]:
+        s, first, weight_ih, weight_hh, *biases = rolled.inputs
         d_noise, d_first = torch.empty_like(s), torch.empty_like(first)
         gradients: list[torch.Tensor | None] = [None] * 4
         if weights_wanted:
             gradients = [torch.zeros_like(x) for x in (weight_ih, weight_hh, *biases)]
-        tensors = [weight_ih, weight_hh, memories, saved, g_l, g_memories, d_noise, d_first, *gradients]
-        self._call('backward', s, len(first), tensors)
+        given = [weight_ih, weight_hh, rolled.memories, rolled.saved, rolled.g_l, rolled.g_memories]
+        self._call('backward', s, len(first), [*given, d_noise, d_first, *gradients])
         return (d_noise, d_first, *gradients)
 
-    def second(
-        self,
-        memories: torch.Tensor,
-        saved: torch.Tensor,
-        g_l: torch.Tensor | None,
-        g_memories: torch.Tensor | None,
-        v_noise: torch.Tensor,
-        v_first: torch.Tensor,
-        inputs: Sequence[torch.Tensor],
-    ) -> Tensors:
-        """See `gated_recurrence.Recurrence`."""
-        s, first, weight_ih, weight_hh, *biases = inputs
-        t_memories = torch.empty_like(memories)
+    def second(self, rolled: Rolled, v_noise: torch.Tensor, v_first: torch.Tensor) -> Tensors:
+        s, first, weight_ih, weight_hh, *biases = rolled.inputs
+        t_memories = torch.empty_like(rolled.memories)
         t_memories[0] = v_first
         t_l = s.new_empty(len(s), s.shape[1] + 1, s.shape[2])
         d_noise, d_first = torch.empty_like(s), torch.empty_like(first)
         gradients = [torch.zeros_like(x) for x in (weight_ih, weight_hh, *biases)]
-        given = [weight_ih, weight_hh, memories, saved, g_l, g_memories, v_noise, t_memories, t_l, d_noise, d_first]
-        self._call('second', s, len(first), [*given, *gradients])
+        given = [weight_ih, weight_hh, rolled.memories, rolled.saved, rolled.g_l, rolled.g_memories]
+        self._call('second', s, len(first), [*given, v_noise, t_memories, t_l, d_noise, d_first, *gradients])
         return (t_l, t_memories, d_noise, d_first, *gradients)
 
 
 class _Rollout(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, form: _Form, *inputs: torch.Tensor) -> Tensors:  # type: ignore[override]
+    def forward(ctx: Any, form: RecurrencePasses, *inputs: torch.Tensor) -> Tensors:  # type: ignore[override]
         ctx.set_materialize_grads(False)
         l, memories, saved = form.forward([x.contiguous() for x in inputs], True)
         ctx.form = form
@@ -236,7 +185,7 @@ class _RolloutGradient(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        form: _Form,
+        form: RecurrencePasses,
         weights_wanted: bool,
         memories: torch.Tensor,  # type: ignore[override]
         saved: torch.Tensor,
@@ -248,7 +197,7 @@ class _RolloutGradient(torch.autograd.Function):
         ctx.form = form
         g_l, g_memories = (None if g is None else g.contiguous() for g in (g_l, g_memories))
         ctx.save_for_backward(memories, saved, g_l, g_memories, *inputs)
-        return form.backward(memories, saved, g_l, g_memories, [x.contiguous() for x in inputs], weights_wanted)
+        return form.backward(Rolled([x.contiguous() for x in inputs], memories, saved, g_l, g_memories), weights_wanted)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -265,7 +214,7 @@ class _RolloutGradient(torch.autograd.Function):
         v_noise, v_first = (
             torch.zeros_like(x) if v is None else v.contiguous() for v, x in zip((v_noise, v_first), inputs, strict=False)
         )
-        t_l, t_memories, *others = ctx.form.second(memories, saved, g_l, g_memories, v_noise, v_first, inputs)
+        t_l, t_memories, *others = ctx.form.second(Rolled(inputs, memories, saved, g_l, g_memories), v_noise, v_first)
         of_g = (None if g_l is None else t_l, None if g_memories is None else t_memories)
         return (None, None, None, None, *of_g, *others)
 
@@ -309,7 +258,7 @@ def _second_by_autograd(
     return tuple(None if x is None else next(found) for x in (*given, *inputs))
 
 
-def _agrees(form: _Form, dtype: torch.dtype, device: torch.device) -> bool:
+def _agrees(form: RecurrencePasses, dtype: torch.dtype, device: torch.device) -> bool:
     """Whether values, first and second derivatives are those of PyTorch's operations; a compiler may be wrong."""
     key = type(form), dtype, device
     if key not in _agreed:
@@ -320,7 +269,7 @@ def _agrees(form: _Form, dtype: torch.dtype, device: torch.device) -> bool:
 _agreed: dict[tuple[type, torch.dtype, torch.device], bool] = {}
 
 
-def _compare(form: _Form, dtype: torch.dtype, device: torch.device) -> bool:
+def _compare(form: RecurrencePasses, dtype: torch.dtype, device: torch.device) -> bool:
     size = gated_recurrence.SIZE if device.type == 'cuda' else _LANES
     random = torch.Generator().manual_seed(0)
     gates = 3 * size

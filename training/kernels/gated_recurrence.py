@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from training.kernels import native_code
+from training.kernels.recurrence_passes import RecurrencePasses, Rolled, Tensors
 
 SIZE = 32  # units of a cell; smaller ones are padded
 MOST_CELLS = 6
@@ -20,8 +21,6 @@ _TENSORS = (
     *('noise', 'first', 'weight_ih', 'weight_hh', 'bias_ih', 'bias_hh', 'memories', 'saved', 'l', 't_memories', 'tangents'),
     *('g_l', 'g_memories', 'of_tangents', 'of_values', 'd_noise', 'd_first'),
 )
-
-Tensors = tuple[torch.Tensor, ...]
 
 
 class _Arguments(ctypes.Structure):
@@ -43,8 +42,8 @@ def current_stream(x: torch.Tensor) -> int:
     return torch.cuda.current_stream(x.device).cuda_stream
 
 
-class Recurrence:
-    """The passes for N samples, K steps, C cells of D = 32 units; all tensors are contiguous.
+class Recurrence(RecurrencePasses):
+    """The passes in CUDA, for cells of D = 32 units.
 
     Args:
         library: Compiled functions.
@@ -66,11 +65,6 @@ class Recurrence:
             raise RuntimeError(f'gated_recurrence: {self._library.gated_recurrence_error_text(code).decode()}')
 
     def forward(self, inputs: Sequence[torch.Tensor], save: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Noise `[N, K, D]`, first memories `[C, N, D]`, weights `[C, 3 D, D]`, biases `[C, 3 D]` -> l, memories, what to save.
-
-        Returns:
-            Memories of the last cell `[N, K + 1, D]`, all `[K + 1, C, N, D]`, and r, z, n, W_hn h + b_hn `[K, C, N, 4 D]`.
-        """
         s, first, weight_ih, weight_hh, bias_ih, bias_hh = inputs
         (count, steps, size), cells = s.shape, len(first)
         memories, l = s.new_empty(steps + 1, cells, count, size), s.new_empty(count, steps + 1, size)
@@ -79,52 +73,38 @@ class Recurrence:
         self._launch(_FORWARD, (count, steps, cells), **tensors, bias_hh=bias_hh, memories=memories, saved=saved, l=l)
         return l, memories, saved
 
-    def backward(
-        self,
-        memories: torch.Tensor,
-        saved: torch.Tensor,
-        g_l: torch.Tensor | None,
-        g_memories: torch.Tensor | None,
-        inputs: Sequence[torch.Tensor],
-        weights_wanted: bool,
-    ) -> tuple[torch.Tensor | None, ...]:
-        """Gradients of the inputs of `forward` for those of l and memories; of weights and biases only if wanted, else None."""
-        s, first, weight_ih, weight_hh = inputs[:4]
+    def backward(self, rolled: Rolled, weights_wanted: bool) -> tuple[torch.Tensor | None, ...]:
+        s, first = rolled.inputs[:2]
         (count, steps, size), cells = s.shape, len(first)
         of_arguments = s.new_empty(cells, steps, count, 4 * size)
         d_noise, d_first = torch.empty_like(s), torch.empty_like(first)
-        tensors = {'weight_ih': weight_ih, 'weight_hh': weight_hh, 'memories': memories, 'saved': saved}
+        tensors = _given(rolled)
         results = {'of_tangents': of_arguments, 'd_noise': d_noise, 'd_first': d_first}
-        self._launch(_BACKWARD, (count, steps, cells), **tensors, g_l=g_l, g_memories=g_memories, **results)
+        self._launch(_BACKWARD, (count, steps, cells), **tensors, g_l=rolled.g_l, g_memories=rolled.g_memories, **results)
         if not weights_wanted:
             return d_noise, d_first, None, None, None, None
-        return d_noise, d_first, *_of_weights(of_arguments, s, memories), *_of_biases(of_arguments)
+        return d_noise, d_first, *_of_weights(of_arguments, s, rolled.memories), *_of_biases(of_arguments)
 
-    def second(
-        self,
-        memories: torch.Tensor,
-        saved: torch.Tensor,
-        g_l: torch.Tensor | None,
-        g_memories: torch.Tensor | None,
-        v_noise: torch.Tensor,
-        v_first: torch.Tensor,
-        inputs: Sequence[torch.Tensor],
-    ) -> Tensors:
-        """Derivatives of <v_noise, d_noise> + <v_first, d_first>, d what `backward` finds, for g_l, g_memories, all inputs."""
-        s, first, weight_ih, weight_hh = inputs[:4]
+    def second(self, rolled: Rolled, v_noise: torch.Tensor, v_first: torch.Tensor) -> Tensors:
+        s, first = rolled.inputs[:2]
         (count, steps, size), cells = s.shape, len(first)
         sizes = count, steps, cells
-        t_memories, t_l = torch.empty_like(memories), s.new_empty(count, steps + 1, size)
-        tangents = torch.empty_like(saved)
+        t_memories, t_l = torch.empty_like(rolled.memories), s.new_empty(count, steps + 1, size)
+        tangents = torch.empty_like(rolled.saved)
         of_tangents, of_values = (s.new_empty(cells, steps, count, 4 * size) for _ in range(2))
         d_noise, d_first = torch.empty_like(s), torch.empty_like(first)
-        tensors = {'weight_ih': weight_ih, 'weight_hh': weight_hh, 'memories': memories, 'saved': saved}
+        tensors = _given(rolled)
         tensors |= {'t_memories': t_memories, 'tangents': tangents}
         self._launch(_TANGENT, sizes, **tensors, noise=v_noise, first=v_first, l=t_l)
         results = {'of_tangents': of_tangents, 'of_values': of_values, 'd_noise': d_noise, 'd_first': d_first}
-        self._launch(_SECOND, sizes, **tensors, g_l=g_l, g_memories=g_memories, **results)
-        of_weights = zip(_of_weights(of_values, s, memories), _of_weights(of_tangents, v_noise, t_memories), strict=True)
+        self._launch(_SECOND, sizes, **tensors, g_l=rolled.g_l, g_memories=rolled.g_memories, **results)
+        of_weights = zip(_of_weights(of_values, s, rolled.memories), _of_weights(of_tangents, v_noise, t_memories), strict=True)
         return t_l, t_memories, d_noise, d_first, *(a + b for a, b in of_weights), *_of_biases(of_values)
+
+
+def _given(rolled: Rolled) -> dict[str, torch.Tensor]:
+    _, _, weight_ih, weight_hh, *_ = rolled.inputs
+    return {'weight_ih': weight_ih, 'weight_hh': weight_hh, 'memories': rolled.memories, 'saved': rolled.saved}
 
 
 def _of_weights(of_arguments: torch.Tensor, noise: torch.Tensor, memories: torch.Tensor) -> Tensors:

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 import torch
 
 import dnnlib
+from networks.checkpoints.durable_files import replacing
 
 enabled = True  # False: the plain forms everywhere
 
@@ -100,13 +101,14 @@ def _processor() -> str:
 
 
 def _compile(commands: Sequence[Sequence[str]], source: pathlib.Path, path: pathlib.Path) -> None:
-    """Write the library at once and whole, so that several processes may do this together."""
+    """Compile the library beside its place; it appears there whole, so that several processes may do this together."""
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = pathlib.Path(folder) / path.name
         for command in commands:
             full = [*command, '-o', str(made), str(source)]
             if subprocess.run(full, capture_output=True, timeout=_TIMEOUT, check=False).returncode == 0:
-                os.replace(made, path)
+                with replacing(path) as temporary:
+                    shutil.copyfile(made, temporary)
                 return
     raise subprocess.SubprocessError(f'{source.name} does not compile')
 

@@ -12,7 +12,7 @@ from types import TracebackType
 import numpy as np
 import PIL.Image
 
-from networks.checkpoints.durable_files import lock_file, ordinary_mode, remove_leftovers, sync_file
+from networks.checkpoints.durable_files import replacing, temporary_beside
 from networks.errors import InputError, option
 
 # File name ending -> ffmpeg's name of the format, and the codec that goes into it unless another one is asked for.
@@ -177,7 +177,8 @@ class VideoWriter(FrameWriter):
         odd_height, odd_width = (0, 0) if self._codec == 'gif' else (height % 2, width % 2)
         if self._encoder is None:
             self._shape = frame.shape
-            self._encoder = _Encoder(self.path, self._arguments(height + odd_height, width + odd_width))
+            arguments = self._arguments(height + odd_height, width + odd_width)
+            self._encoder = _Encoder(self.path, arguments, sound_follows=self._audio is not None)
         elif frame.shape != self._shape:
             raise ValueError(f'frame {self.num_frames} is {frame.shape}, the ones before are {self._shape}')
         if odd_height or odd_width:
@@ -249,24 +250,24 @@ class VideoWriter(FrameWriter):
 class _Encoder:
     """One running ffmpeg that writes beside `path` and moves the result there at the end."""
 
-    def __init__(self, path: str, arguments: list[str]) -> None:
+    def __init__(self, path: str, arguments: list[str], sound_follows: bool) -> None:
         import imageio_ffmpeg  # here, because it looks for its binary
 
         self.path = path
-        folder, name = os.path.split(path)
-        remove_leftovers(folder or '.', name)  # of runs that were killed
-        self.handle, self.partial = tempfile.mkstemp(prefix=f'.{name}.', suffix='.partial', dir=folder or '.')
-        lock_file(self.handle)  # says that somebody is at work
         self.complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self.program = [imageio_ffmpeg.get_ffmpeg_exe(), '-hide_banner', '-loglevel', 'error', '-y']
-        # In a session of its own, because Ctrl-C goes to the whole process group and would end it under our hands.
-        self.process = subprocess.Popen(
-            [*self.program, *arguments, self.partial],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=self.complaints,
-            start_new_session=True,
-        )
+        with contextlib.ExitStack() as place:
+            self.result = place.enter_context(replacing(path))
+            self.pictures = place.enter_context(temporary_beside(path)) if sound_follows else self.result
+            # In a session of its own, because Ctrl-C goes to the whole process group and would end it under our hands.
+            self.process = subprocess.Popen(
+                [*self.program, *arguments, self.pictures],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=self.complaints,
+                start_new_session=True,
+            )
+            self.place = place.pop_all()  # closing it puts the result in its place
         assert self.process.stdin is not None
         self.stdin = self.process.stdin
 
@@ -287,21 +288,12 @@ class _Encoder:
             raise error
         if then is not None:
             self._pass_through(then)
-        ordinary_mode(self.partial)  # mkstemp makes private files, a video is an ordinary one
-        sync_file(self.partial)
-        os.replace(self.partial, self.path)
-        os.close(self.handle)
+        self.place.close()
         self.complaints.close()
 
     def _pass_through(self, arguments: list[str]) -> None:
-        silent, self.partial = self.partial, f'{self.partial}.2'
-        try:
-            command = [*self.program, '-i', silent, *arguments, self.partial]
-            result = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stderr=self.complaints, check=False, start_new_session=True
-            )
-        finally:
-            os.remove(silent)
+        command = [*self.program, '-i', self.pictures, *arguments, self.result]
+        result = subprocess.run(command, stdin=subprocess.DEVNULL, stderr=self.complaints, check=False, start_new_session=True)
         if result.returncode:
             error = self._failure()
             self.kill()
@@ -313,10 +305,8 @@ class _Encoder:
         with contextlib.suppress(OSError):
             self.stdin.close()
         self.complaints.close()
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(self.partial)
-        with contextlib.suppress(OSError):
-            os.close(self.handle)
+        given_up = InterruptedError(f'{self.path!r} was not finished')
+        self.place.__exit__(InterruptedError, given_up, None)
 
     def _failure(self) -> OSError:
         """What ffmpeg said when it failed, as the error that it stands for."""
