@@ -16,7 +16,7 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.embedding.embedding_methods import Results
+from benchmarks.embedding.results_file import Results, with_results
 from training.commands import command_line
 
 EVALUATIONS = 25
@@ -76,16 +76,10 @@ def table(results: Results) -> str:
 @click.option('--data',    help='Footage', metavar='FOOTAGE')
 @click.option('--kind',    help='What kind of footage it is', metavar='NAME', default='aligned')
 @click.option('--codes',   help="Folder of an encoder's codes, NAME.npz", metavar='DIR')
-@click.option('--results', help='Lines of JSON', metavar='FILE', required=True)
-@click.option('--table',   'print_table', help='Print the table of what is there', is_flag=True)
 @command_line.clear_errors
-def main(**options: Any) -> None:
+@with_results(table)
+def main(opts: types.SimpleNamespace, results: Results) -> None:
     """Measure the gain over the average picture."""
-    opts = types.SimpleNamespace(**options)
-    results = Results(opts.results)
-    if opts.print_table:
-        print(table(results))
-        return
     if not (opts.network and opts.data):
         raise command_line.UserMistake('give --network and --data, or --table')
     measure(opts, results)

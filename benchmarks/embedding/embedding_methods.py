@@ -13,8 +13,6 @@ interrupted run goes on. Times are processor seconds of one thread, which other 
 """
 
 import dataclasses
-import json
-import os
 import time
 import types
 from collections.abc import Iterator
@@ -23,6 +21,7 @@ from typing import Any
 import click
 import numpy as np
 
+from benchmarks.embedding.results_file import Results, with_results
 from training.commands import command_line
 
 CHUNK = 16
@@ -42,33 +41,6 @@ LOOKS = (10, 20, 50, 100, 150, 200, 300, 400, 600, 800)  # steps after which the
 
 # Where the projection searches; "fixed": with the noise maps of the image generator, all that codes can have.
 SPACES = {'w': 'W', 'w+': 'W+', 'w+-fixed': 'W+, noise maps of the generator'}
-
-# ----------------------------------------------------------------------------
-# Results.
-
-
-class Results:
-    """One line of JSON for each measurement; a key finds the line again."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.rows: list[dict[str, Any]] = []
-        if os.path.exists(path):
-            with open(path, encoding='utf-8') as file:
-                self.rows = [json.loads(line) for line in file if line.endswith('\n')]
-
-    def has(self, **key: Any) -> bool:
-        """Whether a line has all these values."""
-        return any(all(row.get(name) == value for name, value in key.items()) for row in self.rows)
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Add a line."""
-        self.rows.append(row)
-        with open(self.path, 'a', encoding='utf-8') as file:
-            file.write(json.dumps(row) + '\n')
-        shown = {key: round(value, 5) if isinstance(value, float) else value for key, value in row.items()}
-        command_line.report(json.dumps(shown))
-
 
 # ----------------------------------------------------------------------------
 # Measuring.
@@ -288,13 +260,15 @@ def compare_table(rows: list[dict[str, Any]]) -> str:
     return '\n'.join(lines)
 
 
-def print_tables(results: Results) -> None:
-    """Print a table for each world and perceptual distance."""
+def tables(results: Results) -> str:
+    """A table for each world and perceptual distance, in Markdown."""
+    written = []
     for kind, write in (('method', method_table), ('compare', compare_table)):
         rows = [row for row in results.rows if row['kind'] == kind]
         for world, perceptual in dict.fromkeys((row['world'], row['perceptual']) for row in rows):
             part = [row for row in rows if (row['world'], row['perceptual']) == (world, perceptual)]
-            print(f'{world}, {perceptual}, {len({row["clip"] for row in part})} clips\n\n{write(part)}\n')
+            written.append(f'{world}, {perceptual}, {len({row["clip"] for row in part})} clips\n\n{write(part)}\n')
+    return '\n'.join(written)
 
 
 # fmt: off
@@ -307,17 +281,11 @@ def print_tables(results: Results) -> None:
 @click.option('--frames',     help='Frames of a clip to optimise', metavar='INT', type=command_line.POSITIVE_INT, default=32)
 @click.option('--every',      help='--compare: only every n-th clip', metavar='INT', type=command_line.POSITIVE_INT, default=1)
 @click.option('--spaces',     help='Any of w, w+, w+-fixed', metavar='A,B', type=command_line.NAMES, default='w+-fixed,w+,w')
-@click.option('--results',    help='Lines of JSON', metavar='FILE', required=True)
 @click.option('--compare', 'comparing', help='Compare with projection of one frame at a time', is_flag=True)
-@click.option('--table',      help='Print the tables of what is there', is_flag=True)
 @command_line.clear_errors
-def main(**options: Any) -> None:
+@with_results(tables)
+def main(opts: types.SimpleNamespace, results: Results) -> None:
     """Measure the ways of embedding."""
-    opts = types.SimpleNamespace(**options)
-    results = Results(opts.results)
-    if opts.table:
-        print_tables(results)
-        return
     unknown = [space for space in opts.spaces if space not in SPACES]
     if unknown:
         raise command_line.UserMistake(f'--spaces: {unknown[0]!r} is none of {", ".join(SPACES)}')

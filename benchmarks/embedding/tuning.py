@@ -32,12 +32,12 @@ Pictures, rows from above: held-out.png and people.png recording, before, and ea
 import os
 import time
 import types
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import click
 import numpy as np
 
-from benchmarks.embedding.embedding_methods import Results
+from benchmarks.embedding.results_file import Results, with_results
 from training.commands import command_line
 
 if TYPE_CHECKING:
@@ -333,16 +333,10 @@ def table(results: Results) -> str:
 @click.option('--memory',     help='Measure the memory of a step at this resolution instead', metavar='INT',
               type=command_line.POSITIVE_INT)
 @click.option('--device',     help='--memory: cpu, cuda, ...', metavar='NAME', default='auto')
-@click.option('--results',    help='Lines of JSON', metavar='FILE', required=True)
-@click.option('--table',      'print_table', help='Print the table of what is there', is_flag=True)
 @command_line.clear_errors
-def main(**options: Any) -> None:
+@with_results(table)
+def main(opts: types.SimpleNamespace, results: Results) -> None:
     """Measure what tuning of the image generator changes."""
-    opts = types.SimpleNamespace(**options)
-    results = Results(opts.results)
-    if opts.print_table:
-        print(table(results))
-        return
     if opts.memory:
         measure_memory(results, opts.memory, opts.device, opts.perceptual)
         return
