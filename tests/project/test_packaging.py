@@ -83,16 +83,10 @@ def test_options_in_the_documentation_exist(root: pathlib.Path) -> None:
         page_text = page.read_text().replace('\\\n', ' ')
         page_text = re.sub(r'python -m ((?:\w+\.)+\w+)', lambda m: f'python {m[1].replace(".", "/")}.py', page_text)
         for command, arguments in re.findall(r'python (?:\S*/)?(\w+\.py)([^\n`|>]*)', page_text):
-            rooms = (
-                'benchmarks',
-                'benchmarks/metrics',
-                'benchmarks/embedding',
-                'demo',
-                'tests/fuzz',
-                'tests/mutation',
-                'tests/project',
-            )
-            folders = [root, *(root / room for room in rooms)]
+            folders = [
+                root,
+                *(place for room in ('benchmarks', 'demo', 'tests') for place in (root / room, *(root / room).rglob('*/'))),
+            ]
             source = next((folder / command for folder in folders if (folder / command).exists()), None)
             if source is None:
                 wrong.append(f'{page.relative_to(root)}: {command}')
