@@ -86,6 +86,31 @@ def register_lengths(
     register_family(rf'{re.escape(name)}_([1-9]\d{{0,6}})f', make, [f'{name}_{length}f' for length in lengths], best=best)
 
 
+def register_starts(
+    pattern: str, names: Sequence[str], measure: Callable[[Any, str, int], dict[str, float]], *, best: str | float
+) -> None:
+    """Register a family of metrics of windows that begin at some frame, NAME and NAME_atFRAME.
+
+    Args:
+        pattern: Of the whole name; its first group is the frame, absent for 0.
+        names: Those that are listed.
+        measure: Called with MetricOptions, the name of the metric, and the frame. Its docstring ends in 'windows'.
+        best: Which value is best.
+    """
+
+    def make(match: re.Match[str]) -> Metric:
+        start = int(match[1] or 0)
+
+        def metric(opts: MetricOptions) -> dict[str, float]:
+            return measure(opts, match[0], start)
+
+        metric.__doc__ = f'{(measure.__doc__ or "Windows").rstrip(".")} that begin at frame {start}.'
+        return metric
+
+    make.__module__ = measure.__module__
+    register_family(pattern, make, names, best=best)
+
+
 def make_metric(name: str) -> bool:
     """Register the metric of this name if a family has it; whether one has."""
     for family in _families:

@@ -11,14 +11,13 @@ and says how to read what stands beside the value.
 """
 
 import copy
-import re
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from metrics.distances.frechet import expected_bias, frechet_distance, mean_and_covariance
-from metrics.families import Metric, register_family
+from metrics.families import register_starts
 from metrics.inputs.code_inputs import DatasetClips, open_codes
 from metrics.inputs.latent_windows import (
     CodeSpace,
@@ -216,7 +215,7 @@ def latent_frechet_distance(
 
 
 def _measure(opts: MetricOptions, name: str, start: int) -> dict[str, float]:
-    """Results of one metric; `name` holds the distance, `name`_... what belongs to it."""
+    """Frechet distance of latent windows."""
     what = f'{name} compares the codes of a snapshot with those that it was trained on'
     with open_codes(opts, what, instead='fvd2048_25f') as dataset:
         real = LatentFrechetDistance(DatasetClips(dataset))
@@ -227,17 +226,6 @@ def _measure(opts: MetricOptions, name: str, start: int) -> dict[str, float]:
     return {name: distance, **{f'{name}_{key}': value for key, value in results.items()}}
 
 
-def _make(match: re.Match[str]) -> Metric:
-    name = match[0]
-    start = int(match[1] or 0)
-
-    def metric(opts: MetricOptions) -> dict[str, float]:
-        return _measure(opts, name, start)
-
-    metric.__doc__ = f'Windows of latents that begin at frame {start}.'
-    return metric
-
-
-register_family(
-    r'lfd2048_25f(?:_at([1-9][0-9]{0,5}))?', _make, ('lfd2048_25f', 'lfd2048_25f_at225', 'lfd2048_25f_at1000'), best='lower'
+register_starts(
+    r'lfd2048_25f(?:_at([1-9][0-9]{0,5}))?', ('lfd2048_25f', 'lfd2048_25f_at225', 'lfd2048_25f_at1000'), _measure, best='lower'
 )

@@ -11,14 +11,13 @@ each other.
 """
 
 import copy
-import re
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from metrics.distances.window_kernel_distance import RealWindows, window_kernel_distance
-from metrics.families import Metric, register_family
+from metrics.families import register_starts
 from metrics.inputs.code_inputs import open_codes
 from metrics.inputs.latent_windows import CodeSpace, generate_windows
 from metrics.metric_utils import MetricOptions
@@ -78,19 +77,8 @@ class LatentKernelDistance:
         return {**self.compare(torch.cat(parts)), 'start_frame': start, 'first_seed': first_seed}
 
 
-def _make(match: re.Match[str]) -> Metric:
-    name = match[0]
-    start = int(match[1] or 0)
-
-    def metric(opts: MetricOptions) -> dict[str, float]:
-        return _measure(opts, name, start)
-
-    metric.__doc__ = f'Windows of latents that begin at frame {start}.'
-    return metric
-
-
 def _measure(opts: MetricOptions, name: str, start: int) -> dict[str, float]:
-    """Results of one metric; `name` holds the distance, `name`_... what belongs to it."""
+    """Kernel distance of latent windows."""
     what = f'{name} compares the codes of a snapshot with those that it was trained on'
     with open_codes(opts, what, instead='kvd2048_16f') as dataset:
         real = LatentKernelDistance([np.array(dataset.load_clip(index)) for index in range(len(dataset.clips))])
@@ -99,4 +87,4 @@ def _measure(opts: MetricOptions, name: str, start: int) -> dict[str, float]:
     return {name: results.pop('distance'), **{f'{name}_{key}': value for key, value in results.items()}}
 
 
-register_family(r'lkd1024(?:_at(0|[1-9][0-9]{0,5}))?', _make, ('lkd1024', 'lkd1024_at1000'), best='lower')
+register_starts(r'lkd1024(?:_at(0|[1-9][0-9]{0,5}))?', ('lkd1024', 'lkd1024_at1000'), _measure, best='lower')

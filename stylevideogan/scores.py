@@ -25,9 +25,11 @@ with `update` and `compute`, for data that comes in batches or is spread over ra
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec
 
 from metrics.inputs.frame_layouts import is_stream
 from metrics.inputs.video_comparison import VideoOptions
@@ -39,6 +41,9 @@ from stylevideogan.score_base import Score, Videos, measure, open_set
 __all__ = [
     'Score', 'diversity', 'drift', 'fid', 'fvd', 'kvd', 'lpips', 'measure', 'motion', 'psnr', 'repetition', 'ssim',
 ]  # fmt: skip
+
+Arguments = ParamSpec('Arguments')
+_OfArguments = Callable[[Mapping[str, Any]], Score]
 
 # ----------------------------------------------------------------------------
 # Sets that can be looked at only once
@@ -99,35 +104,30 @@ def fvd(
     Raises:
         InputError: The sets cannot be read or compared, or there are no weights.
     """
-    name = _clip_name('fvd', features, clips, num_frames, stride, start)
-    options = _options(detector, real_clips, fake_clips, seed, bootstrap, damaged, batch)
-    what = {'num_frames': num_frames, 'stride': stride, 'start': start, 'features': features}
-    return _of_clips(score_objects.FVD, name, real, fake, options, what, how)
+    return _clip_score(score_objects.FVD, locals())
 
 
-def kvd(
-    real: Videos,
-    fake: Videos,
-    *,
-    num_frames: int = 16,
-    stride: int = 1,
-    start: int = 0,
-    clips: int = 2048,
-    features: str = 'i3d',
-    detector: str | Sequence[Any] | None = None,
-    real_clips: str = 'auto',
-    fake_clips: str = 'first',
-    seed: int = 0,
-    bootstrap: int = 50,
-    damaged: str = 'stop',
-    batch: int | None = None,
-    **how: Any,
-) -> Score:
+def _with_arguments_of(function: Callable[Arguments, Score]) -> Callable[[_OfArguments], Callable[Arguments, Score]]:
+    """Give a function the arguments of another one; it gets them in one dict, by their names, defaults included."""
+    signature = inspect.signature(function)
+
+    def decorate(score: _OfArguments) -> Callable[Arguments, Score]:
+        @functools.wraps(score)
+        def with_arguments(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Score:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            return score(bound.arguments)
+
+        with_arguments.__signature__ = signature  # type: ignore[attr-defined]
+        return with_arguments
+
+    return decorate
+
+
+@_with_arguments_of(fvd)
+def kvd(arguments: Mapping[str, Any]) -> Score:
     """Kernel video distance, unbiased for any number of clips, 0 expected for equal sets; arguments as `fvd`."""
-    name = _clip_name('kvd', features, clips, num_frames, stride, start)
-    options = _options(detector, real_clips, fake_clips, seed, bootstrap, damaged, batch)
-    what = {'num_frames': num_frames, 'stride': stride, 'start': start, 'features': features}
-    return _of_clips(score_objects.KVD, name, real, fake, options, what, how)
+    return _clip_score(score_objects.KVD, arguments)
 
 
 def fid(
@@ -169,17 +169,26 @@ def fid(
     return measure(f'frame_fid{count}_1f', opened[0], opened[1], options, **how)
 
 
-def _of_clips(
-    make: Callable[..., Any], name: str, real: Any, fake: Any, options: VideoOptions, what: dict[str, Any], how: dict[str, Any]
-) -> Score:
-    """The score of clips: by an object where a set can be looked at only once, otherwise by the metric of this name."""
+def _clip_score(make: type[score_objects.FVD], arguments: Mapping[str, Any]) -> Score:
+    """The score of clips: by an object where a set can be looked at only once, otherwise by the metric of its name.
+
+    Args:
+        make: Class of the object.
+        arguments: Of `fvd`, all of them.
+    """
+    what = {key: arguments[key] for key in ('num_frames', 'stride', 'start', 'features')}
+    sampling = ('detector', 'real_clips', 'fake_clips', 'seed', 'bootstrap', 'damaged', 'batch')
+    options = _options(**{key: arguments[key] for key in sampling})
+    real, fake, how = arguments['real'], arguments['fake'], arguments['how']
     detector = options.detectors or None
     streamed = _streamed(
         real,
         fake,
         lambda: make(**what, detector=detector, seed=options.seed, bootstrap=options.bootstrap, batch=options.batch, **how),
     )
-    return streamed if streamed is not None else measure(name, real, fake, options, **how)  # a score can be 0.0
+    if streamed is not None:  # it can be 0.0
+        return streamed
+    return measure(_clip_name(make.kind, clips=arguments['clips'], **what), real, fake, options, **how)
 
 
 def _clip_name(kind: str, features: str, clips: int, num_frames: int, stride: int, start: int) -> str:

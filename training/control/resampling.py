@@ -11,6 +11,7 @@ Between the codes w_1 and w_2, with w_0 before and w_3 behind and t the fraction
 from __future__ import annotations
 
 import fractions
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,6 +23,20 @@ def resampling_step(source_fps: float, fps: float, speed: float = 1.0) -> fracti
     """Frames of the source for one of the result; a fraction, so that hours of video do not drift."""
     rates = [fractions.Fraction(rate).limit_denominator(100_000) for rate in (source_fps, fps)]
     return rates[0] / rates[1] * fractions.Fraction(speed).limit_denominator(1000)
+
+
+def between(codes: Sequence[torch.Tensor] | torch.Tensor, t: float) -> torch.Tensor:
+    """The code w(t) between the middle two of four; exactly the second at t = 0."""
+    w0, w1, w2, w3 = codes
+    if t == 0:
+        return w1
+    square, cube = t * t, t * t * t
+    return (
+        (-t / 2 + square - cube / 2) * w0
+        + (1 - 2.5 * square + 1.5 * cube) * w1
+        + (t / 2 + 2 * square - 1.5 * cube) * w2
+        + (cube - square) / 2 * w3
+    )
 
 
 class Resampled:
@@ -60,17 +75,7 @@ class Resampled:
             self._codes = torch.cat([self._codes[keep:], self.source.read(self._chunk)])
             self._begin += keep
         first = whole - 1 - self._begin
-        t = float(position - whole)
-        w0, w1, w2, w3 = self._codes[first : first + 4]
-        if t == 0:
-            return w1
-        square, cube = t * t, t * t * t
-        return (
-            (-t / 2 + square - cube / 2) * w0
-            + (1 - 2.5 * square + 1.5 * cube) * w1
-            + (t / 2 + 2 * square - 1.5 * cube) * w2
-            + (cube - square) / 2 * w3
-        )
+        return between(self._codes[first : first + 4], float(position - whole))
 
     def state(self) -> dict[str, Any]:
         return {'source': self.source.state(), 'frame': self._frame, 'codes': self._codes, 'begin': self._begin}

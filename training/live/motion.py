@@ -19,6 +19,7 @@ import torch
 
 from training.control.keyframes import Keyframes
 from training.control.operators import CodeOperator, Edit, MotionScale, Truncation
+from training.control.resampling import between
 from training.control.saved_state import SavedState, source_of
 from training.control.transfer import SubjectTransfer
 from training.videos.code_sources import ModelSource
@@ -86,17 +87,7 @@ class _Track:
 
     def code(self) -> torch.Tensor:
         """The code [num_ws, w_dim] of this moment."""
-        w0, w1, w2, w3 = self._codes
-        t = self.phase
-        if t == 0:
-            return w1
-        square, cube = t * t, t * t * t
-        return (
-            (-t / 2 + square - cube / 2) * w0
-            + (1 - 2.5 * square + 1.5 * cube) * w1
-            + (t / 2 + 2 * square - 1.5 * cube) * w2
-            + (cube - square) / 2 * w3
-        )
+        return between(list(self._codes), self.phase)
 
     def state_before(self, following: int) -> dict[str, Any]:
         """State of the source before the frame `frame + following`; 0 or 1."""
