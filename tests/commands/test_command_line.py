@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from networks.errors import InputError
-from training.commands import command_line
+from training.commands import command_line, option_values
 
 
 @pytest.mark.parametrize(
@@ -29,23 +29,23 @@ from training.commands import command_line
     ],
 )
 def test_seeds_are_read(text: str, seeds: list[int]) -> None:
-    assert command_line.parse_seeds(text) == seeds
+    assert option_values.parse_seeds(text) == seeds
 
 
 @pytest.mark.parametrize('text', ['', 'a', '1,', '5-2', '-3', '1.5', '4294967296', '0-99999999', '1--2', '²'])
 def test_wrong_seeds_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r'seed|range'):
-        command_line.parse_seeds(text)
+        option_values.parse_seeds(text)
 
 
 def test_sizes_and_names() -> None:
-    assert command_line.parse_size('4x2') == (4, 2)
-    assert command_line.parse_size(' 10 X 3 ') == (10, 3)
+    assert option_values.parse_size('4x2') == (4, 2)
+    assert option_values.parse_size(' 10 X 3 ') == (10, 3)
     for text in ('4', '0x2', '4x', 'x', '4x2x1', '-1x2'):
         with pytest.raises(ValueError, match='width x height'):
-            command_line.parse_size(text)
-    assert command_line.parse_names('a,b,a') == ['a', 'b']
-    assert command_line.parse_names('none') == command_line.parse_names('') == []
+            option_values.parse_size(text)
+    assert option_values.parse_names('a,b,a') == ['a', 'b']
+    assert option_values.parse_names('none') == option_values.parse_names('') == []
 
 
 @command_line.command()

@@ -1,38 +1,68 @@
-"""What every command shares: option types, clear errors, progress, and checks before long work.
+"""How commands are made, and how their mistakes are told; with the types of options, progress and checks that they share.
 
 Nothing heavy is imported here, so that `--help` and a mistyped option answer at once.
 """
 
-import difflib
-import errno
 import functools
-import math
 import os
-import re
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Sequence
-from typing import IO, TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import click
-from tqdm import tqdm
 
-from networks.checkpoints import addresses
-from networks.checkpoints.addresses import is_address
 from networks.errors import InputError, naming_options, readable
 from stylevideogan import layout, version
 from training.commands import memory, stop_signals
-from training.commands.option_values import MAX_SEED as MAX_SEED
-from training.commands.option_values import parse_names, parse_seeds, parse_size
+from training.commands.click_types import (
+    FPS,
+    MEMORY,
+    NAMES,
+    NON_NEGATIVE_FLOAT,
+    NON_NEGATIVE_INT,
+    POSITIVE_FLOAT,
+    POSITIVE_INT,
+    SEEDS,
+    SIZE,
+    WEIGHTS,
+    WEIGHTS_OR_FOLDER,
+    FloatRange,
+    Parsed,
+    choose_device,
+)
+from training.commands.destinations import (
+    absolute,
+    expand_home,
+    format_bytes,
+    is_empty_folder,
+    new_result,
+    require_folder,
+    require_free_space,
+    require_weights,
+)
+from training.commands.mistakes import (
+    EXIT_MISTAKE,
+    UserMistake,
+    describe_memory_error,
+    describe_os_error,
+    describe_torch_write_error,
+)
+from training.commands.option_values import MAX_SEED
+from training.commands.progress import progress, report
 from training.commands.standard_streams import be_patient
 
-if TYPE_CHECKING:
-    import torch
+__all__ = [
+    'CONTEXT_SETTINGS', 'EXIT_INTERRUPTED', 'EXIT_MISTAKE', 'FPS', 'INTERRUPTED', 'MAX_SEED', 'MEMORY', 'NAMES',
+    'NON_NEGATIVE_FLOAT', 'NON_NEGATIVE_INT', 'POSITIVE_FLOAT', 'POSITIVE_INT', 'SEEDS', 'SIZE', 'WEIGHTS',
+    'WEIGHTS_OR_FOLDER', 'ClearCommand', 'ClearGroup', 'FloatRange', 'GroupedOption', 'Parsed', 'UserMistake', 'absolute',
+    'choose_device', 'clear_errors', 'command', 'command_group', 'describe_os_error', 'describe_torch_write_error',
+    'expand_home', 'format_bytes', 'is_empty_folder', 'new_result', 'prepare_process', 'progress', 'report', 'require_folder',
+    'require_free_space', 'require_weights', 'share_cores', 'speaks_for_itself', 'this_command', 'under',
+]  # fmt: skip
 
 Function = TypeVar('Function', bound=Callable[..., Any])
 
-EXIT_MISTAKE = 2  # what click itself uses for a wrong option
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 OUR_PACKAGES = {'dnnlib', 'torch_utils', 'metrics', 'networks', 'plugins', 'training', 'demo', 'stylevideogan'}
 
@@ -45,51 +75,6 @@ THREAD_SETTINGS = ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY', 'OMP_NUM_THREADS')
 
 # ----------------------------------------------------------------------------
 # Errors
-
-
-class UserMistake(click.ClickException):
-    """Something that the user asked for cannot be done; shown as one sentence, exit code 2."""
-
-    exit_code = EXIT_MISTAKE
-
-
-def describe_os_error(error: OSError) -> str:
-    """One sentence for an error of the operating system: what, where, and what to do."""
-    where = f' {os.fspath(error.filename)!r}' if isinstance(error.filename, (str, bytes, os.PathLike)) else ''
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f'no space is left on the disk{where and " while writing" + where}; free some and run the command again'
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return f'no permission for{where or " a file"}; choose another place or change its permissions'
-    if error.errno == errno.EROFS:
-        return f'the disk is mounted read-only{where and ", so there is no writing to" + where}; choose another place'
-    if error.errno == errno.ENOENT:
-        return f'no such file or folder:{where or " (unnamed)"}; check the path'
-    if error.errno == errno.EISDIR:
-        return f'expected a file but found a folder:{where}'
-    if error.errno == errno.ENOTDIR:
-        return f'a part of this path is a file, not a folder:{where}'
-    if error.errno == errno.EMFILE:
-        return 'too many open files; raise the limit (ulimit -n) or use fewer workers'
-    return ' '.join(str(error).split()) or type(error).__name__
-
-
-def describe_memory_error(error: BaseException) -> str | None:
-    """One sentence when the error means that memory ran out, on the host or on a GPU; else None."""
-    if isinstance(error, MemoryError):
-        return 'out of memory; use a smaller batch, shorter clips or fewer of them'
-    torch_module = sys.modules.get('torch')
-    if torch_module is not None and isinstance(error, torch_module.OutOfMemoryError):
-        return 'the GPU is out of memory; use a smaller batch, or another device'
-    if isinstance(error, RuntimeError) and 'DefaultCPUAllocator' in str(error):
-        return 'out of memory; use a smaller batch, shorter clips or fewer of them'
-    return None
-
-
-def describe_torch_write_error(error: BaseException) -> str | None:
-    """One sentence when torch.save could not write: it hides the system's error, nearly always a full disk."""
-    if isinstance(error, RuntimeError) and 'PytorchStreamWriter failed writing' in str(error):
-        return 'a file could not be written to its end, the disk is probably full; free some space and run again'
-    return None
 
 
 def share_cores() -> None:
@@ -302,289 +287,3 @@ def command_group(**kwargs: Any) -> Callable[[Callable[..., Any]], ClearGroup]:
         return _with_version(group)  # type: ignore[return-value]
 
     return decorate
-
-
-# ----------------------------------------------------------------------------
-# Option types
-
-
-class Parsed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """An option type made from one of the parsers above."""
-
-    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
-        self.name = name
-        self.parse = parse
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value  # a default that is parsed already
-        try:
-            return self.parse(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class Weights(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """A network, detector or encoder: whatever networks.checkpoints.addresses takes. It is fetched when it is opened.
-
-    Args:
-        folders: Whether it may be a folder, such as a run's or that of a network in several files.
-    """
-
-    def __init__(self, folders: bool = False) -> None:
-        self.name = 'FILE|DIR|URL' if folders else 'FILE|URL'
-        self.folders = folders
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        require_weights(value, max(param.opts, key=len) if param is not None else 'the network', folders=self.folders)
-        return value
-
-
-WEIGHTS, WEIGHTS_OR_FOLDER = Weights(), Weights(folders=True)
-SEEDS = Parsed('seeds', parse_seeds)  # '0,1,4-6' -> list[int]
-SIZE = Parsed('WxH', parse_size)  # '4x2' -> (width, height)
-MEMORY = Parsed('SIZE', memory.parse_budget)  # '8G', '50%' -> memory.Budget
-NAMES = Parsed('a,b,c', parse_names)  # 'a,b' -> list[str], 'none' -> []
-
-
-class FloatRange(click.FloatRange):
-    """click's range of numbers, without nan and infinity, which compare as if they lay inside of some ranges."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f'{value} is not a finite number', param, ctx)
-        return number
-
-
-POSITIVE_INT = click.IntRange(min=1)
-NON_NEGATIVE_INT = click.IntRange(min=0)
-POSITIVE_FLOAT = FloatRange(min=0, min_open=True)
-NON_NEGATIVE_FLOAT = FloatRange(min=0)
-FPS = FloatRange(min=0, min_open=True, max=1000)
-
-
-def choose_device(name: str = 'auto') -> 'torch.device':
-    """The torch device of this name; 'auto' is the first GPU when there is one, else the CPU.
-
-    Raises:
-        UserMistake: no such device on this machine.
-    """
-    import torch  # here, because it takes seconds that --help need not spend
-
-    if name == 'auto':
-        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch reports a missing back end with either of the two
-        reason = ' '.join(str(error).split())[:200]
-        raise UserMistake(f'--device: {name!r} cannot be used on this machine ({reason}); try --device=cpu') from error
-    return device
-
-
-# ----------------------------------------------------------------------------
-# Words and progress on standard error
-
-
-def report(sentence: str) -> None:
-    """Say something on standard error, without tearing a progress bar that is being drawn."""
-    tqdm.write(sentence, file=sys.stderr)
-
-
-class _ProgressLines(tqdm):  # type: ignore[type-arg,unused-ignore]
-    """Progress for a log file: a whole line each time, none when the work is done before the first one is due."""
-
-    def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        self.fp.write(f'{msg if msg is not None else self}\n')
-        self.fp.flush()
-
-    def clear(self, *args: Any, **kwargs: Any) -> None:
-        """A written line stays."""
-
-    def close(self) -> None:
-        if not self.disable:
-            if self.last_print_t >= self.start_t + (self.delay or 0):
-                self.display()
-            self.delay = math.inf  # tqdm's own closing is made for a bar; it writes nothing before the delay is over
-        super().close()
-
-
-def progress(
-    *,
-    total: float | None,
-    description: str,
-    unit: str = 'frame',
-    initial: float = 0,
-    every_seconds: float = 10.0,
-    file: IO[str] | None = None,
-) -> 'tqdm[Any]':
-    """Show how far a long work is and how long it will still take, on standard error.
-
-    A terminal gets a bar; anything else (a log, a pipe) gets one line every `every_seconds` seconds. Use it as a
-    context manager and call `.update(n)` after n units.
-
-    Args:
-        total: Number of units, None when it is not known.
-        description: What is being done.
-        unit: Name of one unit.
-        initial: Units that were done by an earlier run.
-        every_seconds: Time between two lines where there is no terminal, seconds.
-        file: Where to, standard error by default.
-    """
-    stream = sys.stderr if file is None else file
-    if getattr(stream, 'isatty', lambda: False)():  # the host's Logger, which may stand for stderr, has no such method
-        return tqdm(total=total, desc=description, unit=unit, initial=initial, file=stream, dynamic_ncols=True)
-    if total is None:
-        line = '{desc}: {n_fmt} {unit}s in {elapsed}, {rate_fmt}'
-    else:
-        line = '{desc}: {n_fmt} of {total_fmt} {unit}s ({percentage:.0f}%), {elapsed} gone, {remaining} left'
-    return _ProgressLines(
-        total=total,
-        desc=description,
-        unit=unit,
-        initial=initial,
-        file=stream,
-        bar_format=line,
-        mininterval=every_seconds,
-        miniters=1,
-        delay=every_seconds,
-    )
-
-
-# ----------------------------------------------------------------------------
-# Paths
-
-# Endings of files that are no folder and no zip.
-ENDINGS_OF_VIDEOS = ('.mp4', '.mov', '.m4v', '.mkv', '.avi', '.webm', '.gif')
-ENDINGS_OF_FILES = (
-    '.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff', '.npy', '.npz', '.pt', '.pth', '.pkl', '.safetensors', '.json', '.txt',
-    '.csv', '.tar', '.gz', '.tgz', '.7z', '.rar',
-)  # fmt: skip
-
-
-def expand_home(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments of a command with `~` as the home folder after an equals sign too, where no shell replaces it."""
-
-    def expanded(argument: str) -> str:
-        match = re.fullmatch(r'(--[\w-]+=)(~.*)', argument, re.DOTALL)
-        if match:
-            return match[1] + os.path.expanduser(match[2])
-        return os.path.expanduser(argument) if argument.startswith('~') else argument
-
-    return [expanded(argument) for argument in arguments]
-
-
-def new_result(path: str, *, zipped: bool, option: str = '--dest', overwrite: bool = False) -> str:
-    """Return where a folder (or zip) goes, without slashes at its end, after making sure that it can be written.
-
-    An empty folder that was made for it is taken.
-
-    Args:
-        path: As the user gave it.
-        zipped: Whether the name may end in .zip, and the result is one then.
-        option: Name of the option, for errors.
-        overwrite: Whether what is there may be replaced.
-
-    Raises:
-        UserMistake: It exists, has the ending of another kind of file (a folder: of a video), or its folder cannot be written.
-    """
-    stripped = path.rstrip('/' + os.sep)
-    if os.path.basename(stripped) in ('', '.', '..'):
-        stripped = os.path.abspath(path)
-    ending = os.path.splitext(stripped)[1].lower()
-    if ending in ENDINGS_OF_VIDEOS or (zipped and ending in ENDINGS_OF_FILES):
-        kind = 'a .zip or a folder' if zipped else 'a folder'
-        raise UserMistake(f'{option}: the result is {kind}, and {path!r} has the ending of another kind of file')
-    if os.path.lexists(stripped) and not overwrite and not is_empty_folder(stripped):
-        how = ', or replace it by --overwrite' if zipped else ', or remove it'
-        raise UserMistake(f'{option}: {path} already exists; choose another name{how}')
-    require_folder(os.path.dirname(os.path.abspath(stripped)))
-    return stripped
-
-
-def absolute(path: str) -> str:
-    """Return the absolute path of a file; an address stays as it is."""
-    return path if is_address(path) else os.path.abspath(path)
-
-
-def require_weights(path: str, option: str, *, folders: bool = False) -> None:
-    """Make sure that a file of weights (or a folder) is there; what an address holds is found out when it is downloaded.
-
-    Raises:
-        UserMistake: There is no such file, or the address is none.
-    """
-    try:
-        addresses.check(path)
-    except InputError as error:
-        raise UserMistake(f'{option}: {error}') from error
-    if is_address(path) or os.path.isfile(path) or (folders and os.path.isdir(path)):
-        return
-    if os.path.isdir(path):
-        raise UserMistake(f'{option}: {path!r} is a folder, and a file is needed')
-    alike = difflib.get_close_matches(path, addresses.NAMES, n=2, cutoff=0.5)
-    meant = f'; did you mean {" or ".join(alike)}, which would be downloaded?' if alike else ''
-    raise UserMistake(f'{option}: there is no file{" or folder" if folders else ""} {path!r}{meant}')
-
-
-def is_empty_folder(path: str | os.PathLike[str]) -> bool:
-    """Tell whether this is a folder without anything in it."""
-    return os.path.isdir(path) and not os.listdir(path)
-
-
-# ----------------------------------------------------------------------------
-# Checks before long work
-
-
-def existing_parent(path: str | os.PathLike[str]) -> str:
-    """The path itself, or the nearest folder above it that exists."""
-    folder = os.path.abspath(path)
-    while not os.path.exists(folder):
-        folder = os.path.dirname(folder)
-    return folder
-
-
-def require_free_space(path: str | os.PathLike[str], num_bytes: float, purpose: str) -> None:
-    """Stop before long work rather than at its end when the disk cannot hold the result.
-
-    Args:
-        path: File or folder that will be written; it need not exist yet.
-        num_bytes: What it will need, bytes; estimate it from below, a wrong refusal is worse than a late one.
-        purpose: What for, in words ('4 videos').
-
-    Raises:
-        UserMistake: less is free.
-    """
-    free = shutil.disk_usage(existing_parent(path)).free
-    if free < num_bytes:
-        raise UserMistake(
-            f'{purpose}: about {format_bytes(num_bytes)} are needed, but {format_bytes(free)} are free at '
-            f'{os.fspath(path)!r}; free some space or choose another place'
-        )
-
-
-def format_bytes(num_bytes: float) -> str:
-    """A number of bytes for a person: 1536 returns '1.5 KiB'."""
-    if num_bytes < 1024:
-        return f'{num_bytes:.0f} bytes'
-    units = ('KiB', 'MiB', 'GiB', 'TiB')
-    exponent = min(int(math.log(num_bytes, 1024)), len(units))
-    return f'{num_bytes / 1024**exponent:.1f} {units[exponent - 1]}'
-
-
-def require_folder(path: str | os.PathLike[str]) -> str:
-    """Make the folder and make sure that files can be written into it; returns its path.
-
-    Raises:
-        UserMistake: it is a file, or there is no permission.
-    """
-    folder = os.fspath(path)
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except FileExistsError as error:
-        raise UserMistake(f'{folder!r} is a file, but a folder is needed; choose another name') from error
-    except OSError as error:
-        raise UserMistake(describe_os_error(error)) from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserMistake(f'no permission to write into {folder!r}; choose another folder')
-    return folder

@@ -2,7 +2,7 @@
 
 import click
 
-from training.commands.command_line import WEIGHTS
+from training.commands.click_types import WEIGHTS
 
 # ----------------------------------------------------------------------------
 # Machine and files

@@ -18,8 +18,8 @@ import torch
 from networks.errors import InputError, option
 from networks.image_generator import ImageGenerator
 from networks.psp_encoders import ImageEncoder
-from training.commands.command_line import progress, report
 from training.commands.file_names import unique_names
+from training.commands.progress import progress, report
 from training.embedding.clip_review import ClipReview, IdentityMeasure
 from training.embedding.encoder_loss import shrink
 from training.embedding.inversion import Inversion

@@ -27,8 +27,8 @@ from networks.w_encoder import WEncoder
 from stylevideogan import version
 from torch_utils import training_stats
 from training.commands import option_tree, stop_signals
-from training.commands.command_line import progress, report
 from training.commands.memory import Budget
+from training.commands.progress import progress, report
 from training.embedding.code_sampler import CodeSampler
 from training.embedding.encoder_loss import EncoderLoss
 from training.embedding.encoder_options import EncoderTrainingOptions

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from training.commands.command_line import progress
+from training.commands.progress import progress
 from training.embedding.clip_review import second_differences
 from training.embedding.embedder import Embedder, encoder_input
 from training.embedding.encoder_loss import shrink

@@ -23,7 +23,7 @@ import PIL.Image
 
 from networks.errors import InputError
 from training.commands import file_names
-from training.commands.command_line import report
+from training.commands.progress import report
 from training.recordings.finding import find_recordings
 from training.recordings.recording import Recording
 from training.recordings.source_files import VIDEO_ENDINGS, natural_sort

@@ -18,8 +18,8 @@ import PIL.Image
 
 from networks.checkpoints.durable_files import replacing
 from networks.errors import InputError
-from training.commands.command_line import progress
 from training.commands.file_names import safe_name
+from training.commands.progress import progress
 from training.footage.clips import FootageClip
 from training.footage.face_landmarks import MAX_FACES, FaceDetector
 from training.footage.scene_cuts import REACH, ChangeMeter

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from training.commands.command_line import NON_NEGATIVE_FLOAT, NON_NEGATIVE_INT, POSITIVE_INT, WEIGHTS, UserMistake
+from training.commands.click_types import NON_NEGATIVE_FLOAT, NON_NEGATIVE_INT, POSITIVE_INT, WEIGHTS
+from training.commands.mistakes import UserMistake
 
 if TYPE_CHECKING:
     from training.footage.preparation import PreparationSettings

@@ -24,7 +24,7 @@ import torch
 from networks.checkpoints import file_sha256
 from networks.errors import InputError
 from networks.image_generator import ImageGenerator
-from training.commands.command_line import report
+from training.commands.progress import report
 from training.control.audio import MotionEnvelope
 from training.control.continuation import Continuation, explain
 from training.control.directions import parse_edit, read_direction

@@ -13,7 +13,7 @@ import torch
 from networks.checkpoints.durable_files import replacing
 from networks.checkpoints.tuned_generators import share_space
 from networks.errors import InputError, option
-from training.commands.command_line import progress, report
+from training.commands.progress import progress, report
 from training.latents.codes_output import CodesWriter
 from training.latents.dataset import ClipInfo, LatentDataset
 from training.latents.layout import QUALITY_MEASURES

@@ -24,7 +24,7 @@ import PIL.Image
 from networks.checkpoints.durable_files import append_line
 from networks.errors import InputError
 from networks.image_generator import ImageGenerator
-from training.commands.command_line import describe_os_error
+from training.commands.mistakes import describe_os_error
 from training.control.saved_state import write_state
 from training.live.motion import LiveMotion
 from training.videos.output import VideoWriter, as_rgb

@@ -13,8 +13,8 @@ import numpy as np
 
 from networks.checkpoints import file_sha256
 from networks.errors import InputError
-from training.commands.command_line import report
 from training.commands.file_names import printable
+from training.commands.progress import report
 from training.footage.clips import FootageClip, open_footage, resized
 from training.footage.first_look import SHAPE_TOLERANCE, thumbnail
 from training.latents.code_files import CODE_ENDINGS, read_codes
@@ -362,7 +362,7 @@ class GeneratorOfCrops:
         """Load it, once."""
         if self._loaded is None:
             from networks import checkpoints
-            from training.commands.command_line import choose_device
+            from training.commands.click_types import choose_device
 
             sha256 = None if self.force else self.dataset.image_generator.get('sha256')
             self._loaded = checkpoints.load_generator(

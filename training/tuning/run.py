@@ -27,8 +27,8 @@ from networks.errors import InputError, option
 from networks.image_generator import ImageGenerator
 from torch_utils import training_stats
 from training.commands import stop_signals
-from training.commands.command_line import progress, report
 from training.commands.file_names import beside
+from training.commands.progress import progress, report
 from training.embedding.clip_review import second_differences
 from training.embedding.face_identity import FaceIdentity
 from training.embedding.report import add_tuning

@@ -4,8 +4,8 @@ import os
 from collections.abc import Sequence
 
 from networks.image_generator import ImageGenerator
-from training.commands.command_line import progress
 from training.commands.file_names import safe_name, unique_names
+from training.commands.progress import progress
 from training.latents.dataset import LatentDataset
 from training.videos.output import VideoWriter
 from training.videos.synthesis import render_codes

@@ -16,7 +16,7 @@ from networks import checkpoints
 from networks.checkpoints.image_generator_lookup import OptionNames, TunedTo, expected_sha256, find_image_generator
 from networks.errors import InputError, option
 from networks.image_generator import ImageGenerator
-from training.commands.command_line import report
+from training.commands.progress import report
 from training.footage.clips import fit
 from training.latents.dataset import LatentDataset
 from training.videos.output import as_rgb
