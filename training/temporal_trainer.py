@@ -16,6 +16,9 @@ A step is `critic_steps` updates of the critic, one of the generator, one of its
   part (`lambda_diversity`, temporal_loss.diversity_penalty).
 
 Gradients stay inside of a window.
+
+Of several ranks, all draw the same random numbers, those of the whole batch, and keep all chains; each computes its rows of the
+batch. What the chains go on from is collected from all ranks, so a step is the same, up to rounding, on any number of them.
 """
 
 from __future__ import annotations
@@ -65,7 +68,7 @@ def prepare_memories(G: LatentGenerator, longest: float) -> None:
 
 
 class TemporalTrainer:
-    """Networks, optimisers, chains and random state of one rank.
+    """Networks, optimisers, chains and random state, the same on every rank.
 
     Args:
         G_kwargs: Construction arguments of the latent generator, but for num_components.
@@ -75,7 +78,7 @@ class TemporalTrainer:
         settings: See there; `reversal=None` is what suits the footage.
         total_kimg: Length of the whole training, for the learning rate.
         seed: Random seed; steps on one device are reproducible.
-        rank, num_ranks: Of `torch.distributed`, when it runs.
+        rank, num_ranks: Of `torch.distributed`, when it runs; `num_ranks` divides the batch.
         device: Of networks and windows.
         static: Whether a step never fetches a number from the device; None: on GPUs. The random numbers are others.
         graphs: Whether a step on a GPU becomes CUDA graphs (training/kernels/step_graphs.py), where there is one rank.
@@ -108,8 +111,10 @@ class TemporalTrainer:
         self._G_kwargs = G_kwargs
         self.total_kimg = total_kimg
         self.device = torch.device(device)
-        self.num_ranks = num_ranks
-        self.batch = settings.batch // num_ranks
+        if settings.batch % num_ranks:
+            raise ValueError(f'a batch of {settings.batch} cannot be shared evenly by {num_ranks} ranks')
+        self.rank, self.num_ranks = rank, num_ranks
+        self.batch = settings.batch
         self.reversal = windows.default_reversal if settings.reversal is None else settings.reversal
         num_features = windows.num_features(settings.motion_weight)
         # Whole codes are not written down where all frames of a window come from one rollout (kernels/wide_windows.py).
@@ -133,15 +138,14 @@ class TemporalTrainer:
         self._records = on_gpu and graphs and num_ranks == 1
         self.G_optimizer = self._adam(self.G, settings.generator_lr)
         self.C_optimizer = self._adam(self.critics, settings.critic_lr)
-        self.random = torch.Generator(self.device).manual_seed(seed * num_ranks + rank)
+        self.random = torch.Generator(self.device).manual_seed(seed)
         self._future_frames = settings.diversity_windows * windows.num_frames
         # How far two futures of one moment have to be apart, squared; 0: the footage never changes so much.
         self._parting = settings.diversity * divergence(windows.squared_step(self._future_frames - 1))
         self.num_steps = 0
         self.chains: VideoChains | None = None
         if settings.carry > 0:
-            count = max(1, settings.chains // num_ranks)
-            self.chains = VideoChains(self.G, count, windows.past_frames, settings.burn_in, self.random, self._static)
+            self.chains = VideoChains(self.G, settings.chains, windows.past_frames, settings.burn_in, self.random, self._static)
         self.graphs: StepGraphs | None = None
         if self._records:
             self.graphs = StepGraphs(self.device, self.random, self._changing, self._buffers)
@@ -151,7 +155,7 @@ class TemporalTrainer:
     @property
     def frames_per_step(self) -> int:
         """Real frames that the critic is shown in one step, over all ranks; views at other spacings do not count again."""
-        return self.batch * self.num_ranks * self.settings.critic_steps * self.windows.num_frames
+        return self.batch * self.settings.critic_steps * self.windows.num_frames
 
     @property
     def num_frames_shown(self) -> int:
@@ -174,24 +178,54 @@ class TemporalTrainer:
         frames = Frames(y) if isinstance(y, torch.Tensor) else y
         return [frames if weight == 0 else WithMotion(frames, weight / self.windows.motion_units[0])]
 
-    def _generate(self, count: int) -> tuple[torch.Tensor | Factored, Sequence[State], torch.Tensor]:
+    def _part(self, count: int) -> slice:
+        """This rank's rows of `count` rows; where they cannot be shared evenly, every rank computes them all."""
+        if count % self.num_ranks:
+            return slice(0, count)
+        own = count // self.num_ranks
+        return slice(self.rank * own, (self.rank + 1) * own)
+
+    def _gather(self, rows: torch.Tensor) -> torch.Tensor:
+        """The rows of all ranks, without a gradient."""
+        if self.num_ranks == 1:
+            return rows
+        parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(self.num_ranks)]
+        torch.distributed.all_gather(parts, rows.detach().contiguous())
+        return torch.cat(parts)
+
+    def _gather_state(self, state: State) -> State:
+        """The memories of all ranks, in one message."""
+        if self.num_ranks == 1:
+            return state
+        return self._gather(torch.cat(state, dim=1)).split([h.shape[1] for h in state], dim=1)
+
+    def _generate(self, count: int, gather: bool = False) -> tuple[torch.Tensor | Factored, Sequence[State], torch.Tensor]:
         """Roll out `count` windows: a share `carry` continues chains, the others begin at a fresh i and come first.
 
+        Args:
+            count: Of all ranks.
+            gather: Collect the windows of all ranks.
+
         Returns:
-            Coordinates [count, past_frames + t, K] with the past of the chains before each window; the t states; the chains.
+            Coordinates [count, past_frames + t, K] with the past of the chains before each window, and the t states, both of this
+            rank's part of the rows unless `gather` collects the first; the chains [count] of all ranks.
         """
+        part = self._part(count)
         num_carried = 0 if self.chains is None else round(count * self.settings.carry)
         state = self.G.initial_state(self._randn(count - num_carried, self.G.latent_dim))
         chosen = torch.zeros(0, dtype=torch.long, device=self.device)
         if self.chains is not None:
             chosen = self.chains.draw(num_carried)
             state = tuple(torch.cat(pair) for pair in zip(state, self.chains.states(chosen), strict=True))
-        l, states = rollout(self.G, self._noise(count), state)
+        l, states = rollout(self.G, self._noise(count)[part], tuple(h[part] for h in state))
         if self._factored:
-            return Factored(self.G.T(l), self.G.A.weight, self.G.A.bias), states, chosen
+            t = self.G.T(l)
+            return Factored(self._gather(t) if gather else t, self.G.A.weight, self.G.A.bias), states, chosen
         y = coordinates(self.G, l)
+        if gather:
+            y, part = self._gather(y), slice(0, count)
         if self.chains is not None and self.chains.past_frames > 0:  # then every window has a past (Windows, carry = 1)
-            y = self.chains.with_past(chosen, y)
+            y = self.chains.with_past(chosen[part], y)
         return y, states, chosen
 
     def _advance_chains(self, y: torch.Tensor | Factored, states: Sequence[State], chosen: torch.Tensor) -> None:
@@ -207,13 +241,17 @@ class TemporalTrainer:
         if self._static:
             index = torch.randint(length - length // 2, (1,), generator=self.random, device=self.device)
             late = zip(*(states[k] for k in range(length // 2, length)), strict=True)
-            memories = tuple(torch.stack([h[fresh:] for h in column]) for column in late)
-            when = torch.cat([index, index + length // 2])
-            self.chains.advance_and_restart(self.G, chosen, memories, y[fresh:], when, self.settings.restart)
+            memories, place = tuple(torch.stack(column) for column in late), index
+            if self.num_ranks > 1:
+                chosen_ones = tuple(h.index_select(0, index).squeeze(0) for h in memories)
+                memories, place = tuple(h.unsqueeze(0) for h in self._gather_state(chosen_ones)), torch.zeros_like(index)
+            when = torch.cat([place, index + length // 2])
+            carried = tuple(h[:, fresh:] for h in memories)
+            self.chains.advance_and_restart(self.G, chosen, carried, y[fresh:], when, self.settings.restart)
             return
         time = int(torch.randint(length // 2, length, (1,), generator=self.random, device=self.device))
         frames = y[fresh:, self.chains.past_frames : self.chains.past_frames + time]
-        self.chains.advance(chosen, tuple(h[fresh:].detach() for h in states[time]), frames)
+        self.chains.advance(chosen, tuple(h[fresh:].detach() for h in self._gather_state(states[time])), frames)
         lucky = torch.rand(len(chosen), generator=self.random, device=self.device) < self.settings.restart
         if lucky.any():
             self.chains.restart(self.G, chosen[lucky])
@@ -246,17 +284,20 @@ class TemporalTrainer:
         settings, batch = self.settings, self.batch
         with torch.no_grad():  # one rollout serves all critic updates, because the generator stays the same
             count = batch * settings.critic_steps
-            y, states, chosen = self._generate(count)
+            y, states, chosen = self._generate(count, gather=True)
             self._advance_chains(y, states, chosen)
             # Fresh and carried windows lie one after the other; shuffled, every update sees both.
             order = permutation(count, self.random, self._static)
-            generated = [view[order] for view in self._views(y)]
-        for begin in range(0, count, batch):
-            shown = self._views(self.windows.sample(batch, self.random, self.reversal))
-            mix = torch.rand(batch, generator=self.random, device=self.device)
+            part = self._part(batch)
+            own = order.view(settings.critic_steps, batch)[:, part].flatten()
+            generated = [view[own] for view in self._views(y)]
+        size = len(own) // settings.critic_steps
+        for begin in range(0, len(own), size):
+            shown = self._views(self.windows.sample(batch, self.random, self.reversal)[part])
+            mix = torch.rand(batch, generator=self.random, device=self.device)[part]
             for C, stride, real, fakes in zip(self.critics, self.windows.strides, shown, generated, strict=True):
                 scores_real, scores_fake, penalty = critic_gradients(
-                    C, real, fakes[begin : begin + batch], mix, settings.lambda_gp
+                    C, real, fakes[begin : begin + size], mix, settings.lambda_gp
                 )
                 self._report_critic(stride, scores_real, scores_fake, penalty)
             self._step_optimizer(self.C_optimizer, self.critics)
@@ -288,9 +329,10 @@ class TemporalTrainer:
 
     def _angle_penalty(self, count: int) -> torch.Tensor:
         """L_GAP of `count` windows that begin at i, of as many that continue chains, or of both in the shares of `carry`."""
+        part = self._part(count)
 
         def measure(name: str, first: State, state: State) -> torch.Tensor:
-            s = self._noise(len(state[0])).requires_grad_(True)
+            s = self._noise(count)[part].requires_grad_(True)
             penalty, phi = gradient_angle_penalty(rollout(self.G, s, state)[0], first, s)
             self._report(f'Loss/G/{name}_penalty', penalty)
             self._report(f'Loss/G/{name}', phi)
@@ -298,22 +340,24 @@ class TemporalTrainer:
 
         parts = []
         if self.settings.carry < 1:
-            i = self._randn(count, self.G.latent_dim).requires_grad_(True)
+            i = self._randn(count, self.G.latent_dim)[part].requires_grad_(True)
             parts.append((1 - self.settings.carry) * measure('gradient_angle', (i,), self.G.initial_state(i)))
         if self.chains is not None:
-            memories = tuple(h.requires_grad_(True) for h in self.chains.states(self.chains.draw(count)))
+            memories = tuple(h.requires_grad_(True) for h in self.chains.states(self.chains.draw(count)[part]))
             parts.append(self.settings.carry * measure('gradient_angle_carried', memories, memories))
         return torch.stack(parts).sum()
 
     def _diversity_penalty(self, count: int) -> torch.Tensor:
         """L_DIV of `count` moments, each continued twice."""
+        part = self._part(count)
         if self.chains is None:
-            state = self.G.initial_state(self._randn(count, self.G.latent_dim))
+            state = self.G.initial_state(self._randn(count, self.G.latent_dim)[part])
         else:
-            state = self.chains.states(self.chains.draw(count))
+            state = self.chains.states(self.chains.draw(count)[part])
         s = self._randn(2 * count, self._future_frames - 1, self.G.noise_dim)
+        s = torch.cat([futures[part] for futures in s.split(count)])
         l, _ = rollout(self.G, s, tuple(torch.cat([h, h]) for h in state))
-        y, other = coordinates(self.G, l[:, first_of_ends(l.shape[1]) :]).split(count)
+        y, other = coordinates(self.G, l[:, first_of_ends(l.shape[1]) :]).chunk(2)
         penalty, apart = diversity_penalty(y, other, self._parting, only_ends=True)
         self._report('Loss/G/diversity_penalty', penalty)
         self._report('Loss/G/diversity', apart)
@@ -374,12 +418,23 @@ class TemporalTrainer:
         }
 
     def rank_state(self) -> dict[str, Any]:
-        """The part that differs between ranks."""
+        """Random numbers and chains; the same on every rank, but those of version 0.2 had their own."""
         chains = None if self.chains is None else self.chains.state_dict()
         return {'random': self.random.get_state(), 'chains': chains}
 
+    def merge_rank_states(self, ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """One rank_state() of those of all ranks, which had their own in version 0.2: all of their chains."""
+        chains = [rank.get('chains') for rank in ranks]
+        merged = chains[0]
+        if len(chains) > 1 and None not in chains:
+            memories = [torch.cat(column) for column in zip(*(each['memories'] for each in chains), strict=True)]
+            merged = {'memories': memories, 'past': torch.cat([each['past'] for each in chains])}
+            if self.chains is not None and len(merged['past']) != self.chains.num_chains:
+                merged = None
+        return {**ranks[0], 'chains': merged}
+
     def load_state_dict(self, state: dict[str, Any], rank_state: dict[str, Any] | None) -> None:
-        """Take over a state_dict(); without a rank's own part (another number of ranks) it starts from its seed.
+        """Take over a state_dict(); without `rank_state` random numbers start from the seed.
 
         Chains that the state does not hold, such as that of a run before they existed, begin at fresh i.
         """

@@ -128,6 +128,7 @@ class TemporalTraining:
             num_ranks=num_ranks,
             device=device,
         )
+        self._compare_random_numbers()
         for name, module in (('G', self.trainer.G), ('C', self.trainer.critics)):
             count = sum(parameter.numel() for parameter in module.parameters())
             self.say(f'{name}: {count:,} parameters')
@@ -143,6 +144,16 @@ class TemporalTraining:
         elif c.resume_pkl is not None:
             self._start_from_weights(c.resume_pkl)
 
+    def _compare_random_numbers(self) -> None:
+        """Ranks draw the same random numbers, which GPUs of different kinds do not."""
+        drawn = torch.randn(10_000, generator=torch.Generator(self.device).manual_seed(0), device=self.device)
+        sums = Ranks(self.rank, self.num_ranks, self.device).gather(float(drawn.sum()))
+        if len(set(sums)) > 1:
+            other = next(rank for rank, value in enumerate(sums) if value != sums[0])
+            raise InputError(
+                f'rank {other} draws other random numbers than rank 0, as GPUs of different kinds do; use GPUs of one kind'
+            )
+
     def _resume(self, path: str) -> None:
         self.say(f'Resuming from {path}')
         state = temporal_snapshot.load_training_state(path)
@@ -152,10 +163,10 @@ class TemporalTraining:
                 'it was begun with'
             )
         ranks = state['ranks']
-        if len(ranks) != self.num_ranks:
-            self.say(f'The run had {len(ranks)} ranks and now has {self.num_ranks}: it goes on with other random numbers')
+        if len(ranks) > 1:
+            self.say('The state is of a version whose ranks drew random numbers of their own: the run goes on with other ones')
         try:
-            self.trainer.load_state_dict(state['trainer'], ranks[self.rank] if len(ranks) == self.num_ranks else None)
+            self.trainer.load_state_dict(state['trainer'], self.trainer.merge_rank_states(ranks))
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise InputError(f'{path} belongs to networks of another shape; resume with the options of its run') from error
         self.tick, self.tick_start_frames = state['tick'], state['tick_start_frames']
@@ -262,7 +273,7 @@ class TemporalTraining:
         self.rollbacks += 1
         self._resume(states[0])
         # The same random numbers would lead to the same end.
-        self.trainer.random.manual_seed(hash((self.options.seed, self.rank, step, self.rollbacks)) % 2**63)
+        self.trainer.random.manual_seed(hash((self.options.seed, 0, step, self.rollbacks)) % 2**63)
         self.say(
             f'Warning: {sentence}; going back to {self.trainer.num_frames_shown / 1000:.1f} kimg, and on from there with other '
             f'random numbers ({self.rollbacks} of at most {saving.MOST_ROLLBACKS} times)'
@@ -394,17 +405,13 @@ class TemporalTraining:
         )
 
     def _save_state(self, shown: int) -> None:
-        """Training state; every rank's random state goes into it."""
+        """Training state, which is the same on every rank."""
         self.has_state = True
-        ranks: list[Any] = [self.trainer.rank_state()]
-        if self.num_ranks > 1:
-            ranks = [None] * self.num_ranks
-            torch.distributed.all_gather_object(ranks, temporal_snapshot.on_cpu(self.trainer.rank_state()))
         if self.rank != 0:
             return
         state = {
             'trainer': self.trainer.state_dict(),
-            'ranks': ranks,
+            'ranks': [self.trainer.rank_state()],
             'data_sha256': self.data['sha256'],
             'tick': self.tick,
             'tick_start_frames': self.tick_start_frames,

@@ -201,8 +201,7 @@ def test_two_ranks(tmp_path, root, tiny_latents):
     snapshot = checkpoints.load_snapshot(str(path))
     assert snapshot['training_options']['num_gpus'] == 2
     state = torch.load(next(only_run(tmp_path).glob('training-state-*.pt')), weights_only=True)
-    assert len(state['ranks']) == 2
-    assert not torch.equal(state['ranks'][0]['random'], state['ranks'][1]['random'])
+    assert len(state['ranks']) == 1  # that of all: another number of ranks goes on with the same random numbers and chains
 
 
 def test_dry_run_writes_nothing(tmp_path, tiny_latents):

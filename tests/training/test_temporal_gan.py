@@ -447,6 +447,25 @@ def test_a_share_of_the_windows_continues_chains(tiny_latents, carry):
     assert finished.burn_in == 0 or carry == 1
 
 
+def test_states_of_ranks_that_had_chains_of_their_own(tiny_latents):
+    """Version 0.2 saved one part a rank."""
+    trainer = make_trainer(tiny_latents)
+    whole = trainer.rank_state()
+    half = trainer.chains.num_chains // 2
+    parts = [
+        {
+            'random': whole['random'],
+            'chains': {'memories': [h[rows] for h in whole['chains']['memories']], 'past': whole['chains']['past'][rows]},
+        }
+        for rows in (slice(0, half), slice(half, None))
+    ]
+    merged = trainer.merge_rank_states(parts)['chains']
+    assert all(torch.equal(a, b) for a, b in zip(merged['memories'], whole['chains']['memories'], strict=True))
+    trainer.load_state_dict(trainer.state_dict(), trainer.merge_rank_states(parts))
+    assert trainer.merge_rank_states(parts[:1])['chains'] is parts[0]['chains']
+    assert trainer.merge_rank_states([*parts, parts[0]])['chains'] is None  # they cannot be these chains: new ones begin
+
+
 def test_long_views_reach_into_the_past_of_the_chains(tiny_latents):
     trainer = make_trainer(tiny_latents, strides=(1, 3))
     assert len(trainer.critics) == 2

@@ -376,12 +376,15 @@ def weights_of(module: torch.nn.Module) -> Weights:
     return {name: value.detach().clone() for name, value in module.named_parameters()}
 
 
-def make(data: Any, settings: Settings, rank: int = 0, num_ranks: int = 1) -> TemporalTrainer:
+def make(
+    data: Any, settings: Settings, rank: int = 0, num_ranks: int = 1, *, static: bool | None = None,
+    kind: torch.dtype = torch.float64,
+) -> TemporalTrainer:  # fmt: skip
     with LatentDataset(str(data)) as dataset:
         space = fit_latent_space(dataset, LatentSpaceOptions(max_components=3))
         windows = Windows(dataset, space, WINDOW, strides=settings.strides)
-    windows.clips = [clip.double() for clip in windows.clips]
-    windows.coordinates = windows.coordinates.double()
+    windows.clips = [clip.to(kind) for clip in windows.clips]
+    windows.coordinates = windows.coordinates.to(kind)
     steps = [torch.cat([clip[stride:] - clip[:-stride] for clip in windows.clips]) for stride in windows.strides]
     windows.motion_units = [step.square().mean(dim=0).sqrt() for step in steps]
     return TemporalTrainer(
@@ -389,6 +392,7 @@ def make(data: Any, settings: Settings, rank: int = 0, num_ranks: int = 1) -> Te
                   'initial_widths': [6], 'widening_widths': [7, 5]},
         C_kwargs={'narrowing_widths': [7, 6], 'temporal_channels': [5, 4]},
         space=space, windows=windows, settings=settings, total_kimg=TOTAL_KIMG, seed=3, rank=rank, num_ranks=num_ranks,
+        static=static,
     )  # fmt: skip
 
 
@@ -457,52 +461,105 @@ def test_steps_are_the_equations(
 
 
 class TwoRanks:
-    """Stands for torch.distributed between two threads: sums what both hand in."""
+    """Stands for torch.distributed between two threads, one a rank."""
 
-    def __init__(self) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.barrier = threading.Barrier(2, timeout=600)
-        self.handed: list[torch.Tensor] = []
-        self.lock = threading.Lock()
+        self.handed: dict[int, torch.Tensor] = {}
+        self.own = threading.local()
+        patch.setattr(torch.distributed, 'all_reduce', self.all_reduce)
+        patch.setattr(torch.distributed, 'all_gather', self.all_gather)
+
+    def exchange(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        self.handed[self.own.rank] = tensor.clone()
+        self.barrier.wait()
+        values = [self.handed[0], self.handed[1]]
+        self.barrier.wait()
+        return values
 
     def all_reduce(self, tensor: torch.Tensor, *args: Any, **kwargs: Any) -> None:
-        with self.lock:
-            self.handed.append(tensor.clone())
-        self.barrier.wait()
-        total = sum(self.handed)
-        self.barrier.wait()
-        with self.lock:
-            self.handed.clear()
-        tensor.copy_(total)
-        self.barrier.wait()
+        tensor.copy_(sum(self.exchange(tensor)))
 
+    def all_gather(self, parts: list[torch.Tensor], tensor: torch.Tensor) -> None:
+        for part, value in zip(parts, self.exchange(tensor), strict=True):
+            part.copy_(value)
 
-def test_two_ranks_are_one_of_the_mean_gradient(tiny_latents: Any, float64: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = Settings(**{'carry': 1.0, **BASE, 'gap_interval': 1, 'critic_steps': 1})
-    tapes = Tapes(monkeypatch)
-    monkeypatch.setattr(torch.distributed, 'all_reduce', TwoRanks().all_reduce)
-    trainers = [make(tiny_latents, settings, rank, 2) for rank in range(2)]
-    assert not torch.equal(trainers[0].random.get_state(), trainers[1].random.get_state())
-    assert trainers[0].frames_per_step == make(tiny_latents, settings).frames_per_step
-    reference = Reference(
-        settings, trainers[0].windows.clips, list(trainers[0].windows.strides), 0.25, weights_of(trainers[0].G),
-        [weights_of(C) for C in trainers[0].critics], [tapes.of[id(trainer.random)] for trainer in trainers],
-    )  # fmt: skip
-    failures: list[BaseException] = []
+    def step(self, trainers: list[TemporalTrainer], count: int = 1) -> None:
+        failures: list[BaseException] = []
+        kind = torch.get_default_dtype()
 
-    def work(trainer: TemporalTrainer) -> None:
-        try:
-            torch.set_default_dtype(torch.float64)
-            trainer.step()
-        except BaseException as error:  # noqa: BLE001 - told in the main thread
-            failures.append(error)
+        def work(trainer: TemporalTrainer) -> None:
+            try:
+                torch.set_default_dtype(kind)
+                self.own.rank = trainer.rank
+                for _ in range(count):
+                    trainer.step()
+            except BaseException as error:  # noqa: BLE001 - told in the main thread
+                failures.append(error)
+                self.barrier.abort()
 
-    for _ in range(2):
         threads = [threading.Thread(target=work, args=(trainer,)) for trainer in trainers]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert not failures
+        if failures:
+            raise failures[0]
+
+
+OF_RANKS = {
+    'everything': {'gap_interval': 1},
+    'paper': CASES['paper'],
+    'half of the windows carried': CASES['half of the windows carried'],
+    'penalties that two cannot share': {'gap_interval': 1, 'gap_batch_shrink': 8},
+}
+
+
+@pytest.mark.parametrize('changes', OF_RANKS.values(), ids=OF_RANKS)
+def test_two_ranks_are_one_with_the_whole_batch(
+    tiny_latents: Any, float64: None, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    """Gradients of all penalties among them: the same equations, the same random numbers, the same chains."""
+    settings = Settings(**{'carry': 1.0, **BASE, **changes})
+    tapes, ranks = Tapes(monkeypatch), TwoRanks(monkeypatch)
+    trainers = [make(tiny_latents, settings, rank, 2) for rank in range(2)]
+    assert trainers[0].frames_per_step == make(tiny_latents, settings).frames_per_step
+    tape, other = (tapes.of.setdefault(id(trainer.random), Tape()) for trainer in trainers)
+    reference = Reference(
+        settings, trainers[0].windows.clips, list(trainers[0].windows.strides), settings.reversal or 0.0,
+        weights_of(trainers[0].G), [weights_of(C) for C in trainers[0].critics], [tape],
+    )  # fmt: skip
+    for _ in range(2):
+        ranks.step(trainers)
         reference.step()
+        assert not tape.drawn
+        assert torch.equal(trainers[0].random.get_state(), trainers[1].random.get_state())
         for trainer in trainers:
             assert_same(reference, trainer)
+    assert other.drawn
+
+
+@pytest.mark.parametrize(('static', 'kind', 'tolerance'), [(False, torch.float32, 1e-3), (True, torch.float64, 1e-7)])
+def test_fifty_steps_on_two_ranks(
+    tiny_latents: Any, monkeypatch: pytest.MonkeyPatch, static: bool, kind: torch.dtype, tolerance: float
+) -> None:
+    """Equal but for what becomes of rounding; with all sizes known beforehand (as on GPUs) and without."""
+    settings = Settings(**{'carry': 1.0, **BASE, 'generator_lr': 1e-3, 'critic_lr': 1e-3})
+    ranks = TwoRanks(monkeypatch)
+    torch.set_default_dtype(kind)
+    try:
+        alone = make(tiny_latents, settings, static=static, kind=kind)
+        trainers = [make(tiny_latents, settings, rank, 2, static=static, kind=kind) for rank in range(2)]
+        ranks.step(trainers, 50)
+        for _ in range(50):
+            alone.step()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert alone.chains is not None
+    for trainer in trainers:
+        for name in ('G', 'G_ema', 'critics'):
+            for a, b in zip(getattr(alone, name).parameters(), getattr(trainer, name).parameters(), strict=True):
+                torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+        assert trainer.chains is not None
+        torch.testing.assert_close(trainer.chains.past, alone.chains.past, rtol=tolerance, atol=tolerance)
+    assert torch.equal(trainers[0].random.get_state(), alone.random.get_state())
