@@ -424,7 +424,7 @@ class TemporalTrainer:
 
     def merge_rank_states(self, ranks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """One rank_state() of those of all ranks, which had their own in version 0.2: all of their chains."""
-        chains = [rank.get('chains') for rank in ranks]
+        chains: list[Any] = [rank.get('chains') for rank in ranks]
         merged = chains[0]
         if len(chains) > 1 and None not in chains:
             memories = [torch.cat(column) for column in zip(*(each['memories'] for each in chains), strict=True)]
