@@ -4,8 +4,8 @@
 
 Both forms do the same: a rollout without gradient for the critic's windows, two updates of the critic with gradient penalty, one
 of the generator, and every fourth step its angle and diversity penalties. The plain form is written from the definitions in
-`networks/` and `training/temporal_loss.py`; the fast one calls `training/kernels/critic_gradients.py`, `fast_rollout.py` and
-`fast_decoder.py`. They take turns within one process. Windows are random walks: what they hold does not change the time.
+`networks/` and `training/temporal_loss.py`; the fast one calls `critic_gradients.py`, `fast_rollout.py` and `fast_decoder.py`
+of `training/kernels/`. They take turns within one process. Windows are random walks: what they hold does not change the time.
 """
 
 import functools
@@ -25,10 +25,10 @@ sys.path.insert(0, str(ROOT))
 from networks.latent_generator import LatentGenerator, State  # noqa: E402
 from networks.temporal_critic import TemporalCritic  # noqa: E402
 from training.kernels import native_code  # noqa: E402
-from training.kernels.critic_gradients import WIDE, critic_gradients, critic_scores  # noqa: E402
+from training.kernels.critic.critic_gradients import WIDE, critic_gradients, critic_scores  # noqa: E402
+from training.kernels.critic.wide_windows import Factored, Frames, WithMotion  # noqa: E402
 from training.kernels.fast_decoder import coordinates  # noqa: E402
-from training.kernels.fast_rollout import rollout  # noqa: E402
-from training.kernels.wide_windows import Factored, Frames, WithMotion  # noqa: E402
+from training.kernels.recurrence.fast_rollout import rollout  # noqa: E402
 from training.temporal_loss import diversity_penalty, first_of_ends, gradient_angle_penalty, gradient_penalty  # noqa: E402
 
 BATCH, FRAMES, CRITIC_STEPS, PENALTY_BATCH, INTERVAL = 64, 25, 2, 16, 4

@@ -17,7 +17,7 @@ import dataclasses
 import torch
 
 from networks.latent_generator import LatentGenerator
-from training.kernels.fast_rollout import rollout
+from training.kernels.recurrence.fast_rollout import rollout
 
 NUM_VIDEOS = 512
 LONGEST_BURN_IN = 2000  # frames; a model that takes longer is told so

@@ -10,7 +10,7 @@ import torch
 from networks.image_generator import ImageGenerator
 from networks.latent_generator import LatentGenerator
 from networks.seeded_noise import SeededNoise
-from training.kernels.fast_rollout import rollout
+from training.kernels.recurrence.fast_rollout import rollout
 from training.latent_space import LatentSpace
 from training.latents.dataset import LatentDataset
 from training.videos.code_sources import begin_video

@@ -33,12 +33,12 @@ import torch
 from networks.latent_generator import LatentGenerator, State
 from networks.temporal_critic import TemporalCritic
 from torch_utils import training_stats
-from training.kernels.critic_gradients import WIDE, critic_gradients, critic_scores, workspaces
+from training.kernels.critic.critic_gradients import WIDE, critic_gradients, critic_scores, workspaces
+from training.kernels.critic.wide_windows import Factored, Frames, WithMotion
+from training.kernels.critic.wide_windows import Windows as WideWindows
 from training.kernels.fast_decoder import coordinates
-from training.kernels.fast_rollout import rollout
+from training.kernels.recurrence.fast_rollout import rollout
 from training.kernels.step_graphs import StepGraphs
-from training.kernels.wide_windows import Factored, Frames, WithMotion
-from training.kernels.wide_windows import Windows as WideWindows
 from training.latent_space import LatentSpace, Windows
 from training.runs.gradients import sum_gradients
 from training.runs.saving import is_finite

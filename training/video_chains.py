@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from networks.latent_generator import LatentGenerator, State
-from training.kernels.fast_rollout import rollout
+from training.kernels.recurrence.fast_rollout import rollout
 
 
 class VideoChains:

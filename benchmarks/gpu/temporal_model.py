@@ -20,7 +20,7 @@ def _with_gradients(roll: Callable[[], Any], module: torch.nn.Module) -> None:
 def check_recurrence(device: torch.device) -> dict[str, Any]:
     """Errors of the recurrence's CUDA form against its equations by autograd in float64, and its speed beside G.rollout."""
     from networks.latent_generator import LatentGenerator
-    from training.kernels import fast_rollout, gated_recurrence
+    from training.kernels.recurrence import fast_rollout, gated_recurrence
 
     failures: list[str] = []
     rows: dict[str, Any] = {}

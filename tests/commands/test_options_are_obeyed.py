@@ -32,7 +32,7 @@ from networks.w_encoder import WEncoder
 from stylevideogan import layout
 from stylevideogan.__main__ import load_command
 from training.control.saved_state import SavedState, write_state
-from training.kernels.fast_stylegan2 import FastSynthesis
+from training.kernels.rendering.fast_stylegan2 import FastSynthesis
 from training.latents.dataset import LatentDataset, LatentDatasetWriter
 from training.live import run as live_run
 from training.run_page import measures

@@ -19,7 +19,8 @@ import torch
 
 from torch_utils import custom_ops
 from torch_utils.ops import bias_act, bias_act_cuda, cuda_plugins, filtered_lrelu, filtered_lrelu_cuda, upfirdn2d, upfirdn2d_cuda
-from training.kernels import fast_rollout, gated_recurrence, native_code
+from training.kernels import native_code
+from training.kernels.recurrence import fast_rollout, gated_recurrence
 
 FOLDER = os.path.dirname(bias_act.__file__)
 TRAINING = os.path.dirname(gated_recurrence.__file__)

@@ -5,8 +5,8 @@ import torch
 
 from networks.temporal_critic import TemporalCritic
 from training.kernels import native_code
-from training.kernels.critic_gradients import critic_gradients, critic_scores, critic_scores_and_input_gradient
-from training.kernels.wide_windows import Factored, Frames, WithMotion
+from training.kernels.critic.critic_gradients import critic_gradients, critic_scores, critic_scores_and_input_gradient
+from training.kernels.critic.wide_windows import Factored, Frames, WithMotion
 from training.temporal_loss import gradient_penalty
 
 
@@ -211,11 +211,11 @@ def test_cuda_code_is_compiled_once_by_the_nvcc_of_cuda_home(monkeypatch, tmp_pa
     monkeypatch.setenv('CUDA_HOME', str(tmp_path / 'home'))
     monkeypatch.setenv('DNNLIB_CACHE_DIR', str(tmp_path / 'cache'))
     for _ in range(2):
-        assert native_code._load_cuda.__wrapped__('gated_recurrence', (9, 0)) is not None
+        assert native_code._load_cuda.__wrapped__('recurrence/gated_recurrence', (9, 0)) is not None
     calls = (tmp_path / 'calls').read_text().splitlines()
     assert len(calls) == 1
     assert '-gencode=arch=compute_90,code=sm_90' in calls[0]
     assert calls[0].endswith('gated_recurrence.cu')
     assert capsys.readouterr().err.count('Compiling gated_recurrence.cu, once on this machine') == 1
     nvcc.write_text('#!/bin/sh\nexit 1\n')
-    assert native_code._load_cuda.__wrapped__('gated_recurrence', (9, 0)) is None
+    assert native_code._load_cuda.__wrapped__('recurrence/gated_recurrence', (9, 0)) is None

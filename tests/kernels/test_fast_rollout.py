@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from networks.latent_generator import LatentGenerator
-from training.kernels import fast_rollout, native_code
-from training.kernels.fast_rollout import rollout
+from training.kernels import native_code
+from training.kernels.recurrence import fast_rollout
+from training.kernels.recurrence.fast_rollout import rollout
 from training.temporal_loss import gradient_angle_penalty
 
 SIZES = [

@@ -398,7 +398,7 @@ def test_steps_on_whole_codes_and_on_their_factors_are_equal(tiny_latents, monke
     results = []
     for wide in (10**6, 8):
         monkeypatch.setattr('training.temporal_trainer.WIDE', wide)
-        monkeypatch.setattr('training.kernels.critic_gradients.WIDE', wide)
+        monkeypatch.setattr('training.kernels.critic.critic_gradients.WIDE', wide)
         trainer = make_trainer(tiny_latents, full=True, static=static, carry=carry, motion_weight=motion_weight)
         assert trainer._factored == (wide == 8)
         for module in (trainer.G, trainer.critics):

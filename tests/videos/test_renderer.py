@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from networks import checkpoints, stylegan2
-from training.kernels import fast_stylegan2, native_code
+from training.kernels import native_code
+from training.kernels.rendering import fast_stylegan2
 from training.videos import renderer
 from training.videos.renderer import check_precision
 from training.videos.synthesis import render_codes
@@ -46,7 +47,7 @@ def passes(request, monkeypatch):
     """With the compiled pass between convolutions, and without."""
     if request.param == 'plain passes':
         monkeypatch.setattr(native_code, 'enabled', False)
-    elif native_code.load('synthesis_kernels') is None:
+    elif native_code.load('rendering/synthesis_kernels') is None:
         pytest.skip('there is no C++ compiler')
 
 

@@ -1,1 +1,1 @@
-"""The inner loops of a training step in C++, with their derivatives; without a compiler PyTorch computes the same."""
+"""Inner loops in C++ and CUDA, with their derivatives; without a compiler PyTorch computes the same."""

@@ -33,7 +33,7 @@ _FOLDER = pathlib.Path(__file__).resolve().parent
 
 
 def load(name: str) -> ctypes.CDLL | None:
-    """Return the library made of `training/<name>.cpp`, compiled if this machine has not yet; None if that cannot be."""
+    """Return the library made of `training/kernels/<name>.cpp`, compiled if this machine has not yet; None if that cannot be."""
     return _load(name) if enabled else None
 
 

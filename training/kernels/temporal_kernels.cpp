@@ -1,7 +1,7 @@
 // The temporal step's inner loops for processors: the critic's passes and the recurrence of the generator, one thread, float and double.
 //
 // Plain C functions over raw pointers, so that compiling needs no header of PyTorch and takes seconds; training/kernels/native_code.py
-// compiles this file and training/kernels/critic_gradients.py and training/kernels/fast_rollout.py call it. All loops run over small blocks of
+// compiles this file and training/kernels/critic/critic_gradients.py and training/kernels/recurrence/fast_rollout.py call it. All loops run over small blocks of
 // samples, whose activations stay in the cache through all passes. The vectors are those of the compiler (GCC, Clang), as wide as
 // the processor's.
 

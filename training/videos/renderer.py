@@ -9,7 +9,7 @@ import torch
 
 from networks.errors import InputError
 from networks.image_generator import ImageGenerator
-from training.kernels import fast_stylegan2
+from training.kernels.rendering import fast_stylegan2
 
 enabled = True  # False: the plain form everywhere
 PRECISIONS = ('auto', 'fp32', 'bf16')

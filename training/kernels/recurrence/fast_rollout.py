@@ -21,8 +21,9 @@ from typing import Any
 import torch
 
 from networks.latent_generator import GatedRecurrentCell, LatentGenerator, State
-from training.kernels import gated_recurrence, native_code
-from training.kernels.recurrence_passes import RecurrencePasses, Rolled, Tensors
+from training.kernels import native_code
+from training.kernels.recurrence import gated_recurrence
+from training.kernels.recurrence.recurrence_passes import RecurrencePasses, Rolled, Tensors
 
 _LANES = 16  # sizes are padded to a multiple of this; no processor's vectors hold more float32
 

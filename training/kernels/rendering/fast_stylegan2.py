@@ -4,7 +4,7 @@ Equations are those of `networks/stylegan2.py`; what differs is the order of the
 
 - Maps lie in channels-last order, which the convolutions of processors and of GPUs in half precision want, and weights are
   brought into the convolution's own order once, not for every picture.
-- Between two convolutions there is one pass over the maps (`training/kernels/synthesis_kernels.cpp`): the upsampling filter along
+- Between two convolutions there is one pass over the maps (`synthesis_kernels.cpp`): the upsampling filter along
   one axis after the other, demodulation, noise, bias, activation, clamp, the next layer's styles, and ToRGB with the upsampled
   picture. Without a compiler, and on a GPU, PyTorch's operations do the same in more passes.
 - Layers of few pixels see the whole batch, so that their large weights are read once; those of many pixels see one picture after
@@ -138,7 +138,7 @@ def upsampling_kernels(weight: torch.Tensor, taps: torch.Tensor) -> torch.Tensor
 
 
 class _Layer(ctypes.Structure):
-    """Mirrors `Layer` of training/kernels/synthesis_kernels.cpp."""
+    """Mirrors `Layer` of training/kernels/rendering/synthesis_kernels.cpp."""
 
     _fields_ = [
         *((name, ctypes.c_void_p) for name in (
@@ -226,7 +226,7 @@ class Between:
         keep: bool = True,  # Whether the map is wanted.
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """The map and the picture; x may be overwritten."""
-        library = native_code.load('synthesis_kernels') if x.device.type == 'cpu' and x.dtype in NAMES else None
+        library = native_code.load('rendering/synthesis_kernels') if x.device.type == 'cpu' and x.dtype in NAMES else None
         if library is not None and _agrees(library, x.dtype):
             return self._compiled(library, x, scale, noise, next_scale, picture, keep)
         return self._plain(x, scale, noise, next_scale, picture, keep)

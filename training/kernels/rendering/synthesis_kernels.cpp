@@ -1,7 +1,7 @@
 // What lies between two convolutions of StyleGAN2 on a processor, in one pass over the maps: the upsampling filter, demodulation,
 // noise, bias, activation and clamp, the next layer's modulation, and the picture's part (ToRGB and the upsampled picture before it).
 //
-// Plain C functions over raw pointers; training/kernels/native_code.py compiles this file and training/kernels/fast_stylegan2.py calls it.
+// Plain C functions over raw pointers; training/kernels/native_code.py compiles this file and training/kernels/rendering/fast_stylegan2.py calls it.
 // Maps are [N, H, W, C] (channels last), float or bfloat16; all arithmetic is in float.
 
 #include <algorithm>
@@ -67,7 +67,7 @@ const int MOST_COLORS = 4;
 
 }  // namespace
 
-// Mirrored by training/kernels/fast_stylegan2.py. H and W are those of the result.
+// Mirrored by training/kernels/rendering/fast_stylegan2.py. H and W are those of the result.
 struct Layer {
     const void* source;         // SAME: [N, H, W, C]; TRANSPOSED: [N, H + 1, W + 1, C], to be filtered; PHASES: [N, H/2, W/2, 4, C]
     void* target;               // [N, H, W, C]; may be the source if SAME; null: only the picture is wanted

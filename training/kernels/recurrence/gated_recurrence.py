@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from training.kernels import native_code
-from training.kernels.recurrence_passes import RecurrencePasses, Rolled, Tensors
+from training.kernels.recurrence.recurrence_passes import RecurrencePasses, Rolled, Tensors
 
 SIZE = 32  # units of a cell; smaller ones are padded
 MOST_CELLS = 6
@@ -33,7 +33,7 @@ def recurrence_for(s: torch.Tensor) -> Recurrence | None:
     """Return the CUDA form for tensors such as s; None where there is none."""
     if s.device.type != 'cuda' or s.dtype not in (torch.float32, torch.float64):
         return None
-    library = native_code.load_cuda('gated_recurrence', torch.cuda.get_device_capability(s.device))
+    library = native_code.load_cuda('recurrence/gated_recurrence', torch.cuda.get_device_capability(s.device))
     return None if library is None else Recurrence(library)
 
 

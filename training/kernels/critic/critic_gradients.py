@@ -30,7 +30,7 @@ import torch
 
 from networks.temporal_critic import TemporalCritic
 from training.kernels import native_code
-from training.kernels.wide_windows import Factored, Frames, Windows, WithMotion, as_tensor, as_windows
+from training.kernels.critic.wide_windows import Factored, Frames, Windows, WithMotion, as_tensor, as_windows
 from training.temporal_loss import gradient_penalty
 
 _KERNEL, _STRIDE, _PADDING = 5, 2, 2

@@ -1,0 +1,1 @@
+"""The critic's scores, gradients and gradient penalty, with the derivatives that a training step needs."""

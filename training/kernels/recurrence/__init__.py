@@ -1,0 +1,1 @@
+"""The generator's recurrence over all time steps, with first and second derivatives."""
