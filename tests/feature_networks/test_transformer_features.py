@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from metrics.distances.kernel_distance import polynomial_distance
 from metrics.features.detectors import detector_of, load_detector
-from networks.checkpoints.detector_weights import transformer_weights
+from networks.checkpoints.detector_weights import transformer_weights, videomae_weights
 from networks.errors import InputError
 from networks.feature_networks.transformer_features import DEVIATION, MEAN
 
@@ -89,6 +90,57 @@ def test_biases_of_videomae_arrive(tmp_path: pathlib.Path) -> None:
             name = f'{stem}.{ours}.bias' if f'{stem}.{ours}.bias' in state else f'{stem}.{theirs}_bias'
             assert torch.equal(state[name], old[f'{stem}.{theirs}_bias'])
             assert state[name].abs().max() > 0
+
+
+def authors_names(network: Any) -> dict[str, torch.Tensor]:
+    """The tensors of transformers' VideoMAE under the names of VideoMAE's authors, in half precision as they publish them."""
+    found: dict[str, torch.Tensor] = {}
+    for name, tensor in network.state_dict().items():
+        for theirs, ours in (
+            (r'videomae\.encoder\.layer\.', 'blocks.'), (r'attention\.output\.dense', 'attn.proj'), (r'output\.dense', 'mlp.fc2'),
+            (r'attention\.attention\.', 'attn.'), (r'query\.bias', 'q_bias'), (r'value\.bias', 'v_bias'),
+            (r'layernorm_before', 'norm1'), (r'layernorm_after', 'norm2'), (r'intermediate\.dense', 'mlp.fc1'),
+            (r'videomae\.embeddings\.patch_embeddings\.projection', 'patch_embed.proj'), (r'classifier', 'head'),
+        ):  # fmt: skip
+            name = re.sub(theirs, ours, name)
+        found[name] = tensor.half()
+    for index in range(network.config.num_hidden_layers):
+        parts = [found.pop(f'blocks.{index}.attn.{part}.weight') for part in ('query', 'key', 'value')]
+        found[f'blocks.{index}.attn.qkv.weight'] = torch.cat(parts)
+    return found
+
+
+def test_the_file_of_videomae_s_authors_is_the_network_of_transformers(tmp_path: pathlib.Path) -> None:
+    torch.manual_seed(0)
+    config = transformers.VideoMAEConfig(
+        image_size=224, patch_size=56, num_frames=16, tubelet_size=2, hidden_size=384, num_hidden_layers=2, num_attention_heads=6,
+        intermediate_size=40, num_labels=5, use_mean_pooling=True, layer_norm_eps=1e-6,
+    )  # fmt: skip
+    network = transformers.VideoMAEForVideoClassification(config).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_((parameter + 0.05 * torch.randn_like(parameter)).half().float())
+    tensors = authors_names(network)
+    path = str(tmp_path / 'vit.pth')
+    torch.save({'module': tensors}, path)
+    assert detector_of(path) == 'videomae'
+    frames = torch.from_numpy(np.random.RandomState(0).randint(256, size=(1, 16, 224, 224, 3)).astype(np.uint8))
+    with torch.no_grad():
+        tokens = network.videomae(pixel_values=frames.permute(0, 1, 4, 2, 3).float() / 255).last_hidden_state
+        wanted = network.fc_norm(tokens.mean(1))[:, None]
+    torch.testing.assert_close(load_detector('videomae', [path]).features(frames), wanted, rtol=1e-4, atol=1e-5)
+    for change, message in (
+        (lambda some: some.pop('fc_norm.bias'), 'for example fc_norm.bias'),
+        (lambda some: some.pop('head.bias'), 'lacks classifier.bias'),
+        (lambda some: some.update({'blocks.1.gamma_1': torch.ones(3)}), 'no place for blocks.1.gamma_1'),
+        (lambda some: some.update({'blocks.1.mlp.fc1.bias': torch.ones(3)}), 'for example videomae.encoder.layer.1.intermediate'),
+        (lambda some: some.update({'fc_norm.bias': torch.full((384,), np.nan)}), 'not finite'),
+    ):
+        wrong = dict(tensors)
+        change(wrong)
+        torch.save(wrong, path)
+        with pytest.raises(InputError, match=message):
+            videomae_weights.load(path)
 
 
 @pytest.mark.parametrize(('change', 'message'), [

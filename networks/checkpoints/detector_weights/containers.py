@@ -67,7 +67,7 @@ class Container:
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The tensors by name; of a pickle none. A wrapper around the state dict, and DataParallel's prefix, are taken off."""
         values = self.content
-        for key in ('state_dict', 'model'):
+        for key in ('state_dict', 'model', 'module'):
             if isinstance(values, Mapping) and isinstance(values.get(key), Mapping):
                 values = values[key]
         if not isinstance(values, Mapping):
