@@ -1,5 +1,5 @@
 # make demo   one subject from footage to new video, in an environment of its own (.venv)
-# make test   formatting, types, and all tests
+# make test   formatting, types, and all tests, on all cores
 # make clean  remove what the two made
 #
 # PYTHON=python3.12 make test    takes another Python (3.10 or later)
@@ -23,7 +23,7 @@ test: $(VENV)/.test-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist=loadfile
 
 clean:
 	rm -rf $(VENV) demo-output build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

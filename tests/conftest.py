@@ -16,6 +16,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # The networks of the tests are tiny: threads would wait for each other longer than they work, above all on a busy machine.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
+MOST_PROCESSES = 8  # of `-n auto`; each takes half a gigabyte, and the longest file as long as all eight together
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -37,17 +39,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class ProcessorTimes:
-    """Adds up what the tests cost, fixtures with the test that asks for them first."""
+    """Adds up what the tests cost, fixtures with the test that asks for them first; also of tests that ran in other processes."""
 
     def __init__(self, most: int) -> None:
-        self.most, self.seconds = most, collections.Counter[str]()
+        self.most, self.seconds, self.before = most, collections.Counter[str](), sum(os.times()[:4])
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        before = sum(os.times()[:4])
-        result = yield
-        self.seconds[item.nodeid] += sum(os.times()[:4]) - before
-        return result
+    def pytest_runtest_makereport(self) -> Iterator[None]:
+        report = yield
+        now = sum(os.times()[:4])
+        report.processor_seconds, self.before = now - self.before, now
+        return report
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self.seconds[report.nodeid] += report.processor_seconds
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         files = collections.Counter[str]()
@@ -58,6 +63,33 @@ class ProcessorTimes:
             for name, seconds in costs.most_common(self.most):
                 terminalreporter.write_line(f'{seconds:7.1f} s  {name}')
         terminalreporter.write_line(f'{self.seconds.total():7.1f} s  all')
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """How many processes `-n auto` means; 0: the tests run in pytest's own, without what others cost to start."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    return 0 if cores == 1 else min(cores, MOST_PROCESSES)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _compiled_once() -> None:
+    """Compiled code is loaded before a test names an empty folder for what is kept, where it would be compiled again."""
+    from training.kernels import native_code
+
+    for name in ('temporal_kernels', 'synthesis_kernels'):
+        native_code.load(name)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _short_look_at_models() -> Iterator[None]:
+    """A training that ends looks at 100 frames of its model, not at 3000: seconds each time, of which hardly a test speaks."""
+    from training import stationarity
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stationarity, 'LONGEST_BURN_IN', 50)
+        patch.setattr(stationarity, 'REFERENCE_FRAMES', 50)
+        yield
 
 
 @pytest.fixture(scope='session')

@@ -83,7 +83,7 @@ def test_run_folder(tmp_path, tiny_latents, tiny_generator):
 
 
 def test_interrupted_run_goes_on_as_if_never_stopped(tmp_path, root, tiny_latents):
-    arguments = ['--kimg=16', '--tick=0.3', '--snap=1', '--preview-frames=0']
+    arguments = ['--kimg=16', '--tick=0.3', '--snap=5', '--preview-frames=0']
     straight = tmp_path / 'straight'
     assert train(straight, tiny_latents, *arguments).exit_code == 0
     command = [
@@ -184,7 +184,7 @@ def test_two_ranks(tmp_path, root, tiny_latents):
             f'--outdir={tmp_path / "runs"}',
             f'--data={tiny_latents}',
             *TINY_TRAINING,
-            '--kimg=2',
+            '--kimg=1',
             '--tick=1',
             '--preview-frames=0',
             '--gpus=2',

@@ -139,6 +139,24 @@ def test_chains_with_known_sizes_move_as_the_others(tiny_latents):
         assert torch.equal(kept[chosen], fresh)
 
 
+@pytest.mark.parametrize('static', [True, False])
+def test_a_step_moves_chains_to_one_time_of_the_second_half(tiny_latents, static):
+    times = set()
+    trainer = make_trainer(tiny_latents, restart=0.0)
+    trainer._static, trainer.chains._static = static, static
+    for _ in range(40):
+        with torch.no_grad():
+            y, states, chosen = trainer._generate(8)
+            before = trainer.chains.memories[0].clone()
+            trainer._advance_chains(y, states, chosen)
+        (time,) = (k for k in range(9) if torch.equal(trainer.chains.memories[0][chosen], states[k][0]))
+        assert torch.equal(trainer.chains.past[chosen], y[:, time : time + 16])
+        others = [index for index in range(16) if index not in chosen]
+        assert torch.equal(trainer.chains.memories[0][others], before[others])
+        times.add(time)
+    assert times == {4, 5, 6, 7, 8}
+
+
 def test_number_of_fresh_videos():
     assert likely_maximum(128, 0.0) == 0
     assert likely_maximum(5, 1.0) == 5
@@ -155,5 +173,9 @@ def test_saved_optimisers_belong_to_no_device(tiny_latents):
     saved = trainer.state_dict()['C_optimizer']['param_groups'][0]
     assert type(saved['lr']) is float
     assert saved['capturable'] is False
+    trainer.num_steps = int(75_000 / trainer.frames_per_step)  # of 100_000 frames, the last half of which it falls
+    trainer._set_learning_rates()
+    assert float(group['lr']) == pytest.approx(0.5 * trainer.settings.critic_lr, rel=0.01)
+    assert isinstance(group['lr'], torch.Tensor)
     trainer.load_state_dict(trainer.state_dict(), trainer.rank_state())
     assert trainer.C_optimizer.param_groups[0]['capturable'] is False

@@ -17,7 +17,9 @@ def test_examples_run_as_they_stand(page: str, root: pathlib.Path, tmp_path: pat
     shutil.copy(tiny_generator, tmp_path / 'G.pkl')
     program = tmp_path / 'example.py'
     program.write_text(
-        f'import sys\nsys.path.insert(0, {str(root)!r})\nif __name__ == "__main__":\n    pass\n' + '\n'.join(blocks)
+        f'import sys\nsys.path.insert(0, {str(root)!r})\n'
+        'from training import stationarity\n'
+        'stationarity.LONGEST_BURN_IN = stationarity.REFERENCE_FRAMES = 50\n' + '\n'.join(blocks)  # as in conftest.py
     )
     done = subprocess.run([sys.executable, str(program)], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

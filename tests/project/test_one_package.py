@@ -9,6 +9,7 @@ import zipfile
 
 import pytest
 import torch
+from tiny_training import TINY_TRAINING
 
 from networks import checkpoints
 from networks.latent_generator import LatentGenerator
@@ -163,12 +164,11 @@ def test_training_runs_on_two_ranks_and_its_snapshot_opens_everywhere(
         f'--data={tiny_latents}',
         f'--network={tiny_generator}',
         '--gpus=2',
-        '--device=cpu',
+        *TINY_TRAINING,
         '--kimg=0.2',
         '--tick=0.1',
-        '--batch=4',
-        '--window=8',
         '--metrics=none',
+        '--carry=0.5',
     )
     assert trained.returncode == 0, trained.stderr
     snapshot = next(tmp_path.rglob('network-snapshot-*.pkl'))

@@ -1,5 +1,6 @@
 """Latent generator, temporal critic, their losses, and a training step: known values and properties."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from networks.errors import InputError
 from networks.latent_generator import GatedRecurrentCell, LatentGenerator
 from networks.temporal_critic import TemporalCritic
+from training import stationarity
 from training.latent_space import Windows, affordable_strides, fit_latent_space
 from training.latents.dataset import LatentDataset
 from training.stationarity import calibrate, observe
@@ -350,8 +352,10 @@ def test_chains_go_on_where_they_were_and_remember_their_past():
     assert sorted(drawn.tolist()) == list(range(6))
 
 
-def test_a_video_settles_and_is_calibrated():
+def test_a_video_settles_and_is_calibrated(monkeypatch):
     """Memories that decay slowly from a far beginning: the burn-in is as long as they take, and frames get the data's moments."""
+    monkeypatch.setattr(stationarity, 'LONGEST_BURN_IN', 2000)
+    monkeypatch.setattr(stationarity, 'REFERENCE_FRAMES', 1000)
     torch.manual_seed(0)
     G = make_generator(num_components=2).float()
     G.set_data_basis(torch.zeros(15), torch.eye(2, 15))
@@ -367,6 +371,12 @@ def test_a_video_settles_and_is_calibrated():
     assert run.settles
     assert 200 <= run.burn_in < 2000
     assert run.unsettled[0] > 10 * run.unsettled[-10:].max()
+    late = max(index for index, distance in enumerate(run.unsettled) if distance > 0.01)
+    assert run.burn_in == 2 * 25 * (late + 1)  # twice as long as it takes to come near
+    slow = dataclasses.replace(run, means=run.means.roll(40, dims=0), deviations=run.deviations.roll(40, dims=0))
+    assert slow.burn_in == 2000  # the longest that there is
+    wide = dataclasses.replace(run, means=run.mean.expand_as(run.means), deviations=2 * run.deviations)
+    assert not wide.settles
     real = torch.randn(4000, 2) * torch.tensor([0.5, 2.0]) + torch.tensor([1.0, -3.0])
     wanted = real.std(dim=0), real.mean(dim=0)
     scale = run.deviation.float()

@@ -1,0 +1,85 @@
+"""Every option of train_video.py is obeyed."""
+
+from option_files import TRAIN
+from option_rows import content, names, num_lines, obeyed, outcome, rows, weights
+
+STATES = ('--kimg=3', '--tick=1', '--keep-states=3')
+KEEP = ('--kimg=3', '--tick=1', '--snap=1')
+G, C, BOTH = weights('G'), weights('C'), weights('G', 'C')
+RESUME = ('--device=cpu', '--preview-frames=0', '--snap=0')
+TABLE = [
+    *rows(
+        'train_video',
+        (*TRAIN, '--kimg=0.9'),
+        ('--kimg', 0.9, 0.6, BOTH),
+        ('--seed', 0, 1, BOTH),
+        ('--window', 9, 12, BOTH),
+        ('--latent-dim', 8, 5, G),
+        ('--noise-dim', 8, 5, G),
+        ('--hidden-dim', 8, 5, G),
+        ('--cells', 4, 3, G),
+        ('--initial-widths', 8, '8,4', G),
+        ('--widening-widths', 16, '16,8', G),
+        ('--narrowing-widths', 8, '8,4', C),
+        ('--temporal-channels', 8, '8,4', C),
+        ('--variance', 0.99, 0.7, BOTH),
+        ('--max-components', None, 2, BOTH),
+        ('--whitening', 0.5, 1, BOTH),
+        ('--full-codes', None, True, BOTH),
+        ('--batch', 8, 4, BOTH),
+        ('--critic-steps', 2, 1, BOTH),
+        ('--lambda-gp', 10, 1, BOTH),
+        ('--lambda-gap', 3, 30, G),
+        ('--lambda-diversity', 3, 0, G),
+        ('--diversity', 0.33, 1, G),
+        ('--diversity-windows', 1, 2, G),
+        ('--gap-interval', 4, 2, G),
+        ('--carry', 0.5, 0.25, BOTH),
+        ('--chains', 16, 8, BOTH),
+        ('--restart', 0.01, 1, BOTH),
+        ('--burn-in', 4, 9, BOTH),
+        ('--strides', ('--carry=1',), ('--carry=1', '--strides=1,2'), BOTH),
+        ('--longest-memory', 50, 5, G),
+        ('--uncalibrated', ('--carry=1',), ('--carry=1', '--uncalibrated'), weights('G_ema')),
+        ('--motion-weight', 1, 0.5, BOTH),
+        ('--reversal', 0.5, 0, BOTH),
+        ('--reversal', None, 0, BOTH),
+        ('--glr', 0.006, 0.001, G),
+        ('--clr', 0.006, 0.001, C),
+        ('--decay', 0.5, 0, BOTH),
+        ('--ema', 300, 0.01, weights('G_ema')),
+        ('--outdir', ('--outdir={out}',), ('--outdir={folder}/elsewhere',), names),
+        ('--data', '{data}', '{second}', BOTH),
+        ('--network', ('--network={generator}',), ('--network={other}',), outcome),
+        ('--force-network', ('--network={other}',), ('--network={other}', '--force-network'), outcome),
+        ('--force-data', ('--data={undrawn}',), ('--data={undrawn}', '--force-data'), outcome),
+        ('--trust-pickle', ('--data={of_refused}',), ('--data={of_refused}', '--trust-pickle'), outcome),
+        ('--preset', None, 'paper', BOTH),
+        ('--options', None, '{recorded}', BOTH),
+        ('--desc', None, 'word', names),
+        ('--metrics', ('--plugin={plugin}',), ('--plugin={plugin}', '--metrics=test_only_probe'), names),
+        ('--plugin', ('--metrics=test_only_other',), ('--metrics=test_only_other', '--plugin={plugin}x'), outcome),
+        ('--detector', ('--metrics=fvd6_8f',), ('--metrics=fvd6_8f', '--detector={generator}'), outcome),
+        ('--tick', 0.3, 0.15, num_lines('stats.jsonl')),
+        ('--snap', ('--kimg=2', '--tick=1'), ('--kimg=2', '--tick=1', '--snap=1'), names),
+        ('--preview-frames', 0, 5, names),
+        (
+            '--preview-grid',
+            ('--preview-frames=5', '--preview-grid=2x1'),
+            ('--preview-frames=5', '--preview-grid=1x1'),
+            content('reals.mp4'),
+        ),
+        ('--device', 'cpu', 'nowhere', outcome),
+        ('--dry-run', None, True, names),
+        # More than one rank is another process: here that the batch is shared, tests/runs/test_ranks.py the rest.
+        ('--gpus', ('--batch=9', '--dry-run'), ('--batch=9', '--dry-run', '--gpus=2'), outcome),
+        ('--resume', ('--dry-run',), ('--dry-run', '--resume={folder}'), outcome),
+        ('--checkpoint-minutes', (*STATES, '--checkpoint-minutes=15'), (*STATES, '--checkpoint-minutes=0.0001'), names),
+        ('--keep-states', KEEP, (*KEEP, '--keep-states=3'), names),
+        ('--on-full', 'go-on', 'nowhere', outcome),  # what they do: tests/commands/test_train_video.py fills a disk
+        ('--on-nan', 'stop', 'nowhere', outcome),
+        ('--fresh', ('!', '&&', '{again}'), ('!', '&&', '{again}', '--fresh'), names),
+    ),
+    *rows('train_video', RESUME, ('--resume', '{resumable}', '{state}x', outcome)),
+]
+test_option_is_obeyed, test_equal_commands_give_equal_results = obeyed(TABLE)
