@@ -222,7 +222,22 @@ def test_faces_are_aligned_where_they_have_to_be(drawn: np.ndarray, filmed: np.n
     assert choose_alignment([clip], [drawn] * 3, Detector())[0] == align
 
 
-def test_from_footage_to_pasted_video(footage: pathlib.Path, tmp_path: pathlib.Path, tiny_generator: pathlib.Path) -> None:
+# The command of a step, with the short look of conftest.py at the trained model.
+SHORT_LOOK = """
+import os, runpy, sys
+sys.path.insert(0, os.path.dirname(sys.argv[1]))
+from training import stationarity
+stationarity.LONGEST_BURN_IN = stationarity.REFERENCE_FRAMES = 50
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+
+
+def test_from_footage_to_pasted_video(
+    footage: pathlib.Path, tmp_path: pathlib.Path, tiny_generator: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_again = layout.start_again
+    monkeypatch.setattr(layout, 'start_again', lambda *words: ['-c', SHORT_LOOK, *start_again(*words)])
     encoder = WEncoder(num_ws=6, w_dim=8, img_resolution=16, channel_max=16, hidden_features=16)
     checkpoints.save_module_pickle(str(tmp_path / 'encoder.pkl'), {'encoder': encoder.eval().requires_grad_(False)})
     words = [

@@ -96,8 +96,11 @@ def test_what_stands_on_the_page(page: str, run_dir: pathlib.Path) -> None:
     assert places == sorted(places)  # what a person wants to know first stands first
 
 
-def test_a_run_without_statistics_has_a_page(run_dir: pathlib.Path, page: str, tmp_path: pathlib.Path) -> None:
+def test_a_run_without_statistics_has_a_page(
+    run_dir: pathlib.Path, page: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A snapshot alone in a folder, and the data set given by hand."""
+    monkeypatch.setattr(measures, 'MINUTE', 2.0)  # seconds
     (tmp_path / 'network-snapshot-000002.pkl').write_bytes((run_dir / 'network-snapshot-000002.pkl').read_bytes())
     result = report(tmp_path, f'--data={run_dir.parent}/data.zip', f'--dest={tmp_path}/page.html')
     assert result.exit_code == 0, result.output

@@ -124,7 +124,7 @@ def make_encoders(files: Files) -> None:
 
 @makes('run', 'early', 'snapshot', 'state', 'resumable', 'live_state', 'recorded')
 def make_run(files: Files) -> None:
-    words = [word.format(**files, out=files.folder / 'runs') for word in TRAIN]
+    words = [word.format_map({**files, 'out': files.folder / 'runs'}) for word in TRAIN]
     done = click.testing.CliRunner().invoke(
         train_video.main, [*words, '--kimg=2', '--snap=1', '--tick=1'], catch_exceptions=False
     )

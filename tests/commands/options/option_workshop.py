@@ -20,6 +20,7 @@ from option_files import Files
 from metrics.features import detectors
 from networks import stylegan2
 from stylevideogan.__main__ import load_command
+from torch_utils import training_stats
 from training.commands import stop_signals
 from training.embedding import face_identity
 from training.footage import preparation
@@ -28,7 +29,8 @@ from training.kernels.fast_stylegan2 import FastSynthesis
 from training.live import run as live_run
 from training.run_page import measures
 from training.run_page import run as page_run
-from training.tuning import generator_tuning, tuning_run
+from training.tuning import generator_tuning
+from training.tuning import run as tuning_run
 
 
 @dataclasses.dataclass
@@ -70,7 +72,7 @@ class Workshop:
     def run(self, command: str, *arguments: str, fresh: bool = False) -> Run:
         """Run a command; `{name}` stands for a file, `{out}` for a folder of its own, and `&&` for another run before it.
 
-        A run with the word `!` is stopped as by a signal as soon as it looks for one.
+        A run with the word `!` is stopped by a signal.
         """
         key = (command, *arguments)
         if key in self.done and not fresh:
@@ -84,8 +86,7 @@ class Workshop:
         main = load_command(name)
         os.environ['DNNLIB_CACHE_DIR'] = str(folder / 'cache')
         for words in earlier:
-            stopped = unittest.mock.patch.object(stop_signals, 'asked', lambda: signal.SIGTERM)
-            with stopped if '!' in words else contextlib.nullcontext():
+            with stopped() if '!' in words else contextlib.nullcontext():
                 CliRunner().invoke(main, [*subcommand, *(word for word in words if word != '!')], catch_exceptions=False)
         rendered: list[int] = []
         recomputed: list[int] = []
@@ -100,6 +101,24 @@ class Workshop:
         if not fresh:
             self.done[key] = found
         return found
+
+
+@contextlib.contextmanager
+def stopped() -> Iterator[None]:
+    """A signal comes: before the first step for those that look for one, in the second tick for the others."""
+    update, ticks = training_stats.Collector.update, []
+
+    def one_tick(collector: training_stats.Collector) -> None:
+        ticks.append(collector)
+        if len(ticks) > 1:
+            raise stop_signals.Stopped(signal.SIGTERM)
+        update(collector)
+
+    with (
+        unittest.mock.patch.object(stop_signals, 'asked', return_value=signal.SIGTERM),
+        unittest.mock.patch.object(training_stats.Collector, 'update', one_tick),
+    ):
+        yield
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ TABLE = [
         ('--gpus', None, '0', outcome),  # more than one is another process
         ('--lpips-weights', LPIPS, (*LPIPS, '--lpips-weights={generator}'), outcome),
         ('--pairs', ('--metrics=psnr_8f',), ('--metrics=psnr_8f', '--pairs=order'), outcome),
-        ('--protocol', None, 'stylegan-v', results),
+        ('--protocol', None, 'common-metrics', results),
         ('--fake', '{fake}', '{fake_b}', results),
         ('--real', '{real}', '{fake_b}', results),
         ('--metrics', 'fvd6_8f', 'fvd6_9f', results),
