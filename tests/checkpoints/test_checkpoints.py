@@ -377,7 +377,7 @@ print(tuple(S['G_ema'](torch.zeros(1, 4), torch.zeros(1, 2, 4)).shape))
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         env={**os.environ, 'PYTHONPATH': str(tmp_path)},
     )
     assert done.stdout.strip() == '(1, 3, 6, 5)', done.stderr

@@ -13,7 +13,7 @@ def test_replay_runs_no_code_and_raises_nothing_of_its_own(root, tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=600,
         env={**os.environ, 'OMP_NUM_THREADS': '1'},
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -41,7 +41,7 @@ for action in (lambda: pickle.loads(b'cbuiltins\\nlist\\n)R.'), lambda: eval('1'
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=600,
         env={**os.environ, 'PYTHONPATH': paths},
     )
     assert done.stdout.split() == ['pickle.find_class', 'compile', 'open', 'import'], done.stderr

@@ -22,7 +22,7 @@ def write_images(folder: pathlib.Path, seed: int, count: int = 3) -> None:
 
 def align(root: pathlib.Path, folder: pathlib.Path, *arguments: str) -> str:
     command = [sys.executable, str(root / 'align_video.py'), *arguments, '--size=16', '--min-frames=1']
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stderr
 

@@ -144,7 +144,7 @@ def test_signals_run_the_cleanup(number: signal.Signals, code: int, root: os.Pat
         assert process.stdout is not None
         assert process.stdout.readline() == 'ready\n'
         process.send_signal(number)
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=600)
     assert (process.returncode, out, err.strip()) == (code, 'cleaned\n', 'stopped')
 
 

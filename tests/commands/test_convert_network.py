@@ -75,7 +75,7 @@ print(abs(image - numpy.load("answer.npy")).max(), "networks" in sys.modules)
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         env={**os.environ, 'PYTHONPATH': str(tmp_path)},
     )
     assert done.stdout.split() == ['0.0', 'False'], done.stderr

@@ -143,14 +143,14 @@ steps.run_step(step, 0, 1, None, open('log', 'w'), 1.0)
 """
     for number, signalled in (('i', signal.SIGINT), ('t', signal.SIGKILL)):
         process = subprocess.Popen([sys.executable, '-c', program], cwd=tmp_path, stderr=subprocess.DEVNULL)
-        for _ in range(600):
+        for _ in range(6000):
             if (tmp_path / 'begun').exists():
                 break
             time.sleep(0.1)
         (tmp_path / 'begun').unlink()
         process.send_signal(signalled)
-        process.wait(60)
-        for _ in range(600):
+        process.wait(600)
+        for _ in range(6000):
             if (tmp_path / 'ended').exists():
                 break
             time.sleep(0.1)

@@ -48,7 +48,7 @@ def test_held_signals_wait_for_the_end_of_a_step(root, number):
     """,
     )
     process.send_signal(number)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=600)
     assert (out, err.strip(), process.returncode) == ('saved\n', 'stopped', 128 + number)
 
 
@@ -62,7 +62,7 @@ def test_inside_of_metrics_a_signal_ends_at_once(root):
     """,
     )
     process.send_signal(signal.SIGTERM)
-    assert process.communicate(timeout=240) == ('', '\nstopped\n')
+    assert process.communicate(timeout=600) == ('', '\nstopped\n')
     assert process.returncode == 143
 
 
@@ -79,7 +79,7 @@ def test_a_second_signal_waits_for_nothing(root):
     time.sleep(0.3)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=240)
+    process.communicate(timeout=600)
     assert process.returncode == 130
 
 
@@ -99,7 +99,7 @@ def test_a_library_that_looks_at_no_signal_is_ended(root):
     )
     time.sleep(0.5)  # until it is deep in there
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=240)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 143
     assert 'stopped in the middle of a long computation (SIGTERM)' in err
 
@@ -116,7 +116,7 @@ def test_nohup_stays_nohup(root):
         head='import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n' + HEAD,
     )
     process.send_signal(signal.SIGHUP)
-    out, _ = process.communicate(timeout=240)
+    out, _ = process.communicate(timeout=600)
     assert (process.returncode, out) == (0, 'end\n')
 
 
@@ -137,7 +137,7 @@ def test_a_reader_that_leaves_ends_nothing(root, tmp_path):
     os.close(writer)
     assert os.read(reader, 6) == b'first\n'
     os.close(reader)
-    _, err = process.communicate(timeout=240)
+    _, err = process.communicate(timeout=600)
     assert (process.returncode, err) == (0, '')
     assert (tmp_path / 'end').exists()
 
@@ -160,7 +160,7 @@ def test_a_terminal_that_closes_ends_nothing(root, tmp_path):
     os.close(terminal)
     assert b'first' in os.read(controller, 100)
     os.close(controller)
-    process.communicate(timeout=240)
+    process.communicate(timeout=600)
     assert process.returncode == 0
     assert (tmp_path / 'end').exists()
 
@@ -174,6 +174,6 @@ def test_a_full_disk_behind_standard_output_is_told(root):
         """,
             stdout=full,
         )
-    _, err = process.communicate(timeout=240)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 2
     assert err.startswith('Error: no space is left on the disk')

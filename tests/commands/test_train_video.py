@@ -99,7 +99,7 @@ def test_interrupted_run_goes_on_as_if_never_stopped(tmp_path, root, tiny_latent
         if line.startswith('tick 2 '):
             process.send_signal(signal.SIGINT)
             break
-    output, error = process.communicate(timeout=240)
+    output, error = process.communicate(timeout=600)
     assert process.returncode == 130, error
     assert 'Interrupted; everything is saved.' in output, error
     assert 'Traceback' not in error
@@ -192,7 +192,7 @@ def test_two_ranks(tmp_path, root, tiny_latents):
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         env={**os.environ, 'OMP_NUM_THREADS': '1'},
     )
     assert process.returncode == 0, process.stderr

@@ -102,7 +102,7 @@ def test_killed_again_and_again_ends_with_the_same_bytes(
     seen = []
     for name, reached in moments.items():
         with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            deadline = time.monotonic() + 280
+            deadline = time.monotonic() + 600
             while process.poll() is None and time.monotonic() < deadline:
                 if reached():
                     process.send_signal(signal.SIGKILL)

@@ -312,7 +312,7 @@ def test_without_the_detector_there_is_advice(root: pathlib.Path, tmp_path: path
     )
     (tmp_path / 'model.task').write_bytes(b'no model')
     for arguments in ([], [str(tmp_path / 'model.task')]):
-        done = subprocess.run([sys.executable, '-c', program, *arguments], cwd=root, capture_output=True, text=True, timeout=240)
+        done = subprocess.run([sys.executable, '-c', program, *arguments], cwd=root, capture_output=True, text=True, timeout=600)
         assert 'pip install' in done.stdout, done.stderr
         assert 'landmarks by landmarks' in done.stdout
     with pytest.raises(InputError, match='face_model'):

@@ -22,7 +22,7 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 def ffmpeg(*arguments: str | pathlib.Path) -> None:
     command = [imageio_ffmpeg.get_ffmpeg_exe(), '-nostdin', '-v', 'error', '-y', *map(str, arguments)]
-    subprocess.run(command, check=True, timeout=240)
+    subprocess.run(command, check=True, timeout=600)
 
 
 def numbered_frames(count: int, width: int = 64, height: int = 48) -> np.ndarray:
@@ -163,7 +163,7 @@ def test_memory_does_not_grow_with_the_video(tmp_path: pathlib.Path, root: pathl
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=600,
     )
     count, *peaks = map(int, done.stdout.split())
     assert count == 1500

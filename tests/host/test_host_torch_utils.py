@@ -364,6 +364,6 @@ def test_two_ranks(root, tmp_path):
         for rank in range(2)
     ]
     for process in ranks:
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=600)
         assert process.returncode == 0, output
         assert [line for line in output.splitlines() if line] == ['True'] * 2, output

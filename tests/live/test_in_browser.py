@@ -59,7 +59,7 @@ def browser() -> Iterator[Any]:
         launched.close()
 
 
-def until(page: Any, condition: Any, seconds: float = 120.0) -> None:
+def until(page: Any, condition: Any, seconds: float = 600.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, page.inner_text('body')

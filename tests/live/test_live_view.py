@@ -75,7 +75,7 @@ class View:
         self.result: Any = None
         self.thread = threading.Thread(target=self._run, args=(arguments,))
         self.thread.start()
-        assert self.ready.wait(60) or not self.thread.is_alive()
+        assert self.ready.wait(600) or not self.thread.is_alive()
         assert self.ready.is_set(), self.result.output
 
     def _run(self, arguments: list[str]) -> None:
@@ -89,7 +89,7 @@ class View:
     def stop(self) -> Any:
         if self.thread.is_alive():
             self.loop.call_soon_threadsafe(self.task.cancel)
-        self.thread.join(60)
+        self.thread.join(600)
         assert not self.thread.is_alive()
         return self.result
 
@@ -113,7 +113,7 @@ class Page:
         self.frames: list[tuple[int, np.ndarray]] = []
         self.draws = True
 
-    async def hear(self, seconds: float = 240.0) -> Any:
+    async def hear(self, seconds: float = 600.0) -> Any:
         message = await asyncio.wait_for(self.stream.receive(), seconds)
         if message.type is aiohttp.WSMsgType.BINARY:
             (number,) = struct.unpack('>I', message.data[:4])
@@ -135,7 +135,7 @@ class Page:
     async def wish(self, **words: Any) -> None:
         await self.stream.send_str(json.dumps(words))
 
-    async def until(self, condition: Any, seconds: float = 240.0) -> None:  # the first picture may wait for a compiler
+    async def until(self, condition: Any, seconds: float = 600.0) -> None:  # the first picture may wait for a compiler
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, (self.status, self.others, len(self.frames))
