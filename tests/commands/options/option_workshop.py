@@ -25,7 +25,7 @@ from training.commands import stop_signals
 from training.embedding import face_identity
 from training.footage import preparation
 from training.footage.face_landmarks import Face
-from training.kernels.fast_stylegan2 import FastSynthesis
+from training.kernels.rendering.fast_stylegan2 import FastSynthesis
 from training.live import run as live_run
 from training.run_page import measures
 from training.run_page import run as page_run

@@ -13,7 +13,7 @@ TABLE = [
         ('--seeds', 3, 4, pictures),
         ('--frames', 6, 7, names),
         ('--subject', None, '{still}', pictures),
-        ('--align', PICTURE, (*PICTURE, '--align=ffhq'), outcome),
+        ('--align', PICTURE, (*PICTURE, '--align=ffhq'), pictures),
         ('--transfer', ('--subject={still}',), ('--subject={still}', '--transfer=offset'), pictures),
         (
             '--transfer-data',

@@ -37,7 +37,7 @@ TABLE = rows(
         '--align',
         ('--subject={picture}', '--encoder={encoder}'),
         ('--subject={picture}', '--encoder={encoder}', '--align=ffhq'),
-        outcome,
+        LIVE,
     ),
     ('--edit', None, '{direction}:2', LIVE),
     ('--directions', 0, 1, evening('choices')),

@@ -24,7 +24,7 @@ TABLE = rows(
         '--align',
         ('--subject={picture}', '--encoder={encoder}'),
         ('--subject={picture}', '--encoder={encoder}', '--align=ffhq'),
-        outcome,
+        PAGE,
     ),
     ('--image-network', None, '{other}', outcome),
     ('--force-image-network', ('--image-network={other}',), ('--image-network={other}', '--force-image-network'), outcome),

@@ -6,7 +6,7 @@ ENCODE = (
     '--network={generator}', '--outdir={out}', '--kimg=0.032', '--batch=8', '--perceptual=none', '--cbase=64', '--cmax=8',
     '--hidden=8', '--device=cpu', '--warmup=0.016', '--tick=0.016', '--snap=100',
 )  # fmt: skip
-TICKS = ('--kimg=2.1', '--tick=1', '--batch=256')
+TICKS = ('--kimg=2', '--tick=1', '--batch=500')  # states and snapshots have thousands of images in their names
 MANY_IMAGES = ('--batch=64', '--image-fraction=1')
 FRAMES = ('--data={frames}',)
 MANY_FRAMES = FRAMES * 60  # more than a megabyte
@@ -24,7 +24,12 @@ TABLE = [
         ('--kimg', 0.032, 0.048, E),
         ('--batch', 8, 4, E),
         ('--seed', 0, 1, E),
+        ('--gpus', ('--batch=9', '--dry-run'), ('--batch=9', '--dry-run', '--gpus=2'), outcome),
         ('--device', 'cpu', 'nowhere', outcome),
+        ('--checkpoint-minutes', (*TICKS, '--keep-states=3'), (*TICKS, '--keep-states=3', '--checkpoint-minutes=1e-6'), names),
+        ('--keep-states', TICKS, (*TICKS, '--keep-states=1'), names),
+        ('--on-full', 'go-on', 'nowhere', outcome),  # what they do: tests/embedding/test_encoder_survival.py
+        ('--on-nan', 'stop', 'nowhere', outcome),
         ('--lr', 1e-3, 1e-2, E),
         ('--warmup', 0.016, 0, E),
         ('--ema', 5, 0.001, E),
