@@ -63,7 +63,8 @@ def load(path: str) -> tuple[str, torch.nn.Module, dict[str, Any]]:
     config = transformers.VideoMAEConfig(
         image_size=IMAGE_SIZE, patch_size=int(projection.shape[3]), num_frames=NUM_FRAMES, tubelet_size=int(projection.shape[2]),
         hidden_size=width, num_hidden_layers=layers, num_attention_heads=HEADS[width], layer_norm_eps=EPSILON,
-        use_mean_pooling=True, intermediate_size=int(tensors['blocks.0.mlp.fc1.weight'].shape[0]), num_labels=int(renamed['classifier.bias'].shape[0]),
+        intermediate_size=int(tensors['blocks.0.mlp.fc1.weight'].shape[0]), num_labels=int(renamed['classifier.bias'].shape[0]),
+        use_mean_pooling=True,
     )  # fmt: skip
     with torch.device('meta'):  # the weights of the giant are 4 GB: there is one copy of them, not two
         network = transformers.VideoMAEForVideoClassification(config)
