@@ -9,7 +9,7 @@ import torch
 
 from networks import checkpoints, stylegan2
 from training.kernels import native_code
-from training.kernels.rendering import fast_stylegan2
+from training.kernels.rendering import between, convolutions, fast_stylegan2
 from training.videos import renderer
 from training.videos.renderer import check_precision
 from training.videos.synthesis import render_codes
@@ -67,7 +67,7 @@ def test_equals_the_plain_form(passes, options, noise_mode):
 
 def test_large_maps_one_picture_at_a_time(passes, monkeypatch):
     monkeypatch.setattr(fast_stylegan2, 'LARGEST_SHARED_RESOLUTION', 8)
-    monkeypatch.setattr(fast_stylegan2, 'SMALLEST_KEPT', 1000)  # memory that is used again
+    monkeypatch.setattr(between, 'SMALLEST_KEPT', 1000)  # memory that is used again
     G = generator(32)
     for noise_mode in ('const', 'random'):
         plain, fast = both(G, codes(G), noise_mode)
@@ -112,7 +112,7 @@ def test_upsampling_kernels_are_the_definition():
     t = torch.nn.functional.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
     square = torch.outer(taps, taps)
     wanted = torch.nn.functional.conv2d(t, square.expand(3, 1, 4, 4), padding=1, groups=3)
-    phases = torch.nn.functional.conv2d(x, fast_stylegan2.upsampling_kernels(weight, taps), padding=1)
+    phases = torch.nn.functional.conv2d(x, convolutions.upsampling_kernels(weight, taps), padding=1)
     for row in range(2):
         for column in range(2):
             part = phases[:, 3 * (2 * row + column) :][:, :3]

@@ -48,7 +48,7 @@ def _load(name: str) -> ctypes.CDLL | None:
     if compiler is None:
         return None
     commands = [[*compiler, *_FLAGS, *flags] for flags in _PROCESSOR_FLAGS]
-    return _library(_FOLDER / f'{name}.cpp', [], commands, f'{_processor()}')
+    return _library(_FOLDER / f'{name}.cpp', sorted(_FOLDER.rglob('*.h')), commands, f'{_processor()}')
 
 
 @functools.cache

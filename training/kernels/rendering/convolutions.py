@@ -1,0 +1,97 @@
+"""Convolutions of fixed weights, brought into the order that the convolution wants once, not for every picture."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+
+class Convolution:
+    """A convolution with fixed weights, zeros around, of maps `[N, I, H, W]` in channels-last order.
+
+    Args:
+        make_weight: Returns them, `[O, I, k, k]` as for a correlation, in the type of the maps.
+        transposed: The transposed convolution with stride 2 instead, without padding: `[N, O, 2 H + 1, 2 W + 1]` for k = 3.
+    """
+
+    def __init__(self, make_weight: Callable[[], torch.Tensor], *, transposed: bool = False) -> None:
+        self.make_weight, self.transposed = make_weight, transposed
+        self._ready: dict[Any, torch.Tensor] = {}  # the weights in their final order, for maps of one size
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        packs = x.device.type == 'cpu' and _packs_weights()
+        key = tuple(x.shape) if packs else ()
+        if key not in self._ready:
+            weight = self.make_weight()
+            weight = weight.transpose(0, 1) if self.transposed else weight
+            weight = weight.contiguous(memory_format=map_layout(x))
+            self._ready = {key: _pack(weight, key, self.transposed) if packs else weight}
+        weight = self._ready[key]
+        if self.transposed:
+            return _transposed_packed(x, weight) if packs else F.conv_transpose2d(x, weight, stride=2)
+        return _packed(x, weight) if packs else F.conv2d(x, weight, padding=weight.shape[2] // 2)
+
+
+# PyTorch's compiler keeps the weights of frozen networks in oneDNN's own order; these are the operations that it calls for that.
+def _pack(weight: torch.Tensor, size: tuple[int, ...], transposed: bool) -> torch.Tensor:
+    ops = torch.ops.mkldnn
+    if transposed:
+        return ops._reorder_convolution_transpose_weight(weight, [0, 0], [0, 0], [2, 2], [1, 1], 1, list(size))
+    return ops._reorder_convolution_weight(weight, [weight.shape[2] // 2] * 2, [1, 1], [1, 1], 1, list(size))
+
+
+def _packed(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    padding = [weight.shape[2] // 2] * 2
+    return torch.ops.mkldnn._convolution_pointwise(x, weight, None, padding, [1, 1], [1, 1], 1, 'none', [], '')
+
+
+def _transposed_packed(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    stride, none = [2, 2], [0, 0]
+    return torch.ops.mkldnn._convolution_transpose_pointwise(x, weight, None, none, none, stride, [1, 1], 1, 'none', [], '')
+
+
+@functools.cache
+def _packs_weights() -> bool:
+    """Whether this version of PyTorch has the operations above, and they do what they are taken for."""
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(shape, generator=generator) for shape in ([1, 16, 6, 6], [24, 16, 3, 3]))
+    x, turned = x.to(memory_format=torch.channels_last), weight.transpose(0, 1).contiguous()
+    try:
+        pairs = [
+            (_packed(x, _pack(weight, tuple(x.shape), False)), F.conv2d(x, weight, padding=1)),
+            (_transposed_packed(x, _pack(turned, tuple(x.shape), True)), F.conv_transpose2d(x, turned, stride=2)),
+        ]
+        return all(a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-3) for a, b in pairs)
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+
+
+def map_layout(x: torch.Tensor) -> torch.memory_format:
+    """Channels last; but for full precision on a GPU, where its convolutions are faster one plane after the other."""
+    return torch.contiguous_format if x.device.type == 'cuda' and x.dtype == torch.float32 else torch.channels_last
+
+
+def upsampling_kernels(weight: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
+    """Kernels of the four phases of an upsampling convolution, `[4 O, I, 3, 3]`, phases (row, column) outermost.
+
+    The transposed convolution gives t_j = sum_m w_m x_(j-m)/2, the filter y_o = sum_k taps_k t_(o+k-1); together, along each
+    axis, y_o = sum_i g_(o-2i) x_i with g_p = sum_k taps_k w_(p+k-1), of which an even o meets g_2, g_0, g_-2 and an odd one
+    g_3, g_1, g_-1.
+
+    Args:
+        weight: `[O, I, 3, 3]` of the transposed convolution.
+        taps: `[4]`, the filter along one axis.
+    """
+    mix = torch.zeros(2, 3, 3, dtype=torch.float64)  # [phase, place in the kernel, tap of w]
+    for phase in range(2):
+        for place in range(3):
+            p = phase + 2 - 2 * place
+            for k in range(4):
+                if 0 <= p + k - 1 <= 2:
+                    mix[phase, place, p + k - 1] += float(taps[k])
+    kernels = torch.einsum('oimn,ypm,xqn->yxoipq', weight.double(), mix.to(weight.device), mix.to(weight.device))
+    return kernels.flatten(0, 2).to(weight.dtype)
