@@ -28,7 +28,7 @@ INTERRUPTED = 'interrupted; finished files and segments are kept, and the same c
 @click.option('--subject',       help='Another subject with the same motion: a code file, a picture, a recording, a latent data '
                                       'set, or seed:NUMBER; with @FRAME behind it and given again, from one to the next',
               metavar='SUBJECT', multiple=True)
-@click.option('--transfer',      help='Way of transfer, see docs/subjects.md', type=click.Choice(option_types.TRANSFERS),
+@click.option('--transfer',      help='Method of transfer, see docs/subjects.md', type=click.Choice(option_types.TRANSFERS),
               default=option_types.TRANSFERS[0])
 @shared_options.transfer_data
 @click.option('--motion',        help='Use the motion of this recording: a code file, or a latent data set with :CLIP',

@@ -18,35 +18,37 @@ INTERRUPTED = 'interrupted; the same command goes on where it was'
               required=True, multiple=True)
 @click.option('--network',      help='Image generator: pickle or checkpoint', type=command_line.WEIGHTS,
               required=True)
-@click.option('--outdir',       help='Where everything goes  [default: NAME-video, after the first source]', metavar='DIR')
-@click.option('--start',        help='Begin there in each source', metavar='TIME', type=TIME)
-@click.option('--end',          help='End there, likewise', metavar='TIME', type=TIME)
-@click.option('--align',        help="Faces as in FFHQ, or the centre square; auto looks where the generator's faces lie",
+@click.option('--outdir',       help='Folder for all results  [default: NAME-video, after the first source]', metavar='DIR')
+@click.option('--start',        help='Start at this time in each source', metavar='TIME', type=TIME)
+@click.option('--end',          help='Stop at this time in each source', metavar='TIME', type=TIME)
+@click.option('--align',        help='Crop faces as in FFHQ, or take the centre square; auto looks at what the generator draws',
               type=click.Choice(['auto', 'ffhq', 'center', 'none']), default='auto')
 @click.option('--encoder',      help='Encoder of train_encoder.py, or a pSp or e4e checkpoint; without one every frame is '
                                      'optimised, which takes longer', type=command_line.WEIGHTS)
-@click.option('--refine',       help='Optimise the codes of the encoder as well', is_flag=True)
-@click.option('--tune',         help='Tune the generator to the recording too: nearer to the subject, and longer', is_flag=True)
+@click.option('--refine',       help="Also optimise the encoder's codes", is_flag=True)
+@click.option('--tune',         help='Also tune the generator to the recording: closer to the subject, but takes longer',
+              is_flag=True)
 # How long.
-@click.option('--preset',       help='Options of the training', type=click.Choice(['default', 'paper', 'fast']),
+@click.option('--preset',       help='Preset of training options', type=click.Choice(['default', 'paper', 'fast']),
               default='default')
 @click.option('--kimg',         help='Length of the training, thousands of frames  [default: that of the preset]', metavar='KIMG',
               type=command_line.POSITIVE_FLOAT)
-@click.option('--videos',       help='How many videos', metavar='INT', type=command_line.POSITIVE_INT, default=2)
-@click.option('--seconds',      help='Length of each', metavar='FLOAT', type=command_line.POSITIVE_FLOAT, default=20)
-@click.option('--paste',        help='Paste them back into the recording as well', is_flag=True)
+@click.option('--videos',       help='Number of videos', metavar='INT', type=command_line.POSITIVE_INT, default=2)
+@click.option('--seconds',      help='Length of each video, seconds', metavar='FLOAT', type=command_line.POSITIVE_FLOAT,
+              default=20)
+@click.option('--paste',        help='Also paste the videos back into the recording', is_flag=True)
 # Machine.
 @shared_options.device
-@click.option('--force-data',   help='Train on codes even though they do not draw their footage', is_flag=True)
+@click.option('--force-data',   help='Train even though the codes do not reproduce their footage', is_flag=True)
 @shared_options.trust_pickle
-@click.option('-n', '--dry-run', help='Say what would be done, and stop', is_flag=True)
+@click.option('-n', '--dry-run', help='Show what would be done, and exit', is_flag=True)
 @command_line.clear_errors(interrupted=INTERRUPTED)
 def main(**options: Any) -> None:
     """Make new video of the subject in a recording.
 
     The steps are the commands embed_video.py, tune_generator.py (with --tune), train_video.py, generate_video.py and
-    paste_video.py (with --paste), and log.txt in the result folder has all that they say. An interrupted run goes on when the
-    same command is given again; with another --videos, --seconds, --tune or --paste it makes what is missing.
+    paste_video.py (with --paste), and log.txt in the result folder has their full output. An interrupted run continues when
+    the same command is given again; with another --videos, --seconds, --tune or --paste it makes what is missing.
 
     Examples:
 

@@ -15,19 +15,19 @@ BEYOND = ('boomerang', 'loop', 'stop')
 # fmt: off
 @command_line.command()
 # What into what.
-@click.option('--data',          help='Latent data set of embed_video.py, which keeps where the crops lay', metavar='DATA',
-              required=True)
-@click.option('--dest',          help='Video to write (.mp4 .mov .mkv), or a folder of PNG frames, without loss', metavar='PATH',
+@click.option('--data',          help='Latent data set of embed_video.py, which records where the crops were cut out',
+              metavar='DATA', required=True)
+@click.option('--dest',          help='Video to write (.mp4 .mov .mkv), or a folder of lossless PNG frames', metavar='PATH',
               required=True)
 @click.option('--crops',         help='What to paste: a video or frames of generate_video.py, or W+ codes (.npz .npy .pt)  '
                                       '[default: the embedded crops themselves]', metavar='FOOTAGE')
 @click.option('--clip',          help='Clip of the data set, where it holds several', metavar='NAME')
 @click.option('--source',        help='The recording  [default: where it was when it was embedded]', metavar='FOOTAGE')
-@click.option('--beyond',        help='Crops beyond the end of the recording: show it backward and forward again, from its '
-                                      'beginning, or stop', type=click.Choice(BEYOND), default=BEYOND[0])
+@click.option('--beyond',        help='When there are more crops than frames: play the recording backward and forward, start '
+                                      'it over, or stop', type=click.Choice(BEYOND), default=BEYOND[0])
 # How.
-@click.option('--mask',          help='What of a crop is taken; auto: the face where there are landmarks, an ellipse around the '
-                                      'head of other aligned faces, the square of anything else', type=click.Choice(MASKS),
+@click.option('--mask',          help='Part of the crop to paste; auto: the face where there are landmarks, an ellipse around '
+                                      'the head for other aligned faces, otherwise the whole square', type=click.Choice(MASKS),
               default=MASKS[0])
 @click.option('--landmarks',     help='68 landmarks of every frame of the recording (.npy, .npz) instead of the detector',
               metavar='FILE')
@@ -53,13 +53,13 @@ BEYOND = ('boomerang', 'loop', 'stop')
 def main(**options: Any) -> None:
     """Paste crops back into the recording.
 
-    Crop number n goes into frame number n of the clip, where the data set says that it was cut out. Outside of the mask the
-    frames stay as they are. An interrupted run goes on when the same command is given again.
+    Crop number n goes into frame number n of the clip, at the place where the data set says that it was cut out. Outside the
+    mask the frames stay as they are. An interrupted run continues when the same command is given again.
 
     Examples:
 
     \b
-    # The recording with the embedded face: how much the codes keep.
+    # The recording with the embedded face shows how much the codes preserve.
     python paste_video.py --data=latents.zip --dest=embedded.mp4
     \b
     # New motion in the recorded surroundings.

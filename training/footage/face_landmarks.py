@@ -66,7 +66,7 @@ class FaceDetector:
             require_detector()
             raise InputError(
                 f'MediaPipe is installed, but cannot be loaded ({" ".join(str(error).split())}); on a server it may lack '
-                f'libEGL and libGLESv2 (Debian: apt install libegl1 libgles2), or give landmarks by {option("landmarks")}.'
+                f'libEGL and libGLESv2 (Debian: apt install libegl1 libgles2), or give {option("landmarks")}.'
             ) from error
         with open(path, 'rb') as file:
             content = file.read()
@@ -153,7 +153,7 @@ def _steps(length: int, side: int) -> list[int]:
 def require_detector() -> None:
     """Raise InputError where MediaPipe is not installed."""
     if importlib.util.find_spec('mediapipe') is None:
-        raise InputError(f'no face detector is installed; {INSTALL}, or give landmarks by {option("landmarks")}.')
+        raise InputError(f'no face detector is installed; {INSTALL}, or give {option("landmarks")}.')
 
 
 def why_no_detector(model: str | None = None) -> str | None:
@@ -190,8 +190,7 @@ def _find_model(model: str | None) -> str:
             return path
     raise InputError(
         f'no model of a face detector is installed; {INSTALL}, give a face_landmarker.task by '
-        f'{option("face_model")}, or landmarks by '
-        f'{option("landmarks")}.'
+        f'{option("face_model")}, or give {option("landmarks")}.'
     )
 
 

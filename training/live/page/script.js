@@ -35,7 +35,7 @@ function connect() {
   socket.onclose = (event) => {
     picture.classList.add('waiting');
     find('rate').textContent = 'not connected';
-    if (event.code === 1001) say('The live view has ended. When it is started again, this page goes on.');
+    if (event.code === 1001) say('The live view has ended. When it is started again, this page continues.');
     else say(opened ? 'The connection was lost; trying again.' : 'The server does not answer, or too many pages are open; trying again.', true);
     setTimeout(connect, wait);
     wait = Math.min(2 * wait, GIVE_UP_WAITING);
@@ -219,7 +219,7 @@ find('seed-form').addEventListener('submit', (event) => {
 find('subject-form').addEventListener('submit', (event) => event.preventDefault());
 find('subject').addEventListener('change', () => send({ type: 'subject', key: find('subject').value }));
 find('new-subject').addEventListener('click', () => {
-  say('Drawing a subject.');
+  say('Drawing a new subject.');
   send({ type: 'subject', key: `seed:${random(100000)}` });
 });
 find('reset').addEventListener('click', () => {
