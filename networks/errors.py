@@ -1,8 +1,17 @@
 """The exception for what a user got wrong, and what a caller may go on after."""
 
 import contextlib
+import pickle
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator
 
+# What readers of archives, arrays and pickles end in where a file is damaged, but for the system's own errors (OSError).
+DAMAGED_FILE = (
+    ValueError, TypeError, LookupError, EOFError, RuntimeError, AttributeError, AssertionError, ImportError, ArithmeticError,
+    MemoryError, zipfile.BadZipFile, pickle.UnpicklingError, struct.error, zlib.error,
+)  # fmt: skip
 MOST_SHOWN = 600  # letters of a sentence about a damaged file
 
 

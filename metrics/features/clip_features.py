@@ -17,7 +17,6 @@ import hashlib
 import itertools
 import json
 import os
-import zipfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -29,7 +28,7 @@ from metrics.inputs.clip_choice import ClipChoice
 from metrics.inputs.video_set import VideoSet
 from metrics.metric_utils import MetricOptions
 from networks.checkpoints.durable_files import replacing
-from networks.errors import DamagedVideo, InputError, option
+from networks.errors import DAMAGED_FILE, DamagedVideo, InputError, option
 
 CACHE_VERSION = 1
 CACHE_FOLDER = 'video-features'
@@ -244,7 +243,7 @@ def _load(path: str) -> ClipFeatures | None:
             values, damaged, digest = content['values'], str(content['damaged']), str(content['sha256'])
         if digest == _digest(values, damaged):
             return ClipFeatures(values, json.loads(damaged), cached=True)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (*DAMAGED_FILE, OSError):
         pass  # not there, or damaged: it is computed again
     return None
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import re
-import zipfile
 
 import numpy as np
 import torch
 
-from networks.errors import InputError
+from networks.errors import DAMAGED_FILE, InputError
 from training.control.keyframes import Keyframes, parse_keyframes
 from training.control.option_types import NUMBER
 
-DAMAGED = (ValueError, EOFError, TypeError, RuntimeError, KeyError, OSError, zipfile.BadZipFile, pickle.UnpicklingError)
+DAMAGED = (*DAMAGED_FILE, OSError)
 KEYS = ('direction', 'boundary', 'w', 'delta', 'direction_w', 'arr_0')  # of arrays in .npz and dictionaries in .pt
 
 

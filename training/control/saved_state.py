@@ -19,12 +19,12 @@ import numpy as np
 import torch
 
 from networks.checkpoints.durable_files import replacing
-from networks.errors import InputError
+from networks.errors import DAMAGED_FILE, InputError
 from networks.latent_generator import LatentGenerator
 from training.videos.code_sources import ModelSource
 
 FORMAT = 1
-DAMAGED = (ValueError, LookupError, TypeError, EOFError, OSError, OverflowError, RecursionError, zipfile.BadZipFile)
+DAMAGED = (*DAMAGED_FILE, OSError)
 
 
 @dataclasses.dataclass(frozen=True)

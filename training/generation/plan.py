@@ -22,8 +22,9 @@ import numpy as np
 import torch
 
 from networks.checkpoints import file_sha256
-from networks.errors import InputError
+from networks.errors import DAMAGED_FILE, InputError
 from networks.image_generator import ImageGenerator
+from training.commands.option_values import MAX_SEED
 from training.commands.progress import report
 from training.control.audio import MotionEnvelope
 from training.control.continuation import Continuation, explain
@@ -40,6 +41,7 @@ from training.latents.code_files import CODE_ENDINGS, read_codes
 from training.latents.dataset import LatentDataset, is_latent_dataset
 from training.videos.code_sources import CodeSource, ModelSource, RecordedSource, default_burn_in
 
+MOST_FRAMES = 10**9  # that a line of generation.jsonl may tell of
 FRAMES_OF_MOTION = 2000  # of the model's own, from which its directions of motion are taken
 
 
@@ -331,9 +333,13 @@ class VideoPlan:
                     entry = json.loads(text)
                     if os.path.splitext(entry['file'])[0] == stem:
                         line = entry
-        except (OSError, ValueError, KeyError, TypeError):
+            return None if line is None else self._plain_video(line)
+        except (*DAMAGED_FILE, OSError):  # the codes are fitted
             return None
-        if not isinstance(line, dict) or line.get('network_sha256') != self._network_sha256 or len(line.get('seeds') or []) != 1:
+
+    def _plain_video(self, line: dict[str, Any]) -> tuple[int, int] | None:
+        """(seed, number of frames) of a plain video of this snapshot with this line; None for other videos."""
+        if line.get('network_sha256') != self._network_sha256 or len(line.get('seeds') or []) != 1:
             return None
         defaults = {**dataclasses.asdict(Request()), 'trunc': 1.0, 'motion_scale': 1.0}
         free = ('frames', 'fps', 'burn_in', 'trunc_center', 'transfer', 'audio')  # do not change the codes of a plain video
@@ -342,7 +348,8 @@ class VideoPlan:
                 return None
         if float(line.get('fps') or 0) != float(self.source_fps):
             return None
-        return int(line['seeds'][0]), int(line['frames']) + int(line.get('burn_in') or 0)
+        seed, frames = int(line['seeds'][0]), int(line['frames']) + int(line.get('burn_in') or 0)
+        return (seed, frames) if 0 <= seed <= MAX_SEED and 0 <= frames <= MOST_FRAMES else None
 
     # ----------------------------------------------------------------------------
     # The stream.

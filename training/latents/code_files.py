@@ -11,15 +11,13 @@
 import dataclasses
 import functools
 import os
-import pickle
 import re
-import zipfile
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
-from networks.errors import InputError
+from networks.errors import DAMAGED_FILE, InputError
 from training.commands import file_names
 from training.recordings.source_files import LeftOut, is_image, is_video, walk
 from training.recordings.video_timing import DEFAULT_RATE
@@ -171,7 +169,7 @@ def read_codes(path: str, *, num_ws: int, w_dim: int) -> tuple[np.ndarray, float
             if not isinstance(value, torch.Tensor):
                 raise InputError(f'{path} holds a {type(value).__name__} where a tensor of codes [T, L, D] belongs.')
             codes = value.detach().to(torch.float32).numpy()
-    except (ValueError, EOFError, TypeError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+    except DAMAGED_FILE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f'{path} cannot be read as W+ codes, or it is cut off: {reason}') from error
     if codes.dtype == np.uint8 and codes.ndim in (4, 5) and codes.shape[-1] == 3:

@@ -6,14 +6,13 @@ import hashlib
 import io
 import itertools
 import json
-import struct
 import zipfile
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from networks.checkpoints import zip_entries
-from networks.errors import DamagedVideo, InputError
+from networks.errors import DAMAGED_FILE, DamagedVideo, InputError
 from training.recordings.recording import Recording
 
 ARRAY_ENDINGS = ('.npy', '.npz')
@@ -49,7 +48,7 @@ class ArrayVideo(Recording):
 def find_in_array(path: str, name: str) -> list[Recording]:
     try:
         array = np.load(path, mmap_mode='r', allow_pickle=False) if path.lower().endswith('.npy') else _map_npz(path)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, struct.error) as error:
+    except (*DAMAGED_FILE, OSError) as error:
         if isinstance(error, FileNotFoundError | PermissionError):
             raise
         raise DamagedVideo(f'{path} is not an array file, or it was cut off: {error}.') from error

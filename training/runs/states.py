@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import re
-import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from networks.checkpoints import replacing
-from networks.errors import InputError
+from networks.errors import DAMAGED_FILE, InputError
 
-# torch.load ends in any of these where a file is damaged.
-DAMAGE = (
-    pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError, LookupError, OSError, TypeError,
-    AttributeError, AssertionError, ImportError, ArithmeticError, MemoryError, struct.error, zlib.error,
-)  # fmt: skip
+DAMAGE = (*DAMAGED_FILE, OSError)
 # What loading the parts of a state into networks and optimisers of another shape ends in.
 MISFITS = (RuntimeError, ValueError, LookupError, TypeError, AttributeError)
 

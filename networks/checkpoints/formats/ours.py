@@ -19,6 +19,13 @@ SNAPSHOT_VERSION = 1
 STATE_FORMAT = 'stylevideogan-training-state'
 STATE_VERSION = 1
 SNAPSHOT_KEYS = ('G', 'G_ema', 'C', 'image_generator')
+LARGEST_NUMBER, HIGHEST_RATE = 10**15, 1000
+# Kinds of what a snapshot says in plain values, as far as it says them.
+PLAIN_ENTRIES: dict[str, tuple[type, ...]] = {
+    'image_generator': (dict,), 'image_generator.path': (str,), 'image_generator.sha256': (str,),
+    'data': (dict,), 'data.path': (str,), 'data.sha256': (str,), 'data.fps': (int, float), 'data.num_clips': (int,),
+    'data.num_frames': (int,), 'data.clips': (list,), 'training_options': (dict,), 'progress': (dict,), 'versions': (dict,),
+}  # fmt: skip
 ENCODER_KEY = 'encoder'
 
 # Classes that our files name. A class comes from this table, never from the text that the file carries.
@@ -51,9 +58,26 @@ def build_snapshot(contents: LazyEntries) -> dnnlib.EasyDict:
     for key in contents:
         value = contents.raw(key)
         snapshot[key] = build_module(value) if isinstance(value, PersistentNode) else _easy(materialize(value), {})
+    for path, kinds in PLAIN_ENTRIES.items():
+        _check_entry(snapshot, path, kinds)
     if not isinstance(snapshot.G_ema, LatentGenerator):
         raise InputError('its snapshot holds something else than a latent generator under G_ema')
     return snapshot
+
+
+def _check_entry(snapshot: dict[str, Any], path: str, kinds: tuple[type, ...]) -> None:
+    """Raise InputError where an entry is there and of another kind, or a rate or number is none."""
+    group, _, key = path.rpartition('.')
+    holder = snapshot.get(group, {}) if group else snapshot
+    if key not in holder:
+        return
+    value = holder[key]
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        raise InputError(f'its {path} is of another kind than it should be ({type(value).__name__:.40})')
+    if isinstance(value, int | float) and not 0 <= value < LARGEST_NUMBER:
+        raise InputError(f'its {path} is out of range')
+    if path == 'data.fps' and not 0 < value <= HIGHEST_RATE:
+        raise InputError(f'its {path} is {value:.6g}, which is no rate of frames')
 
 
 def matches(contents: object) -> bool:
