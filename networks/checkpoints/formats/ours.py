@@ -71,7 +71,7 @@ def _check_entry(snapshot: dict[str, Any], path: str, kinds: tuple[type, ...]) -
     holder = snapshot.get(group, {}) if group else snapshot
     if key not in holder:
         return
-    value = holder[key]
+    value: Any = holder[key]
     if not isinstance(value, kinds) or isinstance(value, bool):
         raise InputError(f'its {path} is of another kind than it should be ({type(value).__name__:.40})')
     if isinstance(value, int | float) and not 0 <= value < LARGEST_NUMBER:
