@@ -6,12 +6,18 @@ The lists are facts about the two repositories: their file names, and the public
 import ast
 import collections
 import functools
+import io
 import pathlib
+import re
+import shlex
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 
 import pytest
+
+from stylevideogan import layout
 
 # Python files of either repository; a file of ours of the same name would be left out when ours are laid over theirs.
 THEIR_FILES = {
@@ -204,6 +210,24 @@ def test_no_file_has_the_name_of_one_of_theirs(root: pathlib.Path) -> None:
     for name in ('metrics/__init__.py', 'training/__init__.py'):  # theirs stay, so ours may hold nothing
         body = ast.parse((root / name).read_text()).body
         assert all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body), name
+
+
+def test_the_command_of_the_readme_lays_over_what_runs_and_nothing_else(root: pathlib.Path) -> None:
+    command = re.search(r'git archive HEAD (.*?)\| tar', (root / 'README.md').read_text().replace('\\\n', ' '), re.DOTALL)
+    assert command is not None
+    done = subprocess.run(['git', 'archive', 'HEAD', *shlex.split(command[1])], cwd=root, capture_output=True)
+    if done.returncode != 0:
+        pytest.skip('not a git checkout')
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        laid = {entry.name for entry in archive if entry.isfile()}
+    tracked = set(
+        subprocess.run(
+            ['git', 'ls-tree', '-r', '--name-only', 'HEAD'], cwd=root, capture_output=True, text=True
+        ).stdout.splitlines()
+    )
+    runs = {pathlib.Path(source).relative_to(root).as_posix() for source, _ in layout.packaged_files(str(root))} & tracked
+    assert runs <= laid, 'commit first: the archive is that of HEAD'
+    assert laid - runs == {'requirements.txt', 'requirements-weights.txt'}
 
 
 def test_only_host_names_that_both_have(root: pathlib.Path) -> None:
