@@ -28,7 +28,7 @@ def ffmpeg_program() -> str:
     try:
         return imageio_ffmpeg.get_ffmpeg_exe()
     except RuntimeError as error:
-        raise InputError('No ffmpeg program was found; pip install "imageio[ffmpeg]" brings one.') from error
+        raise InputError('No ffmpeg program was found; pip install imageio-ffmpeg brings one.') from error
 
 
 def input_options(path: str) -> list[str]:
