@@ -185,7 +185,7 @@ def smooth(data: str, dest: str, sigma: float, overwrite: bool) -> None:
 def stats(path: str, frames: int, as_json: bool) -> None:
     """Measure motion, jitter, variance; find clips that resemble.
 
-    The numbers are explained in docs/latents.md.
+    The numbers are explained in docs/footage/latents.md.
     """
     from training.latents.dataset import LatentDataset
     from training.latents.statistics import measure, measures_text

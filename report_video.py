@@ -15,7 +15,7 @@ def _parse_depths(text: str) -> list[int]:
     except ValueError:
         raise ValueError(f'{text!r} is no list of frame numbers; write for example 0,225,1000') from None
     if depths != sorted(set(depths)) or depths[0] < 0 or depths[-1] > 1_000_000:
-        raise ValueError(f'{text!r} must rise from 0 or above to at most 1000000')
+        raise ValueError(f'{text!r} does not rise from 0 or more to at most 1000000')
     return depths
 
 

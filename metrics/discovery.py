@@ -1,6 +1,6 @@
 """Finds metrics: those that the files in plugins/ register, and any file that the user names.
 
-A metric is a function with the decorator `metrics.metric_main.register_metric` (NVIDIA's interface, docs/metrics.md).
+A metric is a function with the decorator `metrics.metric_main.register_metric` (NVIDIA's interface, docs/measuring/metrics.md).
 """
 
 import functools

@@ -1,7 +1,7 @@
 """Protocols that others have used, by name: which metrics, which clips, and what still differs from their programs.
 
 A preset sets options that the user has not set; what was given on the command line stands. Differences are named
-in the result, because no number of another program can be expected to the last digit; docs/fvd.md measures how much
+in the result, because no number of another program can be expected to the last digit; docs/measuring/fvd.md measures how much
 each matters.
 """
 

@@ -3,7 +3,7 @@
 diversity_latent_200f   codes of 64 videos, at their first, middle and last second
 diversity_200f          pictures, of any two sets of videos
 
-1: as real footage; near 0: all the same. docs/companion_metrics.md says how to read it.
+1: as real footage; near 0: all the same. docs/measuring/companion_metrics.md says how to read it.
 Also for 1000 frames.
 
 Diversity: do videos of different seeds differ from each other as moments of real footage do?

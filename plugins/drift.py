@@ -3,7 +3,7 @@
 drift_latent_1000f   whitened codes of 64 videos: who it is, pose and expression on the average over a second
 drift_1000f          pictures, of any two sets of videos; drift_1000f_colour: mean and spread of the colours only
 
-1: as real footage; above: goes away; 0: nothing changes. docs/companion_metrics.md says how to read it.
+1: as real footage; above: goes away; 0: nothing changes. docs/measuring/companion_metrics.md says how to read it.
 Also for 200 and 4000 frames.
 
 Drift: how far a video goes away from its own beginning, beside how far real footage does.

@@ -5,7 +5,7 @@ frame_fid2048_25f           of 25 frames: the beginning of generated videos
 frame_fid2048_25f_at225     frames 225 to 249 of generated videos
 
 The frames are those of the FVD of the same name, so both say something of the same clips. It sees single frames only. Other
-numbers go by the same pattern. docs/fvd.md has the protocol.
+numbers go by the same pattern. docs/measuring/fvd.md has the protocol.
 """
 
 import re

@@ -7,7 +7,7 @@ fvd2048_128f                of 128 frames
 fvd2048_128f_subsample8f    of 16 frames, 8 apart
 
 Other numbers of clips, lengths, steps and beginnings go by the same pattern: fvd500_16f, fvd2048_20f_subsample2f_at1000. The
-protocol is that of StyleGAN-V without its flaws; docs/fvd.md has it, and each difference.
+protocol is that of StyleGAN-V without its flaws; docs/measuring/fvd.md has it, and each difference.
 """
 
 import re

@@ -6,7 +6,7 @@ lfd2048_25f_at1000  the same from frame 1000 on; any other frame can be named as
 
 Each gives a distance of the codes (NAME) and one of their motion (NAME_motion_distance).
 
-The real side is up to 2048 windows of 25 frames, evenly spread over the footage. docs/metrics.md has the definition,
+The real side is up to 2048 windows of 25 frames, evenly spread over the footage. docs/measuring/metrics.md has the definition,
 and says how to read what stands beside the value.
 """
 

@@ -3,7 +3,7 @@
 motion_latent_200f   codes of 64 videos
 motion_200f          pictures, of any two sets of videos
 
-0: the same. docs/companion_metrics.md says how to read it. Also for 1000 frames.
+0: the same. docs/measuring/companion_metrics.md says how to read it. Also for 1000 frames.
 
 Motion statistics: is it as fast, as smooth and as lively as real footage, frequency by frequency?
 

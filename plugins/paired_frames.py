@@ -5,8 +5,8 @@ ssim         structural similarity (Wang et al. 2004), higher is better
 lpips_alex   learned perceptual distance v0.1 (Zhang et al. 2018) by AlexNet, the usual one in tables; lower is better
 lpips_vgg    by VGG16, as training losses use it; its values are about twice as large, and the two cannot be compared
 
-psnr_16f and so on compare the first 16 frames of each video; any other number goes by the same pattern. docs/scores.md has the
-equations, and how other programs differ.
+psnr_16f and so on compare the first 16 frames of each video; any other number goes by the same pattern.
+docs/measuring/scores.md has the equations, and how other programs differ.
 """
 
 from __future__ import annotations

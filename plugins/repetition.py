@@ -3,7 +3,7 @@
 repetition_latent_1000f   codes of 64 videos (16 of them where they are longer than 1000 frames)
 repetition_1000f          pictures, of any two sets of videos
 
-0: as often as real footage, 1: every moment is shown twice. docs/companion_metrics.md says how to read it.
+0: as often as real footage, 1: every moment is shown twice. docs/measuring/companion_metrics.md says how to read it.
 Also for 200 and 4000 frames.
 
 Repetition: which share of a video shows what the same video shows at another time as well.

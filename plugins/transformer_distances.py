@@ -7,7 +7,7 @@ jedi_vjepa2_2048_16f         the distance of JEDi (Luo et al., ICLR 2025): 100 M
 frame_fd_dinov2_2048_16f     Frechet distance of the single frames (FD-DINOv2, Stein et al., NeurIPS 2023)
 
 Any kind goes with any of the three networks, any number and length by the pattern, `_subsampleSf` and `_atK` as for FVD.
-docs/feature_networks.md says which published number to reproduce first.
+docs/measuring/feature_networks.md says which published number to reproduce first.
 """
 
 import re

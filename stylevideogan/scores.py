@@ -82,7 +82,9 @@ def fvd(
     batch: int | None = None,
     **how: Any,
 ) -> Score:
-    """Frechet video distance (Unterthiner et al. 2018) of two sets of videos; lower is better. docs/fvd.md has the protocol.
+    """Frechet video distance (Unterthiner et al. 2018) of two sets of videos; lower is better.
+
+    docs/measuring/fvd.md has the protocol.
 
     Args:
         real: A set, see the head of this file.
@@ -145,7 +147,7 @@ def fid(
     Args:
         real: Images (layout 'NHWC' or 'NCHW') or videos.
         fake: The others.
-        detector: File of InceptionV3's weights (docs/fvd.md); None: the cache folder.
+        detector: File of InceptionV3's weights (docs/measuring/fvd.md); None: the cache folder.
         seed: Not used while all frames are taken; stands in the protocol.
         damaged: 'stop' or 'skip'.
         batch: Frames per call of the network.

@@ -2,7 +2,7 @@
 
     python -m benchmarks.metrics.latent_distance_faults --data=demo-output/latents.zip
 
-Prints a table in Markdown, the one in docs/metric_guide.md.
+Prints a table in Markdown, the one in docs/measuring/metric_guide.md.
 """
 
 from collections.abc import Iterator

@@ -4,8 +4,9 @@
     python -m benchmarks.metrics.metric_table --data=demo-output/latents.zip --results=metric-table.jsonl
     python -m benchmarks.metrics.metric_table --results=metric-table.jsonl --table
 
---footage measures pictures: videos of 5 seconds at 25 frames per second, one speaker each; --data measures codes. Every number is
-one line in --results, and what is there already is not computed again. --table prints the tables of docs/metric_guide.md.
+--footage measures pictures: videos of 5 seconds at 25 frames per second, one speaker each; --data measures codes. Every number
+is one line in --results, and what is there already is not computed again. --table prints the tables of
+docs/measuring/metric_guide.md.
 """
 
 import hashlib

@@ -2,8 +2,8 @@
 
     python -m benchmarks.metrics.repetition_calibration --data=demo-output/latents.zip
 
-Prints the tables of docs/companion_metrics.md. The tolerance comes from a part of the footage, the videos of 1000 frames are made
-of the rest of it, so needed is a clip of 2000 frames at least.
+Prints the tables of docs/measuring/companion_metrics.md. The tolerance comes from a part of the footage, the videos of 1000
+frames are made of the rest of it, so needed is a clip of 2000 frames at least.
 """
 
 from collections.abc import Iterator

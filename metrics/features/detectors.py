@@ -23,7 +23,7 @@ def _load_transformer(path: str | None) -> Any:
     if path is None:
         raise InputError(
             f'this metric needs a feature network: a folder with config.json and weights, or a file of VideoMAE; give it with '
-            f'{option("detector")} (docs/feature_networks.md)'
+            f'{option("detector")} (docs/measuring/feature_networks.md)'
         )
     return TransformerFeatures(*(transformer_weights.load(path) if os.path.isdir(path) else videomae_weights.load(path)))
 

@@ -88,7 +88,7 @@ def stream_points(video_set: Any, index: int, num_frames: int) -> torch.Tensor:
     """Points [T, 3 * 32 * 32] of the first `num_frames` frames of one video, or of as many as it has.
 
     Args:
-        video_set: A set of videos (docs/metrics.md): `stream(index)` yields frames uint8 [H, W, 3].
+        video_set: A set of videos (docs/measuring/metrics.md): `stream(index)` yields frames uint8 [H, W, 3].
         index: Which video.
         num_frames: T at most.
     """

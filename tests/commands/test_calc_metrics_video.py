@@ -146,7 +146,7 @@ def test_plugins_lists_and_mistakes(run_dir: pathlib.Path, tmp_path: pathlib.Pat
 
 
 def test_the_example_of_the_documentation_runs(run_dir: pathlib.Path, tmp_path: pathlib.Path, root: pathlib.Path) -> None:
-    example = (root / 'docs' / 'metrics.md').read_text().split('```python\n')[1].split('```')[0]
+    example = (root / 'docs' / 'measuring' / 'metrics.md').read_text().split('```python\n')[1].split('```')[0]
     (tmp_path / 'pace.py').write_text(example)
     result = calculate(run_dir, f'--plugin={tmp_path / "pace.py"}', '--metrics=pace64')
     assert result.exit_code == 0, result.stderr

@@ -17,7 +17,7 @@ from networks.feature_networks import i3d
 # FVD between videos of all 0 and of all 255: the squared distance of two features. In float64 this network gives
 # 569.77074 and 151.39247 for 10 and 30 frames; the original TensorFlow network in float32 printed 151.39244
 # for 30. Rounding to float32 changes the seventh digit, in ways that depend on the batch and the processor.
-PUBLISHED_DISTANCES = {10: 569.771, 16: 152.902, 30: 151.3925}  # docs/fvd.md has all of them
+PUBLISHED_DISTANCES = {10: 569.771, 16: 152.902, 30: 151.3925}  # docs/measuring/fvd.md has all of them
 ROUNDING = 4e-6
 
 

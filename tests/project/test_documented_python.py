@@ -1,4 +1,4 @@
-"""The Python in docs/python.md and docs/scores.md runs as it stands."""
+"""The Python in docs/python.md and docs/measuring/scores.md runs as it stands."""
 
 import pathlib
 import re
@@ -9,7 +9,7 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize('page', ['python.md', 'scores.md'])
+@pytest.mark.parametrize('page', ['python.md', 'measuring/scores.md'])
 def test_examples_run_as_they_stand(page: str, root: pathlib.Path, tmp_path: pathlib.Path, tiny_generator: pathlib.Path) -> None:
     blocks = re.findall(r'```python\n(.*?)```', (root / 'docs' / page).read_text(encoding='utf-8'), re.DOTALL)
     assert len(blocks) >= 2

@@ -168,7 +168,7 @@ def test_numbers_of_a_model_that_is_known(monkeypatch: pytest.MonkeyPatch) -> No
         (['--dest=x.pdf'], 'does not end in .html'),
         (['--dest={folder}/none/x.html'], 'there is no folder'),
         (['--depths=0,10'], 'less than 25 frames apart'),
-        (['--depths=10,0'], 'do not rise'),
+        (['--depths=10,0'], 'does not rise'),
         (['--data={folder}/none.zip'], 'is not where it was'),
         (['--data={other}'], 'not the data set that this run was trained on'),
         (['--subject=none.jpg'], "there is no file or folder 'none.jpg'"),

@@ -1,7 +1,7 @@
 """Can the image generator draw this footage? What the measures of an embedding say, and what to do about it.
 
 The measure is the gain, the PSNR above that of the picture of the average code
-(`training.embedding.inversion.Inversion.compare`). docs/embedding.md has the measurements behind the thresholds.
+(`training.embedding.inversion.Inversion.compare`). docs/footage/embedding.md has the measurements behind the thresholds.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
