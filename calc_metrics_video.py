@@ -16,6 +16,7 @@ import click
 from networks.errors import InputError
 from training.commands import command_line, shared_options
 from training.runs import ranks
+from training.runs.shards import SHARD, Shard
 
 if TYPE_CHECKING:
     import torch
@@ -134,6 +135,9 @@ def list_metrics(metrics: dict[str, str]) -> None:
 # Performance.
 @click.option('--gpus',         help='Number of GPUs, or of processes on a CPU; more than one starts torchrun', metavar='INT',
               type=command_line.POSITIVE_INT)
+@click.option('--shard',        help='Compute only the K-th of N shares of the features, as one of N independent jobs, and '
+                                     'write it into --parts', metavar='K/N', type=SHARD)
+@click.option('--parts',        help='Folder of the shares; without --shard, compute the metrics from all of them', metavar='DIR')
 @click.option('--batch',        help='Clips per call of the detector  [default: 1 on a CPU, 8 on a GPU]', metavar='INT',
               type=command_line.POSITIVE_INT)
 @click.option('--cache/--no-cache', help='Cache features of videos on disk and reuse them', default=True)
@@ -165,6 +169,12 @@ def main(**options: Any) -> None:
     \b
     # Videos and what they should be, frame by frame; files of one name belong together.
     python calc_metrics_video.py --metrics=psnr,ssim,lpips_alex --real=targets/ --fake=predictions/
+
+    \b
+    # Two independent jobs, and what they come to.
+    python calc_metrics_video.py --metrics=fvd2048_16f --real=footage/ --fake=samples.zip --parts=parts --shard=1/2
+    python calc_metrics_video.py --metrics=fvd2048_16f --real=footage/ --fake=samples.zip --parts=parts --shard=2/2
+    python calc_metrics_video.py --metrics=fvd2048_16f --real=footage/ --fake=samples.zip --parts=parts
 
     \b
     # A metric of your own.
@@ -247,6 +257,18 @@ def check_options(options: types.SimpleNamespace) -> None:
         )
     if options.fake and options.reference == 'embedding' and not options.data:
         raise click.UsageError("Missing option '--real' (videos to compare with) or '--data' (a latent data set).")
+    if options.shard is not None:
+        if not options.parts:
+            raise click.UsageError("Missing option '--parts', the folder that --shard writes its share into.")
+        if (options.gpus or 1) > 1 or ranks.number_of_ranks() > 1:
+            raise click.UsageError(
+                '--shard is one of several independent jobs, and --gpus or torchrun divide one job; use one of both.'
+            )
+        command_line.require_folder(options.parts)
+    elif options.parts and not os.path.isdir(options.parts):
+        raise command_line.UserMistake(
+            f'--parts: there is no folder {options.parts!r}; --shard=1/N writes the first share into it'
+        )
     for option in ('real', 'fake'):
         path = getattr(options, option)
         if path is not None and not os.path.exists(path):
@@ -281,6 +303,7 @@ def measure(options: types.SimpleNamespace, known: dict[str, str], rank: int, nu
         say(f'Calculating {name}')
         comparison.protocol = {}
         with contextlib.redirect_stdout(sys.stderr):  # a host's progress would otherwise stand between the results
+            before = len(comparison.options.parts.done) if comparison.options.parts else 0
             result = metric_main.calc_metric(
                 metric=name,
                 G=generator,
@@ -292,6 +315,9 @@ def measure(options: types.SimpleNamespace, known: dict[str, str], rank: int, nu
                 G_kwargs={'comparison': comparison},
                 dataset_kwargs=dataset_kwargs,
             )
+        if options.shard is not None:
+            told_share(comparison.options.parts.done[before:], name, options.shard)
+            continue
         definition: dict[str, Any] = {'metric_file': known[name], 'metric_file_sha256': checkpoints.file_sha256(known[name])}
         if options.protocol:
             definition |= {'preset': options.protocol, 'preset_differences': list(find_preset(options.protocol).differences)}
@@ -302,6 +328,20 @@ def measure(options: types.SimpleNamespace, known: dict[str, str], rank: int, nu
         found.append(result)
     for line in summary(found):
         say(line)
+
+
+def told_share(paths: Sequence[str], metric: str, shard: Shard) -> None:
+    """Say what the share of a metric has become.
+
+    Raises:
+        InputError: Nothing was written.
+    """
+    if not paths:
+        raise InputError(
+            f'--shard: {metric} is not computed from features of clips, so there is nothing to share out; leave it out of '
+            '--metrics'
+        )
+    command_line.report(f'{metric}: share {shard.number} of {shard.count} is in {" and ".join(map(os.path.basename, paths))}')
 
 
 def summary(found: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -361,10 +401,12 @@ def describe_network(options: types.SimpleNamespace, device: torch.device, say: 
 
 def what_to_compare(options: types.SimpleNamespace, data: str | None, device: torch.device) -> Any:
     """Both sets of videos, which are opened when a metric asks for them, and how to compare them."""
+    from metrics.inputs.feature_parts import FeatureParts
     from metrics.inputs.video_comparison import VideoComparison, VideoOptions
     from networks.checkpoints.image_generator_lookup import local_file
     from training.videos.recorded_videos import open_shared, source_kwargs
 
+    shard = options.shard
     rendered = {
         'image_generator': options.image_network,
         'resolution': options.resolution,
@@ -398,6 +440,7 @@ def what_to_compare(options: types.SimpleNamespace, data: str | None, device: to
         reference=options.reference,
         pairs=options.pairs,
         lpips_weights=options.lpips_weights and local_file(options.lpips_weights),
+        parts=FeatureParts(options.parts, shard and (shard.number, shard.count)) if options.parts else None,
     )
     return VideoComparison(sources.get('real'), sources.get('fake'), how)
 

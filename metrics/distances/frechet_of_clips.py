@@ -84,7 +84,16 @@ def measure_clips(opts: MetricOptions, metric: str, protocol: Protocol, compare:
     batch = options.batch or (GPU_BATCH if torch.device(opts.device).type == 'cuda' else 1)
 
     def features(videos: VideoSet, choice: ClipChoice, name: str) -> Any:
-        return clip_features(videos, choice, detector, opts, tag=f'{metric} {name} clips', batch=batch, damaged=options.damaged)
+        return clip_features(
+            videos,
+            choice,
+            detector,
+            opts,
+            tag=f'{metric} {name} clips',
+            batch=batch,
+            damaged=options.damaged,
+            parts=options.parts,
+        )
 
     real_features, fake_features = features(pair.real, real, 'real'), features(pair.fake, fake, 'fake')
     damaged = {**real_features.damaged, **fake_features.damaged}
@@ -97,8 +106,8 @@ def measure_clips(opts: MetricOptions, metric: str, protocol: Protocol, compare:
         cached={'real': real_features.cached, 'fake': fake_features.cached},
         damaged=damaged,
     )
-    if opts.rank != 0:  # the values of rank 0 count
-        return {metric: None}
+    if opts.rank != 0 or (options.parts is not None and options.parts.share is not None):
+        return {metric: None}  # the values of rank 0 count, and a share of the features has none
     samples = [
         Sample(found.values, min(choice.side_by_side, len(found.values)), choice.overlap)
         for choice, found in ((real, real_features), (fake, fake_features))

@@ -25,6 +25,7 @@ import torch
 
 import dnnlib
 from metrics.inputs.clip_choice import ClipChoice
+from metrics.inputs.feature_parts import FeatureParts
 from metrics.inputs.video_set import VideoSet
 from metrics.metric_utils import MetricOptions
 from networks.checkpoints.durable_files import replacing
@@ -48,7 +49,15 @@ class ClipFeatures:
 
 
 def clip_features(
-    videos: VideoSet, choice: ClipChoice, detector: Any, opts: MetricOptions, *, tag: str, batch: int = 1, damaged: str = 'stop'
+    videos: VideoSet,
+    choice: ClipChoice,
+    detector: Any,
+    opts: MetricOptions,
+    *,
+    tag: str,
+    batch: int = 1,
+    damaged: str = 'stop',
+    parts: FeatureParts | None = None,
 ) -> ClipFeatures:
     """Features of all chosen clips; all ranks call this together and all get all features.
 
@@ -63,10 +72,15 @@ def clip_features(
         tag: What the progress says.
         batch: Clips per call of the detector.
         damaged: 'stop' at a video that cannot be read, or 'skip' its clips.
+        parts: Where a share of the features goes, which are then the only ones that are returned, or where they all come from.
 
     Raises:
-        InputError: A video is damaged, or the detector returns numbers that are not finite.
+        InputError: A video is damaged, the detector returns numbers that are not finite, or shares are missing.
     """
+    if parts is not None and parts.share is None:
+        return ClipFeatures(*parts.collect(_key(videos, choice, detector, opts, batch, damaged), tag))
+    if parts is not None:
+        return _share(parts, videos, choice, detector, opts, tag=tag, batch=batch, damaged=damaged)
     path = None if videos.endless or not opts.cache else _cache_path(videos, choice, detector, opts, batch, damaged)
     kept = _load(path) if path is not None and opts.rank == 0 else None
     if opts.num_gpus > 1:
@@ -74,7 +88,7 @@ def clip_features(
     if kept is not None:
         return kept
 
-    units = [choice.clips[begin : begin + batch] for begin in range(0, len(choice.clips), batch)]
+    units = _units(choice, batch)
     begin, end = (len(units) * rank // opts.num_gpus for rank in (opts.rank, opts.rank + 1))
     progress = opts.progress.sub(tag=tag, num_items=sum(map(len, units[begin:end])), flush_interval=max(len(units) // 50, 1))
     error: str | None = None
@@ -87,17 +101,45 @@ def clip_features(
             raise
         error = str(raised)  # the other ranks wait for this one: all of them have to hear of it
     if opts.num_gpus > 1:
-        parts: list[Any] = [None] * opts.num_gpus
-        torch.distributed.all_gather_object(parts, (found, broken, error))
-        for _, _, problem in parts:
+        of_ranks: list[Any] = [None] * opts.num_gpus
+        torch.distributed.all_gather_object(of_ranks, (found, broken, error))
+        for _, _, problem in of_ranks:
             if problem is not None:
                 raise InputError(problem)
-        found = np.concatenate([values for values, _, _ in parts])
-        broken = {name: reason for _, names, _ in parts for name, reason in names.items()}
+        found = np.concatenate([values for values, _, _ in of_ranks])
+        broken = {name: reason for _, names, _ in of_ranks for name, reason in names.items()}
     result = ClipFeatures(found, broken)
     if path is not None and opts.rank == 0:
         _save(path, result)
     return result
+
+
+def _units(choice: ClipChoice, batch: int) -> list[Sequence[tuple[int, int]]]:
+    """Clips that go through the detector together."""
+    return [choice.clips[begin : begin + batch] for begin in range(0, len(choice.clips), batch)]
+
+
+def _share(
+    parts: FeatureParts,
+    videos: VideoSet,
+    choice: ClipChoice,
+    detector: Any,
+    opts: MetricOptions,
+    *,
+    tag: str,
+    batch: int,
+    damaged: str,
+) -> ClipFeatures:
+    """The features of this job's share of the clips, which are written down as well; none where that was done before."""
+    key = _key(videos, choice, detector, opts, batch, damaged)
+    units = _units(choice, batch)
+    begin, end = parts.bounds(len(units))
+    if parts.written(key):
+        return ClipFeatures(np.zeros([0, 1, detector.num_features], np.float32), {}, cached=True)
+    progress = opts.progress.sub(tag=tag, num_items=sum(map(len, units[begin:end])), flush_interval=max(len(units) // 50, 1))
+    found, broken = _compute(videos, units[begin:end], choice, detector, opts, progress, batch, damaged)
+    parts.write(key, found, broken)
+    return ClipFeatures(found, broken)
 
 
 def _compute(
@@ -219,6 +261,11 @@ def _name(videos: VideoSet, index: int) -> str:
 
 
 def _cache_path(videos: VideoSet, choice: ClipChoice, detector: Any, opts: MetricOptions, batch: int, damaged: str) -> str:
+    return dnnlib.make_cache_dir_path(CACHE_FOLDER, _key(videos, choice, detector, opts, batch, damaged) + '.npz')
+
+
+def _key(videos: VideoSet, choice: ClipChoice, detector: Any, opts: MetricOptions, batch: int, damaged: str) -> str:
+    """Name of the features of these clips: another one for whatever could change a number."""
     content = {
         'version': CACHE_VERSION,
         'videos': videos.sha256,
@@ -234,7 +281,7 @@ def _cache_path(videos: VideoSet, choice: ClipChoice, detector: Any, opts: Metri
         'resolution': list(videos.resolution),
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return dnnlib.make_cache_dir_path(CACHE_FOLDER, f'{detector.description["name"].lower()}-{digest[:32]}.npz')
+    return f'{detector.description["name"].lower()}-{digest[:32]}'
 
 
 def _load(path: str) -> ClipFeatures | None:

@@ -15,6 +15,7 @@ import torch
 
 import dnnlib
 from metrics.inputs.clip_choice import RULES, ClipChoice, choose_clips
+from metrics.inputs.feature_parts import FeatureParts
 from metrics.inputs.video_set import VideoSet, same_rate
 from metrics.metric_utils import MetricOptions
 from networks.errors import InputError, option
@@ -38,6 +39,7 @@ class VideoOptions:
     reference: str = 'footage'  # What the real videos are: 'footage' or 'embedding'.
     pairs: str = 'name'  # Which videos belong together, for metrics of pairs: a rule of metrics.distances.pair_comparison.
     lpips_weights: str | None = None  # File of weights of LPIPS; None: the installed ones.
+    parts: FeatureParts | None = None  # Where independent jobs write their shares of the features, or collect them.
 
     def __post_init__(self) -> None:
         for rule in (self.real_clips, self.fake_clips):

@@ -25,6 +25,7 @@ from metrics.distances.kernel_distance import kernel_distance
 from metrics.features import clip_features as clip_features_module
 from metrics.features.clip_features import clip_features
 from metrics.inputs.clip_choice import choose_clips
+from metrics.inputs.feature_parts import FeatureParts
 from metrics.inputs.video_comparison import VideoComparison, VideoOptions
 from metrics.metric_utils import MetricOptions
 from networks.errors import InputError
@@ -324,6 +325,39 @@ def test_features_are_kept_by_content(tmp_path: pathlib.Path, detector, cache_fo
         content[place] ^= 1
         path.write_bytes(content)
     assert not features('b.npy', batch=4).cached  # damaged, so computed again
+
+
+def test_shares_of_independent_jobs_come_to_the_number_of_one(
+    tmp_path: pathlib.Path, detector, cache_folder: pathlib.Path
+) -> None:
+    np.save(tmp_path / 'real.npy', random_videos(31, 20, 0))
+    np.save(tmp_path / 'fake.npy', random_videos(31, 20, 1))
+    whole = calculate('fvd31_8f', options(tmp_path, detector, batch=4))
+    detector_calls = detector.calls
+
+    def job(share: tuple[int, int] | None, metric: str = 'fvd31_8f', **more):
+        return calculate(metric, options(tmp_path, detector, batch=4, parts=FeatureParts(str(tmp_path), share), **more))
+
+    with pytest.raises(InputError, match='holds no shares of the fvd31_8f real clips'):
+        job(None)
+    assert job((1, 3)).fvd31_8f is None
+    assert job((3, 3)).fvd31_8f is None
+    with pytest.raises(InputError, match=r'of 3 shares of the fvd31_8f real clips 1 are missing in .*: 2/3'):
+        job(None)
+    job((2, 3))
+    assert detector.calls == 2 * detector_calls  # no clip was computed by two of them
+    job((2, 3))
+    assert detector.calls == 2 * detector_calls  # nor is one again, by a job that is started again
+    assert job(None) == whole
+    assert detector.calls == 2 * detector_calls
+    with pytest.raises(InputError, match='no shares'):  # other clips
+        job(None, metric='fvd31_9f')
+    path = sorted(tmp_path.glob('*-2-of-3.npz'))[0]
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(InputError, match=r'2-of-3\.npz is damaged; remove it'):
+        job(None)
+    job((2, 3))  # a damaged one is made again
+    assert job(None) == whole
 
 
 def test_the_number_does_not_depend_on_the_number_of_ranks(tmp_path: pathlib.Path, root: pathlib.Path) -> None:

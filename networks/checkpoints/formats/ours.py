@@ -74,10 +74,11 @@ def _check_entry(snapshot: dict[str, Any], path: str, kinds: tuple[type, ...]) -
     value: Any = holder[key]
     if not isinstance(value, kinds) or isinstance(value, bool):
         raise InputError(f'its {path} is of another kind than it should be ({type(value).__name__:.40})')
-    if isinstance(value, int | float) and not 0 <= value < LARGEST_NUMBER:
+    number: Any = value
+    if isinstance(number, int | float) and not 0 <= number < LARGEST_NUMBER:
         raise InputError(f'its {path} is out of range')
-    if path == 'data.fps' and not 0 < value <= HIGHEST_RATE:
-        raise InputError(f'its {path} is {value:.6g}, which is no rate of frames')
+    if path == 'data.fps' and not 0 < number <= HIGHEST_RATE:
+        raise InputError(f'its {path} is {number:.6g}, which is no rate of frames')
 
 
 def matches(contents: object) -> bool:

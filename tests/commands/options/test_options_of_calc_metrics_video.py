@@ -1,6 +1,6 @@
 """Every option of calc_metrics_video.py is obeyed."""
 
-from option_rows import largest, obeyed, outcome, results, rows
+from option_rows import largest, names, obeyed, outcome, results, rows
 
 LPIPS = ('--metrics=lpips_alex', '--pairs=order')
 VIDEOS = ('--real={clips}', '--metrics=fvd3_8f', '--resolution=4')
@@ -9,6 +9,8 @@ TABLE = [
         'calc_metrics_video',
         ('--fake={fake}', '--real={real}', '--metrics=fvd6_8f', '--bootstrap=3', '--device=cpu'),
         ('--gpus', None, '0', outcome),  # more than one is another process
+        ('--shard', ('--parts={folder}/p', '--shard=1/2'), ('--parts={folder}/p', '--shard=2/2'), names),
+        ('--parts', None, '{folder}/nothing', outcome),  # what they come to: tests/metrics/test_frechet_of_clips.py
         ('--lpips-weights', LPIPS, (*LPIPS, '--lpips-weights={generator}'), outcome),
         ('--pairs', ('--metrics=psnr_8f',), ('--metrics=psnr_8f', '--pairs=order'), outcome),
         ('--protocol', None, 'common-metrics', results),
