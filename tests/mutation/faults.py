@@ -19,6 +19,11 @@ GRAPHS = ('tests/kernels/test_step_graphs.py',)
 SETTLING = ('tests/training/test_temporal_gan.py::test_a_video_settles_and_is_calibrated',)
 
 
+def row(command: str, option: str) -> tuple[str]:
+    """The test that this option is obeyed."""
+    return (f'tests/commands/options/test_options_of_{command}.py::test_option_is_obeyed[{command} {option}]',)
+
+
 def of(path: str, tests: tuple[str, ...], *changes: tuple[str, str, str]) -> list[Fault]:
     return [Fault(name, path, old, new, tests) for name, old, new in changes]
 
@@ -35,12 +40,10 @@ FAULTS = [
         ('average before the step is counted', 'self.num_steps += 1\n            self._update_average()', 'self._update_average()\n            self.num_steps += 1'),
         ('average without ramp', 'half_life = min(self.settings.ema_kimg * 1000, self.num_frames_shown * self.settings.ema_rampup)', 'half_life = self.settings.ema_kimg * 1000'),
         ('average counts frames of one rank', 'decay_of(half_life, self.frames_per_step)', 'decay_of(half_life, self.batch * self.windows.num_frames)'),
-        ('ranks are summed, not averaged', '            flat /= self.num_ranks\n', ''),
-        ('only the first rank counts', '            torch.distributed.all_reduce(flat)\n', '            flat *= self.num_ranks\n'),
-        ('batch is not shared by ranks', 'self.batch = settings.batch // num_ranks', 'self.batch = settings.batch'),
-        ('ranks draw the same numbers', 'manual_seed(seed * num_ranks + rank)', 'manual_seed(seed)'),
-        ('frames of one rank', 'return self.batch * self.num_ranks * self.settings.critic_steps', 'return self.batch * self.settings.critic_steps'),
-        ('critic updates not counted', 'self.num_ranks * self.settings.critic_steps * self.windows', 'self.num_ranks * self.windows'),
+        ('all ranks take the first rows', 'return slice(self.rank * own, (self.rank + 1) * own)', 'return slice(0, own)'),
+        ('ranks draw other numbers', 'manual_seed(seed)\n        self._future', 'manual_seed(seed + rank)\n        self._future'),
+        ('frames of the critic counted once', 'return self.batch * self.settings.critic_steps * self.windows.num_frames', 'return self.batch * self.windows.num_frames'),
+        ('frames counted once a rank', 'return self.batch * self.settings.critic_steps * self', 'return self.batch // self.num_ranks * self.settings.critic_steps * self'),
         ('G climbs down', 'loss = -torch.stack(scores).sum()', 'loss = torch.stack(scores).sum()'),
         ('critics averaged, not summed', 'loss = -torch.stack(scores).sum()', 'loss = -torch.stack(scores).mean()'),
         ('angle penalty subtracted', 'loss = loss + settings.lambda_gap *', 'loss = loss - settings.lambda_gap *'),
@@ -54,18 +57,22 @@ FAULTS = [
         ('shares of the angle penalty exchanged', 'parts.append((1 - self.settings.carry) *', 'parts.append(self.settings.carry *'),
         ('carried angle penalty without its share', 'parts.append(self.settings.carry * measure', 'parts.append(measure'),
         ('gradient penalty without its weight', 'mix, settings.lambda_gp\n', 'mix, 10.0\n'),
-        ('every update sees the first windows', 'fakes[begin : begin + batch], mix', 'fakes[:batch], mix'),
+        ('every update sees the first windows', 'fakes[begin : begin + size], mix', 'fakes[:size], mix'),
         ('reversal dropped', 'self.windows.sample(batch, self.random, self.reversal)', 'self.windows.sample(batch, self.random)'),
-        ('windows are not shuffled', 'generated = [view[order] for view in self._views(y)]', 'generated = self._views(y)'),
+        ('windows are not shuffled', 'order = permutation(count, self.random, self._static)', 'order = permutation(count, self.random, self._static).sort().values'),
         ('carry dropped', 'else round(count * self.settings.carry)', 'else round(count * 0.5)'),
-        ('chains are not moved', 'self.chains.advance(chosen, tuple(h[fresh:].detach() for h in states[time]), frames)', 'pass'),
-        ('chains move to the end of their windows', 'tuple(h[fresh:].detach() for h in states[time]), frames)', 'tuple(h[fresh:].detach() for h in states[-1]), frames)'),
-        ('chains take the states of fresh windows', 'tuple(h[fresh:].detach() for h in states[time])', 'tuple(h[: len(chosen)].detach() for h in states[time])'),
+        ('chains are not moved', 'self.chains.advance(chosen, tuple(h[fresh:].detach() for h in self._gather_state(states[time])), frames)', 'pass'),
+        ('chains move to the end of their windows', 'self._gather_state(states[time])), frames)', 'self._gather_state(states[-1])), frames)'),
+        ('chains take the states of fresh windows', 'tuple(h[fresh:].detach() for h in self._gather', 'tuple(h[: len(chosen)].detach() for h in self._gather'),
         ('chains keep what was shown before', 'self.chains.past_frames : self.chains.past_frames + time]', 'self.chains.past_frames : self.chains.past_frames + time - 1]'),
         ('others than chosen begin again', 'self.chains.restart(self.G, chosen[lucky])', 'self.chains.restart(self.G, chosen[: int(lucky.sum())])'),
         ('all chains begin again', 'self.chains.restart(self.G, chosen[lucky])', 'self.chains.restart(self.G, chosen)'),
-        ('fewer chains for two ranks', 'max(1, settings.chains // num_ranks)', 'settings.chains'),
-        ('memories begin short', '                prepare_memories(self.G, settings.longest_memory)', '                prepare_memories(self.G, 1.0)'),
+        ('fewer chains for two ranks', 'VideoChains(self.G, settings.chains, windows', 'VideoChains(self.G, settings.chains // num_ranks, windows'),
+        ('windows of this rank alone', 'torch.distributed.all_gather(parts, rows.detach().contiguous())', 'parts = [rows.detach()] * self.num_ranks'),
+        ('real windows are not shared', 'self.random, self.reversal)[part])', 'self.random, self.reversal)[: part.stop - part.start])'),
+        ('places on the lines are not shared', 'generator=self.random, device=self.device)[part]\n            for C', 'generator=self.random, device=self.device)[: part.stop - part.start]\n            for C'),
+        ('angles of other chains', 'self.chains.states(self.chains.draw(count)[part]))\n            parts', 'self.chains.states(self.chains.draw(count)[: part.stop - part.start]))\n            parts'),
+        ('futures of one rank', 'torch.cat([futures[part] for futures in s.split(count)])', 's[: 2 * (part.stop - part.start)]'),
         ('chains move in the first half', 'torch.randint(length // 2, length, (1,)', 'torch.randint(1, length // 2, (1,)'),
         ('chains never begin again', 'generator=self.random, device=self.device) < self.settings.restart', 'generator=self.random, device=self.device) < 0'),
         ('motion weight dropped', 'weight = self.settings.motion_weight\n', 'weight = min(self.settings.motion_weight, 1)\n'),
@@ -111,8 +118,35 @@ FAULTS = [
     *of(
         'training/temporal_trainer.py',
         GRAPHS,
-        ('recorded chains move to an earlier time', 'when = torch.cat([index, index + length // 2])', 'when = torch.cat([index, index])'),
+        ('recorded chains move to an earlier time', 'when = torch.cat([place, index + length // 2])', 'when = torch.cat([place, index])'),
+        ('recorded chains are ahead of their past', 'when = torch.cat([place, index + length // 2])', 'when = torch.cat([place, index + length // 2 - 1])'),
         ('recorded learning rates stay', "group['lr'].fill_(rate * factor)", 'pass'),
+    ),
+    *of(
+        'training/temporal_trainer.py',
+        row('train_video', '--longest-memory'),
+        ('memories begin short', '                prepare_memories(self.G, settings.longest_memory)', '                prepare_memories(self.G, 1.0)'),
+    ),
+    *of(
+        'training/tuning/generator_tuning.py',
+        row('tune_generator', '--warmup'),
+        ('warm-up of tuning dropped', 'max(options.warmup, 1), 1)', '1, 1)'),
+    ),
+    *of(
+        'training/tuning/generator_tuning.py',
+        row('tune_generator', '--ema'),
+        ('average of tuning dropped', 'half_life = min(options.ema, ', 'half_life = min(25.0, '),
+    ),
+    *of(
+        'training/tuning/generator_tuning.py',
+        row('tune_generator', '--save-memory'),
+        ('saving of memory dropped', '_recomputing(self.generator.synthesis, self.save_memory)', '_recomputing(self.generator.synthesis, False)'),
+    ),
+    *of(
+        'training/runs/gradients.py',
+        STEP,
+        ('ranks are summed, not averaged', '        flat /= divisor\n', '        pass\n'),
+        ('only the first rank counts', '    torch.distributed.all_reduce(flat)\n', '    flat *= num_ranks\n'),
     ),
     *of(
         'training/runs/weight_average.py',

@@ -66,14 +66,15 @@ def tests_pass(tree: pathlib.Path, tests: tuple[str, ...], log: pathlib.Path) ->
 def main() -> None:
     """Try the faults; exit code 1 where too few are noticed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--only', default='', help='faults whose name or file has this word')
+    parser.add_argument('--only', action='append', help='faults whose name or file has this word; may be repeated')
     parser.add_argument('--keep-going', action='store_true', help='skip the run of unchanged code')
     arguments = parser.parse_args()
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     for module in ('torch', 'numpy', 'click', 'pytest', 'PIL.Image', 'scipy.linalg', 'hypothesis'):
         with contextlib.suppress(ImportError):
             __import__(module)
-    chosen = [fault for fault in FAULTS if arguments.only in fault.name or arguments.only in fault.path]
+    wanted = arguments.only or ['']
+    chosen = [fault for fault in FAULTS if any(word in fault.name or word in fault.path for word in wanted)]
     for fault in chosen:
         changed(fault, (ROOT / fault.path).read_text(encoding='utf-8'))
     missed = []
