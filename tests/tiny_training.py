@@ -12,3 +12,13 @@ TINY_TRAINING = (
     '--batch=8',
     '--device=cpu',
 )
+
+# A program that runs a command in a process of its own, SCRIPT ARGUMENTS, with the short look of conftest.py at its model.
+SHORT_LOOK = """
+import os, runpy, sys
+sys.path.insert(0, os.path.dirname(sys.argv[1]))
+from training import stationarity
+stationarity.LONGEST_BURN_IN = stationarity.REFERENCE_FRAMES = 50
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from tiny_training import SHORT_LOOK
 
 import make_video
 from networks import checkpoints
@@ -220,17 +221,6 @@ def square(left: int, side: int, size: int = 90) -> np.ndarray:
 def test_faces_are_aligned_where_they_have_to_be(drawn: np.ndarray, filmed: np.ndarray, align: str) -> None:
     clip = FootageClip('c', 25.0, None, 'c.mp4', None, lambda first: iter([filmed] * 20))
     assert choose_alignment([clip], [drawn] * 3, Detector())[0] == align
-
-
-# The command of a step, with the short look of conftest.py at the trained model.
-SHORT_LOOK = """
-import os, runpy, sys
-sys.path.insert(0, os.path.dirname(sys.argv[1]))
-from training import stationarity
-stationarity.LONGEST_BURN_IN = stationarity.REFERENCE_FRAMES = 50
-del sys.argv[0]
-runpy.run_path(sys.argv[0], run_name='__main__')
-"""
 
 
 def test_from_footage_to_pasted_video(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from tiny_training import TINY_TRAINING
+from tiny_training import SHORT_LOOK, TINY_TRAINING
 
 from generate_video import main as generate
 from metrics import best_value
@@ -86,14 +86,8 @@ def test_interrupted_run_goes_on_as_if_never_stopped(tmp_path, root, tiny_latent
     arguments = ['--kimg=16', '--tick=0.3', '--snap=5', '--preview-frames=0']
     straight = tmp_path / 'straight'
     assert train(straight, tiny_latents, *arguments).exit_code == 0
-    command = [
-        sys.executable,
-        str(root / 'train_video.py'),
-        f'--outdir={tmp_path / "runs"}',
-        f'--data={tiny_latents}',
-        *TINY_TRAINING,
-        *arguments,
-    ]
+    script = [str(root / 'train_video.py'), f'--outdir={tmp_path / "runs"}', f'--data={tiny_latents}', *TINY_TRAINING]
+    command = [sys.executable, '-c', SHORT_LOOK, *script, *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in process.stdout:
         if line.startswith('tick 2 '):
@@ -188,6 +182,7 @@ def test_two_ranks(tmp_path, root, tiny_latents):
             '--tick=1',
             '--preview-frames=0',
             '--gpus=2',
+            '--carry=0.5',
             '--metrics=drift_latent_100f',
         ],
         capture_output=True,

@@ -242,7 +242,8 @@ def obeyed(table: list[Row]) -> tuple[Callable[..., None], Callable[..., None]]:
     def test_equal_commands_give_equal_results(workshop: Workshop) -> None:
         by_kind: dict[tuple[str, Observed], Row] = {}
         for row in table:
-            by_kind.setdefault((row.command, row.observed), row)
+            if row.observed not in (outcome, names):  # what hardly comes out by chance
+                by_kind.setdefault((row.command, row.observed), row)
         for row in by_kind.values():
             first, again = (workshop.run(row.command, *words(row, row.first), fresh=fresh) for fresh in (False, True))
             assert row.observed(first) == row.observed(again), row
