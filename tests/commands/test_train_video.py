@@ -183,6 +183,7 @@ def test_two_ranks(tmp_path, root, tiny_latents):
             '--preview-frames=0',
             '--gpus=2',
             '--carry=0.5',
+            '--strides=1',
             '--metrics=drift_latent_100f',
         ],
         capture_output=True,

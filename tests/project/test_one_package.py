@@ -169,6 +169,7 @@ def test_training_runs_on_two_ranks_and_its_snapshot_opens_everywhere(
         '--tick=0.1',
         '--metrics=none',
         '--carry=0.5',
+        '--strides=1',
     )
     assert trained.returncode == 0, trained.stderr
     snapshot = next(tmp_path.rglob('network-snapshot-*.pkl'))
