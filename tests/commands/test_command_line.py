@@ -52,7 +52,7 @@ def test_sizes_and_names() -> None:
 @click.option(
     '--how',
     default='fine',
-    type=click.Choice(['input', 'full', 'denied', 'missing', 'memory', 'torch', 'package', 'stop', 'bug', 'fine']),
+    type=click.Choice(['input', 'full', 'denied', 'missing', 'memory', 'torch', 'package', 'host', 'stop', 'bug', 'fine']),
 )
 @click.option('--seeds', type=command_line.SEEDS, default='0-2')
 @click.option('--fps', type=command_line.FPS, default=25)
@@ -67,6 +67,7 @@ def _sample(how: str, seeds: list[int], fps: float) -> None:
         'memory': MemoryError(),
         'torch': RuntimeError('[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file'),
         'package': ModuleNotFoundError("No module named 'imageio_ffmpeg'", name='imageio_ffmpeg'),
+        'host': ModuleNotFoundError("No module named 'scipy'", name='scipy.linalg'),
         'stop': KeyboardInterrupt(),
         'bug': RuntimeError('an inner error'),
     }
@@ -84,7 +85,8 @@ def _sample(how: str, seeds: list[int], fps: float) -> None:
         ('missing', "'no.pkl'"),
         ('memory', 'out of memory'),
         ('torch', 'full'),
-        ('package', "'imageio_ffmpeg' is not installed"),
+        ('package', "'imageio_ffmpeg' is not installed; pip install -r requirements.txt"),
+        ('host', "'scipy' is not installed; pip install scipy brings it"),  # a checkout's own files need it
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(how: str, words: str) -> None:

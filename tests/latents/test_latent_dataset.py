@@ -182,6 +182,9 @@ def test_files_that_are_no_zip(dataset: pathlib.Path, tmp_path: pathlib.Path) ->
         assert packed.sha256 == plain.sha256
     with pytest.raises(InputError, match='no such file'):
         LatentDataset(tmp_path / 'absent.zip')
+    np.savez(tmp_path / 'codes.npz', w=np.zeros((3, 6, 8), np.float32))
+    with pytest.raises(InputError, match=r'codes alone.*latents_tool\.py convert --source=.*codes\.npz'):
+        LatentDataset(tmp_path / 'codes.npz')
 
 
 # ----------------------------------------------------------------------------

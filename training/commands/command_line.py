@@ -64,6 +64,18 @@ __all__ = [
 Function = TypeVar('Function', bound=Callable[..., Any])
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+NEEDED = {
+    'PIL',
+    'imageio_ffmpeg',
+    'matplotlib',
+    'numpy',
+    'psutil',
+    'requests',
+    'safetensors',
+    'tensorboard',
+    'torch',
+    'tqdm',
+}  # what requirements.txt installs, by the names of import
 OUR_PACKAGES = {'dnnlib', 'torch_utils', 'metrics', 'networks', 'plugins', 'training', 'demo', 'stylevideogan'}
 
 INTERRUPTED = 'interrupted; run the same command again to go on'
@@ -149,12 +161,13 @@ def clear_errors(function: Function | None = None, *, interrupted: str = INTERRU
         except OSError as error:
             raise UserMistake(describe_os_error(error)) from error
         except ModuleNotFoundError as error:
-            if (error.name or '').split('.')[0] in OUR_PACKAGES:
+            name = (error.name or '').split('.')[0]
+            if name in OUR_PACKAGES:
                 raise
+            if name not in NEEDED:  # of a checkout that this is laid over
+                raise UserMistake(f'the Python package {name!r} is not installed; pip install {name} brings it') from error
             remedy = 'pip install "stylevideogan[all]"' if layout.is_packaged(__name__) else 'pip install -r requirements.txt'
-            raise UserMistake(
-                f'the Python package {error.name!r} is not installed; {remedy} installs all that is needed'
-            ) from error
+            raise UserMistake(f'the Python package {name!r} is not installed; {remedy} installs all that is needed') from error
         except (MemoryError, RuntimeError) as error:
             sentence = describe_memory_error(error) or describe_torch_write_error(error)
             if sentence is None:

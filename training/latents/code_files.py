@@ -19,10 +19,10 @@ import torch
 
 from networks.errors import DAMAGED_FILE, InputError
 from training.commands import file_names
+from training.latents.layout import CODE_ENDINGS as CODE_ENDINGS
 from training.recordings.source_files import LeftOut, is_image, is_video, walk
 from training.recordings.video_timing import DEFAULT_RATE
 
-CODE_ENDINGS = ('.npz', '.npy', '.pt', '.pth')
 PROJECTOR_FILE = 'projected_w.npz'  # of NVIDIA's projector.py, beside a film and two pictures of its work
 CODE_KEYS = ('w', 'ws', 'w_plus', 'latents', 'latent', 'codes')  # names of arrays and tensors, first match wins
 

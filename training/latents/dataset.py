@@ -36,7 +36,7 @@ import numpy as np
 
 from networks.checkpoints import zip_entries
 from networks.errors import InputError, readable
-from training.latents.layout import FORMAT_NAME, FORMAT_VERSION, LARGEST_CODE, QUALITY_MEASURES, describe_bad_code
+from training.latents.layout import CODE_ENDINGS, FORMAT_NAME, FORMAT_VERSION, LARGEST_CODE, QUALITY_MEASURES, describe_bad_code
 from training.latents.writer import LatentDatasetWriter
 from training.recordings.source_files import is_image, is_video
 
@@ -81,6 +81,11 @@ class LatentDataset:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
+        if self.path.lower().endswith(CODE_ENDINGS) and os.path.isfile(self.path):
+            raise self._fail(
+                'these are codes alone, and no latent data set; make one of them: python latents_tool.py convert '
+                f'--source={self.path} --network=G.pkl --fps=25 --dest=latents.zip'
+            )
         self._container = _open_container(self.path)
         self._sha256: str | None = None
         try:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+CODE_ENDINGS = ('.npz', '.npy', '.pt', '.pth')  # of codes alone, see code_files.py
 FORMAT_NAME = 'stylevideogan-latents'
 FORMAT_VERSION = 1
 PREPARATION_FOLDER = 'preparation'  # in DEST.partial: what the first look at the footage has found
