@@ -338,8 +338,8 @@ def test_rooms_import_downwards_only(root: pathlib.Path, top: str) -> None:
 
 def test_no_room_is_a_hall(root: pathlib.Path) -> None:
     files = collections.Counter(name.rpartition('/')[0] for name in tracked_files(root))
-    theirs = {'torch_utils/ops'}  # has the host's names
-    assert {room: number for room, number in files.items() if number > 18 and room and room not in theirs} == {}
+    of_a_kind = {'torch_utils/ops', 'tests/commands/options'}  # the host's names; one file a command
+    assert {room: number for room, number in files.items() if number > 15 and room and room not in of_a_kind} == {}
 
 
 @functools.cache
