@@ -72,13 +72,25 @@ def pytest_xdist_auto_num_workers() -> int:
     return 0 if cores == 1 else min(cores, MOST_PROCESSES)
 
 
+def load_compiled_code() -> None:
+    from training.kernels import native_code
+
+    folder = pathlib.Path(native_code.__file__).parent
+    for path in folder.rglob('*.cpp'):
+        native_code.load(path.relative_to(folder).with_suffix('').as_posix())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """What hands tests out to processes compiles for all of them; each would do it otherwise."""
+    if session.config.getoption('numprocesses', default=None) and not hasattr(session.config, 'workerinput'):
+        load_compiled_code()
+
+
 @pytest.fixture(scope='session', autouse=True)
 def _compiled_once() -> None:
     """Compiled code is loaded before a test names an empty folder for what is kept, where it would be compiled again."""
-    from training.kernels import native_code
-
-    for name in ('temporal_kernels', 'synthesis_kernels'):
-        native_code.load(name)
+    load_compiled_code()
 
 
 @pytest.fixture(scope='session', autouse=True)
