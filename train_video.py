@@ -171,8 +171,8 @@ def look_at_data(options: TrainingOptions, *, given_network: bool, force_data: b
     """
     from networks.checkpoints.image_generator_lookup import OptionNames, find_image_generator, local_file
     from training.embedding import judgement
-    from training.latent_space import default_reversal
     from training.latents.dataset import LatentDataset
+    from training.real_windows import default_reversal
 
     network, reversal = options.network, options.settings.reversal
     if network is not None and not given_network and not is_address(network) and not os.path.isfile(network):

@@ -33,8 +33,9 @@ TURN = 'while True: pass'
 
 def seconds_per_step(data: str, seconds: float) -> float:
     """Train on `data` with all defaults for `seconds` after a few steps to warm up; returns the seconds of one step."""
-    from training.latent_space import Windows, fit_latent_space
+    from training.latent_space import fit_latent_space
     from training.latents.dataset import LatentDataset
+    from training.real_windows import Windows
     from training.temporal_options import Settings
     from training.temporal_trainer import TemporalTrainer
 

@@ -39,7 +39,8 @@ def build(model: str, data: Any, seed: int, steps: int | None, keep: str | None,
 
     from benchmarks import baseline_generators
     from training import temporal_snapshot
-    from training.latent_space import Windows, fit_latent_space
+    from training.latent_space import fit_latent_space
+    from training.real_windows import Windows
     from training.temporal_trainer import TemporalTrainer
 
     preset, _, changes = model.partition(';')

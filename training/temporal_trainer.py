@@ -39,7 +39,8 @@ from training.kernels.critic.wide_windows import Windows as WideWindows
 from training.kernels.fast_decoder import coordinates
 from training.kernels.recurrence.fast_rollout import rollout
 from training.kernels.step_graphs import StepGraphs
-from training.latent_space import LatentSpace, Windows
+from training.latent_space import LatentSpace
+from training.real_windows import Windows
 from training.runs.gradients import sum_gradients
 from training.runs.saving import is_finite
 from training.runs.weight_average import decay_of, update_average

@@ -19,8 +19,9 @@ from networks.image_generator import ImageGenerator
 from torch_utils import training_stats
 from training import best_snapshot, temporal_snapshot
 from training.commands import option_tree, stop_signals
-from training.latent_space import LatentSpace, Windows, fit_latent_space
+from training.latent_space import LatentSpace, fit_latent_space
 from training.latents.dataset import LatentDataset
+from training.real_windows import Windows
 from training.runs import saving
 from training.runs.ranks import Ranks
 from training.runs.run_folder import RunLog

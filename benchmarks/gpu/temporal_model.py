@@ -137,8 +137,9 @@ def make_footage(path: pathlib.Path, num_ws: int, w_dim: int, num_frames: int = 
 def check_training(device: torch.device) -> dict[str, Any]:
     """Whether CUDA graphs make the steps that plain operations make, over 50 steps, and the times of a step of every form."""
     from torch_utils import training_stats
-    from training.latent_space import Windows, fit_latent_space
+    from training.latent_space import fit_latent_space
     from training.latents.dataset import LatentDataset
+    from training.real_windows import Windows
     from training.temporal_options import PRESETS, LatentSpaceOptions, Settings
     from training.temporal_trainer import TemporalTrainer
 

@@ -8,8 +8,9 @@ import torch
 
 from torch_utils import training_stats
 from training.kernels.step_graphs import PLAIN_RUNS, StepGraphs
-from training.latent_space import Windows, fit_latent_space
+from training.latent_space import fit_latent_space
 from training.latents.dataset import LatentDataset
+from training.real_windows import Windows
 from training.temporal_options import Settings
 from training.temporal_trainer import TemporalTrainer
 from training.video_chains import likely_maximum

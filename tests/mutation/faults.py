@@ -91,7 +91,7 @@ FAULTS = [
         ('divergence without its square', 'return 1 - rho**2', 'return 1 - rho'),
     ),
     *of(
-        'training/latent_space.py',
+        'training/real_windows.py',
         STEP,
         ('motion in the unit of the first spacing', '(motion_weight / unit)', '(motion_weight / self.motion_units[0])'),
         ('views end a frame early', 'frames = y[:, y.shape[1] - 1 - (self.num_frames - 1) * stride :: stride]', 'frames = y[:, y.shape[1] - 1 - (self.num_frames - 1) * stride - (stride > 1) :: stride][:, : self.num_frames]'),

@@ -11,8 +11,9 @@ from networks.errors import InputError
 from networks.latent_generator import GatedRecurrentCell, LatentGenerator
 from networks.temporal_critic import TemporalCritic
 from training import stationarity
-from training.latent_space import Windows, affordable_strides, fit_latent_space
+from training.latent_space import fit_latent_space
 from training.latents.dataset import LatentDataset
+from training.real_windows import Windows, affordable_strides
 from training.stationarity import calibrate, observe
 from training.temporal_loss import divergence, diversity_penalty, gradient_angle, gradient_angle_penalty, gradient_penalty
 from training.temporal_options import LatentSpaceOptions, Settings
@@ -245,7 +246,7 @@ def test_footage_in_pieces_is_the_same_space_and_windows(tiny_latents, monkeypat
         space, codes = fit_latent_space(dataset), dataset.load_clip(0)
         whole = Windows(dataset, space, 25)
         monkeypatch.setattr('training.latents.dataset.CHECKED_AT_ONCE', 7 * 48)
-        monkeypatch.setattr('training.latent_space.STEPS_AT_ONCE', 5)
+        monkeypatch.setattr('training.real_windows.STEPS_AT_ONCE', 5)
         again = fit_latent_space(dataset)
         pieces = Windows(dataset, space, 25)
     torch.testing.assert_close((again.basis, again.mean), (space.basis, space.mean), rtol=0, atol=0)

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from training.latent_space import Windows, fit_latent_space
+from training.latent_space import fit_latent_space
 from training.latents.dataset import LatentDataset
+from training.real_windows import Windows
 from training.temporal_options import LatentSpaceOptions, Settings
 from training.temporal_trainer import TemporalTrainer
 

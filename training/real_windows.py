@@ -1,0 +1,166 @@
+"""The data that a training step sees: windows of real footage, in the coordinates of the latent space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from networks.errors import InputError, option
+from training.latent_space import LatentSpace
+from training.latents.dataset import LatentDataset
+
+SHORT_FOOTAGE = 60.0  # seconds
+MARGIN_OF_VIEWS = 4 / 3  # times the span: how long a clip has to be for a view of that span
+LEAST_SHARE_OF_VIEWS = 0.9  # of the frames have to be in such clips
+STEPS_AT_ONCE = 1024  # frames
+
+
+def default_reversal(dataset: LatentDataset) -> float:
+    """Share of real windows to show backwards: half of them where footage is short, see `Windows.sample`."""
+    return 0.5 if dataset.num_frames / dataset.fps < SHORT_FOOTAGE else 0.0
+
+
+class Windows:
+    """Real footage as coordinates in memory, and the windows of it that the critics see.
+
+    A critic of one second cannot tell a subject that turns its head every four seconds from one that never does. So there is one
+    for each of several spacings, which looks at `num_frames` frames that far apart; all end at the same frame. 25 frames at the
+    spacings 1 and 4 show one second in full and the last four in part. The longest of them, the span, is what `sample` draws.
+
+    Args:
+        dataset: Latent data set.
+        space: Coordinates.
+        num_frames: Length t of a window.
+        strides: Spacings, in frames. Those whose span hardly any footage reaches are left out, see `affordable_strides`.
+        device: Where the coordinates are kept.
+
+    Attributes:
+        strides: The spacings that are in use, smallest first.
+        span: Frames from the first to the last of the longest view.
+        past_frames: Frames that a generated window of `num_frames` needs before it, span - num_frames.
+        default_reversal: See there, of this data set.
+        short_clips: Names of clips that are shorter than the span; they are left out.
+        motion_units: For each spacing n the root mean square of y_{k+n} - y_k, [K].
+
+    Raises:
+        InputError: Every clip is shorter than a window.
+    """
+
+    def __init__(
+        self,
+        dataset: LatentDataset,
+        space: LatentSpace,
+        num_frames: int,
+        device: torch.device | str = 'cpu',
+        strides: Sequence[int] = (1,),
+    ) -> None:
+        self.num_frames = num_frames
+        self.default_reversal = default_reversal(dataset)
+        lengths = [clip.num_frames for clip in dataset.clips]
+        if max(lengths) < num_frames:
+            longest = max(dataset.clips, key=lambda clip: clip.num_frames)
+            raise InputError(
+                f'{dataset.path}: the longest clip, {longest.name!r}, has {longest.num_frames} frames, fewer than '
+                f'the window of {num_frames}; embed longer footage or choose a smaller {option("window")}'
+            )
+        self.strides = affordable_strides(lengths, num_frames, strides)
+        self.span = (num_frames - 1) * self.strides[-1] + 1
+        self.past_frames = self.span - num_frames
+        self.short_clips = [clip.name for clip in dataset.clips if clip.num_frames < self.span]
+        self.coordinates, self.clips = _encoded(dataset, space, self.span, device)
+        self.motion_units = [_mean_square_step(self.clips, stride).sqrt().clamp(min=1e-6) for stride in self.strides]
+        begins = np.cumsum([0, *(len(clip) for clip in self.clips)])
+        self.starts = torch.cat(
+            [torch.arange(begin, begin + len(clip) - self.span + 1) for begin, clip in zip(begins, self.clips, strict=False)]
+        ).to(device)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def squared_step(self, num_frames: int) -> float:
+        """E||y_{k+n} - y_k||^2 / 2K of real frames, n = `num_frames`; 1 is what unrelated frames have, whatever the whitening.
+
+        Clips shorter than that do not count; where all are, n is as large as the longest clip allows.
+        """
+        lag = min(num_frames, max(len(clip) for clip in self.clips) - 1)
+        return float(_mean_square_step(self.clips, lag).mean()) / 2
+
+    def num_features(self, motion_weight: float) -> int:
+        """Size of one time step of a view."""
+        return self.coordinates.shape[1] * (1 if motion_weight == 0 else 2)
+
+    def views(self, y: torch.Tensor, motion_weight: float) -> list[torch.Tensor]:
+        """What the critics see of y [N, span or more, K], up to its last frame: [N, t, num_features] for each spacing.
+
+        For the spacing n these are the t last frames that are n apart, and beside each of them its motion (y_k - y_{k-n}) / unit,
+        weighted; the motion of the first one is zero. A linear map of the footage, and a choice of ours. Neighbouring frames
+        differ little, so the gradient penalty, which measures distances between windows in the critic's input, lets a critic say
+        little about motion unless it is seen on its own. motion_weight = 0 leaves the motion out.
+        """
+        views = []
+        for stride, unit in zip(self.strides, self.motion_units, strict=True):
+            frames = y[:, y.shape[1] - 1 - (self.num_frames - 1) * stride :: stride]
+            if motion_weight > 0:
+                motion = torch.diff(frames, dim=1) * (motion_weight / unit)
+                frames = torch.cat([frames, torch.nn.functional.pad(motion, (0, 0, 1, 0))], dim=2)
+            views.append(frames)
+        return views
+
+    def sample(self, count: int, generator: torch.Generator, reversal: float = 0.0) -> torch.Tensor:
+        """Draw stretches of `span` frames with replacement, each equally likely, a share `reversal` backwards: [count, span, K].
+
+        Short footage is one path: at its end the model has never seen a way on, and goes round in circles there. Played
+        backwards as well, every frame has a way back.
+        """
+        device = self.starts.device
+        chosen = torch.randint(len(self.starts), (count,), generator=generator, device=device)
+        offsets = torch.arange(self.span, device=device).expand(count, -1)
+        if reversal > 0:
+            backwards = torch.rand(count, 1, generator=generator, device=device) < reversal
+            offsets = torch.where(backwards, self.span - 1 - offsets, offsets)
+        return self.coordinates[self.starts[chosen].unsqueeze(1) + offsets]
+
+
+def affordable_strides(lengths: Sequence[int], num_frames: int, strides: Sequence[int]) -> list[int]:
+    """Return the spacings, smallest first, of which the footage shows enough; at least the smallest.
+
+    A spacing needs a span of (num_frames - 1) * stride + 1 frames. It stays if clips that are a third longer than that, so that
+    there is something to choose from, hold nine tenths of the frames of all clips that hold a window.
+    """
+    usable = [length for length in lengths if length >= num_frames]
+
+    def enough(stride: int) -> bool:
+        needed = ((num_frames - 1) * stride + 1) * MARGIN_OF_VIEWS
+        return sum(length for length in usable if length >= needed) >= LEAST_SHARE_OF_VIEWS * sum(usable)
+
+    ordered = sorted(set(strides))
+    kept = [stride for stride in ordered if enough(stride)]
+    return kept or [1]
+
+
+def _encoded(
+    dataset: LatentDataset, space: LatentSpace, least: int, device: torch.device | str
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Coordinates [T, K] of all clips of `least` frames or more, one after the other, and the same for each clip; one copy."""
+    used = [index for index, clip in enumerate(dataset.clips) if clip.num_frames >= least]
+    lengths = [dataset.clips[index].num_frames for index in used]
+    coordinates = torch.empty(sum(lengths), space.num_coordinates, device=device)
+    begin = 0
+    for index in used:
+        for piece in dataset.pieces(index):
+            coordinates[begin : begin + len(piece)] = space.encode(piece)
+            begin += len(piece)
+    return coordinates, list(coordinates.split(lengths))
+
+
+def _mean_square_step(clips: list[torch.Tensor], lag: int) -> torch.Tensor:
+    """Mean square of y_{k+n} - y_k for n = `lag` over all clips longer than that, [K], without a copy of the clips."""
+    total, count = torch.zeros_like(clips[0][0], dtype=torch.float64), 0
+    for clip in clips:
+        for first in range(0, len(clip) - lag, STEPS_AT_ONCE):
+            end = min(first + STEPS_AT_ONCE, len(clip) - lag)
+            total += (clip[first + lag : end + lag] - clip[first:end]).square().sum(dim=0, dtype=torch.float64)
+            count += end - first
+    return (total / count).float()
