@@ -62,3 +62,33 @@ def test_average_has_its_half_life() -> None:
         update_average(average, module, decay_of(half_life=5, step=1))
     assert average.weight.item() == pytest.approx(0.75)  # two half-lives
     assert decay_of(half_life=0, step=1) == 0  # at the very beginning the average is the network
+
+
+def test_a_very_long_run_is_thinned_out(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounded statistics with the newest ticks whole; curves that grow with the logarithm; the same after a resume."""
+    from training.runs import run_folder
+
+    monkeypatch.setattr(run_folder, 'MOST_LINES', 40)
+    monkeypatch.setattr(run_folder, 'NEWEST_LINES', 10)
+    monkeypatch.setattr(run_folder, 'FULL_TICKS', 8)
+    shown: list[int] = []
+
+    def write(ticks: range, resumed_at: float | None) -> None:
+        with RunLog(str(tmp_path), resumed_at) as log:
+            monkeypatch.setattr(log, '_points', lambda values, step, timestamp: shown.append(step))
+            for tick in ticks:
+                log.write(
+                    {'Progress/kimg': {'num': 1, 'mean': tick, 'std': 0}, 'Progress/tick': {'num': 1, 'mean': tick, 'std': 0}},
+                    tick,
+                )
+
+    write(range(300), None)
+    write(range(300, 600), 299.0)
+    kept = [json.loads(line)['Progress/kimg']['mean'] for line in (tmp_path / 'stats.jsonl').read_text().splitlines()]
+    assert len(kept) <= 40
+    assert kept[-10:] == list(range(590, 600))
+    assert kept == sorted(set(kept))
+    assert kept[0] == 0
+    assert shown[:10] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 10]
+    assert [step for step in shown if 256 <= step < 512] == list(range(256, 512, 64))
+    assert len(shown) < 8 + 4 * 7 + 4

@@ -163,6 +163,25 @@ def test_generation_goes_on_by_the_same_command(tmp_path, tiny_latents, monkeypa
     lines = [json.loads(line)['file'] for line in (tmp_path / 'parts' / 'generation.jsonl').read_text().splitlines()]
     assert lines == ['seed0000.mp4', 'seed0001.mp4', 'seed0002.mp4']
     assert not [path.name for path in (tmp_path / 'parts').iterdir() if path.name.startswith('.')]
+    pngs = ('--format=png', '--batch=4', '--save-codes')
+    assert generate('whole', *pngs).exit_code == 0
+    with monkeypatch.context() as patch:
+        calls.clear()
+        patch.setattr(outputs, 'render_source', render)
+        with pytest.raises(Killed):
+            generate('parts', *pngs)
+    left = len(list((tmp_path / 'parts' / 'seed0001.partial').glob('*.png')))
+    assert left >= 8
+    with monkeypatch.context() as patch:
+        calls.clear()
+        patch.setattr(outputs, 'render_source', lambda *a, **k: (pair for pair in real(*a, **k) if calls.append(1) is None))
+        assert generate('parts', *pngs).exit_code == 0
+    assert len(calls) == 40 - (left - 1) // 4 * 4 + 40  # whole batches of the second folder are not made again
+    for seed in range(3):
+        frames = sorted((tmp_path / 'parts' / f'seed{seed:04d}').iterdir())
+        assert len(frames) == 40
+        for path in [*frames, tmp_path / 'parts' / f'seed{seed:04d}.npz']:
+            assert digest(path) == digest(tmp_path / 'whole' / path.relative_to(tmp_path / 'parts'))
     for number in (1, 2):
         assert generate('shards', f'--shard={number}/2', '--skip-existing').exit_code == 0
     for name in ('seed0000.mp4', 'seed0001.mp4', 'seed0002.mp4'):

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import math
 import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -146,7 +145,8 @@ def write_output(
     bar: Any = None,
     settings: dict[str, Any] | None = None,
 ) -> None:
-    """Render one file, frame by frame; an error leaves none, but for finished segments of a long mp4, which the next run finds.
+    """Render one file, frame by frame; an error leaves none, but for finished segments of a long mp4 and whole batches of PNG
+    frames, which the next run finds.
 
     Args:
         path: The file or folder.
@@ -171,13 +171,17 @@ def write_output(
     framing = Framing(*rendering.size, rendering.pad) if rendering.size else None
     length = segment_length(rendering.batch)
     segments: SegmentedVideo | None = None
+    done, states = 0, None
+    what = None if settings is None else {**settings, 'seeds': output.seeds, 'columns': output.columns}
     with contextlib.ExitStack() as stack:
         if rendering.ending == 'png':
-            writer: Any = stack.enter_context(PngWriter(path))
-        elif rendering.ending == 'mp4' and num_frames > length and settings is not None:
+            batch = rendering.batch
+            writer: Any = stack.enter_context(PngWriter(path, settings=what and [what, num_frames, batch], batch=batch))
+            done = writer.num_frames
+        elif rendering.ending == 'mp4' and num_frames > length and what is not None:
             writer = segments = stack.enter_context(
                 SegmentedVideo(
-                    path, settings={**settings, 'seeds': output.seeds, 'columns': output.columns}, length=length,
+                    path, settings=what, length=length,
                     num_frames=num_frames, device=next(image_generator.parameters()).device, audio=rendering.audio,
                     fps=rendering.fps,
                     crf=rendering.crf, comment=comment,
@@ -190,9 +194,10 @@ def write_output(
             )
         shape = (num_frames, int(image_generator.num_ws), int(image_generator.w_dim))
         codes_writers = [stack.enter_context(CodesWriter(name, shape, fps=rendering.fps)) for name in codes_paths]
-        done = segments.num_frames_done if segments is not None else 0
-        if segments is not None and done:
-            _go_on(sources, segments, rendering.batch, codes_writers)
+        if segments is not None:
+            done, states = segments.num_frames_done, segments.state
+        if done:
+            _go_on(sources, done, states, rendering.batch, codes_writers)
             if bar is not None:
                 bar.update(done * len(sources))
         streams = [
@@ -220,16 +225,28 @@ def write_output(
                 bar.update(len(column))
 
 
-def _go_on(sources: Sequence[CodeSource], segments: SegmentedVideo, batch: int, codes_writers: Sequence[Any]) -> None:
-    """Bring the sources to where the finished segments end; files of codes get what they have made until there."""
-    if not codes_writers:
-        for source, state in zip(sources, segments.state, strict=True):
+def _go_on(
+    sources: Sequence[CodeSource], done: int, states: Sequence[Any] | None, batch: int, codes_writers: Sequence[Any]
+) -> None:
+    """Bring the sources to where finished frames end; files of codes get what they have made until there.
+
+    Args:
+        sources: At their beginning.
+        done: Frames that are finished.
+        states: Of the sources behind these frames; None: they read until there, which takes milliseconds a minute.
+        batch: Frames that they read at a time.
+        codes_writers: One for each source, or none.
+    """
+    if states is not None and not codes_writers:
+        for source, state in zip(sources, states, strict=True):
             source.restore(state)
         return
-    for _ in range(math.ceil(segments.num_frames_done / batch)):
-        for source, codes_writer in zip(sources, codes_writers, strict=True):
-            for code in source.read(batch).cpu().numpy()[: segments.num_frames_done - codes_writer.num_frames]:
-                codes_writer.write(code)
+    for begin in range(0, done, batch):
+        for index, source in enumerate(sources):
+            codes = source.read(batch)
+            if codes_writers:
+                for code in codes.cpu().numpy()[: done - begin]:
+                    codes_writers[index].write(code)
 
 
 def write_still(path: str, frame: np.ndarray) -> None:

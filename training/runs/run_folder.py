@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import sys
@@ -14,6 +15,8 @@ from networks.checkpoints import replacing
 from networks.checkpoints.durable_files import append_line
 
 STATS_FILE = 'stats.jsonl'
+MOST_LINES, NEWEST_LINES = 10_000, 1_000  # of statistics: beyond the first number, every second of all but the newest goes
+FULL_TICKS, FULL_PICTURES = 5_000, 200  # ticks and pictures in TensorBoard before they are thinned out
 LOG_FILE = 'log.txt'
 
 # ----------------------------------------------------------------------------
@@ -88,7 +91,9 @@ class RunLog:
     def __init__(self, run_dir: str, resumed_at: float | None) -> None:
         self.run_dir = run_dir
         self._pending: list[str] = []  # lines that a full disk did not take
-        forget_statistics_after(run_dir, 0 if resumed_at is None else resumed_at)
+        self._num_lines = forget_statistics_after(run_dir, 0 if resumed_at is None else resumed_at)
+        self._tick = 0
+        self._pictures: dict[str, int] = {}  # how many there were of each name
         try:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -106,7 +111,9 @@ class RunLog:
     def write(self, statistics: dict[str, Any], step: int) -> None:
         """One line of statistics and one point in every curve.
 
-        A disk that takes nothing gets the line later, with the next one.
+        A disk that takes nothing gets the line later, with the next one. Of a very long run, older lines are thinned out, and
+        curves get every second tick from FULL_TICKS on, every fourth from twice as many on, ...: the file of lines stays bounded,
+        and the curves grow with the logarithm of the ticks.
 
         Args:
             statistics: As `training_stats.Collector.as_dict` gives them: name -> num, mean, std.
@@ -118,7 +125,13 @@ class RunLog:
             while self._pending:
                 append_line(os.path.join(self.run_dir, STATS_FILE), self._pending[0])
                 del self._pending[0]
-        self._points({name: value['mean'] for name, value in statistics.items()}, step, timestamp)
+                self._num_lines += 1
+            if self._num_lines > MOST_LINES:
+                self._num_lines = thin_out(os.path.join(self.run_dir, STATS_FILE))
+        tick = statistics.get('Progress/tick', {}).get('mean')
+        self._tick = self._tick + 1 if tick is None or not math.isfinite(tick) else round(tick)
+        if self._tick % interval_at(self._tick, FULL_TICKS) == 0:
+            self._points({name: value['mean'] for name, value in statistics.items()}, step, timestamp)
 
     def write_metrics(self, metrics: dict[str, float], step: int) -> None:
         """One point in the curve of each metric."""
@@ -136,8 +149,9 @@ class RunLog:
             print(f'Warning: the TensorBoard curves end here ({error}); stats.jsonl goes on')
 
     def picture(self, name: str, picture: Any, step: int) -> None:
-        """One picture uint8 `[H, W, 3]` in TensorBoard."""
-        if self.board is not None:
+        """One picture uint8 `[H, W, 3]` in TensorBoard; of many with one name, later ones are thinned out."""
+        number = self._pictures[name] = self._pictures.get(name, -1) + 1
+        if self.board is not None and number % interval_at(number, FULL_PICTURES) == 0:
             self.board.add_image(name, picture, global_step=step, dataformats='HWC')
 
     def close(self) -> None:
@@ -146,17 +160,37 @@ class RunLog:
                 self.board.close()
 
 
-def forget_statistics_after(run_dir: str, kimg: float) -> None:
-    """Drop the lines of ticks that come after the saved state, and what a kill has cut off: a resumed run writes them again."""
+def interval_at(number: int, full: int) -> int:
+    """1 for the first `full` things, 2 until twice as many, then 4, ...: half of `full` of them are left of each doubling."""
+    return 1 << (number // full).bit_length()
+
+
+def thin_out(path: str) -> int:
+    """Keep every second line of a file but for the newest; returns how many are left."""
+    with open(path, encoding='utf-8', errors='replace') as file:
+        lines = file.readlines()
+    kept = lines[:-NEWEST_LINES:2] + lines[-NEWEST_LINES:]
+    with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
+        file.writelines(kept)
+    return len(kept)
+
+
+def forget_statistics_after(run_dir: str, kimg: float) -> int:
+    """Drop the lines of ticks that come after the saved state, and what a kill has cut off: a resumed run writes them again.
+
+    Returns:
+        How many are left.
+    """
     path = os.path.join(run_dir, STATS_FILE)
     if not os.path.isfile(path):
-        return
+        return 0
     with open(path, encoding='utf-8', errors='replace') as file:
         lines = file.readlines()
     kept = [line for line in lines if line.endswith('\n') and _kimg_of(line) <= kimg + 1e-9]
     if kept != lines:
         with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
             file.writelines(kept)
+    return len(kept)
 
 
 def _kimg_of(line: str) -> float:

@@ -3,11 +3,14 @@
 import contextlib
 import errno
 import fractions
+import hashlib
+import json
 import os
 import shutil
 import subprocess
 import tempfile
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -317,6 +320,9 @@ class _Encoder:
         return OSError(f'ffmpeg could not write {self.path!r}: {" ".join(words.split())[-400:] or "it ended early"}')
 
 
+KEY_FILE = '.made-with'  # in a folder of frames that is not finished: digest of what decides them
+
+
 class PngWriter(FrameWriter):
     """A folder of frame000000.png, frame000001.png, ...; lossless.
 
@@ -325,19 +331,44 @@ class PngWriter(FrameWriter):
     Args:
         path: The folder. One that exists is replaced at `close`, and must hold nothing but such frames.
         compress_level: zlib's, 0 (none) to 9; 1 takes a third of the time of 6 and some percent more space.
+        settings: What decides the frames (JSON values). Those that an interrupted run with the same settings has left stay, and
+            `num_frames` says how many: the next one that is written follows them. None: it begins anew.
+        batch: Only whole batches of so many frames stay.
 
     Raises:
         InputError: the folder holds other files, or (from `close`) no frame was written.
         OSError: the disk is full, or there is no permission.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, compress_level: int = 1) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, compress_level: int = 1, settings: Any = None, batch: int = 1) -> None:
         super().__init__(path)
         self._refuse_foreign(self.path)
         self._partial = f'{self.path}.partial'
         self._compress_level = compress_level
-        self._started = self._done = False
         self._shape: tuple[int, ...] | None = None
+        self._key: str | None = None
+        if settings is not None:
+            self._key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+            self.num_frames = self._left(batch)
+        self._started, self._done = self.num_frames > 0, False
+
+    def _left(self, batch: int) -> int:
+        """How many frames of an earlier run can stay; the others are removed."""
+        try:
+            with open(os.path.join(self._partial, KEY_FILE), encoding='utf-8') as file:
+                if file.read(100) != self._key:
+                    return 0
+        except (OSError, UnicodeDecodeError):
+            return 0
+        names = set(os.listdir(self._partial))
+        count = 0
+        while f'frame{count:06d}.png' in names:
+            count += 1
+        count = max(count - 1, 0) // batch * batch  # the last one may be cut off
+        for name in names - {KEY_FILE, *(f'frame{index:06d}.png' for index in range(count))}:
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(self._partial, name))
+        return count
 
     @staticmethod
     def _refuse_foreign(folder: str) -> None:
@@ -347,16 +378,20 @@ class PngWriter(FrameWriter):
         if not os.path.isdir(folder) or os.path.islink(folder):
             raise InputError(f'{folder!r} is not a folder, so frames cannot replace it; choose another place')
         for name in os.listdir(folder):
-            if not (name.startswith('frame') and name.endswith('.png')):
+            if not (name.startswith('frame') and name.endswith('.png')) and name != KEY_FILE:
                 raise InputError(f'{folder!r} holds {name!r} besides frames, so it is kept; choose another place')
 
     def write(self, frame: np.ndarray) -> None:
         frame = as_rgb(frame)
         if self._shape is None:
             self._shape = frame.shape
-            self._refuse_foreign(self._partial)
-            shutil.rmtree(self._partial, ignore_errors=True)  # of a run that was killed
-            os.makedirs(self._partial)
+            if self.num_frames == 0:
+                self._refuse_foreign(self._partial)
+                shutil.rmtree(self._partial, ignore_errors=True)  # of a run that was killed
+                os.makedirs(self._partial)
+                if self._key is not None:
+                    with open(os.path.join(self._partial, KEY_FILE), 'w', encoding='utf-8') as file:
+                        file.write(self._key)
             self._started = True
         elif frame.shape != self._shape:
             raise ValueError(f'frame {self.num_frames} is {frame.shape}, the ones before are {self._shape}')
@@ -369,12 +404,15 @@ class PngWriter(FrameWriter):
             return
         if not self._started:
             raise InputError(f'no frame was made for {self.path!r}')
+        if self._key is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self._partial, KEY_FILE))
         if os.path.isdir(self.path):
             shutil.rmtree(self.path)
         os.replace(self._partial, self.path)
         self._done = True
 
     def abort(self) -> None:
-        if self._started and not self._done:
+        if self._started and not self._done and (self._key is None or self.num_frames == 0):
             shutil.rmtree(self._partial, ignore_errors=True)
         self._done = True

@@ -1,0 +1,217 @@
+"""A disk that fails at one write: every long command says so in a sentence or goes on, and then comes to the same result.
+
+    python tests/fuzz/faulty_disk.py                             # every write of every command: full, broken, short
+    python tests/fuzz/faulty_disk.py --command=train_video --every=5
+
+Needs Linux and a C compiler: faulty_disk.c is preloaded into this process, so that writes of torch fail as well as those of
+Python. Writes of ffmpeg, another process, are not reached.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import hashlib
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+KINDS = {
+    'full': (errno.ENOSPC, False),
+    'broken': (errno.EIO, False),
+    'full from then on': (errno.ENOSPC, True),
+    'short': (-1, False),
+}
+
+
+def build(folder: str) -> str:
+    """Compile the shim."""
+    path = os.path.join(folder, 'faulty_disk.so')
+    source = pathlib.Path(__file__).with_suffix('.c')
+    subprocess.run(['cc', '-shared', '-fPIC', '-O1', '-o', path, str(source), '-ldl'], check=True)
+    return path
+
+
+class Disk:
+    """The shim in this process."""
+
+    def __init__(self) -> None:
+        self.shim = ctypes.CDLL(os.environ['LD_PRELOAD'])
+        self.shim.faulty_disk_count.restype = ctypes.c_long
+
+    def arm(self, folder: pathlib.Path, number: int, kind: str | None = None) -> None:
+        """Let the write of this number below the folder fail; -1: only count."""
+        error, stays = KINDS[kind] if kind else (0, False)
+        self.shim.faulty_disk_arm(os.fsencode(folder), ctypes.c_long(number), error, int(stays))
+
+    def count(self) -> int:
+        """Writes since it was armed."""
+        return int(self.shim.faulty_disk_count())
+
+
+class World:
+    """Small files for the commands, and the commands."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        import numpy as np
+        import PIL.Image
+        import torch
+
+        from networks import checkpoints, stylegan2
+        from networks.w_encoder import WEncoder
+        from training.latents.dataset import LatentDatasetWriter
+
+        self.folder = folder
+        torch.manual_seed(0)
+        torch.set_num_threads(1)
+        G = stylegan2.Generator(
+            z_dim=4, c_dim=0, w_dim=4, img_resolution=8, img_channels=3, mapping_kwargs={'num_layers': 1},
+            synthesis_kwargs={'channel_base': 16, 'channel_max': 4},
+        )  # fmt: skip
+        network, encoder, data, frames = (folder / name for name in ('g.pkl', 'e.pkl', 'd.zip', 'frames'))
+        checkpoints.save_module_pickle(network, {'G_ema': G.eval().requires_grad_(False)})
+        reference = checkpoints.image_generator_reference(str(network), G)
+        module = WEncoder(num_ws=int(G.num_ws), w_dim=4, img_resolution=8, channel_base=16, channel_max=4, hidden_features=4)
+        checkpoints.save_module_pickle(encoder, {'encoder': module.eval(), 'image_generator': reference})
+        with LatentDatasetWriter(str(data), image_generator=reference, num_ws=int(G.num_ws), w_dim=4, embedding={}) as writer:
+            walk = np.cumsum(np.random.RandomState(0).randn(120, int(G.num_ws), 4), axis=0).astype(np.float32)
+            writer.add_clip('a', np.sin(walk), fps=25.0, source='a.mp4')
+            writer.finish()
+        frames.mkdir()
+        for index in range(8):
+            PIL.Image.fromarray(np.full([8, 8, 3], 30 * index, np.uint8)).save(frames / f'{index}.png')
+        tiny = ('--window=9', '--latent-dim=8', '--noise-dim=8', '--hidden-dim=8', '--initial-widths=8', '--widening-widths=16',
+                '--narrowing-widths=8', '--temporal-channels=8', '--batch=8', '--device=cpu')  # fmt: skip
+        self.commands: dict[str, tuple[str, ...]] = {
+            'train_video': (f'--data={data}', '--outdir={out}', *tiny, '--kimg=0.6', '--tick=0.28', '--snap=1',
+                            '--preview-frames=2'),
+            'train_encoder': (f'--network={network}', '--outdir={out}', '--kimg=0.016', '--batch=4', '--tick=0.008', '--snap=1',
+                              '--perceptual=none', '--cbase=16', '--cmax=4', '--hidden=4', '--device=cpu'),
+            'embed_video': (f'--network={network}', f'--source={frames}', '--dest={out}/x.zip', f'--encoder={encoder}',
+                            '--chunk=4', '--perceptual=none', '--min-frames=2', '--device=cpu'),
+        }  # fmt: skip
+        out = folder / 'trained'
+        assert self.run('train_video', out)[0] == 0
+        (run,) = out.iterdir()
+        for ending in ('png', 'mp4'):
+            self.commands[f'generate_video {ending}'] = (
+                f'--network={next(run.glob("network-snapshot-*.pkl"))}', '--outdir={out}', '--seeds=0-1', '--frames=4',
+                '--save-codes', f'--format={ending}', '--skip-existing', '--device=cpu',
+            )  # fmt: skip
+
+    def run(self, command: str, out: pathlib.Path) -> tuple[int, str]:
+        """Exit code, and what a command has said."""
+        from click.testing import CliRunner
+
+        from stylevideogan.__main__ import load_command
+
+        out.mkdir(exist_ok=True)
+        arguments = [word.replace('{out}', str(out)) for word in self.commands[command]]
+        result = CliRunner().invoke(load_command(command.split()[0]), arguments)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.exit_code, result.output
+
+    def result(self, out: pathlib.Path) -> Any:
+        """What a command has made, but for times and what it says about itself."""
+        from networks import checkpoints
+        from training.latents.dataset import LatentDataset
+
+        found: dict[str, str] = {}
+        for path in sorted(out.rglob('*')):
+            name, digest = str(path.relative_to(out)), hashlib.sha256()
+            if path.name.startswith('network-snapshot-'):
+                for value in checkpoints.load_snapshot(str(path))['G_ema'].state_dict().values():
+                    digest.update(value.numpy().tobytes())
+            elif path.name.startswith('encoder-') and path.suffix == '.pkl':
+                for value in checkpoints.load_encoder(str(path)).state_dict().values():
+                    digest.update(value.numpy().tobytes())
+            elif path.name == 'x.zip':
+                with LatentDataset(str(path)) as dataset:
+                    digest.update(dataset.sha256.encode())
+            elif path.is_file() and path.suffix in ('.png', '.mp4', '.npz') and 'fakes' not in path.name:
+                digest.update(path.read_bytes())
+            elif path.is_file() and path.name.startswith('.'):
+                found[f'left behind: {path.suffix}'] = ''
+                continue
+            else:
+                continue
+            found[name] = digest.hexdigest()
+        return {name: value for name, value in found.items() if not name.endswith(('reals.png', 'trajectories'))}
+
+
+def check(world: World, disk: Disk, command: str, number: int, kind: str, wanted: Any) -> str | None:
+    """What is wrong with a command on a disk that fails at this write, or nothing."""
+    out = world.folder / 'out'
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    disk.arm(out, number, kind)
+    try:
+        code, said = world.run(command, out)
+    except BaseException as error:  # noqa: BLE001 - this is what is looked for
+        where = ' < '.join(
+            f'{pathlib.Path(f.filename).name}:{f.lineno}' for f in reversed(traceback.extract_tb(error.__traceback__)[-6:])
+        )
+        return f'{type(error).__name__}: {str(error)[:200]} ({where})'
+    finally:
+        disk.arm(out, -1)
+    errors = [line for line in said.splitlines() if line.startswith('Error')]
+    if code not in (0, 2) or len(errors) != (code == 2) or 'Traceback' in said:
+        return f'exit code {code}: {said[-400:]}'
+    if code == 0 and kind == 'short' and world.result(out) != wanted:
+        return 'a short write changed the result'
+    code, said = world.run(command, out)
+    if code != 0:
+        return f'the same command on a good disk: exit code {code}: {said[-400:]}'
+    found = world.result(out)
+    if found != wanted:
+        return f'another result: {sorted(set(found.items()) ^ set(wanted.items()))[:4]}'
+    return None
+
+
+@click.command()
+@click.option('--command', 'commands', help='Command; may be repeated  [default: all]', multiple=True)
+@click.option('--kind', 'kinds', help='Kind of fault; may be repeated', type=click.Choice(list(KINDS)), multiple=True)
+@click.option('--every', help='Try only every N-th write', type=click.IntRange(min=1), default=1, show_default=True)
+def main(commands: tuple[str, ...], kinds: tuple[str, ...], every: int) -> None:
+    """Let writes fail."""
+    if 'faulty_disk' not in os.environ.get('LD_PRELOAD', ''):
+        os.environ['LD_PRELOAD'] = build(tempfile.mkdtemp())
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+    sys.path.insert(0, str(ROOT))
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, os.path.dirname(os.environ['LD_PRELOAD']), ignore_errors=True)
+        world, disk, wrong = World(pathlib.Path(folder)), Disk(), 0
+        tell: Callable[[str], None] = click.echo
+        for command in commands or world.commands:
+            out = world.folder / 'out'
+            shutil.rmtree(out, ignore_errors=True)
+            out.mkdir()
+            disk.arm(out, -1)
+            assert world.run(command, out)[0] == 0
+            count, wanted = disk.count(), world.result(out)
+            assert wanted, command
+            for kind in kinds or KINDS:
+                tried = 0
+                for number in range(0, count, every):
+                    tried += 1
+                    problem = check(world, disk, command, number, kind, wanted)
+                    if problem is not None:
+                        wrong += 1
+                        tell(f'{command}, write {number} of {count}, {kind}: {problem}')
+                tell(f'{command}: {tried} of {count} writes, {kind}: done')
+    sys.exit(wrong > 0)
+
+
+if __name__ == '__main__':
+    main()
