@@ -159,7 +159,7 @@ class GeneratorFit:
                     'seconds': round(time.monotonic() - started, 1),
                 }
                 print(json.dumps(line), flush=True)
-                with open(self.folder / 'progress.jsonl', 'a') as log:
+                with open(self.folder / 'progress.jsonl', 'a', encoding='utf-8') as log:
                     log.write(json.dumps(line) + '\n')
                 losses = []
             if time.monotonic() - saved > save_every:

@@ -25,6 +25,11 @@ TEMPORARY = re.compile(r'\..+\.[a-z0-9_]{8}\.(tmp|partial)')  # of tempfile.mkst
 ABANDONED_SECONDS = 24 * 3600.0  # where locks cannot be had, a temporary file of this age belongs to nobody
 
 
+def has_locks() -> bool:
+    """Whether this system has locks that end with their process; Windows has not, and moves and removes no file that is open."""
+    return fcntl is not None
+
+
 def lock_file(file: IO[Any] | int) -> bool | None:
     """Lock an open file for this process, without waiting: True, False where another process has it, None without locks."""
     if fcntl is None:
@@ -42,7 +47,7 @@ def lock_file(file: IO[Any] | int) -> bool | None:
 
 def sync_file(path: str | os.PathLike[str]) -> None:
     """Bring a closed file to the disk."""
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY if has_locks() else os.O_RDWR)  # Windows syncs what may be written to
     try:
         os.fsync(handle)
     finally:
@@ -72,13 +77,17 @@ def temporary_beside(path: str | os.PathLike[str]) -> Iterator[str]:
     folder, name = os.path.split(os.path.abspath(path))
     remove_leftovers(folder, name)
     handle, temporary = tempfile.mkstemp(prefix=f'.{name}.', suffix='.tmp', dir=folder)
+    if not has_locks():
+        os.close(handle)
     try:
-        lock_file(handle)
+        if has_locks():
+            lock_file(handle)
         yield temporary
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
-        os.close(handle)
+        if has_locks():
+            os.close(handle)
 
 
 @contextlib.contextmanager
@@ -139,13 +148,14 @@ def append_line(path: str | os.PathLike[str], line: str) -> None:
     Raises:
         OSError: The disk is full, ...
     """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, 'O_BINARY', 0), 0o666)
     try:
         if fcntl is not None:
             with contextlib.suppress(OSError):
                 fcntl.flock(handle, fcntl.LOCK_EX)  # others append in microseconds
         size = os.fstat(handle).st_size
-        torn = size > 0 and os.pread(handle, 1, size - 1) != b'\n'
+        os.lseek(handle, max(size - 1, 0), os.SEEK_SET)
+        torn = size > 0 and os.read(handle, 1) != b'\n'
         rest = memoryview(('\n' * torn + line + '\n').encode())
         try:
             while rest:  # a nearly full disk takes less than it was given

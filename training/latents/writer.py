@@ -270,7 +270,10 @@ class LatentDatasetWriter:
             file.write('\n')
 
     def _register(self, entry: dict[str, Any]) -> None:
-        with replacing(self._file(*entry['file'].split('/')) + ENTRY_ENDING) as temporary, open(temporary, 'w') as file:
+        with (
+            replacing(self._file(*entry['file'].split('/')) + ENTRY_ENDING) as temporary,
+            open(temporary, 'w', encoding='utf-8') as file,
+        ):
             json.dump(entry, file)
         self._description['clips'].append(entry)
 

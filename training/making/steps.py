@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from networks.errors import InputError
 from stylevideogan import layout
-from training.commands import command_line
+from training.commands import command_line, stop_signals
 from training.making.first_look import FirstLook
 from training.making.status import Status, part_done
 from training.runs.claims import run_folders
@@ -189,7 +189,7 @@ def run_step(step: Step, number: int, count: int, status: Status, log: TextIO, t
             log.flush()
         code = process.wait()
     log.flush()
-    if code in (command_line.EXIT_INTERRUPTED, 128 + signal.SIGTERM, 128 + signal.SIGHUP):
+    if code in (command_line.EXIT_INTERRUPTED, *(128 + number for number in stop_signals.SIGNALS)):
         raise KeyboardInterrupt
     if code < 0:
         raise InputError(f'{where}: its process was ended by {signal.Signals(-code).name}, perhaps because memory ran out')
@@ -205,12 +205,13 @@ def _started(command: Sequence[str]) -> Any:
         [sys.executable, '-c', END_WITH_PARENT, *command] if sys.platform == 'linux' else [sys.executable, *command],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace',
         env={**os.environ, 'PYTHONUNBUFFERED': '1'}, start_new_session=True,
+        creationflags=getattr(subprocess, 'CREATE_NEW_PROCESS_GROUP', 0),
     )  # fmt: skip
     try:
         yield process
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGINT)
+            process.send_signal(getattr(signal, 'CTRL_BREAK_EVENT', signal.SIGINT))  # Windows has no other for a process
         try:
             process.communicate(timeout=STOP_SECONDS)
         except subprocess.TimeoutExpired:

@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from networks.checkpoints.durable_files import lock_file
+from networks.checkpoints.durable_files import has_locks, lock_file
 from networks.errors import InputError
 
 
@@ -47,7 +47,7 @@ class Lock:
 
     def _open(self) -> int:
         while True:
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, 'O_BINARY', 0), 0o666)
             try:
                 free = lock_file(handle)
                 if free is False or (free is None and self._is_held(handle)):
@@ -71,12 +71,14 @@ class Lock:
         }
         with contextlib.suppress(OSError):  # a full disk: the lock holds anyway, it only says less
             os.ftruncate(self._handle, 0)
-            os.pwrite(self._handle, json.dumps(owner).encode(), 0)
+            os.lseek(self._handle, 0, os.SEEK_SET)
+            os.write(self._handle, json.dumps(owner).encode())
 
     @staticmethod
     def _read_owner(handle: int) -> dict[str, Any]:
         with contextlib.suppress(OSError, ValueError):
-            owner = json.loads(os.pread(handle, 4096, 0))
+            os.lseek(handle, 0, os.SEEK_SET)
+            owner = json.loads(os.read(handle, 4096))
             if isinstance(owner, dict):
                 return owner
         return {}
@@ -107,9 +109,12 @@ class Lock:
         """Give it back and remove the file; a second call does nothing."""
         if self._handle < 0:
             return
+        if not has_locks():  # and Windows removes no file that is open
+            os.close(self._handle)
         with contextlib.suppress(OSError):
             os.unlink(self.path)  # while it is ours: nobody else can have locked this file
-        os.close(self._handle)
+        if has_locks():
+            os.close(self._handle)
         self._handle = -1
 
     def __del__(self) -> None:
