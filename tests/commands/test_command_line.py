@@ -66,6 +66,7 @@ def _sample(how: str, seeds: list[int], fps: float) -> None:
         'missing': FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), 'no.pkl'),
         'memory': MemoryError(),
         'torch': RuntimeError('[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file'),
+        'torch at the end': RuntimeError('[enforce fail at inline_container.cc:672] . unexpected pos 128 vs 0'),
         'package': ModuleNotFoundError("No module named 'imageio_ffmpeg'", name='imageio_ffmpeg'),
         'host': ModuleNotFoundError("No module named 'scipy'", name='scipy.linalg'),
         'stop': KeyboardInterrupt(),
@@ -85,6 +86,7 @@ def _sample(how: str, seeds: list[int], fps: float) -> None:
         ('missing', "'no.pkl'"),
         ('memory', 'out of memory'),
         ('torch', 'full'),
+        ('torch at the end', 'full'),
         ('package', "'imageio_ffmpeg' is not installed; pip install -r requirements.txt"),
         ('host', "'scipy' is not installed; pip install scipy brings it"),  # a checkout's own files need it
     ],

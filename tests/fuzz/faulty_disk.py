@@ -68,8 +68,10 @@ class World:
         import torch
 
         from networks import checkpoints, stylegan2
+        from networks.latent_generator import LatentGenerator
         from networks.w_encoder import WEncoder
-        from training.latents.dataset import LatentDatasetWriter
+        from training.latents.dataset import LatentDataset, LatentDatasetWriter
+        from training.temporal_snapshot import describe_dataset, save_snapshot
 
         self.folder = folder
         torch.manual_seed(0)
@@ -91,7 +93,8 @@ class World:
         for index in range(8):
             PIL.Image.fromarray(np.full([8, 8, 3], 30 * index, np.uint8)).save(frames / f'{index}.png')
         tiny = ('--window=9', '--latent-dim=8', '--noise-dim=8', '--hidden-dim=8', '--initial-widths=8', '--widening-widths=16',
-                '--narrowing-widths=8', '--temporal-channels=8', '--batch=8', '--device=cpu')  # fmt: skip
+                '--narrowing-widths=8', '--temporal-channels=8', '--batch=8', '--device=cpu', '--carry=0',
+                '--strides=1')  # fmt: skip
         self.commands: dict[str, tuple[str, ...]] = {
             'train_video': (f'--data={data}', '--outdir={out}', *tiny, '--kimg=0.6', '--tick=0.28', '--snap=1',
                             '--preview-frames=2'),
@@ -100,12 +103,17 @@ class World:
             'embed_video': (f'--network={network}', f'--source={frames}', '--dest={out}/x.zip', f'--encoder={encoder}',
                             '--chunk=4', '--perceptual=none', '--min-frames=2', '--device=cpu'),
         }  # fmt: skip
-        out = folder / 'trained'
-        assert self.run('train_video', out)[0] == 0
-        (run,) = out.iterdir()
+        snapshot = folder / 'network-snapshot-000001.pkl'
+        latent = LatentGenerator(int(G.num_ws), 4, num_components=4, burn_in=2)
+        latent.set_data_basis(torch.randn(int(G.num_ws) * 4), torch.randn(4, int(G.num_ws) * 4))
+        with LatentDataset(str(data)) as dataset:
+            save_snapshot(
+                str(snapshot), G=latent, G_ema=latent, C=latent, image_generator=reference, data=describe_dataset(dataset),
+                training_options={}, progress={},
+            )  # fmt: skip
         for ending in ('png', 'mp4'):
             self.commands[f'generate_video {ending}'] = (
-                f'--network={next(run.glob("network-snapshot-*.pkl"))}', '--outdir={out}', '--seeds=0-1', '--frames=4',
+                f'--network={snapshot}', '--outdir={out}', '--seeds=0-1', '--frames=4',
                 '--save-codes', f'--format={ending}', '--skip-existing', '--device=cpu',
             )  # fmt: skip
 
@@ -139,7 +147,7 @@ class World:
             elif path.name == 'x.zip':
                 with LatentDataset(str(path)) as dataset:
                     digest.update(dataset.sha256.encode())
-            elif path.is_file() and path.suffix in ('.png', '.mp4', '.npz') and 'fakes' not in path.name:
+            elif path.is_file() and path.suffix in ('.png', '.mp4', '.npz') and not path.name.startswith(('fakes', 'recon')):
                 digest.update(path.read_bytes())
             elif path.is_file() and path.name.startswith('.'):
                 found[f'left behind: {path.suffix}'] = ''
@@ -198,7 +206,8 @@ def main(commands: tuple[str, ...], kinds: tuple[str, ...], every: int) -> None:
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir()
             disk.arm(out, -1)
-            assert world.run(command, out)[0] == 0
+            code, said = world.run(command, out)
+            assert code == 0, said
             count, wanted = disk.count(), world.result(out)
             assert wanted, command
             for kind in kinds or KINDS:

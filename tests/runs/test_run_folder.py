@@ -92,3 +92,18 @@ def test_a_very_long_run_is_thinned_out(tmp_path: pathlib.Path, monkeypatch: pyt
     assert shown[:10] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 10]
     assert [step for step in shown if 256 <= step < 512] == list(range(256, 512, 64))
     assert len(shown) < 8 + 4 * 7 + 4
+
+
+def test_a_disk_without_room_for_curves_stops_nothing(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch.utils.tensorboard
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(torch.utils.tensorboard, 'SummaryWriter', full)
+    with RunLog(str(tmp_path), None) as log:
+        log.write({'Progress/kimg': {'num': 1, 'mean': 1.0, 'std': 0}}, 1)
+    assert 'Warning: no TensorBoard curves' in capsys.readouterr().out
+    assert len((tmp_path / 'stats.jsonl').read_text().splitlines()) == 1

@@ -49,6 +49,7 @@ def describe_memory_error(error: BaseException) -> str | None:
 
 def describe_torch_write_error(error: BaseException) -> str | None:
     """One sentence when torch.save could not write: it hides the system's error, nearly always a full disk."""
-    if isinstance(error, RuntimeError) and 'PytorchStreamWriter failed writing' in str(error):
+    words = ('PytorchStreamWriter failed writing', 'inline_container.cc')  # the others where it notices late
+    if isinstance(error, RuntimeError) and any(word in str(error) for word in words):
         return 'a file could not be written to its end, the disk is probably full; free some space and run again'
     return None

@@ -330,9 +330,9 @@ class EncoderTraining:
             return
         number = self.tick + 1
         if self.cur_nimg >= self.total_nimg or number % self.options.snapshot_ticks == 0:
-            if self.ranks.is_first:
-                with self._tolerating('the encoder'):
-                    self._save_snapshot()
+            with self.ranks.together():
+                if self.ranks.is_first:
+                    self._save_last_or_tolerate()
             self._save_state()  # the tick is not counted yet: what a kill takes from the pictures is made again
             if self.ranks.is_first:
                 with stop_signals.at_once(), self._tolerating('the pictures'):
@@ -351,6 +351,17 @@ class EncoderTraining:
             log.write(collector.as_dict(), self.cur_nimg // 1000)
         self.tick, self.tick_start_nimg = number, self.cur_nimg
         self._save_state()
+
+    def _save_last_or_tolerate(self) -> None:
+        """Write the snapshot; a disk that does not take it ends a training only with the last one, which is what it is for."""
+        written = False
+        with self._tolerating('the encoder'):
+            self._save_snapshot()
+            written = True
+        if not written and self.cur_nimg >= self.total_nimg:
+            self._save_state()
+            path = snapshot_path(self.run_dir, self.cur_nimg)
+            raise InputError(f'{path} could not be written; free some space and give the same command again')
 
     def _show_material(self) -> None:
         for name, images in self.pictures.items():

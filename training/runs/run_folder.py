@@ -8,6 +8,7 @@ import math
 import os
 import re
 import sys
+import threading
 import time
 from typing import Any
 
@@ -101,6 +102,10 @@ class RunLog:
         except ImportError as error:
             print(f'Skipping tfevents export: {error}')
             self.board = None
+        except OSError as error:
+            print(f'Warning: no TensorBoard curves of this run ({error}); stats.jsonl has all values')
+            self.board = None
+        self._hook_before, threading.excepthook = threading.excepthook, self._hook
 
     def __enter__(self) -> RunLog:
         return self
@@ -154,10 +159,18 @@ class RunLog:
         if self.board is not None and number % interval_at(number, FULL_PICTURES) == 0:
             self.board.add_image(name, picture, global_step=step, dataformats='HWC')
 
+    def _hook(self, arguments: Any) -> None:
+        """TensorBoard writes in a thread of its own, whose full disk the next point is told; a traceback says no more."""
+        thread = type(arguments.thread).__module__
+        if not (isinstance(arguments.exc_value, OSError) and thread.startswith('tensorboard')):
+            self._hook_before(arguments)
+
     def close(self) -> None:
+        threading.excepthook = self._hook_before
         if self.board is not None:
             with contextlib.suppress(OSError):
                 self.board.close()
+            self.board = None
 
 
 def interval_at(number: int, full: int) -> int:
