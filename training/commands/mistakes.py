@@ -49,7 +49,7 @@ def describe_memory_error(error: BaseException) -> str | None:
 
 def describe_torch_write_error(error: BaseException) -> str | None:
     """One sentence when torch.save could not write: it hides the system's error, nearly always a full disk."""
-    words = ('PytorchStreamWriter failed writing', 'inline_container.cc')  # the others where it notices late
+    words = ('PytorchStreamWriter failed writing', '. unexpected pos ', 'iostream error')  # the others where it notices late
     if isinstance(error, RuntimeError) and any(word in str(error) for word in words):
         return 'a file could not be written to its end, the disk is probably full; free some space and run again'
     return None
