@@ -12,7 +12,6 @@ import click
 from networks.checkpoints.addresses import is_address
 from networks.checkpoints.durable_files import remove_leftovers, replacing
 from networks.errors import InputError
-from training import unfinished_runs
 from training.commands import command_line, command_options, option_tree, stop_signals
 from training.commands.file_names import safe_name, stem
 from training.runs import claims, ranks
@@ -252,6 +251,7 @@ def claim_unfinished_run(outdir: str, name: str, options: TrainingOptions) -> tu
         Its folder, its latest training state (None where it ended before the first one) and the lock of the folder; no lock where
         the run has come to its end; None where there is no such run.
     """
+    from training import unfinished_runs  # here, because torch takes seconds that --help need not spend
 
     def recorded(folder: str) -> TrainingOptions:
         return read_options(os.path.join(folder, OPTIONS_FILE))

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -220,3 +221,9 @@ def test_waiting_threads_leave_the_cores_unless_the_user_decided(
         monkeypatch.setenv(name, value)
     assert CliRunner().invoke(_sample, []).exit_code == 0
     assert os.environ.get('GOMP_SPINCOUNT') == wanted
+
+
+def test_help_needs_neither_torch_nor_time_to_import_it(root: pathlib.Path) -> None:
+    program = "import sys; sys.modules['torch'] = None; from stylevideogan.__main__ import usage; print(usage())"
+    done = subprocess.run([sys.executable, '-c', program], cwd=root, capture_output=True, text=True)
+    assert 'train_video' in done.stdout, done.stderr
