@@ -178,6 +178,8 @@ def check(world: World, disk: Disk, command: str, number: int, kind: str, wanted
         return f'exit code {code}: {said[-400:]}'
     if code == 0 and kind == 'short' and world.result(out) != wanted:
         return 'a short write changed the result'
+    if code == 0 and command == 'embed_video':  # a data set that is there is not made again
+        return None if world.result(out) == wanted else 'another result'
     code, said = world.run(command, out)
     if code != 0:
         return f'the same command on a good disk: exit code {code}: {said[-400:]}'
