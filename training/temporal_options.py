@@ -114,6 +114,13 @@ class Settings(OptionGroup):
         group=LOSSES,
         absent=(1,),
     )
+    stride_power: float = option(
+        1.0,
+        "Weigh each critic in the generator's loss by its spacing to this power; 0: all the same",
+        at_least=0,
+        group=LOSSES,
+        absent=0.0,
+    )
     longest_memory: float = option(
         50.0,
         'Memories of the GRU cells begin with time constants of 1 to this many frames; 0: as in torch.nn.GRUCell',

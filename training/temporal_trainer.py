@@ -9,7 +9,8 @@ A step is `critic_steps` updates of the critic, one of the generator, one of its
   before the critic sees it. So the critic judges the frames that a user gets, at every age, and no others.
 - There is a critic for each of **several spacings** (`strides`, Windows.views). It sees t frames that far apart; the views of all
   critics end at the same frame. The older frames come from the chain's past, where no gradient goes; the newest lie in the
-  present window, and get one.
+  present window, and get one. That is one in `stride` of the t frames that a critic sees, so its score is weighted with
+  stride^`stride_power`; otherwise the critics of slow motion are hardly heard.
 - The memories begin with **time constants** of 1 to `longest_memory` frames (`prepare_memories`), because a gate that forgets
   in two frames has to travel far to become one that remembers for two seconds.
 - The critic sees the motion between frames on its own (`motion_weight`), and two windows that continue the same memories have to
@@ -50,6 +51,16 @@ from training.temporal_options import Settings
 from training.video_chains import VideoChains, permutation
 
 SCALE_OF_H = 0.25  # of the He initialisation of its last layer
+
+
+def critic_weights(strides: Sequence[int], power: float) -> list[float]:
+    """What the score of each critic counts in the generator's loss: stride^power, with a mean of 1.
+
+    The last t frames are generated with a gradient, and a critic sees one in `stride` of them, so the gradient that it sends is
+    that much smaller (power 1). A mean of 1 leaves the penalties their share.
+    """
+    weights = [stride**power for stride in strides]
+    return [weight * len(weights) / sum(weights) for weight in weights]
 
 
 def prepare_memories(G: LatentGenerator, longest: float) -> None:
@@ -143,6 +154,7 @@ class TemporalTrainer:
         self._future_frames = settings.diversity_windows * windows.num_frames
         # How far two futures of one moment have to be apart, squared; 0: the footage never changes so much.
         self._parting = settings.diversity * divergence(windows.squared_step(self._future_frames - 1))
+        self._critic_weights = critic_weights(windows.strides, settings.stride_power)
         self.num_steps = 0
         self.chains: VideoChains | None = None
         if settings.carry > 0:
@@ -315,7 +327,10 @@ class TemporalTrainer:
     def _update_generator(self, penalties: bool) -> None:
         settings = self.settings
         y, _, _ = self._generate(self.batch)
-        scores = [critic_scores(C, view).mean() for C, view in zip(self.critics, self._views(y), strict=True)]
+        scores = [
+            weight * critic_scores(C, view).mean()
+            for C, weight, view in zip(self.critics, self._critic_weights, self._views(y), strict=True)
+        ]
         loss = -torch.stack(scores).sum()
         self._report('Loss/G/loss', loss)
         if penalties:

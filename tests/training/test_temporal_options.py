@@ -39,6 +39,7 @@ THEN = {
     'restart': 0.01,
     'burn_in': 0,
     'strides': (1,),
+    'stride_power': 0.0,
     'longest_memory': 0.0,
     'uncalibrated': True,
 }

@@ -307,7 +307,10 @@ class Reference:
         gradients = []
         for rank in self.ranks:
             y, _, _ = self.generate(rank, self.batch)
-            loss = -sum(score(C, view).mean() for C, view in zip(self.critics, self.views(y), strict=True))
+            total = sum(n**settings.stride_power for n in self.strides)
+            loss = torch.zeros(())
+            for C, n, view in zip(self.critics, self.strides, self.views(y), strict=True):
+                loss = loss - n**settings.stride_power / total * len(self.strides) * score(C, view).mean()
             if self.steps % settings.gap_interval == 0:
                 count = max(1, self.batch // settings.gap_batch_shrink)
                 if settings.lambda_gap > 0:
@@ -433,6 +436,8 @@ CASES: dict[str, dict[str, Any]] = {
     'no diversity penalty': {'lambda_diversity': 0.0, 'gap_interval': 1},
     'other weights': {'lambda_gp': 3.0, 'lambda_gap': 7.0, 'lambda_diversity': 0.5, 'gap_interval': 3, 'motion_weight': 2.5},
     'no motion': {'motion_weight': 0.0, 'reversal': 1.0},
+    'critics weigh the same': {'stride_power': 0.0},
+    'wide critics weigh much': {'stride_power': 1.5, 'strides': (1, 2, 3)},
     'constant rates, long average': {'decay': 0.0, 'ema_kimg': 300.0, 'ema_rampup': 3.0, 'beta1': 0.3, 'beta2': 0.99},
     'futures of two windows': {'diversity_windows': 2, 'diversity': 0.5, 'gap_interval': 1, 'lambda_gap': 0.0},
     'chains from the start, none again': {'burn_in': 0, 'restart': 0.0, 'strides': (1,), 'critic_steps': 1},
