@@ -512,6 +512,7 @@ def test_training_learns_the_spread_of_the_data(tiny_latents):
     trainer = make_trainer(
         tiny_latents,
         batch=32,
+        critic_steps=2,
         lambda_gap=0.0,
         lambda_diversity=0.0,
         motion_weight=0.0,
