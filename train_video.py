@@ -158,7 +158,7 @@ def check_options(invocation: Invocation, options: TrainingOptions) -> None:
 
 
 def look_at_data(options: TrainingOptions, *, given_network: bool, force_data: bool = False) -> TrainingOptions:
-    """Settle what depends on the data set and on where files are: absolute paths, the image generator, `reversal`.
+    """Settle what depends on the data set and on where files are: absolute paths, the image generator, some settings.
 
     Args:
         options: What was chosen.
@@ -171,9 +171,9 @@ def look_at_data(options: TrainingOptions, *, given_network: bool, force_data: b
     from networks.checkpoints.image_generator_lookup import OptionNames, find_image_generator, local_file
     from training.embedding import judgement
     from training.latents.dataset import LatentDataset
-    from training.real_windows import default_reversal
+    from training.real_windows import default_reversal, default_stride_power
 
-    network, reversal = options.network, options.settings.reversal
+    network, reversal, stride_power = options.network, options.settings.reversal, options.settings.stride_power
     if network is not None and not given_network and not is_address(network) and not os.path.isfile(network):
         network = None  # where another run had it; the data set knows more places
     with LatentDataset(options.data) as dataset:
@@ -182,6 +182,8 @@ def look_at_data(options: TrainingOptions, *, given_network: bool, force_data: b
             raise InputError(refused)
         if reversal is None:
             reversal = default_reversal(dataset)
+        if stride_power is None:
+            stride_power = default_stride_power(dataset)
         if network is None:
             network = find_image_generator(dataset.image_generator, snapshot=options.data, options=OptionNames('--network'))
     if not is_address(network):
@@ -194,6 +196,7 @@ def look_at_data(options: TrainingOptions, *, given_network: bool, force_data: b
             'data': os.path.abspath(options.data),
             'network': network,
             'settings.reversal': reversal,
+            'settings.stride_power': stride_power,
             'plugins': [os.path.abspath(path) for path in options.plugins],
             'detectors': [os.path.abspath(local_file(source)) for source in options.detectors],
         },

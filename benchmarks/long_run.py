@@ -16,6 +16,7 @@ variance ratios, autocorrelation and kurtosis (plugins/latent_stationarity.py), 
 import json
 import os
 import pathlib
+import re
 import sys
 import time
 from typing import Any
@@ -245,7 +246,7 @@ def main(
         return
     if not data:
         raise command_line.UserMistake('--data: which latent data set?')
-    names = models.split(',')
+    names = re.split(r',(?![^\[]*\])', models)  # not at the commas of a list
     unknown = [name for name in names if name.partition(';')[0] not in (*PRESETS, *BASELINES)]
     if unknown:
         raise command_line.UserMistake(f'--models: there is no {unknown[0]!r}; there are {", ".join((*PRESETS, *BASELINES))}')

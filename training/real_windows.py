@@ -19,7 +19,20 @@ STEPS_AT_ONCE = 1024  # frames
 
 def default_reversal(dataset: LatentDataset) -> float:
     """Share of real windows to show backwards: half of them where footage is short, see `Windows.sample`."""
-    return 0.5 if dataset.num_frames / dataset.fps < SHORT_FOOTAGE else 0.0
+    return 0.5 if is_short(dataset) else 0.0
+
+
+def default_stride_power(dataset: LatentDataset) -> float:
+    """How the critics are weighed (temporal_trainer.critic_weights): alike where footage is short.
+
+    Seconds of footage hold a handful of independent windows of the large spacings; the critics of these learn them by heart.
+    """
+    return 0.0 if is_short(dataset) else 1.25
+
+
+def is_short(dataset: LatentDataset) -> bool:
+    """Whether all clips together are shorter than SHORT_FOOTAGE."""
+    return dataset.num_frames / dataset.fps < SHORT_FOOTAGE
 
 
 class Windows:
@@ -40,7 +53,7 @@ class Windows:
         strides: The spacings that are in use, smallest first.
         span: Frames from the first to the last of the longest view.
         past_frames: Frames that a generated window of `num_frames` needs before it, span - num_frames.
-        default_reversal: See there, of this data set.
+        default_reversal, default_stride_power: See there, of this data set.
         short_clips: Names of clips that are shorter than the span; they are left out.
         motion_units: For each spacing n the root mean square of y_{k+n} - y_k, [K].
 
@@ -58,6 +71,7 @@ class Windows:
     ) -> None:
         self.num_frames = num_frames
         self.default_reversal = default_reversal(dataset)
+        self.default_stride_power = default_stride_power(dataset)
         lengths = [clip.num_frames for clip in dataset.clips]
         if max(lengths) < num_frames:
             longest = max(dataset.clips, key=lambda clip: clip.num_frames)

@@ -114,11 +114,12 @@ class Settings(OptionGroup):
         group=LOSSES,
         absent=(1,),
     )
-    stride_power: float = option(
-        1.0,
+    stride_power: float | None = option(
+        None,
         "Weigh each critic in the generator's loss by its spacing to this power; 0: all the same",
         at_least=0,
         group=LOSSES,
+        default_text='1.25, and 0 for footage below a minute',
         absent=0.0,
     )
     longest_memory: float = option(
@@ -284,6 +285,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         'settings.gap_batch_shrink': 1,
         'settings.carry': 0.0,
         'settings.strides': (1,),
+        'settings.stride_power': 0.0,
         'settings.longest_memory': 0.0,
         'settings.uncalibrated': True,
         'settings.motion_weight': 0.0,

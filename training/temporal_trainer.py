@@ -87,7 +87,7 @@ class TemporalTrainer:
         C_kwargs: Construction arguments of the critic, but for num_features and num_frames.
         space: Coordinates that both work on.
         windows: Real windows, with the spacings that the critic looks at.
-        settings: See there; `reversal=None` is what suits the footage.
+        settings: See there; where `reversal` or `stride_power` is None, it is what suits the footage.
         total_kimg: Length of the whole training, for the learning rate.
         seed: Random seed; steps on one device are reproducible.
         rank, num_ranks: Of `torch.distributed`, when it runs; `num_ranks` divides the batch.
@@ -154,7 +154,8 @@ class TemporalTrainer:
         self._future_frames = settings.diversity_windows * windows.num_frames
         # How far two futures of one moment have to be apart, squared; 0: the footage never changes so much.
         self._parting = settings.diversity * divergence(windows.squared_step(self._future_frames - 1))
-        self._critic_weights = critic_weights(windows.strides, settings.stride_power)
+        power = windows.default_stride_power if settings.stride_power is None else settings.stride_power
+        self._critic_weights = critic_weights(windows.strides, power)
         self.num_steps = 0
         self.chains: VideoChains | None = None
         if settings.carry > 0:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,11 +14,11 @@ from networks.temporal_critic import TemporalCritic
 from training import stationarity
 from training.latent_space import fit_latent_space
 from training.latents.dataset import LatentDataset
-from training.real_windows import Windows, affordable_strides
+from training.real_windows import Windows, affordable_strides, default_stride_power
 from training.stationarity import calibrate, observe
 from training.temporal_loss import divergence, diversity_penalty, gradient_angle, gradient_angle_penalty, gradient_penalty
 from training.temporal_options import LatentSpaceOptions, Settings
-from training.temporal_trainer import TemporalTrainer, prepare_memories
+from training.temporal_trainer import TemporalTrainer, critic_weights, prepare_memories
 from training.video_chains import VideoChains
 
 
@@ -538,3 +539,11 @@ def test_training_learns_the_spread_of_the_data(tiny_latents):
     for _ in range(150):
         trainer.step()
     assert spread_error() < 0.6 * before
+
+
+def test_critics_of_long_footage_are_weighed_by_their_spacing():
+    """Known weights, and who gets them: seconds of footage hold too few windows of the large spacings."""
+    assert critic_weights([1, 4, 16], 1.0) == pytest.approx([1 / 7, 4 / 7, 16 / 7])
+    assert critic_weights([1, 4, 16], 0.0) == [1, 1, 1]
+    lengths = {seconds: SimpleNamespace(num_frames=seconds * 30, fps=30.0) for seconds in (59, 61)}
+    assert {seconds: default_stride_power(dataset) for seconds, dataset in lengths.items()} == {59: 0.0, 61: 1.25}
