@@ -1,6 +1,7 @@
 """Trains a temporal GAN on the W+ codes of footage: a latent data set in, a run folder with snapshots out."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -138,6 +139,8 @@ def options_of_resumed_run(run_dir: str, invocation: Invocation, given: dict[str
 
 def check_options(invocation: Invocation, options: TrainingOptions) -> None:
     """Refuse what cannot be, before anything is loaded."""
+    from training.real_windows import SUITED_TO_LONG_FOOTAGE
+
     settings = options.settings
     if settings.batch % options.num_gpus:
         raise command_line.UserMistake(
@@ -145,14 +148,15 @@ def check_options(invocation: Invocation, options: TrainingOptions) -> None:
         )
     if invocation.desc and not re.fullmatch(r'[\w.+-]+', invocation.desc):
         raise command_line.UserMistake(f'--desc={invocation.desc!r} goes into a folder name: letters, digits, and . _ + - only')
-    shown = settings.batch * settings.critic_steps * options.window
+    shown = settings.batch * (settings.critic_steps or 1) * options.window  # at least
     if options.total_kimg * 1000 < shown:
         raise command_line.UserMistake(
             f'--kimg={options.total_kimg:g} is less than one step, which shows {shown} frames; give more'
         )
-    if settings.carry < 1 and max(settings.strides) > 1:
+    strides = SUITED_TO_LONG_FOOTAGE.strides if settings.strides is None else settings.strides
+    if settings.carry < 1 and max(strides) > 1:
         raise command_line.UserMistake(
-            f'--strides={",".join(map(str, settings.strides))} looks back on what came before a window, and with --carry='
+            f'--strides={",".join(map(str, strides))} looks back on what came before a window, and with --carry='
             f'{settings.carry:g} some windows are beginnings; add --strides=1'
         )
 
@@ -171,19 +175,16 @@ def look_at_data(options: TrainingOptions, *, given_network: bool, force_data: b
     from networks.checkpoints.image_generator_lookup import OptionNames, find_image_generator, local_file
     from training.embedding import judgement
     from training.latents.dataset import LatentDataset
-    from training.real_windows import default_reversal, default_stride_power
+    from training.real_windows import suited_settings
 
-    network, reversal, stride_power = options.network, options.settings.reversal, options.settings.stride_power
+    network = options.network
     if network is not None and not given_network and not is_address(network) and not os.path.isfile(network):
         network = None  # where another run had it; the data set knows more places
     with LatentDataset(options.data) as dataset:
         refused = None if force_data else judgement.refusal(options.data, dataset.quality)
         if refused is not None:
             raise InputError(refused)
-        if reversal is None:
-            reversal = default_reversal(dataset)
-        if stride_power is None:
-            stride_power = default_stride_power(dataset)
+        suited = dataclasses.asdict(suited_settings(dataset))
         if network is None:
             network = find_image_generator(dataset.image_generator, snapshot=options.data, options=OptionNames('--network'))
     if not is_address(network):
@@ -195,8 +196,7 @@ def look_at_data(options: TrainingOptions, *, given_network: bool, force_data: b
         {
             'data': os.path.abspath(options.data),
             'network': network,
-            'settings.reversal': reversal,
-            'settings.stride_power': stride_power,
+            **{f'settings.{name}': value for name, value in suited.items() if getattr(options.settings, name) is None},
             'plugins': [os.path.abspath(path) for path in options.plugins],
             'detectors': [os.path.abspath(local_file(source)) for source in options.detectors],
         },

@@ -59,7 +59,7 @@ def build(model: str, data: Any, seed: int, steps: int | None, keep: str | None,
     space = fit_latent_space(data, options.latent_space)
     windows = Windows(data, space, options.window, device, options.settings.strides)
     settings = options.settings
-    kimg_per_step = settings.batch * settings.critic_steps * windows.num_frames / 1000
+    kimg_per_step = settings.batch * (settings.critic_steps or windows.suited.critic_steps) * windows.num_frames / 1000
     total_kimg = options.total_kimg if steps is None else steps * kimg_per_step
     trainer = TemporalTrainer(
         G_kwargs={**shape, **option_tree.to_dict(options.G_kwargs)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,22 +18,32 @@ LEAST_SHARE_OF_VIEWS = 0.9  # of the frames have to be in such clips
 STEPS_AT_ONCE = 1024  # frames
 
 
-def default_reversal(dataset: LatentDataset) -> float:
-    """Share of real windows to show backwards: half of them where footage is short, see `Windows.sample`."""
-    return 0.5 if is_short(dataset) else 0.0
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SuitedSettings:
+    """Settings that depend on the footage, where a training does not say (temporal_options.Settings; docs/choices.md says why).
 
-
-def default_stride_power(dataset: LatentDataset) -> float:
-    """How the critics are weighed (temporal_trainer.critic_weights): alike where footage is short.
-
-    Seconds of footage hold a handful of independent windows of the large spacings; the critics of these learn them by heart.
+    Attributes:
+        reversal: Share of real windows shown backwards, see `Windows.sample`.
+        critic_steps: Critic updates per generator update.
+        strides: Spacings of the views.
+        stride_power: How the critics are weighed, see temporal_trainer.critic_weights.
     """
-    return 0.0 if is_short(dataset) else 1.25
+
+    reversal: float
+    critic_steps: int
+    strides: tuple[int, ...]
+    stride_power: float
 
 
-def is_short(dataset: LatentDataset) -> bool:
-    """Whether all clips together are shorter than SHORT_FOOTAGE."""
-    return dataset.num_frames / dataset.fps < SHORT_FOOTAGE
+# Seconds of footage hold a handful of independent windows of the large spacings, which strong critics learn by heart.
+SUITED_TO_SHORT_FOOTAGE = SuitedSettings(reversal=0.5, critic_steps=2, strides=(1, 4, 16), stride_power=0.0)
+SUITED_TO_LONG_FOOTAGE = SuitedSettings(reversal=0.0, critic_steps=1, strides=(1, 2, 4, 16), stride_power=1.25)
+
+
+def suited_settings(dataset: LatentDataset) -> SuitedSettings:
+    """What suits the footage: it is short where all clips together are below SHORT_FOOTAGE."""
+    short = dataset.num_frames / dataset.fps < SHORT_FOOTAGE
+    return SUITED_TO_SHORT_FOOTAGE if short else SUITED_TO_LONG_FOOTAGE
 
 
 class Windows:
@@ -46,14 +57,15 @@ class Windows:
         dataset: Latent data set.
         space: Coordinates.
         num_frames: Length t of a window.
-        strides: Spacings, in frames. Those whose span hardly any footage reaches are left out, see `affordable_strides`.
+        strides: Spacings, in frames; None: those that suit the footage. Those whose span hardly any footage reaches are left out,
+            see `affordable_strides`.
         device: Where the coordinates are kept.
 
     Attributes:
         strides: The spacings that are in use, smallest first.
         span: Frames from the first to the last of the longest view.
         past_frames: Frames that a generated window of `num_frames` needs before it, span - num_frames.
-        default_reversal, default_stride_power: See there, of this data set.
+        suited: Settings that suit the footage.
         short_clips: Names of clips that are shorter than the span; they are left out.
         motion_units: For each spacing n the root mean square of y_{k+n} - y_k, [K].
 
@@ -67,11 +79,10 @@ class Windows:
         space: LatentSpace,
         num_frames: int,
         device: torch.device | str = 'cpu',
-        strides: Sequence[int] = (1,),
+        strides: Sequence[int] | None = (1,),
     ) -> None:
         self.num_frames = num_frames
-        self.default_reversal = default_reversal(dataset)
-        self.default_stride_power = default_stride_power(dataset)
+        self.suited = suited_settings(dataset)
         lengths = [clip.num_frames for clip in dataset.clips]
         if max(lengths) < num_frames:
             longest = max(dataset.clips, key=lambda clip: clip.num_frames)
@@ -79,7 +90,7 @@ class Windows:
                 f'{dataset.path}: the longest clip, {longest.name!r}, has {longest.num_frames} frames, fewer than '
                 f'the window of {num_frames}; embed longer footage or choose a smaller {option("window")}'
             )
-        self.strides = affordable_strides(lengths, num_frames, strides)
+        self.strides = affordable_strides(lengths, num_frames, self.suited.strides if strides is None else strides)
         self.span = (num_frames - 1) * self.strides[-1] + 1
         self.past_frames = self.span - num_frames
         self.short_clips = [clip.name for clip in dataset.clips if clip.num_frames < self.span]

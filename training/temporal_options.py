@@ -61,7 +61,9 @@ class Settings(OptionGroup):
     """Everything that decides a training step, training.temporal_trainer."""
 
     batch: int = option(64, 'Windows in a batch, over all GPUs', at_least=1)
-    critic_steps: int = option(1, 'Critic updates per generator update', at_least=1)
+    critic_steps: int | None = option(
+        None, 'Critic updates per generator update', at_least=1, default_text='1, and 2 for footage below a minute'
+    )
     lambda_gp: float = option(10.0, 'Weight of the gradient penalty', at_least=0, group=LOSSES)
     lambda_gap: float = option(3.0, 'Weight of the gradient angle penalty', at_least=0, group=LOSSES)
     lambda_diversity: float = option(
@@ -105,13 +107,14 @@ class Settings(OptionGroup):
     burn_in: int = option(
         100, 'Frames after a start that the critics do not see', at_least=0, metavar='FRAMES', group=LOSSES, absent=0
     )
-    strides: tuple[int, ...] = option(
-        (1, 2, 4, 16),
+    strides: tuple[int, ...] | None = option(
+        None,
         'Spacings of the frames that the critics see, one critic each; those that the footage is too short for are left out',
         metavar='LIST',
         parse=parse_widths,
         at_least=1,
         group=LOSSES,
+        default_text='1,2,4,16, and 1,4,16 for footage below a minute',
         absent=(1,),
     )
     stride_power: float | None = option(

@@ -87,7 +87,7 @@ class TemporalTrainer:
         C_kwargs: Construction arguments of the critic, but for num_features and num_frames.
         space: Coordinates that both work on.
         windows: Real windows, with the spacings that the critic looks at.
-        settings: See there; where `reversal` or `stride_power` is None, it is what suits the footage.
+        settings: See there; what is None there is what suits the footage (Windows.suited).
         total_kimg: Length of the whole training, for the learning rate.
         seed: Random seed; steps on one device are reproducible.
         rank, num_ranks: Of `torch.distributed`, when it runs; `num_ranks` divides the batch.
@@ -127,7 +127,8 @@ class TemporalTrainer:
             raise ValueError(f'a batch of {settings.batch} cannot be shared evenly by {num_ranks} ranks')
         self.rank, self.num_ranks = rank, num_ranks
         self.batch = settings.batch
-        self.reversal = windows.default_reversal if settings.reversal is None else settings.reversal
+        self.reversal = windows.suited.reversal if settings.reversal is None else settings.reversal
+        self.critic_steps = windows.suited.critic_steps if settings.critic_steps is None else settings.critic_steps
         num_features = windows.num_features(settings.motion_weight)
         # Whole codes are not written down where all frames of a window come from one rollout (kernels/wide_windows.py).
         self._factored = space.basis is None and windows.past_frames == 0 and num_features >= WIDE
@@ -154,7 +155,7 @@ class TemporalTrainer:
         self._future_frames = settings.diversity_windows * windows.num_frames
         # How far two futures of one moment have to be apart, squared; 0: the footage never changes so much.
         self._parting = settings.diversity * divergence(windows.squared_step(self._future_frames - 1))
-        power = windows.default_stride_power if settings.stride_power is None else settings.stride_power
+        power = windows.suited.stride_power if settings.stride_power is None else settings.stride_power
         self._critic_weights = critic_weights(windows.strides, power)
         self.num_steps = 0
         self.chains: VideoChains | None = None
@@ -169,7 +170,7 @@ class TemporalTrainer:
     @property
     def frames_per_step(self) -> int:
         """Real frames that the critic is shown in one step, over all ranks; views at other spacings do not count again."""
-        return self.batch * self.settings.critic_steps * self.windows.num_frames
+        return self.batch * self.critic_steps * self.windows.num_frames
 
     @property
     def num_frames_shown(self) -> int:
@@ -297,15 +298,15 @@ class TemporalTrainer:
     def _update_critic(self) -> None:
         settings, batch = self.settings, self.batch
         with torch.no_grad():  # one rollout serves all critic updates, because the generator stays the same
-            count = batch * settings.critic_steps
+            count = batch * self.critic_steps
             y, states, chosen = self._generate(count, gather=True)
             self._advance_chains(y, states, chosen)
             # Fresh and carried windows lie one after the other; shuffled, every update sees both.
             order = permutation(count, self.random, self._static)
             part = self._part(batch)
-            own = order.view(settings.critic_steps, batch)[:, part].flatten()
+            own = order.view(self.critic_steps, batch)[:, part].flatten()
             generated = [view[own] for view in self._views(y)]
-        size = len(own) // settings.critic_steps
+        size = len(own) // self.critic_steps
         for begin in range(0, len(own), size):
             shown = self._views(self.windows.sample(batch, self.random, self.reversal)[part])
             mix = torch.rand(batch, generator=self.random, device=self.device)[part]

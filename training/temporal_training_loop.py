@@ -105,8 +105,9 @@ class TemporalTraining:
         self.windows = Windows(self.dataset, self.space, c.window, device, c.settings.strides)
         spacings = ' and '.join(map(str, self.windows.strides))
         self.say(f'Num windows: {len(self.windows)} of {c.window} frames, at {spacings} frames from each other')
-        if len(self.windows.strides) < len(c.settings.strides):
-            self.say(f'The footage is too short for other spacings of {",".join(map(str, c.settings.strides))}')
+        wanted = self.windows.suited.strides if c.settings.strides is None else c.settings.strides
+        if len(self.windows.strides) < len(wanted):
+            self.say(f'The footage is too short for other spacings of {",".join(map(str, wanted))}')
         if self.windows.short_clips:
             self.say(f'Left out, shorter than {self.windows.span} frames: {", ".join(self.windows.short_clips)}')
         rates = {clip.fps for clip in self.dataset.clips}

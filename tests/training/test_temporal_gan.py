@@ -14,7 +14,7 @@ from networks.temporal_critic import TemporalCritic
 from training import stationarity
 from training.latent_space import fit_latent_space
 from training.latents.dataset import LatentDataset
-from training.real_windows import Windows, affordable_strides, default_stride_power
+from training.real_windows import Windows, affordable_strides, suited_settings
 from training.stationarity import calibrate, observe
 from training.temporal_loss import divergence, diversity_penalty, gradient_angle, gradient_angle_penalty, gradient_penalty
 from training.temporal_options import LatentSpaceOptions, Settings
@@ -546,4 +546,4 @@ def test_critics_of_long_footage_are_weighed_by_their_spacing():
     assert critic_weights([1, 4, 16], 1.0) == pytest.approx([1 / 7, 4 / 7, 16 / 7])
     assert critic_weights([1, 4, 16], 0.0) == [1, 1, 1]
     lengths = {seconds: SimpleNamespace(num_frames=seconds * 30, fps=30.0) for seconds in (59, 61)}
-    assert {seconds: default_stride_power(dataset) for seconds, dataset in lengths.items()} == {59: 0.0, 61: 1.25}
+    assert {seconds: suited_settings(dataset).stride_power for seconds, dataset in lengths.items()} == {59: 0.0, 61: 1.25}
