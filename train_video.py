@@ -148,11 +148,6 @@ def check_options(invocation: Invocation, options: TrainingOptions) -> None:
         )
     if invocation.desc and not re.fullmatch(r'[\w.+-]+', invocation.desc):
         raise command_line.UserMistake(f'--desc={invocation.desc!r} goes into a folder name: letters, digits, and . _ + - only')
-    shown = settings.batch * (settings.critic_steps or 1) * options.window  # at least
-    if options.total_kimg * 1000 < shown:
-        raise command_line.UserMistake(
-            f'--kimg={options.total_kimg:g} is less than one step, which shows {shown} frames; give more'
-        )
     strides = SUITED_TO_LONG_FOOTAGE.strides if settings.strides is None else settings.strides
     if settings.carry < 1 and max(strides) > 1:
         raise command_line.UserMistake(
@@ -171,6 +166,7 @@ def look_at_data(options: TrainingOptions, *, given_network: bool, force_data: b
 
     Raises:
         InputError: A file is not there, or the codes do not draw their footage.
+        UserMistake: --kimg is less than one step.
     """
     from networks.checkpoints.image_generator_lookup import OptionNames, find_image_generator, local_file
     from training.embedding import judgement
@@ -191,7 +187,7 @@ def look_at_data(options: TrainingOptions, *, given_network: bool, force_data: b
         if not os.path.isfile(network):
             raise InputError(f'--network: there is no file {network!r}')
         network = os.path.abspath(network)
-    return option_tree.override(
+    settled = option_tree.override(
         options,
         {
             'data': os.path.abspath(options.data),
@@ -201,6 +197,12 @@ def look_at_data(options: TrainingOptions, *, given_network: bool, force_data: b
             'detectors': [os.path.abspath(local_file(source)) for source in options.detectors],
         },
     )
+    shown = settled.settings.batch * (settled.settings.critic_steps or 1) * settled.window
+    if settled.total_kimg * 1000 < shown:
+        raise command_line.UserMistake(
+            f'--kimg={settled.total_kimg:g} is less than one step, which shows {shown} frames; give more'
+        )
+    return settled
 
 
 def find_run_to_resume(resume: str) -> tuple[str, str | None]:

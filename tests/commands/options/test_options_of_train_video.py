@@ -39,7 +39,7 @@ TABLE = [
         ('--restart', 0.01, 1, BOTH),
         ('--burn-in', 4, 9, BOTH),
         ('--strides', ('--carry=1',), ('--carry=1', '--strides=1,2'), BOTH),
-        ('--stride-power', ('--carry=1', '--strides=1,2'), ('--carry=1', '--strides=1,2', '--stride-power=0'), BOTH),
+        ('--stride-power', ('--carry=1', '--strides=1,2'), ('--carry=1', '--strides=1,2', '--stride-power=2'), BOTH),
         ('--longest-memory', 50, 5, G),
         ('--uncalibrated', ('--carry=1',), ('--carry=1', '--uncalibrated'), weights('G_ema')),
         ('--motion-weight', 1, 0.5, BOTH),
