@@ -223,7 +223,7 @@ def test_first_frame_is_there_before_the_last_is_made(home: pathlib.Path, tmp_pa
     assert process.returncode == 130
     assert 'interrupted' in words
     assert 'Traceback' not in words
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) in ([], ['seed0000.partial'])  # whole batches stay for the same command again
 
 
 def test_rerun_skips_only_what_is_the_same(home: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -322,7 +322,7 @@ def test_lpips_weights_that_do_not_fit(tiny_generator: pathlib.Path, recordings:
         ('text.ckpt', 'does not hold'),
         ('other.ckpt', 'does not hold'),
         ('state.pth', 'does not hold'),
-        ('absent.ckpt', 'no such file'),
+        ('absent.ckpt', 'there is no file'),
     ):
         result = run(tiny_generator, recordings, tmp_path / 'data.zip', '--perceptual=alex', f'--lpips-weights={tmp_path / name}')
         sentence = sentence_of(result)
