@@ -245,7 +245,7 @@ def of_other_generator(name, content):
         ),
         (['--metrics=fvd16_16f', '--detector=no.pt'], None, r'--detector: .*no\.pt'),
         (['--resume={latents}x'], None, r'there is no run folder or file'),
-        (['--widening-widths=64,0'], None, r'not a list of widths'),
+        (['--widening-widths=64,0'], None, r'not a list of whole numbers'),
     ],
 )
 def test_mistakes(tmp_path, tiny_latents, tiny_generator, options, change, message):

@@ -57,5 +57,5 @@ def parse_widths(text: str) -> list[int]:
         ValueError: one sentence on what is wrong with the text.
     """
     if not re.fullmatch(r'[1-9]\d{0,4}(,[1-9]\d{0,4})*', text.replace(' ', ''), re.ASCII):
-        raise ValueError(f'{text!r} is not a list of widths; write for example 64,128,256')
+        raise ValueError(f'{text!r} is not a list of whole numbers above 0; write them with commas, as in 4,16')
     return [int(width) for width in text.split(',')]
