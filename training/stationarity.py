@@ -6,8 +6,8 @@ forget them. From some frame on the distribution of frames no longer changes. Th
 leaves out what comes before it, unless it is asked for.
 
 Averages of training move the weights, and so the distribution that the frames end up with, by a little that nothing in the
-training corrects. `calibrate` does: an affine map of each coordinate, folded into the last affine maps A_j, gives the frames far
-into videos the mean and the variance of the footage, as the paper's A_j could have learned to.
+training corrects. `calibrate` does: an affine map of the coordinates, folded into the last affine maps A_j, gives the frames far
+into videos the mean and the covariance of the footage, as the paper's A_j could have learned to.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ REFERENCE_FRAMES = 1000  # frames after that, which say what the distribution en
 BLOCK = 25  # frames that are looked at together
 EVERY = 5  # frame of them
 LARGEST_CORRECTION = 3.0  # factor by which a deviation is corrected at most
+MOST_COORDINATES = 512  # whose covariance is taken; of more (whole codes), the variances
+STOPPED = 1e-6  # of the largest variance; what moves less is left alone
 SETTLED = 0.01  # squared distance to the end, as a share of the variance; less than a third of it is the noise of the measurement
 MARGIN = 2  # what decays to SETTLED in n frames is down to its square in twice as many
 
@@ -36,12 +38,14 @@ class LongRun:
     Attributes:
         means, deviations: Of the blocks of `BLOCK` frames up to LONGEST_BURN_IN, [blocks, K].
         mean, deviation: Of the frames after that, [K].
+        covariance: Of the same frames, [K, K]; None where there are more than MOST_COORDINATES.
     """
 
     means: torch.Tensor
     deviations: torch.Tensor
     mean: torch.Tensor
     deviation: torch.Tensor
+    covariance: torch.Tensor | None
 
     @property
     def unsettled(self) -> torch.Tensor:
@@ -74,35 +78,64 @@ def observe(G: LatentGenerator, *, seed: int = 0, num_videos: int = NUM_VIDEOS) 
         return torch.randn(*shape, generator=random, device=device)
 
     state = G.initial_state(noise(num_videos, G.latent_dim))
-    blocks = []
-    for _ in range((LONGEST_BURN_IN + REFERENCE_FRAMES) // BLOCK):
+    blocks, products = [], []
+    first, last = LONGEST_BURN_IN // BLOCK, (LONGEST_BURN_IN + REFERENCE_FRAMES) // BLOCK
+    for block in range(last):
         l, states = rollout(G, noise(num_videos, BLOCK, G.noise_dim), state)
         state = tuple(h.clone() for h in states[BLOCK])
         y = G.coordinates(l[:, :BLOCK:EVERY]).flatten(0, 1).double()
         blocks.append((y.mean(dim=0), y.square().mean(dim=0)))
+        if block >= first and y.shape[1] <= MOST_COORDINATES:
+            products.append(y.T @ y / len(y))
     means, squares = (torch.stack(column) for column in zip(*blocks, strict=True))
-    first = LONGEST_BURN_IN // BLOCK
 
     def deviation(mean: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
         return (square - mean.square()).clamp(min=0).sqrt()
 
     mean, square = means[first:].mean(dim=0), squares[first:].mean(dim=0)
-    return LongRun(means[:first], deviation(means[:first], squares[:first]), mean, deviation(mean, square))
+    covariance = torch.stack(products).mean(dim=0) - torch.outer(mean, mean) if products else None
+    return LongRun(means[:first], deviation(means[:first], squares[:first]), mean, deviation(mean, square), covariance)
 
 
 @torch.no_grad()
 def calibrate(G: LatentGenerator, run: LongRun, real: torch.Tensor) -> None:
-    """Give the frames of G far into videos the mean and the deviation of the real frames, coordinate by coordinate.
+    """Give the frames of G far into videos the mean and the covariance of the real frames.
+
+    Of more than MOST_COORDINATES coordinates, such as whole codes, the mean and the variance of each.
 
     Args:
         G: Latent generator; its maps A_j change.
         run: What was observed of it.
         real: Coordinates of real frames, [frames, K].
     """
-    # A coordinate that has all but stopped is left alone: to stretch it would blow up noise.
-    scale = real.double().std(dim=0, correction=0) / run.deviation.clamp(min=1e-6)
-    scale = torch.where((scale > 1 / LARGEST_CORRECTION) & (scale < LARGEST_CORRECTION), scale, 1.0)
-    shift = real.double().mean(dim=0) - scale * run.mean
-    weight, bias = G.A.weight, G.A.bias
-    weight.copy_((weight.double() * scale.unsqueeze(1)).to(weight.dtype))
-    bias.copy_((bias.double() * scale + shift).to(bias.dtype))
+    real = real.double()
+    wanted = real - real.mean(dim=0)
+    weight, bias = G.A.weight.double(), G.A.bias.double()
+    if run.covariance is None:
+        scale = wanted.square().mean(dim=0).sqrt() / run.deviation.clamp(min=1e-6)
+        scale = torch.where((scale > 1 / LARGEST_CORRECTION) & (scale < LARGEST_CORRECTION), scale, 1.0)
+        weight, bias = weight * scale.unsqueeze(1), (bias - run.mean) * scale
+    else:
+        change = _map_of_covariances(run.covariance, wanted.T @ wanted / len(wanted))
+        weight, bias = change @ weight, change @ (bias - run.mean)
+    G.A.weight.copy_(weight.to(G.A.weight.dtype))
+    G.A.bias.copy_((bias + real.mean(dim=0)).to(G.A.bias.dtype))
+
+
+def _map_of_covariances(given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """The symmetric M with M S M = R for S = `given`, R = `wanted`, all [K, K], which moves no frame further than it has to.
+
+    M = S^(-1/2) (S^(1/2) R S^(1/2))^(1/2) S^(-1/2), the optimal transport between two Gaussians (Olkin and Pukelsheim, "The
+    distance between two random vectors with given dispersion matrices", 1982). What has all but stopped, and what would be
+    stretched or shrunk more than LARGEST_CORRECTION times, stays as it is: to stretch it would blow up noise.
+    """
+    variances, directions = torch.linalg.eigh(given)
+    moves = variances > STOPPED * variances[-1].clamp(min=1e-12)
+    directions, root = directions[:, moves], variances[moves].sqrt()
+    inner = root.unsqueeze(1) * (directions.T @ wanted @ directions) * root
+    squares, turns = torch.linalg.eigh(inner)
+    change = (turns * squares.clamp(min=0).sqrt()) @ turns.T / root.unsqueeze(1) / root
+    factors, axes = torch.linalg.eigh(change)
+    factors = torch.where((factors > 1 / LARGEST_CORRECTION) & (factors < LARGEST_CORRECTION), factors, 1.0)
+    axes = directions @ axes
+    return torch.eye(len(given), dtype=given.dtype, device=given.device) + (axes * (factors - 1)) @ axes.T

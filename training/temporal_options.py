@@ -133,7 +133,7 @@ class Settings(OptionGroup):
         absent=0.0,
     )
     uncalibrated: bool = option(
-        False, 'Skip the calibration that gives frames far into a video the mean and variance of the footage', absent=True
+        False, 'Skip the calibration that gives frames far into a video the mean and covariance of the footage', absent=True
     )
     motion_weight: float = option(
         1.0, 'Weight of the motion between frames in what the critic sees; 0: none, as in the paper', at_least=0, group=LOSSES

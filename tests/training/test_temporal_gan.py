@@ -379,14 +379,38 @@ def test_a_video_settles_and_is_calibrated(monkeypatch):
     assert slow.burn_in == 2000  # the longest that there is
     wide = dataclasses.replace(run, means=run.mean.expand_as(run.means), deviations=2 * run.deviations)
     assert not wide.settles
-    real = torch.randn(4000, 2) * torch.tensor([0.5, 2.0]) + torch.tensor([1.0, -3.0])
-    wanted = real.std(dim=0), real.mean(dim=0)
-    scale = run.deviation.float()
-    real = (real - wanted[1]) / wanted[0] * scale * 1.5 + wanted[1]  # within what is corrected
+    real = torch.randn(4000, 2) @ torch.tensor(
+        [[1.0, 0.6], [0.0, 0.8]]
+    )  # correlated, which the frames of G are as well, otherwise
+    real = real * run.deviation.float() * 1.5 + torch.tensor([1.0, -3.0])  # within what is corrected
+    shape, bias = G.A.weight.clone(), G.A.bias.clone()
     calibrate(G, run, real)
     after = observe(G, seed=1)
     torch.testing.assert_close(after.mean.float(), real.mean(dim=0), atol=0.1, rtol=0.05)
     torch.testing.assert_close(after.deviation.float(), real.std(dim=0), atol=0, rtol=0.05)
+    wanted = torch.corrcoef(real.T)[0, 1]
+    assert abs(run.covariance[0, 1] / run.deviation.prod() - wanted) > 0.1  # there is something to correct
+    torch.testing.assert_close((after.covariance[0, 1] / after.deviation.prod()).float(), wanted, atol=0.03, rtol=0)
+
+    G.A.weight.data.copy_(shape)
+    G.A.bias.data.copy_(bias)
+    calibrate(G, dataclasses.replace(run, covariance=None), real)  # many coordinates: each on its own
+    torch.testing.assert_close(G.A.weight / shape, (1.5 * torch.ones(2, 1)).expand_as(shape), atol=0, rtol=0.05)
+    after = observe(G, seed=1)
+    torch.testing.assert_close(after.mean.float(), real.mean(dim=0), atol=0.1, rtol=0.05)
+    torch.testing.assert_close(after.deviation.float(), real.std(dim=0), atol=0, rtol=0.05)
+
+
+def test_calibration_moves_frames_no_further_than_it_has_to():
+    """Equal covariances: the identity. Commuting ones: the ratio of deviations along each axis. What has stopped stays."""
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64))[0]
+
+    def turned(*variances):
+        return turn @ torch.diag(torch.tensor(variances, dtype=torch.float64)) @ turn.T
+
+    torch.testing.assert_close(stationarity._map_of_covariances(turned(1, 2, 3), turned(1, 2, 3)), torch.eye(3).double())
+    torch.testing.assert_close(stationarity._map_of_covariances(turned(4, 1, 9), turned(1, 4, 9)), turned(0.5, 2, 1))
+    torch.testing.assert_close(stationarity._map_of_covariances(turned(1, 1e-9, 1), turned(4, 1, 100)), turned(2, 1, 1))
 
 
 def make_trainer(tiny_latents, full=False, static=False, **settings) -> TemporalTrainer:
