@@ -151,6 +151,15 @@ def test_angle_of_known_motions():
     torch.testing.assert_close(carried, torch.full((4,), math.atan(1 / 2)))
 
 
+def test_an_angle_above_45_degrees_costs_nothing():
+    """l goes from 0 to r i + s_0 + s_1 + s_2: phi is 60 degrees for r = 1, 30 for r = 3, where the penalty is (45 - 30 degrees)^2."""
+    i, s = torch.rand(2, 1, requires_grad=True), torch.rand(2, 3, 1, requires_grad=True)
+    end = torch.tensor([[1.0], [3.0]]) * i + s.sum(dim=1)
+    penalty, phi = gradient_angle_penalty(torch.stack([torch.zeros(2, 1), end], dim=1), (i,), s)
+    torch.testing.assert_close(phi, torch.tensor([math.pi / 3, math.pi / 6]))
+    torch.testing.assert_close(penalty, torch.tensor([0.0, (math.pi / 12) ** 2]))
+
+
 def test_angle_without_any_gradient_is_zero_and_harmless():
     i = torch.randn(3, 2, requires_grad=True)
     s = torch.randn(3, 4, 2, requires_grad=True)
@@ -399,6 +408,23 @@ def test_a_video_settles_and_is_calibrated(monkeypatch):
     after = observe(G, seed=1)
     torch.testing.assert_close(after.mean.float(), real.mean(dim=0), atol=0.1, rtol=0.05)
     torch.testing.assert_close(after.deviation.float(), real.std(dim=0), atol=0, rtol=0.05)
+
+
+@pytest.mark.parametrize('together', [True, False])
+def test_calibration_is_one_affine_map_of_the_coordinates(together):
+    """y -> M (y - m) + mean of the footage, whatever the mean m of the frames was; M = diag(2, 0.5) here."""
+    G = make_generator(num_components=2)
+    G.set_data_basis(torch.zeros(15), torch.eye(2, 15))
+    G.A.bias.data.copy_(torch.tensor([0.7, -0.4]))
+    l = torch.randn(20, G.latent_dim, dtype=torch.float64)
+    y = G.coordinates(l)
+    mean, variances = torch.tensor([3.0, -2.0]).double(), torch.tensor([1.0, 4.0]).double()
+    covariance = torch.diag(variances) if together else None
+    run = stationarity.LongRun(mean.unsqueeze(0), variances.sqrt().unsqueeze(0), mean, variances.sqrt(), covariance)
+    real = torch.tensor([[7.0, 4.0], [3.0, 4.0], [7.0, 6.0], [3.0, 6.0]])  # deviations 2 and 1
+    calibrate(G, run, real)
+    expected = (y - mean) * torch.tensor([2.0, 0.5]) + torch.tensor([5.0, 5.0])
+    torch.testing.assert_close(G.coordinates(l), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_calibration_moves_frames_no_further_than_it_has_to():
