@@ -152,7 +152,7 @@ def test_angle_of_known_motions():
 
 
 def test_an_angle_above_45_degrees_costs_nothing():
-    """l goes from 0 to r i + s_0 + s_1 + s_2: phi is 60 degrees for r = 1, 30 for r = 3, where the penalty is (45 - 30 degrees)^2."""
+    """l goes from 0 to r i + s_0 + s_1 + s_2: phi is 60 degrees for r = 1; 30 for r = 3, the penalty (45 - 30 degrees)^2."""
     i, s = torch.rand(2, 1, requires_grad=True), torch.rand(2, 3, 1, requires_grad=True)
     end = torch.tensor([[1.0], [3.0]]) * i + s.sum(dim=1)
     penalty, phi = gradient_angle_penalty(torch.stack([torch.zeros(2, 1), end], dim=1), (i,), s)
