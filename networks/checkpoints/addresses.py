@@ -25,6 +25,7 @@ HUB_PATTERN = re.compile(r'hf://([\w.-]+)/([\w.-]+)(?:/([^@]+))?(?:@([\w./-]+))?
 NVIDIA_2 = 'https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/'
 NVIDIA_3 = 'https://api.ngc.nvidia.com/v2/models/nvidia/research/stylegan3/versions/1/files/'
 VIDEOMAE = 'mae-g/vit_g_hybrid_pt_1200e_ssv2_ft.pth'
+VJEPA = 'https://dl.fbaipublicfiles.com/jepa/vith16/'
 HUGGING_FACE = 'https://huggingface.co/'
 TORCHVISION = 'https://download.pytorch.org/models/'
 TORCH_FIDELITY = 'https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/'
@@ -77,6 +78,9 @@ NAMES = {
         ),
         '5a210a92f035dff30c53b46157b612e7a1a5d3c99700e1b2d71da5c399ca7e70',
     ),
+    # V-JEPA, ViT-H of 224 x 224, and the attentive pooler of its classifier, as JEDi takes them.
+    'vjepa-h': Named((f'{VJEPA}vith16.pth.tar',)),
+    'vjepa-h-ssv2': Named((f'{VJEPA}ssv2-probe.pth.tar',)),
     'inception': Named(
         (
             'https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth',

@@ -8,6 +8,7 @@ detector, whatever their files are called, and a result can name it.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,7 @@ import torch
 
 import dnnlib
 from networks.checkpoints import addresses, torch_archive
-from networks.checkpoints.digests import sha256_of
+from networks.checkpoints.digests import sha256_of_file
 from networks.checkpoints.files import container
 from networks.checkpoints.lazy_data import ByteSource, materialize
 from networks.errors import InputError
@@ -32,6 +33,9 @@ ROLES = {
     'mean': ('running_mean', 'moving_mean', 'mean'),
     'variance': ('running_var', 'moving_variance', 'variance', 'var', 'running_variance'),
 }
+
+# Keys under which training programs keep the weights beside other things; the others are then not read at all.
+WRAPPERS = ('target_encoder', 'classifier', 'state_dict', 'model', 'module')
 
 # Files whose digests their users have published.
 PUBLISHED_FILES = {
@@ -48,31 +52,31 @@ class Container:
 
     Attributes:
         path: The file, or its address.
-        sha256: Its digest.
         kind: 'pickle', 'state dict' or 'TorchScript'.
-        content: Nested dicts of arrays (pickle), or tensors by name in the order of the file.
+        content: Nested dicts of arrays (pickle), or tensors by name in the order of the file, out of their WRAPPERS.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            with open(addresses.resolve(path), 'rb') as file:
-                self.sha256 = sha256_of(file)
+            self._local = addresses.resolve(path)
+            with open(self._local, 'rb') as file:
                 self.kind, self.content = _read(ByteSource(file))
         except FileNotFoundError as error:
             raise InputError(f'{path}: there is no such file of weights') from error
         except IsADirectoryError as error:
             raise InputError(f'{path}: this is a folder, and a file of weights is needed') from error
 
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Digest of the file."""
+        return sha256_of_file(self._local)
+
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """The tensors by name; of a pickle none. A wrapper around the state dict, and DataParallel's prefix, are taken off."""
-        values = self.content
-        for key in ('state_dict', 'model', 'module'):
-            if isinstance(values, Mapping) and isinstance(values.get(key), Mapping):
-                values = values[key]
-        if not isinstance(values, Mapping):
+        """The tensors by name; of a pickle none. DataParallel's prefix is taken off."""
+        if not isinstance(self.content, Mapping):
             return {}
-        tensors = {str(name): value for name, value in values.items() if isinstance(value, torch.Tensor)}
+        tensors = {str(name): value for name, value in self.content.items() if isinstance(value, torch.Tensor)}
         if tensors and all(name.startswith('module.') for name in tensors):
             tensors = {name[len('module.') :]: value for name, value in tensors.items()}
         return tensors
@@ -83,12 +87,19 @@ def _read(source: ByteSource) -> tuple[str, Any]:
     if form == 'zip' and torch_archive.is_script(source):
         return 'TorchScript', materialize(torch_archive.read_script(source))
     if form == 'zip':
-        return 'state dict', materialize(torch_archive.read_zip(source))
+        return 'state dict', materialize(_unwrapped(torch_archive.read_zip(source)))
     if form == 'legacy':
-        return 'state dict', materialize(torch_archive.read_legacy(source))
+        return 'state dict', materialize(_unwrapped(torch_archive.read_legacy(source)))
     if form == 'pickle':
         return 'pickle', materialize(torch_archive.read_plain_pickle(source))
     raise InputError('it is a safetensors file, and no detector is known to come in one; give a state dict')
+
+
+def _unwrapped(values: Any) -> Any:
+    for key in WRAPPERS:
+        if isinstance(values, Mapping) and isinstance(values.get(key), Mapping):
+            values = values[key]
+    return values
 
 
 # ----------------------------------------------------------------------------
