@@ -93,7 +93,7 @@ def fvd(
         stride: From one frame of a clip to the next.
         start: First frame of the fake clips.
         clips: Of each set at most.
-        features: The network: 'i3d', or one of stylevideogan.networks.transformer_features.
+        features: The network: 'i3d', 'videomae', 'vjepa', 'vjepa2' or 'dinov2' (docs/measuring/feature_networks.md).
         detector: File of its weights; None: where they usually are.
         real_clips: Which clips: 'random' (one a video), 'spread' (evenly over everything), 'first', 'auto'.
         fake_clips: The same for the fake set.
