@@ -19,7 +19,7 @@ import torch
 
 from demo.judge import judge
 from demo.truth_reader import TruthReader, load_reader
-from demo.world_files import FOLDER, GENERATOR_FILE, READER_FILE
+from demo.worlds import FOLDER, HEAD
 from networks.checkpoints import load_generator, load_snapshot
 from training.commands import command_line
 from training.latents.dataset import LatentDataset
@@ -45,8 +45,8 @@ class Camera:
     """Renders codes of the demo's generator and reads the head's parameters from the pictures."""
 
     def __init__(self, device: str) -> None:
-        self.generator: Any = load_generator(FOLDER / GENERATOR_FILE).to(device)
-        self.reader: TruthReader = load_reader(FOLDER / READER_FILE)
+        self.generator: Any = load_generator(FOLDER / HEAD.generator_file).to(device)
+        self.reader: TruthReader = load_reader(FOLDER / HEAD.reader_file, HEAD.table)
         self.device = device
 
     def judge(self, codes: torch.Tensor) -> dict[str, float]:

@@ -17,6 +17,7 @@ from demo.fitting.fast_synthesis import fast_synthesis
 from demo.fitting.fit_generator import FitSettings, build_generator, picture_loss
 from demo.fitting.orthogonal_momentum import PairedOptimizer
 from demo.fitting.picture_pool import PicturePool
+from demo.worlds import HEAD
 from training.commands.command_line import clear_errors, command
 
 RESOLUTION = 32
@@ -31,7 +32,7 @@ def main(steps: int, pictures: int) -> None:
     """Print one JSON line for each optimiser: PSNR on held-out heads, and the time the steps took."""
     settings = FitSettings()
     with tempfile.TemporaryDirectory() as folder:
-        pool = PicturePool(pathlib.Path(folder), seed=1, capacity=pictures + 400, resolution=RESOLUTION)
+        pool = PicturePool(HEAD, pathlib.Path(folder), seed=1, capacity=pictures + 400, resolution=RESOLUTION)
         pool.grow(pictures + 400)
         z, images, features = pool.batch(np.arange(pool.count))
     importance = 1 + settings.feature_weight * features

@@ -1,12 +1,15 @@
-"""Judges video of the world by its true parameters: blinks, speech, head motion, identity drift, freezing and loops.
+"""Judges video of a world by its true parameters: events, motion, identity drift, freezing and loops; of the head, also speech.
 
-Everything works on tracks `[T, NUM_PARAMETERS]`, whether they are the truth of a performance or what the `TruthReader` saw.
+Everything works on tracks `[T, P]`, whether they are the truth of a performance or what the `TruthReader` saw.
 """
+
+import dataclasses
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from demo.head.head_parameters import INDEX, NUM_IDENTITY
-from demo.truth_reader import world_statistics
+from demo.head.head_parameters import INDEX, TABLE
+from demo.parameters import ParameterTable
 
 WINDOW_SECONDS = 1.0  # length of the windows that are searched for loops
 APART_SECONDS = 3.0  # how far apart two windows are that count as a return
@@ -15,16 +18,37 @@ APART_SECONDS = 3.0  # how far apart two windows are that count as a return
 # Events.
 
 
-def blink_events(closure: np.ndarray, *, close_at: float = 0.5, open_at: float = 0.25) -> np.ndarray:
-    """Frames `[B]` at which blinks begin in a track `[T]`: closure rises above `close_at`, and fell below `open_at` before."""
-    events, is_open = [], True
-    for frame, value in enumerate(closure):
-        if is_open and value > close_at:
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """Something that begins now and then: a measure of the columns of tracks rises above `begin`, and fell below `end` before."""
+
+    measure: Callable[[Mapping[str, np.ndarray]], np.ndarray]
+    begin: float
+    end: float
+
+    def find(self, tracks: np.ndarray, table: ParameterTable) -> np.ndarray:
+        """Frames `[E]` at which it begins in tracks `[T, P]`."""
+        return onsets(self.measure({name: tracks[:, index] for name, index in table.index.items()}), self.begin, self.end)
+
+
+def onsets(track: np.ndarray, begin: float, end: float) -> np.ndarray:
+    """Frames at which a track `[T]` rises above `begin`, having fallen below `end` before (or beginning there)."""
+    events, is_over = [], True
+    for frame, value in enumerate(track):
+        if is_over and value > begin:
             events.append(frame)
-            is_open = False
-        elif value < open_at:
-            is_open = True
+            is_over = False
+        elif value < end:
+            is_over = True
     return np.asarray(events, dtype=np.int64)
+
+
+BLINK = Event(lambda column: column['blink'], 0.5, 0.25)
+
+
+def blink_events(closure: np.ndarray) -> np.ndarray:
+    """Frames `[B]` at which blinks begin in a track `[T]` of lid closure."""
+    return onsets(closure, BLINK.begin, BLINK.end)
 
 
 def match_events(found: np.ndarray, true: np.ndarray, tolerance: int = 4) -> tuple[float, float]:
@@ -59,14 +83,14 @@ def _peaks(track: np.ndarray, height: float, rise: float) -> int:
 # Statistics.
 
 
-def closest_return(tracks: np.ndarray, fps: float) -> float:
+def closest_return(tracks: np.ndarray, fps: float, table: ParameterTable = TABLE) -> float:
     """Smallest distance between two one-second windows of motion at least `APART_SECONDS` apart; about 0 for a loop.
 
     Motion is measured in the world's standard deviations; the distance is the root mean square over window and parameters.
     NaN when the video is too short.
     """
-    _, deviation = world_statistics()
-    motion = tracks[:, NUM_IDENTITY:] / deviation.numpy()[NUM_IDENTITY:]
+    _, deviation = table.statistics
+    motion = tracks[:, table.num_identity :] / deviation.numpy()[table.num_identity :]
     length, apart = round(WINDOW_SECONDS * fps), round(APART_SECONDS * fps)
     starts = np.arange(0, len(motion) - length + 1, 2)
     windows = np.stack([motion[k : k + length].reshape(-1) for k in starts]) if len(starts) else np.zeros((0, 1))
@@ -80,19 +104,19 @@ def closest_return(tracks: np.ndarray, fps: float) -> float:
     return float(np.sqrt(max(best, 0) / windows.shape[1])) if np.isfinite(best) else float('nan')
 
 
-def identity_drift(tracks: np.ndarray, fps: float) -> float:
+def identity_drift(tracks: np.ndarray, fps: float, table: ParameterTable = TABLE) -> float:
     """Root mean square change of the identity parameters from the first to the last two seconds, in the world's deviations.
 
     About 1.4 between two strangers, 0 for one subject.
     """
-    _, deviation = world_statistics()
-    identity = tracks[:, :NUM_IDENTITY] / deviation.numpy()[:NUM_IDENTITY]
+    _, deviation = table.statistics
+    identity = tracks[:, : table.num_identity] / deviation.numpy()[: table.num_identity]
     num = max(1, min(round(2 * fps), len(tracks) // 2))
     return float(np.sqrt(np.mean(np.square(identity[-num:].mean(axis=0) - identity[:num].mean(axis=0)))))
 
 
 def judge(tracks: np.ndarray, fps: float = 25.0) -> dict[str, float]:
-    """All statistics of a video's tracks `[T, NUM_PARAMETERS]`."""
+    """All statistics of a video's tracks `[T, P]`."""
     seconds = len(tracks) / fps
     column = {name: tracks[:, index] for name, index in INDEX.items()}
     blinks = blink_events(column['blink'])
@@ -115,6 +139,27 @@ def judge(tracks: np.ndarray, fps: float = 25.0) -> dict[str, float]:
         'identity_drift': identity_drift(tracks, fps),
         'speed_last_two_seconds_ratio': float(last.mean() / max(head_speed.mean(), 1e-9)),
         'closest_return': closest_return(tracks, fps),
+    }
+
+
+def judge_motion(
+    tracks: np.ndarray, fps: float = 25.0, *, table: ParameterTable, events: Mapping[str, Event]
+) -> dict[str, float]:
+    """What can be said of any world's tracks `[T, P]`: deviation and speed of each parameter of motion, events, drift, returns.
+
+    Deviations are in the parameter's own unit, the speed in the world's deviations a second (mean over the parameters).
+    """
+    _, deviation = table.statistics
+    motion = tracks[:, table.num_identity :]
+    speed = (np.abs(np.diff(motion, axis=0)) / deviation.numpy()[table.num_identity :]).mean(axis=1) * fps
+    last = speed[-max(1, round(2 * fps)) :]
+    return {
+        **{f'{name}_per_minute': 60 * len(event.find(tracks, table)) * fps / len(tracks) for name, event in events.items()},
+        **{f'{parameter.name}_deviation': float(motion[:, k].std()) for k, parameter in enumerate(table.motion)},
+        'speed': float(speed.mean()),
+        'identity_drift': identity_drift(tracks, fps, table),
+        'speed_last_two_seconds_ratio': float(last.mean() / max(speed.mean(), 1e-9)),
+        'closest_return': closest_return(tracks, fps, table),
     }
 
 

@@ -14,35 +14,53 @@ import numpy as np
 import torch
 from PIL import Image
 
-from demo.fitting.fit_generator import FitSettings, GeneratorFit
+from demo.drawing.pictures import to_uint8
+from demo.fitting.fit_generator import FitSettings, GeneratorFit, Stage, finish_generator
 from demo.fitting.fit_readers import ReaderSettings, fit_encoder, fit_truth_reader
-from demo.head.head_parameters import NAMES, NUM_PARAMETERS, parameters_from_latent
-from demo.head.talking_head import render, to_uint8
 from demo.measure_world import psnr
-from demo.truth_reader import save_reader
-from demo.world_files import ENCODER_FILE, GENERATOR_FILE, READER_FILE
+from demo.truth_reader import TruthReader, save_reader
+from demo.worlds import WORLDS, World
 from networks.checkpoints import file_sha256, image_generator_reference, save_module_pickle
 from networks.stylegan2 import Generator
 from networks.stylegan2_discriminator import NoDiscriminator
 from training.commands.command_line import clear_errors, command
 
-
-@torch.no_grad()
-def finish_generator(generator: Generator, seed: int = 0, num: int = 20000) -> Generator:
-    """Set the average of w from `num` latents and freeze the generator."""
-    generator = generator.eval().requires_grad_(False)
-    z = torch.from_numpy(np.random.RandomState(seed).randn(num, NUM_PARAMETERS)).to(torch.float32)
-    generator.mapping.w_avg.copy_(generator.mapping(z, None)[:, 0].mean(dim=0))
-    return generator
+# What decides the fits. The head was fitted with the defaults; the small worlds take about five minutes of a core.
+SMALL_FIT = FitSettings(
+    resolution=64,
+    w_dim=64,
+    channel_base=768,
+    channel_max=48,
+    stages=(Stage(32, 800, 16, 1.5e-2, 1.5e-2), Stage(64, 800, 16, 1.5e-2, 1e-4)),
+    pool_capacity=3000,
+    pool_first=3000,
+    feature_weight=3.0,
+    ema_steps=100.0,
+)
+SMALL_READERS = ReaderSettings(
+    code_steps=800,
+    picture_steps=150,
+    feature_weight=3.0,
+    encoder_shape=(
+        ('input_resolution', 64),
+        ('channel_base', 512),
+        ('channel_max', 64),
+        ('hidden_features', 96),
+        ('head_features', 32),
+    ),
+    reader_generated=1500,
+    reader_steps=700,
+)
+SETTINGS = {'head': (FitSettings(), ReaderSettings()), 'hand': (SMALL_FIT, SMALL_READERS), 'car': (SMALL_FIT, SMALL_READERS)}
 
 
 @torch.no_grad()
 def comparison_sheet(
-    generator: Generator, encoder: torch.nn.Module | None, path: pathlib.Path, seed: int = 10**6, num: int = 10
+    world: World, generator: Generator, encoder: torch.nn.Module | None, path: pathlib.Path, seed: int = 10**6, num: int = 10
 ) -> dict[str, float]:
-    """Write rendered, fitted and re-encoded heads the fit never saw, a row each; returns the agreement in dB over 200 of them."""
-    z = torch.from_numpy(np.random.RandomState(seed).randn(200, NUM_PARAMETERS)).to(torch.float32)
-    wanted = render(parameters_from_latent(z), generator.img_resolution)
+    """Write rendered, fitted and re-encoded subjects the fit never saw, a row each; returns the agreement in dB over 200."""
+    z = torch.from_numpy(np.random.RandomState(seed).randn(200, len(world.table))).to(torch.float32)
+    wanted = world.render(world.table.from_latent(z), generator.img_resolution)[0]
     made = torch.cat([generator(part, None, noise_mode='const') for part in z.split(20)])
     rows, figures = [wanted[:num], made[:num]], {'generator_psnr': psnr(made, wanted)}
     if encoder is not None:
@@ -60,8 +78,16 @@ def comparison_sheet(
 # fmt: off
 @command()
 @click.option(
+    '--world',
+    'world_name',
+    help='What to make',
+    type=click.Choice(tuple(WORLDS)),
+    default='head',
+    show_default=True,
+)
+@click.option(
     '--workdir',
-    help='Where the state of the fits lies, so that they can go on',
+    help='Where the state of the fits lies, so that they can go on; other worlds than the head have folders in it',
     metavar='DIR',
     default='demo-output/world-work',
     show_default=True,
@@ -70,52 +96,56 @@ def comparison_sheet(
 @click.option('--threads', help='CPU threads to use', metavar='INT', type=click.IntRange(min=1), default=1, show_default=True)
 @click.option('--preview', help='Write a comparison sheet of the generator as it is now, and leave', is_flag=True)
 @clear_errors
-def main(workdir: str, dest: str, threads: int, preview: bool) -> None:
-    """Make the talking head's image generator, encoder, and parameter reader, from nothing but the renderer."""
+def main(world_name: str, workdir: str, dest: str, threads: int, preview: bool) -> None:
+    """Make a world's image generator, encoder, and parameter reader, from nothing but its renderer."""
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
-    work, out = pathlib.Path(workdir), pathlib.Path(dest)
+    world = WORLDS[world_name]
+    work, out = pathlib.Path(workdir, '' if world.name == 'head' else world.name), pathlib.Path(dest)
     work.mkdir(parents=True, exist_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     started = time.time()
-    settings, reader_settings = FitSettings(), ReaderSettings()
-    fit = GeneratorFit(work, settings)
+    settings, reader_settings = SETTINGS[world.name]
+    fit = GeneratorFit(work, settings, world)
     if preview:
-        print(f'step {fit.step} of {fit.num_steps}:', comparison_sheet(finish_generator(fit.average), None, work / 'preview.png'))
+        figures = comparison_sheet(world, finish_generator(fit.average), None, work / 'preview.png')
+        print(f'step {fit.step} of {fit.num_steps}:', figures)
         return
     print(f'Fitting the image generator ({fit.num_steps - fit.step} of {fit.num_steps} steps to do)...', flush=True)
     fit.run()
     generator = finish_generator(fit.average)
     reader = fit_truth_reader(work, generator, fit.pool, reader_settings)
     encoder = fit_encoder(work, generator, reader, fit.pool, reader_settings)
-    write_world(out, generator, encoder, reader, fit.step)
-    figures = comparison_sheet(generator, encoder, work / 'comparison.png')
+    write_world(world, out, generator, encoder, reader, fit.step)
+    figures = comparison_sheet(world, generator, encoder, work / 'comparison.png')
     print(json.dumps({**figures, 'seconds': round(time.time() - started)}))
 # fmt: on
 
 
-def write_world(out: pathlib.Path, generator: Generator, encoder: torch.nn.Module, reader: torch.nn.Module, steps: int) -> None:
-    """Write the files of the world: two pickles in NVIDIA's layout, one safetensors file, and what they are, in `world.json`."""
+def write_world(
+    world: World, out: pathlib.Path, generator: Generator, encoder: torch.nn.Module, reader: TruthReader, steps: int
+) -> None:
+    """Write the files of the world: two pickles in NVIDIA's layout, one safetensors file, and a JSON file about them."""
     # NVIDIA's scripts insist on G and D; the fit is paired, not adversarial, so there is no discriminator to keep.
     save_module_pickle(
-        out / GENERATOR_FILE,
+        out / world.generator_file,
         {'G': generator, 'D': NoDiscriminator(), 'G_ema': generator, 'training_set_kwargs': None, 'augment_pipe': None},
     )
-    reference = image_generator_reference(out / GENERATOR_FILE, generator)
-    reference['path'] = f'demo/world/{GENERATOR_FILE}'
+    reference = image_generator_reference(out / world.generator_file, generator)
+    reference['path'] = f'demo/world/{world.generator_file}'
     save_module_pickle(
-        out / ENCODER_FILE,
+        out / world.encoder_file,
         {'encoder': encoder, 'image_generator': reference, 'training_options': {}, 'progress': {'step': steps}},
     )
-    save_reader(out / READER_FILE, reader)  # type: ignore[arg-type]
+    save_reader(out / world.reader_file, reader)
     about = {
-        'made_by': 'python -m demo.make_world',
+        'made_by': 'python -m demo.make_world' + ('' if world.name == 'head' else f' --world={world.name}'),
         'steps': steps,
         'torch': torch.__version__,
-        'parameters': list(NAMES),
-        'sha256': {name: file_sha256(out / name) for name in (GENERATOR_FILE, ENCODER_FILE, READER_FILE)},
+        'parameters': list(world.table.names),
+        'sha256': {name: file_sha256(out / name) for name in world.files},
     }
-    (out / 'world.json').write_text(json.dumps(about, indent=2) + '\n')
+    (out / world.about_file).write_text(json.dumps(about, indent=2) + '\n')
 
 
 if __name__ == '__main__':

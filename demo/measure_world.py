@@ -1,6 +1,6 @@
-"""Measures the shipped world: how well its networks agree with the renderer, on heads and performances no fit has seen.
+"""Measures a shipped world: how well its networks agree with the renderer, on subjects and performances no fit has seen.
 
-python -m demo.measure_world
+python -m demo.measure_world --world=head
 """
 
 import json
@@ -10,12 +10,11 @@ import click
 import numpy as np
 import torch
 
-from demo.head.dynamics import FPS, perform
-from demo.head.head_parameters import INDEX, MOTION, NUM_PARAMETERS, parameters_from_latent
-from demo.head.talking_head import render, to_uint8
-from demo.judge import blink_events, identity_drift, match_events
+from demo.drawing.pictures import to_uint8
+from demo.judge import identity_drift, match_events
+from demo.motion import FPS
 from demo.truth_reader import load_reader
-from demo.world_files import ENCODER_FILE, FOLDER, GENERATOR_FILE, READER_FILE
+from demo.worlds import FOLDER, WORLDS
 from networks.checkpoints import load_encoder, load_generator
 from training.commands.command_line import clear_errors, command
 
@@ -28,7 +27,10 @@ def psnr(first: torch.Tensor, second: torch.Tensor) -> float:
 
 # fmt: off
 @command()
-@click.option('--heads', help='Random heads', metavar='INT', type=click.IntRange(min=1), default=200, show_default=True)
+@click.option('--world', 'world_name', help='Which world', type=click.Choice(tuple(WORLDS)), default='head', show_default=True)
+@click.option(
+    '--heads', help='Random heads, hands or cars', metavar='INT', type=click.IntRange(min=1), default=200, show_default=True
+)
 @click.option(
     '--subjects', help='Performances, seeds 100 and up', metavar='INT', type=click.IntRange(min=1), default=8, show_default=True
 )
@@ -37,18 +39,20 @@ def psnr(first: torch.Tensor, second: torch.Tensor) -> float:
 )
 @clear_errors
 @torch.no_grad()
-def main(heads: int, subjects: int, frames: int) -> None:
+def main(world_name: str, heads: int, subjects: int, frames: int) -> None:
     """Print one JSON line: PSNR of generator and encoder, and how well the truth is read from real and embedded footage."""
-    generator: Any = load_generator(FOLDER / GENERATOR_FILE)
-    encoder = load_encoder(FOLDER / ENCODER_FILE)
-    reader = load_reader(FOLDER / READER_FILE)
-    z = torch.from_numpy(np.random.RandomState(10**6).randn(heads, NUM_PARAMETERS)).to(torch.float32)
+    world = WORLDS[world_name]
+    table = world.table
+    generator: Any = load_generator(FOLDER / world.generator_file)
+    encoder = load_encoder(FOLDER / world.encoder_file)
+    reader = load_reader(FOLDER / world.reader_file, table)
+    z = torch.from_numpy(np.random.RandomState(10**6).randn(heads, len(table))).to(torch.float32)
     made = torch.cat([generator(part, None, noise_mode='const') for part in z.split(20)])
-    figures: dict[str, float] = {'generator_psnr': psnr(made, render(parameters_from_latent(z)))}
+    figures: dict[str, float] = {'generator_psnr': psnr(made, world.render(table.from_latent(z), world.resolution)[0])}
     rows = []
     for seed in range(100, 100 + subjects):
-        performance = perform(frames, seed=seed)
-        pictures = render(performance.parameters)
+        truth = world.perform(frames, seed=seed).truth()
+        pictures = world.render(truth['parameters'], world.resolution)[0]
         codes = torch.cat([encoder(part) for part in pictures.split(50)])
         again = torch.cat([generator.synthesis(part, noise_mode='const') for part in codes.split(25)])
         row = {
@@ -59,12 +63,14 @@ def main(heads: int, subjects: int, frames: int) -> None:
         }
         for label, images in (('rendered', pictures), ('embedded', again)):
             read = reader.read(to_uint8(images))
-            for parameter in MOTION:
-                column = INDEX[parameter.name]
-                row[f'{label}_{parameter.name}'] = float(np.corrcoef(read[:, column], performance.parameters[:, column])[0, 1])
-            precision, recall = match_events(blink_events(read[:, INDEX['blink']]), performance.blink_frames)
-            row[f'{label}_blink_precision'], row[f'{label}_blink_recall'] = precision, recall
-            row[f'{label}_identity_drift'] = identity_drift(read, FPS)
+            for parameter in table.motion:
+                column = table.index[parameter.name]
+                row[f'{label}_{parameter.name}'] = float(np.corrcoef(read[:, column], truth['parameters'][:, column])[0, 1])
+            for name, event in world.events.items():
+                frames_of_event = truth.get(f'{name}_frames', event.find(truth['parameters'], table))
+                found = match_events(event.find(read, table), frames_of_event)
+                row[f'{label}_{name}_precision'], row[f'{label}_{name}_recall'] = found
+            row[f'{label}_identity_drift'] = identity_drift(read, FPS, table)
         rows.append(row)
     figures |= {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
     print(json.dumps({name: round(value, 3) for name, value in figures.items()}))

@@ -13,50 +13,33 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 
-from demo.head.head_parameters import NAMES, NUM_PARAMETERS, PARAMETERS
+from demo.parameters import ParameterTable
 from networks.checkpoints import replacing
 from networks.errors import InputError
 
 INPUT_RESOLUTION = 64
 
 
-def world_statistics() -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation `[NUM_PARAMETERS]` of every parameter over the world's own latents, from its definition."""
-    means, deviations = [], []
-    for parameter in PARAMETERS:
-        span = parameter.high - parameter.low
-        if parameter.kind == 'normal':
-            means.append((parameter.low + parameter.high) / 2)
-            deviations.append(0.9125 * span / 4)  # of 3 tanh(z / 3), z ~ N(0, 1)
-        elif parameter.kind == 'rare':  # 0 with probability 1 - share, else uniform
-            mean = parameter.share / 2
-            means.append(parameter.low + span * mean)
-            deviations.append(span * (parameter.share / 3 - mean**2) ** 0.5)
-        else:
-            means.append((parameter.low + parameter.high) / 2)
-            deviations.append(span / 12**0.5)
-    return torch.tensor(means), torch.tensor(deviations)
-
-
 class TruthReader(torch.nn.Module):
-    """Pictures `[N, 3, R, R]` in [-1, 1], R a multiple of 64, to true parameters `[N, NUM_PARAMETERS]` in their own units."""
+    """Pictures `[N, 3, R, R]` in [-1, 1], R a multiple of 64, to true parameters `[N, P]` in their own units."""
 
     mean: torch.Tensor
     deviation: torch.Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, table: ParameterTable) -> None:
         super().__init__()
+        self.table = table
         widths = [3, 16, 32, 64, 96]
         self.down = torch.nn.ModuleList(torch.nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(widths))
         self.same = torch.nn.ModuleList(torch.nn.Conv2d(width, width, 3, padding=1) for width in widths[1:])
         self.hidden = torch.nn.Linear(widths[-1] * 16, 96)
-        self.out = torch.nn.Linear(96, NUM_PARAMETERS)
-        mean, deviation = world_statistics()
+        self.out = torch.nn.Linear(96, len(table))
+        mean, deviation = table.statistics
         self.register_buffer('mean', mean, persistent=False)
         self.register_buffer('deviation', deviation, persistent=False)
 
     def standardized(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Parameters `[N, NUM_PARAMETERS]` in standard deviations from the world's mean."""
+        """Parameters `[N, P]` in standard deviations from the world's mean."""
         size = pictures.shape[2]
         if size % INPUT_RESOLUTION or pictures.shape[3] != size:
             raise ValueError(
@@ -73,12 +56,12 @@ class TruthReader(torch.nn.Module):
 
     @torch.no_grad()
     def read(self, frames: np.ndarray, batch: int = 64) -> np.ndarray:
-        """Parameters `[T, NUM_PARAMETERS]` float32 of frames `[T, H, W, 3]` uint8."""
+        """Parameters `[T, P]` float32 of frames `[T, H, W, 3]` uint8."""
         parts = []
         for first in range(0, len(frames), batch):
             pictures = torch.from_numpy(frames[first : first + batch]).permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1
             parts.append(self(pictures).numpy())
-        return np.concatenate(parts) if parts else np.zeros((0, NUM_PARAMETERS), np.float32)
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.table)), np.float32)
 
 
 # ----------------------------------------------------------------------------
@@ -89,19 +72,19 @@ def save_reader(path: pathlib.Path, reader: TruthReader) -> None:
     """Write the weights in half precision; the names of the parameters go along and are checked when reading."""
     weights = {name: value.to(torch.float16).contiguous() for name, value in reader.state_dict().items()}
     with replacing(path) as temporary:
-        pathlib.Path(temporary).write_bytes(save(weights, metadata={'names': ' '.join(NAMES)}))
+        pathlib.Path(temporary).write_bytes(save(weights, metadata={'names': ' '.join(reader.table.names)}))
 
 
-def load_reader(path: pathlib.Path) -> TruthReader:
-    """Read weights that `save_reader` wrote.
+def load_reader(path: pathlib.Path, table: ParameterTable) -> TruthReader:
+    """Read weights that `save_reader` wrote for a world with these parameters.
 
     Raises:
         InputError: The file was made for another table of parameters.
     """
     with safe_open(path, framework='pt') as file:
         names = (file.metadata() or {}).get('names', '').split()
-    if names != list(NAMES):
+    if names != list(table.names):
         raise InputError(f'{path} reads other parameters than this version has; make it anew with: python -m demo.make_world')
-    reader = TruthReader()
+    reader = TruthReader(table)
     reader.load_state_dict({name: value.to(torch.float32) for name, value in load_file(path).items()})
     return reader.eval().requires_grad_(False)

@@ -29,8 +29,8 @@ from demo.fitting.fast_synthesis import fast_synthesis
 from demo.head.dynamics import perform
 from demo.head.head_parameters import INDEX, NUM_IDENTITY
 from demo.head.talking_head import render
-from demo.truth_reader import load_reader, world_statistics
-from demo.world_files import ENCODER_FILE, FOLDER, GENERATOR_FILE, READER_FILE
+from demo.truth_reader import load_reader
+from demo.worlds import FOLDER, HEAD
 from networks.checkpoints import load_encoder, load_generator, load_snapshot
 from training.commands import command_line
 from training.control.option_types import TRANSFERS
@@ -56,10 +56,10 @@ class World:
     """The demo's networks, and what is measured with them."""
 
     def __init__(self) -> None:
-        self.G: Any = load_generator(FOLDER / GENERATOR_FILE)
-        self.encoder = load_encoder(FOLDER / ENCODER_FILE)
-        self.reader = load_reader(FOLDER / READER_FILE)
-        self.deviation = world_statistics()[1].numpy()
+        self.G: Any = load_generator(FOLDER / HEAD.generator_file)
+        self.encoder = load_encoder(FOLDER / HEAD.encoder_file)
+        self.reader = load_reader(FOLDER / HEAD.reader_file, HEAD.table)
+        self.deviation = HEAD.table.statistics[1].numpy()
 
     @torch.no_grad()
     def read(self, codes: torch.Tensor) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Fits a StyleGAN2 generator to the world: z is the renderer's latent, and G(z) learns to be the renderer's picture of it.
 
 Because every latent has its picture, fitting is regression, not a game: multi-scale L1 on colours and on differences of
-neighbouring pixels, with eyes and mouth weighted up. It grows through resolutions, as early StyleGANs did, because the first
-half of what there is to learn can be seen in small pictures. Noise stays switched off: the world has none.
+neighbouring pixels, with what is small but matters weighted up. It grows through resolutions, as early StyleGANs did, because the
+first half of what there is to learn can be seen in small pictures. Noise stays switched off: the world has none.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from demo.fitting.fast_synthesis import fast_synthesis
 from demo.fitting.orthogonal_momentum import PairedOptimizer
 from demo.fitting.picture_pool import PicturePool
-from demo.head.head_parameters import NUM_PARAMETERS
+from demo.worlds import HEAD, World
 from networks.checkpoints.durable_files import replacing
 from networks.stylegan2 import Generator
 from training.runs.weight_average import update_average
@@ -55,17 +55,17 @@ class FitSettings:
     pool_capacity: int = 24000
     pool_first: int = 4096  # pictures rendered before the first step
     pool_per_step: float = 2.0  # pictures rendered in each later step
-    feature_weight: float = 6.0  # how much more eyes and mouth count
+    feature_weight: float = 6.0  # how much more the features count: eyes and mouth, fingers, wheels
     edge_weight: float = 1.0  # of the differences between neighbouring pixels
     ema_steps: float = 400.0  # time constant of the moving average of the weights
     adam_ratio: float = 0.3  # step size of biases and constants, as a part of that of the matrices
 
 
-def build_generator(settings: FitSettings) -> Generator:
+def build_generator(settings: FitSettings, world: World = HEAD) -> Generator:
     """A generator whose noise is off and whose larger resolutions have no say before their stage."""
     torch.manual_seed(settings.seed)
     generator = Generator(
-        z_dim=NUM_PARAMETERS,
+        z_dim=len(world.table),
         c_dim=0,
         w_dim=settings.w_dim,
         img_resolution=settings.resolution,
@@ -112,14 +112,15 @@ def picture_loss(made: torch.Tensor, wanted: torch.Tensor, importance: torch.Ten
 class GeneratorFit:
     """The state of a fit, its steps, and its files in `folder` (`fit.pt`, `progress.jsonl`)."""
 
-    def __init__(self, folder: pathlib.Path, settings: FitSettings) -> None:
+    def __init__(self, folder: pathlib.Path, settings: FitSettings, world: World = HEAD) -> None:
         self.folder = folder
         self.settings = settings
+        self.world = world
         self.pool = PicturePool(
-            folder / 'pool', seed=settings.seed, capacity=settings.pool_capacity, resolution=settings.resolution
+            world, folder / 'pool', seed=settings.seed, capacity=settings.pool_capacity, resolution=settings.resolution
         )
-        self.generator = build_generator(settings).train()
-        self.average = build_generator(settings).eval().requires_grad_(False)
+        self.generator = build_generator(settings, world).train()
+        self.average = build_generator(settings, world).eval().requires_grad_(False)
         self.average.load_state_dict(self.generator.state_dict())
         self.optimizer = PairedOptimizer(self.generator)
         self.step = 0
@@ -207,6 +208,6 @@ class GeneratorFit:
 def finish_generator(generator: Generator, seed: int = 0, num: int = 20000) -> Generator:
     """Set the average of w from `num` latents and freeze the generator."""
     generator = generator.eval().requires_grad_(False)
-    z = torch.from_numpy(np.random.RandomState(seed).randn(num, NUM_PARAMETERS)).to(torch.float32)
+    z = torch.from_numpy(np.random.RandomState(seed).randn(num, generator.z_dim)).to(torch.float32)
     generator.mapping.w_avg.copy_(generator.mapping(z, None)[:, 0].mean(dim=0))
     return generator

@@ -17,8 +17,8 @@ from demo.fitting.fast_synthesis import fast_synthesis
 from demo.fitting.fit_generator import picture_loss
 from demo.fitting.orthogonal_momentum import PairedOptimizer
 from demo.fitting.picture_pool import PicturePool
-from demo.head.head_parameters import INDEX, NUM_IDENTITY, NUM_PARAMETERS, parameters_from_latent
 from demo.truth_reader import INPUT_RESOLUTION, TruthReader
+from demo.worlds import World
 from networks.checkpoints.durable_files import replacing
 from networks.stylegan2 import Generator
 from networks.w_encoder import WEncoder
@@ -97,11 +97,12 @@ class _Loop:
         self.losses.append(float(loss.detach()))
 
 
-def truth_weights() -> torch.Tensor:
-    """How much each parameter counts, `[NUM_PARAMETERS]`: identity 1, motion 3, and 6 for yaw, blink and mouth."""
-    weight = torch.ones(NUM_PARAMETERS)
-    weight[NUM_IDENTITY:] = 3.0
-    weight[[INDEX[name] for name in ('yaw', 'blink', 'mouth_open')]] = 6.0
+def truth_weights(world: World) -> torch.Tensor:
+    """How much each parameter counts `[P]`: identity 1, motion 3, what the world emphasises as much as it says."""
+    weight = torch.ones(len(world.table))
+    weight[world.table.num_identity :] = 3.0
+    for name, value in world.emphasis.items():
+        weight[world.table.index[name]] = value
     return weight
 
 
@@ -133,7 +134,7 @@ def build_encoder(generator: Generator, settings: ReaderSettings) -> WEncoder:
     encoder = WEncoder(
         generator.num_ws, generator.w_dim, generator.img_resolution, generator.img_channels, **dict(settings.encoder_shape)
     )
-    z = torch.from_numpy(np.random.RandomState(settings.seed).randn(20000, NUM_PARAMETERS)).to(torch.float32)
+    z = torch.from_numpy(np.random.RandomState(settings.seed).randn(20000, generator.z_dim)).to(torch.float32)
     with torch.no_grad():
         w = generator.mapping(z, None)[:, 0]
     encoder.set_code_statistics(w.mean(dim=0), torch.cov(w.t()))
@@ -166,6 +167,7 @@ def fit_encoder(
                 wanted = generator.mapping(torch.from_numpy(pool.latents[chosen]), None)
             codes = encode(rendered[chosen].to(torch.float32) / 127.5 - 1)
             loop.descend(((codes - wanted) @ whiten).square().mean())
+    weight = truth_weights(pool.world)
     loop = _Loop(folder / 'encoder-pictures.pt', encoder, settings.picture_steps, 'encoder, codes and pictures')
     for step in loop.steps(settings.picture_lr):
         rng = np.random.RandomState([settings.seed, 1, step])
@@ -176,9 +178,9 @@ def fit_encoder(
         made = fast_synthesis(generator, codes)
         loss = ((codes - wanted) @ whiten).square().mean()
         loss = loss + settings.picture_weight * picture_loss(made, pictures, 1 + settings.feature_weight * features, 0.5)
-        truth = (parameters_from_latent(z) - reader.mean) / reader.deviation
+        truth = (pool.world.table.from_latent(z) - reader.mean) / reader.deviation
         seen = F.smooth_l1_loss(reader.standardized(made), truth, reduction='none', beta=0.5)
-        loop.descend(loss + settings.truth_weight * (seen * truth_weights()).mean())
+        loop.descend(loss + settings.truth_weight * (seen * weight).mean())
     encoder.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return encoder.eval().requires_grad_(False)
 
@@ -190,10 +192,10 @@ def fit_encoder(
 def fit_truth_reader(folder: pathlib.Path, generator: Generator, pool: PicturePool, settings: ReaderSettings) -> TruthReader:
     """The reader of true parameters (state in `folder`/reader.pt): half rendered, half generated pictures, motion weighted up."""
     torch.manual_seed(settings.seed)
-    reader = TruthReader()
+    reader = TruthReader(pool.world.table)
     rendered, generated = _small_pictures(generator, pool, settings.reader_generated)
-    wanted_of_all = (parameters_from_latent(torch.from_numpy(pool.latents[: pool.count])) - reader.mean) / reader.deviation
-    weight = truth_weights()
+    wanted_of_all = (pool.world.table.from_latent(torch.from_numpy(pool.latents[: pool.count])) - reader.mean) / reader.deviation
+    weight = truth_weights(pool.world)
     loop = _Loop(folder / 'reader.pt', reader, settings.reader_steps, 'reader of true parameters')
     half = settings.reader_batch // 2
     for step in loop.steps(settings.reader_lr):

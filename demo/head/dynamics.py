@@ -10,9 +10,9 @@ import dataclasses
 
 import numpy as np
 
-from demo.head.head_parameters import INDEX, MOTION, NUM_IDENTITY, PARAMETERS, random_identity
+from demo.head.head_parameters import INDEX, TABLE
+from demo.motion import FPS, bump, drift, glide
 
-FPS = 25.0
 REFRACTORY_SECONDS = 0.8  # no blink begins sooner after the last one
 BLINK_PAUSE_SECONDS = 2.4  # mean further waiting time, exponential: blinks are about three seconds apart
 
@@ -37,42 +37,18 @@ class Performance:
     phrases: np.ndarray
     fps: float = FPS
 
+    def truth(self) -> dict[str, np.ndarray]:
+        """Everything known about it, by name."""
+        return {
+            'parameters': self.parameters,
+            'blink_frames': self.blink_frames,
+            'syllables': self.syllables,
+            'phrases': self.phrases,
+        }
+
     def track(self, name: str) -> np.ndarray:
         """Values `[T]` of one parameter."""
         return self.parameters[:, INDEX[name]]
-
-
-# ----------------------------------------------------------------------------
-# Building blocks.
-
-
-def _drift(rng: np.random.RandomState, num: int, seconds: float, smooth_seconds: float) -> np.ndarray:
-    """Smooth stationary drift `[num]` of about unit variance: an Ornstein-Uhlenbeck process after two equal low-pass filters.
-
-    x' = a x + sqrt(1 - a^2) n with a = exp(-1 / (fps seconds)).
-    """
-    keep, follow = np.exp(-1 / (FPS * seconds)), 1 - np.exp(-1 / (FPS * smooth_seconds))
-    noise = rng.randn(num + 1)
-    value = first = second = noise[0]
-    out = np.empty(num)
-    for frame in range(num):
-        value = keep * value + np.sqrt(1 - keep * keep) * noise[frame + 1]
-        first += follow * (value - first)
-        second += follow * (first - second)
-        out[frame] = second
-    return out * np.sqrt(1 + smooth_seconds / seconds)
-
-
-def _glide(time: np.ndarray, begin: float, seconds: float) -> np.ndarray:
-    """Minimum-jerk movement from 0 to 1: 10 s^3 - 15 s^4 + 6 s^5, s the elapsed fraction."""
-    s = np.clip((time - begin) / seconds, 0, 1)
-    return s**3 * (10 + s * (6 * s - 15))
-
-
-def _bump(time: np.ndarray, centre: float, rise: float, fall: float) -> np.ndarray:
-    """A rounded peak of height 1 that rises and falls over these times (s)."""
-    width = np.where(time < centre, rise, fall)
-    return np.exp(-(((time - centre) / (0.6 * width)) ** 2))
 
 
 # ----------------------------------------------------------------------------
@@ -103,7 +79,7 @@ def _blinks(
         begin = (frame - 1) / FPS
         if frame < len(time):
             frames.append(frame)
-        closure = np.maximum(closure, depth * (_glide(time, begin, down) - _glide(time, begin + down + hold, up)))
+        closure = np.maximum(closure, depth * (glide(time, begin, down) - glide(time, begin + down + hold, up)))
     return closure, np.asarray(frames, dtype=np.int64)
 
 
@@ -121,10 +97,10 @@ def _speech(rng: np.random.RandomState, time: np.ndarray, duration: float) -> di
         while at < end:
             syllables.append(at)
             height = loudness * rng.uniform(0.25, 0.85)
-            opening = np.maximum(opening, height * _bump(time, at, 0.11, 0.15))
-            width += rng.choice([-0.85, 0.75, 0.1], p=[0.3, 0.35, 0.35]) * rng.uniform(0.6, 1.0) * _bump(time, at, 0.16, 0.20)
+            opening = np.maximum(opening, height * bump(time, at, 0.11, 0.15))
+            width += rng.choice([-0.85, 0.75, 0.1], p=[0.3, 0.35, 0.35]) * rng.uniform(0.6, 1.0) * bump(time, at, 0.16, 0.20)
             if rng.rand() < 0.16:
-                stress += rng.uniform(0.5, 1.0) * _bump(time, at, 0.22, 0.45)
+                stress += rng.uniform(0.5, 1.0) * bump(time, at, 0.22, 0.45)
             at += rng.uniform(0.75, 1.3) / rate
         now = end + 0.35 + rng.exponential(1.0)
     return {
@@ -149,7 +125,7 @@ def _gestures(rng: np.random.RandomState, time: np.ndarray, duration: float) -> 
             pitch -= size * np.sin(np.pi * phase) * np.sin(np.pi * beats * phase) ** 2
         else:
             seconds, reach = rng.uniform(0.45, 0.8), rng.uniform(0.7, 2.4)
-            held = _glide(time, now, seconds) - _glide(time, now + seconds + reach, rng.uniform(0.5, 0.9))
+            held = glide(time, now, seconds) - glide(time, now + seconds + reach, rng.uniform(0.5, 0.9))
             side = rng.choice([-1.0, 1.0])
             if kind == 'turn':
                 size = rng.uniform(0.14, 0.34)
@@ -171,7 +147,7 @@ def _gaze(rng: np.random.RandomState, time: np.ndarray, duration: float) -> tupl
         away = rng.rand() < 0.38
         next_x = rng.uniform(-0.85, 0.85) if away else 0.10 * rng.randn()
         next_y = rng.uniform(-0.45, 0.55) if away else 0.08 * rng.randn()
-        jump = _glide(time, now, 0.05 + 0.03 * np.hypot(next_x - last_x, next_y - last_y))
+        jump = glide(time, now, 0.05 + 0.03 * np.hypot(next_x - last_x, next_y - last_y))
         x += (next_x - last_x) * jump
         y += (next_y - last_y) * jump
         last_x, last_y = next_x, next_y
@@ -186,7 +162,7 @@ def _gaze(rng: np.random.RandomState, time: np.ndarray, duration: float) -> tupl
 def perform(num_frames: int, *, seed: int, identity: np.ndarray | None = None) -> Performance:
     """A performance of `num_frames` frames at 25 fps.
 
-    identity: parameters `[NUM_IDENTITY]` of the subject, None = `random_identity(seed)`.
+    identity: parameters `[NUM_IDENTITY]` of the subject, None = `TABLE.random_identity(seed)`.
     """
     if num_frames < 1:
         raise ValueError(f'num_frames must be at least 1, got {num_frames}')
@@ -201,34 +177,24 @@ def perform(num_frames: int, *, seed: int, identity: np.ndarray | None = None) -
     talking = np.clip(speech['opening'] * 2.5, 0, 1)
 
     track: dict[str, np.ndarray] = {}
-    track['yaw'] = 0.13 * _drift(streams[4], num_frames, 2.4, 0.20) + gestures['yaw'] + 0.02 * speech['stress']
-    track['pitch'] = 0.055 * _drift(streams[5], num_frames, 1.8, 0.18) + gestures['pitch'] + 0.035 * speech['stress']
-    track['roll'] = 0.045 * _drift(streams[6], num_frames, 2.2, 0.20) + gestures['roll']
-    track['shift_x'] = 0.045 * _drift(streams[7], num_frames, 5.0, 0.50) + 0.04 * gestures['yaw']
-    track['shift_y'] = 0.022 * _drift(streams[8], num_frames, 4.0, 0.45)
+    track['yaw'] = 0.13 * drift(streams[4], num_frames, 2.4, 0.20) + gestures['yaw'] + 0.02 * speech['stress']
+    track['pitch'] = 0.055 * drift(streams[5], num_frames, 1.8, 0.18) + gestures['pitch'] + 0.035 * speech['stress']
+    track['roll'] = 0.045 * drift(streams[6], num_frames, 2.2, 0.20) + gestures['roll']
+    track['shift_x'] = 0.045 * drift(streams[7], num_frames, 5.0, 0.50) + 0.04 * gestures['yaw']
+    track['shift_y'] = 0.022 * drift(streams[8], num_frames, 4.0, 0.45)
     track['gaze_x'] = gaze_x - 1.3 * track['yaw']
     track['gaze_y'] = gaze_y - 1.0 * track['pitch']
     track['blink'] = blink
     track['mouth_open'] = speech['opening']
     track['mouth_wide'] = speech['width']
-    track['smile'] = 0.34 + 0.27 * _drift(streams[9], num_frames, 3.0, 0.40) - 0.10 * talking
-    track['brow_raise'] = 0.12 + 0.22 * _drift(streams[10], num_frames, 2.2, 0.20) + 0.60 * speech['stress']
-    period = 3.9 + 0.35 * _drift(streams[11], num_frames, 6.0, 1.0)
+    track['smile'] = 0.34 + 0.27 * drift(streams[9], num_frames, 3.0, 0.40) - 0.10 * talking
+    track['brow_raise'] = 0.12 + 0.22 * drift(streams[10], num_frames, 2.2, 0.20) + 0.60 * speech['stress']
+    period = 3.9 + 0.35 * drift(streams[11], num_frames, 6.0, 1.0)
     track['breath'] = 0.75 * np.sin(2 * np.pi * np.cumsum(1 / (FPS * np.maximum(period, 2.0))))
 
-    parameters = np.empty((num_frames, len(PARAMETERS)), dtype=np.float32)
-    parameters[:, :NUM_IDENTITY] = random_identity(seed) if identity is None else identity
-    for parameter in MOTION:
-        # Softly within what the world covers: half as far again as the generator's own two deviations, never beyond.
-        middle, reach = (parameter.low + parameter.high) / 2, (parameter.high - parameter.low) / 2
-        values = track[parameter.name]
-        if parameter.kind == 'rare':
-            values = np.clip(values, parameter.low, parameter.high)
-        else:
-            values = middle + 1.4 * reach * np.tanh((values - middle) / (1.4 * reach))
-        parameters[:, INDEX[parameter.name]] = values
+    rows = TABLE.within_reach(track, TABLE.random_identity(seed) if identity is None else identity)
     return Performance(
-        parameters,
+        rows,
         blink_frames,
         speech['syllables'][speech['syllables'] < num_frames / FPS],
         speech['phrases'][speech['phrases'][:, 0] < num_frames / FPS],

@@ -6,55 +6,12 @@ Colours are linear light, as tuples of three `[N, H, W]` or `[N, 1, 1]` tensors.
 
 import torch
 
-from demo.head.head_geometry import smoothstep
+from demo.drawing.colours import Colour, Values, constant, from_srgb, mix, palette, scale
+from demo.drawing.surfaces import smoothstep
 
-Colour = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-Values = dict[str, torch.Tensor]
-
-# ----------------------------------------------------------------------------
-# Colours.
-
-
-def from_srgb(*code: str) -> list[tuple[float, float, float]]:
-    """Linear light of '#rrggbb' codes."""
-    return [tuple((int(text[k : k + 2], 16) / 255) ** 2.2 for k in (1, 3, 5)) for text in code]  # type: ignore[misc,unused-ignore]
-
-
-SKIN = from_srgb('#ffdfcb', '#f6c6a4', '#dfa276', '#a86b43', '#6d412a')
 HAIR = from_srgb('#f3d189', '#c8924e', '#8a5a33', '#4c2f20', '#1f1819')
 HAIR_RED = from_srgb('#f6b070', '#d8702f', '#a5401f', '#6b2718', '#35141a')
 IRIS = from_srgb('#5b3218', '#7d5a26', '#5d7f3c', '#3f8fae', '#6a86a8')
-HUES = from_srgb('#e0574f', '#eb9a3f', '#e6cf5a', '#6db86a', '#3fa9a5', '#4a7fd0', '#7d62c4', '#d0629f')
-
-
-def palette(stops: list[tuple[float, float, float]], position: torch.Tensor) -> Colour:
-    """Colour at `position` in [0, 1] along evenly spaced stops."""
-    scaled = position * (len(stops) - 1)
-    weights = [(1 - (scaled - k).abs()).clamp(min=0) for k in range(len(stops))]
-    red, green, blue = (torch.stack([w * stop[k] for w, stop in zip(weights, stops, strict=True)]).sum(dim=0) for k in range(3))
-    return red, green, blue
-
-
-def mix(first: Colour, second: Colour, amount: torch.Tensor) -> Colour:
-    """First + amount (second - first), channel by channel."""
-    red, green, blue = (torch.lerp(a.expand_as(amount), b.expand_as(amount), amount) for a, b in zip(first, second, strict=True))
-    return red, green, blue
-
-
-def scale(colour: Colour, red: float, green: float, blue: float) -> Colour:
-    """Channels multiplied by constants."""
-    return colour[0] * red, colour[1] * green, colour[2] * blue
-
-
-def constant(like: torch.Tensor, red: float, green: float, blue: float) -> Colour:
-    """One colour for all heads."""
-    return like.new_full((1, 1, 1), red), like.new_full((1, 1, 1), green), like.new_full((1, 1, 1), blue)
-
-
-def skin_colour(p: Values) -> Colour:
-    """Skin of each head: depth along the palette, warmth from rosy (-1) to golden (+1)."""
-    red, green, blue = palette(SKIN, p['skin_depth'])
-    return red, green * (1 + 0.06 * p['skin_warmth']), blue * (1 - 0.12 * p['skin_warmth'])
 
 
 def hair_colour(p: Values) -> Colour:

@@ -1,33 +1,11 @@
-"""The true parameters of the talking head: names, meanings, ranges, and how a normal latent becomes them.
+"""The true parameters of the talking head: names, meanings, ranges.
 
 A head is a row of `NUM_PARAMETERS` floats in the order of `NAMES`: first the identity (what stays while somebody talks),
 then the motion (what changes from frame to frame). Lengths are in head units (1 = about half the height of the skull),
 angles in radians, fractions in [0, 1].
 """
 
-import dataclasses
-
-import numpy as np
-import torch
-
-# ----------------------------------------------------------------------------
-# The table of parameters.
-
-
-@dataclasses.dataclass(frozen=True)
-class Parameter:
-    """One true parameter: `kind` says how a standard normal number becomes its value.
-
-    uniform: evenly spread over [low, high].        normal: mean (low+high)/2, low and high lie two deviations away.
-    rare:    low for most heads, rising to high for the upper `share` of them.
-    """
-
-    name: str
-    low: float
-    high: float
-    kind: str = 'uniform'
-    share: float = 0.0
-
+from demo.parameters import Parameter, ParameterTable
 
 IDENTITY: tuple[Parameter, ...] = (
     # Face.
@@ -84,48 +62,8 @@ MOTION: tuple[Parameter, ...] = (
     Parameter('breath', -1.0, 1.0, 'normal'),  # > 0: shoulders up
 )
 
-PARAMETERS: tuple[Parameter, ...] = IDENTITY + MOTION
-NAMES: tuple[str, ...] = tuple(parameter.name for parameter in PARAMETERS)
-INDEX: dict[str, int] = {name: index for index, name in enumerate(NAMES)}
-NUM_IDENTITY: int = len(IDENTITY)
-NUM_PARAMETERS: int = len(PARAMETERS)
-
-# ----------------------------------------------------------------------------
-# From a latent to parameters.
-
-
-def normalize_latent(z: torch.Tensor) -> torch.Tensor:
-    """Put z `[N, NUM_PARAMETERS]` on the sphere of radius sqrt(NUM_PARAMETERS), as StyleGAN2's mapping does first of all.
-
-    The mapping network cannot know the length of z, so neither may the parameters depend on it.
-    """
-    return z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
-
-
-def parameters_from_latent(z: torch.Tensor) -> torch.Tensor:
-    """True parameters `[N, NUM_PARAMETERS]` of latents z `[N, NUM_PARAMETERS]` ~ N(0, 1), one number of z a parameter.
-
-    With u = Phi(normalised z): uniform = low + (high-low) u; rare = low + (high-low) clip((u - (1-share)) / share, 0, 1);
-    normal = mean + z (high-low)/4, softly kept within three deviations.
-    """
-    z = normalize_latent(z.to(torch.float32))
-    u = 0.5 * (1 + torch.erf(z * 0.5**0.5))
-    low = z.new_tensor([parameter.low for parameter in PARAMETERS])
-    high = z.new_tensor([parameter.high for parameter in PARAMETERS])
-    share = z.new_tensor([parameter.share or 1.0 for parameter in PARAMETERS])
-    is_normal = torch.tensor([parameter.kind == 'normal' for parameter in PARAMETERS], device=z.device)
-    spread = ((u - (1 - share)) / share).clamp(0, 1)
-    bounded = 3 * torch.tanh(z / 3)
-    return torch.where(is_normal, (low + high) / 2 + bounded * (high - low) / 4, low + (high - low) * spread)
-
-
-def random_identity(seed: int) -> np.ndarray:
-    """Identity parameters `[NUM_IDENTITY]` float32 of the subject with this seed."""
-    z = np.random.RandomState(seed).randn(1, NUM_PARAMETERS)
-    return parameters_from_latent(torch.from_numpy(z))[0, :NUM_IDENTITY].numpy()
-
-
-def neutral_parameters() -> np.ndarray:
-    """Parameters `[NUM_PARAMETERS]` float32 of the middle of the world, looking at the camera with the mouth closed."""
-    middle = [parameter.low if parameter.kind == 'rare' else (parameter.low + parameter.high) / 2 for parameter in PARAMETERS]
-    return np.asarray(middle, dtype=np.float32)
+TABLE = ParameterTable(IDENTITY, MOTION)
+NAMES: tuple[str, ...] = TABLE.names
+INDEX: dict[str, int] = TABLE.index
+NUM_IDENTITY: int = TABLE.num_identity
+NUM_PARAMETERS: int = len(TABLE)

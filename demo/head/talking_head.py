@@ -5,14 +5,14 @@ smoothly, painted in head coordinates (`head_paint.py`) and lit by a warm key li
 is closed-form torch on whole batches: no files, no training, no randomness.
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 
-from demo.head.head_geometry import Rays, coverage, ellipsoid, join, normals, rays_in_head, rotation_matrix, smoothstep
-from demo.head.head_paint import Colour, Values, mix, scale
-from demo.head.head_parameters import NAMES, NUM_PARAMETERS
+from demo.drawing.colours import HUES, Colour, Values, light, mix, palette, scale, skin_colour
+from demo.drawing.pictures import cover, draw
+from demo.drawing.surfaces import Rays, coverage, ellipsoid, join, normals, rotation_matrix, smoothstep
+from demo.head.head_geometry import rays_in_head
+from demo.head.head_parameters import TABLE
 
 from . import head_paint as paint
 
@@ -129,50 +129,12 @@ def _body(u: torch.Tensor, v: torch.Tensor, p: Values) -> tuple[torch.Tensor, to
 
 
 # ----------------------------------------------------------------------------
-# Light.
-
-
-def light(
-    albedo: Colour,
-    normal: tuple[Any, ...],
-    ambient: torch.Tensor,
-    *,
-    subsurface: float,
-    shine: torch.Tensor | float,
-    sharpness: float,
-) -> Colour:
-    """Wrapped diffuse key and fill light, reddened at the terminator (subsurface), a highlight, and a rim light."""
-    nx, ny, nz = normal
-    key = -0.46 * nx + 0.52 * ny + 0.72 * nz
-    wrapped = ((key + 0.42) / 1.42).clamp(min=0)
-    diffuse = wrapped * wrapped.sqrt()
-    fill = (0.60 * nx - 0.10 * ny + 0.60 * nz).clamp(min=0)
-    sky = 0.5 + 0.5 * ny
-    bleed = subsurface * wrapped * (1 - wrapped)
-    half = (-0.25 * nx + 0.30 * ny + 0.92 * nz).clamp(min=0)
-    highlight = half.pow(sharpness) * shine
-    rim = (1 - nz).clamp(min=0).pow(3) * (0.35 + 0.65 * smoothstep(-0.2, 0.9, 0.8 * nx + 0.45 * ny))
-    red = (
-        albedo[0] * ((1.12 * diffuse + bleed + 0.16 * fill + 0.16 * sky + 0.06) * ambient)
-        + highlight
-        + 0.34 * rim * (0.3 + albedo[0])
-    )
-    green = (
-        albedo[1] * ((1.04 * diffuse + 0.18 * bleed + 0.18 * fill + 0.18 * sky + 0.06) * ambient)
-        + 0.95 * highlight
-        + 0.32 * rim * (0.3 + albedo[1])
-    )
-    blue = (
-        albedo[2] * ((0.94 * diffuse + 0.10 * bleed + 0.24 * fill + 0.24 * sky + 0.07) * ambient)
-        + 0.90 * highlight
-        + 0.34 * rim * (0.3 + albedo[2])
-    )
-    return red, green, blue
+# Surroundings.
 
 
 def _backdrop(u: torch.Tensor, v: torch.Tensor, p: Values) -> Colour:
     """A softly lit studio wall with a glow behind the head."""
-    hue = paint.palette(paint.HUES, p['backdrop_hue'])
+    hue = palette(HUES, p['backdrop_hue'])
     light = 0.14 + 0.66 * p['backdrop_lightness']
     grey = 0.32
     base = tuple((grey * light + (1 - grey) * light * h * 1.35) for h in hue)
@@ -183,22 +145,6 @@ def _backdrop(u: torch.Tensor, v: torch.Tensor, p: Values) -> Colour:
 
 # ----------------------------------------------------------------------------
 # The picture.
-
-
-def _cover(
-    picture: list[torch.Tensor],
-    nearest: torch.Tensor,
-    colour: Colour,
-    depth: torch.Tensor,
-    alpha: torch.Tensor,
-    edge: float,
-    spacing: float,
-) -> torch.Tensor:
-    """Lay one layer over the picture (in place) where it is nearer to the camera; returns the new nearest depth."""
-    alpha = alpha * coverage((depth - nearest).clamp_(-0.3, 0.3), edge, spacing)  # smooth where two surfaces cut each other
-    for channel, paint_over in zip(picture, colour, strict=True):
-        channel += alpha * (paint_over - channel)
-    return torch.where(alpha > 0.5, depth, nearest)
 
 
 def _render_chunk(p: Values, resolution: int, supersampling: int) -> torch.Tensor:
@@ -213,30 +159,30 @@ def _render_chunk(p: Values, resolution: int, supersampling: int) -> torch.Tenso
 
     rotation = rotation_matrix(p['yaw'], p['pitch'], p['roll'])
     rays = rays_in_head(u, v, rotation, (p['shift_x'], p['shift_y']))
-    skin, hair = paint.skin_colour(p), paint.hair_colour(p)
+    skin, hair = skin_colour(p), paint.hair_colour(p)
     picture = [channel.clone() for channel in _backdrop(u, v, p)]
     nearest = torch.full_like(picture[0], FAR)
 
     depth, inside = _locks(rays, p)
     colour = _hair_colour(rays, depth, spacing, p, hair, is_cap=False)
-    nearest = _cover(picture, nearest, colour, depth, coverage(inside, edge, spacing), edge, spacing)
+    nearest = cover(picture, nearest, colour, depth, coverage(inside, edge, spacing), edge, spacing)
 
     depth, inside, collar = _body(u, v, p)
     colour = _body_colour(u, v, depth, collar, spacing, edge, p, skin)
-    nearest = _cover(picture, nearest, colour, depth, coverage(inside, edge, spacing), edge, spacing)
+    nearest = cover(picture, nearest, colour, depth, coverage(inside, edge, spacing), edge, spacing)
 
     depth, inside = _ears(rays, p)
     x, y, z = rays.at(depth)
     line = _hairline(x, y, z, p)
     ambient = (1 - 0.42 * smoothstep(-0.16, 0.02, line)) * (0.72 + 0.28 * smoothstep(0.0, 0.12, inside))
     colour = light(paint.paint_skin(x, y, p, skin), normals(depth, spacing), ambient, subsurface=0.45, shine=0.05, sharpness=16)
-    nearest = _cover(picture, nearest, colour, depth, coverage(inside, edge, spacing), edge, spacing)
+    nearest = cover(picture, nearest, colour, depth, coverage(inside, edge, spacing), edge, spacing)
 
     depth, inside = _head_surface(rays, p)
     colour = _face_colour(rays, depth, spacing, edge, p, skin, hair)
     head = coverage(inside, edge, spacing)
     features = _feature_map(rays, depth, p) * head
-    nearest = _cover(picture, nearest, colour, depth, head, edge, spacing)
+    nearest = cover(picture, nearest, colour, depth, head, edge, spacing)
 
     depth, inside = _hair_surface(rays, p)
     x, y, z = rays.at(depth)
@@ -244,7 +190,7 @@ def _render_chunk(p: Values, resolution: int, supersampling: int) -> torch.Tenso
     colour = _hair_colour(rays, depth, spacing, p, hair, is_cap=True)
     # Where no face lies behind the edge of the hair, the hair goes on a little, so that no gap shows when the head turns.
     shown = torch.maximum(smoothstep(-edge, edge, line), (1 - head) * smoothstep(-0.32, -0.24, line) * smoothstep(0.03, 0.07, y))
-    nearest = _cover(picture, nearest, colour, depth, coverage(inside, edge, spacing) * shown, edge, spacing)
+    nearest = cover(picture, nearest, colour, depth, coverage(inside, edge, spacing) * shown, edge, spacing)
 
     _glasses(picture, nearest, rays, p, edge)
     image = torch.stack([*picture, features], dim=1)
@@ -296,7 +242,7 @@ def _body_colour(
     skin: Colour,
 ) -> Colour:
     """Neck and clothes, lit, with the shadow of the chin."""
-    hue = paint.palette(paint.HUES, p['cloth_hue'])
+    hue = palette(HUES, p['cloth_hue'])
     value = 0.10 + 0.80 * p['cloth_lightness']
     cloth: Colour = tuple(0.30 * value * value + 0.85 * value * h for h in hue)  # type: ignore[assignment]
     albedo = mix(skin, cloth, smoothstep(edge, -edge, collar))
@@ -350,27 +296,12 @@ def _glasses(picture: list[torch.Tensor], nearest: torch.Tensor, rays: Rays, p: 
         channel += 0.95 * dark * amount * (rim_value - channel)
 
 
-def _tone(image: torch.Tensor) -> torch.Tensor:
-    """Linear light to display values in [0, 1]: a soft shoulder for the highlights, then gamma 2.2."""
-    image = image.clamp(min=0)
-    image = image * (1 + 0.16 * image) / (1 + 0.42 * image) * 1.18
-    return image.clamp(0, 1).pow(1 / 2.2)
-
-
 @torch.no_grad()
 def render_with_features(
     parameters: torch.Tensor | np.ndarray, resolution: int = 128, *, supersampling: int = 1, chunk: int = 8
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Pictures as `render` gives them, and maps `[N, 1, resolution, resolution]` in [0, 1] of where eyes and mouth are."""
-    rows = torch.as_tensor(parameters, dtype=torch.float32)
-    if rows.ndim != 2 or rows.shape[1] != NUM_PARAMETERS:
-        raise ValueError(f'parameters must be [N, {NUM_PARAMETERS}], got {list(rows.shape)}')
-    out = rows.new_empty([rows.shape[0], 4, resolution, resolution])
-    for first in range(0, rows.shape[0], chunk):
-        part = rows[first : first + chunk]
-        p = {name: part[:, k, None, None] for k, name in enumerate(NAMES)}
-        out[first : first + chunk] = _render_chunk(p, resolution, supersampling)
-    return _tone(out[:, :3]) * 2 - 1, out[:, 3:]
+    return draw(_render_chunk, TABLE, parameters, resolution, supersampling=supersampling, chunk=chunk)
 
 
 def render(
@@ -383,8 +314,3 @@ def render(
     chunk:          heads rendered at once (memory and cache, not the result).
     """
     return render_with_features(parameters, resolution, supersampling=supersampling, chunk=chunk)[0]
-
-
-def to_uint8(images: torch.Tensor) -> np.ndarray:
-    """Frames `[N, H, W, 3]` uint8 of pictures `[N, 3, H, W]` in [-1, 1]."""
-    return (images * 127.5 + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()

@@ -8,23 +8,19 @@ import pytest
 import torch
 
 from demo import judge as judging
+from demo.drawing.pictures import to_uint8
 from demo.fitting.fast_synthesis import fast_synthesis
-from demo.fitting.fit_generator import FitSettings, GeneratorFit, Stage
+from demo.fitting.fit_generator import FitSettings, GeneratorFit, Stage, finish_generator
 from demo.fitting.fit_readers import ReaderSettings, fit_encoder, fit_truth_reader
-from demo.head.dynamics import FPS, REFRACTORY_SECONDS, perform
-from demo.head.head_parameters import (
-    INDEX,
-    NUM_IDENTITY,
-    NUM_PARAMETERS,
-    neutral_parameters,
-    normalize_latent,
-    parameters_from_latent,
-)
-from demo.head.talking_head import render, to_uint8
-from demo.make_world import finish_generator, write_world
+from demo.head.dynamics import REFRACTORY_SECONDS, perform
+from demo.head.head_parameters import INDEX, NUM_IDENTITY, NUM_PARAMETERS, TABLE
+from demo.head.talking_head import render
+from demo.make_world import write_world
+from demo.motion import FPS
+from demo.parameters import normalize_latent
 from demo.run_demo import average_judgement, check_options, find_run, make_footage, newest_snapshot, read_video
-from demo.truth_reader import load_reader, world_statistics
-from demo.world_files import ENCODER_FILE, FOLDER, GENERATOR_FILE, READER_FILE
+from demo.truth_reader import load_reader
+from demo.worlds import FOLDER, HEAD
 from networks.checkpoints import load_encoder, load_generator
 from networks.stylegan2 import Generator
 from training.commands.command_line import UserMistake
@@ -35,7 +31,7 @@ ENCODER_PSNR = 24.0  # dB, footage of an unseen subject through encoder and gene
 
 def head(**changes: float) -> np.ndarray:
     """A neutral head with some parameters changed, `[1, NUM_PARAMETERS]`."""
-    row = neutral_parameters()
+    row = TABLE.neutral()
     for name, value in changes.items():
         row[INDEX[name]] = value
     return row[None]
@@ -56,16 +52,16 @@ def psnr(first: torch.Tensor, second: torch.Tensor) -> float:
 
 def test_latents_give_the_promised_distribution() -> None:
     z = torch.from_numpy(np.random.RandomState(0).randn(50000, NUM_PARAMETERS))
-    parameters = parameters_from_latent(z)
-    mean, deviation = world_statistics()
+    parameters = TABLE.from_latent(z)
+    mean, deviation = TABLE.statistics
     assert torch.allclose(parameters.mean(dim=0), mean, atol=0.02)
     assert torch.allclose(parameters.std(dim=0), deviation, rtol=0.02)
-    assert torch.allclose(parameters_from_latent(3 * z), parameters_from_latent(z), atol=1e-5)
+    assert torch.allclose(TABLE.from_latent(3 * z), TABLE.from_latent(z), atol=1e-5)
     assert torch.allclose(normalize_latent(z).square().mean(dim=1), torch.ones(50000, dtype=z.dtype), atol=1e-5)
 
 
 def test_the_shipped_pickle_holds_what_scripts_of_nvidia_ask_for() -> None:
-    with open(FOLDER / GENERATOR_FILE, 'rb') as file:
+    with open(FOLDER / HEAD.generator_file, 'rb') as file:
         data = pickle.load(file)
     assert all(isinstance(data[key], torch.nn.Module) for key in ('G', 'D', 'G_ema'))
     assert data['G_ema'].init_kwargs['img_resolution'] == 128
@@ -202,7 +198,7 @@ def test_fast_synthesis_is_the_reference_synthesis() -> None:
 
 @pytest.fixture(scope='module')
 def generator() -> torch.nn.Module:
-    return load_generator(FOLDER / GENERATOR_FILE)
+    return load_generator(FOLDER / HEAD.generator_file)
 
 
 @pytest.fixture(scope='module')
@@ -213,14 +209,14 @@ def footage() -> tuple[np.ndarray, torch.Tensor, np.ndarray]:
 
 
 def test_world_is_small_and_opens_in_the_safe_loader(generator: torch.nn.Module) -> None:
-    assert sum(path.stat().st_size for path in pathlib.Path(FOLDER).iterdir()) < 9_000_000
+    assert sum((FOLDER / name).stat().st_size for name in HEAD.files) < 9_000_000
     assert (generator.z_dim, generator.img_resolution, generator.img_channels) == (NUM_PARAMETERS, 128, 3)
 
 
 def test_generator_agrees_with_the_renderer_and_truncates(generator: torch.nn.Module) -> None:
     z = torch.from_numpy(np.random.RandomState(123456).randn(48, NUM_PARAMETERS)).to(torch.float32)
     images = generator(z, None, noise_mode='const')
-    assert psnr(images, render(parameters_from_latent(z))) > GENERATOR_PSNR
+    assert psnr(images, render(TABLE.from_latent(z))) > GENERATOR_PSNR
     middle = generator(z[:2], None, truncation_psi=0, noise_mode='const')
     assert torch.allclose(middle[0], middle[1], atol=1e-5)
     half = generator(z, None, truncation_psi=0.5, noise_mode='const')
@@ -229,7 +225,7 @@ def test_generator_agrees_with_the_renderer_and_truncates(generator: torch.nn.Mo
 
 def test_encoder_reconstructs_footage_with_smooth_codes(generator: torch.nn.Module, footage: tuple) -> None:
     _, images, _ = footage
-    encoder = load_encoder(FOLDER / ENCODER_FILE)
+    encoder = load_encoder(FOLDER / HEAD.encoder_file)
     with torch.no_grad():
         codes = torch.cat([encoder(part) for part in images.split(50)])
         again = generator.synthesis(codes[::10], noise_mode='const')
@@ -241,7 +237,7 @@ def test_encoder_reconstructs_footage_with_smooth_codes(generator: torch.nn.Modu
 
 def test_truth_is_read_back(footage: tuple) -> None:
     parameters, images, blinks = footage
-    read = load_reader(FOLDER / READER_FILE).read(to_uint8(images))
+    read = load_reader(FOLDER / HEAD.reader_file, TABLE).read(to_uint8(images))
     for name, least in (('yaw', 0.95), ('pitch', 0.85), ('roll', 0.9), ('blink', 0.9), ('mouth_open', 0.9), ('gaze_x', 0.8)):
         assert np.corrcoef(read[:, INDEX[name]], parameters[:, INDEX[name]])[0, 1] > least, name
     precision, recall = judging.match_events(judging.blink_events(read[:, INDEX['blink']]), blinks)
@@ -266,7 +262,7 @@ def test_demonstration_keeps_to_its_options_and_says_what_is_missing(tmp_path: p
 
 def test_demonstration_compares_equal_lengths() -> None:
     tracks = perform(700, seed=4).parameters
-    whole, halves = average_judgement(tracks, 700), average_judgement(tracks, 350)
+    whole, halves = average_judgement(HEAD, tracks, 700), average_judgement(HEAD, tracks, 350)
     assert whole['syllables_per_second'] == pytest.approx(halves['syllables_per_second'], abs=0.3)
     assert halves['blinks_per_minute'] == pytest.approx(
         np.mean([judging.judge(part)['blinks_per_minute'] for part in (tracks[:350], tracks[350:])])
@@ -274,7 +270,7 @@ def test_demonstration_compares_equal_lengths() -> None:
 
 
 def test_footage_is_a_video_with_its_truth(tmp_path: pathlib.Path) -> None:
-    make_footage(tmp_path / 'footage.mp4', tmp_path / 'truth.npz', subject=3, frames=20)
+    make_footage(HEAD, tmp_path / 'footage.mp4', tmp_path / 'truth.npz', subject=3, frames=20)
     frames, truth = read_video(tmp_path / 'footage.mp4'), np.load(tmp_path / 'truth.npz')
     rendered = to_uint8(render(truth['parameters']))
     assert frames.shape == rendered.shape == (20, 128, 128, 3)
@@ -315,11 +311,11 @@ def test_a_world_is_made_from_nothing_and_opens_again(tmp_path: pathlib.Path) ->
     )
     reader = fit_truth_reader(tmp_path / 'work', generator, fit.pool, settings)
     encoder = fit_encoder(tmp_path / 'work', generator, reader, fit.pool, settings)
-    write_world(tmp_path, generator, encoder, reader, fit.step)
-    G, E = load_generator(tmp_path / GENERATOR_FILE), load_encoder(tmp_path / ENCODER_FILE)
+    write_world(HEAD, tmp_path, generator, encoder, reader, fit.step)
+    G, E = load_generator(tmp_path / HEAD.generator_file), load_encoder(tmp_path / HEAD.encoder_file)
     z = torch.randn(2, NUM_PARAMETERS)
     image = G(z, None, noise_mode='const')
     assert torch.allclose(image, generator(z, None, noise_mode='const'), atol=1e-5)
     assert torch.allclose(E(image), encoder(image), atol=1e-5)
     frames = to_uint8(image)
-    assert np.allclose(load_reader(tmp_path / READER_FILE).read(frames), reader.read(frames), atol=0.05)
+    assert np.allclose(load_reader(tmp_path / HEAD.reader_file, TABLE).read(frames), reader.read(frames), atol=0.05)

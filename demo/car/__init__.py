@@ -1,0 +1,1 @@
+"""The car: its parameters, how it drives, and how it is drawn."""

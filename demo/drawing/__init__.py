@@ -1,0 +1,1 @@
+"""What the renderers of all worlds draw with: surfaces along parallel rays, colours, light."""

@@ -1,0 +1,1 @@
+"""The hand: its parameters, how it gestures, and how it is drawn."""
