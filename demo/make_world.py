@@ -31,15 +31,15 @@ SMALL_FIT = FitSettings(
     w_dim=64,
     channel_base=768,
     channel_max=48,
-    stages=(Stage(32, 800, 16, 1.5e-2, 1.5e-2), Stage(64, 800, 16, 1.5e-2, 1e-4)),
+    stages=(Stage(32, 800, 16, 1.5e-2, 1.5e-2), Stage(64, 600, 16, 1.5e-2, 1e-4)),
     pool_capacity=3000,
     pool_first=3000,
     feature_weight=3.0,
     ema_steps=100.0,
 )
 SMALL_READERS = ReaderSettings(
-    code_steps=800,
-    picture_steps=150,
+    code_steps=700,
+    picture_steps=100,
     feature_weight=3.0,
     encoder_shape=(
         ('input_resolution', 64),
@@ -49,7 +49,7 @@ SMALL_READERS = ReaderSettings(
         ('head_features', 32),
     ),
     reader_generated=1500,
-    reader_steps=700,
+    reader_steps=600,
 )
 SETTINGS = {'head': (FitSettings(), ReaderSettings()), 'hand': (SMALL_FIT, SMALL_READERS), 'car': (SMALL_FIT, SMALL_READERS)}
 

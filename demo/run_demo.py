@@ -39,6 +39,11 @@ CHUNK = 64  # frames rendered at a time
 # Steps.
 
 
+def default_folder(world: World) -> pathlib.Path:
+    """Where the results of a world's demonstration go."""
+    return pathlib.Path('demo-output') if world.name == 'head' else pathlib.Path('demo-output', world.name)
+
+
 def run(*arguments: object, show: bool = True) -> str:
     """Print and run one command of the project from its folder; returns its standard output, which is also shown if `show`."""
     words = [str(argument) for argument in arguments]
@@ -231,7 +236,7 @@ def main(
     started = time.time()
     world = WORLDS[world_name]
     subject = world.subject if subject is None else subject
-    out = pathlib.Path(outdir or ('demo-output' if world.name == 'head' else f'demo-output/{world.name}')).resolve()
+    out = (pathlib.Path(outdir) if outdir else default_folder(world)).resolve()
     out.mkdir(parents=True, exist_ok=True)
     for name in world.files:
         if not (FOLDER / name).exists():
