@@ -175,6 +175,7 @@ def _settle(opts: types.SimpleNamespace) -> dict[str, Any]:
 
 
 def _launch(c: dict[str, Any], opts: types.SimpleNamespace, description: str, device: 'torch.device') -> None:
+    from networks.checkpoints import replacing
     from training.runs.claims import wait_for_run
     from training.runs.locks import lock_target
     from training.tuning.run import describe_result, find_unfinished_run, tune_generator
@@ -199,7 +200,10 @@ def _launch(c: dict[str, Any], opts: types.SimpleNamespace, description: str, de
     with lock_target(c['dest'], '--dest'):
         if unfinished is None:
             run_dir = make_run_dir(opts.outdir, description)
-            with open(os.path.join(run_dir, 'training_options.json'), 'w', encoding='utf-8') as file:
+            with (
+                replacing(os.path.join(run_dir, 'training_options.json')) as temporary,
+                open(temporary, 'w', encoding='utf-8') as file,
+            ):
                 json.dump({**c, 'run_dir': run_dir}, file, indent=2)
         with wait_for_run(run_dir), Log(run_dir):
             record = tune_generator(run_dir=run_dir, device=device, resume=unfinished is not None, **c)

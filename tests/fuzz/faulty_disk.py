@@ -1,6 +1,6 @@
 """A disk that fails at one write: every long command says so in a sentence or goes on, and then comes to the same result.
 
-    python tests/fuzz/faulty_disk.py                             # every write of every command: full, broken, short
+    python tests/fuzz/faulty_disk.py                             # every write of every command: full, broken, short, read-only
     python tests/fuzz/faulty_disk.py --command=train_video --every=5
 
 Needs Linux and a C compiler: faulty_disk.c is preloaded into this process, so that writes of torch fail as well as those of
@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import errno
 import hashlib
+import json
 import os
 import pathlib
 import shutil
@@ -30,6 +31,7 @@ KINDS = {
     'full': (errno.ENOSPC, False),
     'broken': (errno.EIO, False),
     'full from then on': (errno.ENOSPC, True),
+    'read-only from then on': (errno.EROFS, True),
     'short': (-1, False),
 }
 
@@ -59,6 +61,10 @@ class Disk:
         return int(self.shim.faulty_disk_count())
 
 
+# Commands of which a second call, when the first one has come to its end, is refused or makes nothing.
+DONE_ONCE = ('embed_video', 'tune_generator', 'convert_network', 'latents_tool', 'align_video', 'paste_video')
+
+
 class World:
     """Small files for the commands, and the commands."""
 
@@ -70,9 +76,11 @@ class World:
         from networks import checkpoints, stylegan2
         from networks.latent_generator import LatentGenerator
         from networks.w_encoder import WEncoder
+        from training import stationarity
         from training.latents.dataset import LatentDataset, LatentDatasetWriter
         from training.temporal_snapshot import describe_dataset, save_snapshot
 
+        stationarity.LONGEST_BURN_IN = stationarity.REFERENCE_FRAMES = 50  # writes nothing, and takes a minute
         self.folder = folder
         torch.manual_seed(0)
         torch.set_num_threads(1)
@@ -116,6 +124,72 @@ class World:
                 f'--network={snapshot}', '--outdir={out}', '--seeds=0-1', '--frames=4',
                 '--save-codes', f'--format={ending}', '--skip-existing', '--device=cpu',
             )  # fmt: skip
+        self._add_tools(G, reference, snapshot, data, network, frames)
+
+    def _add_tools(
+        self, G: Any, reference: dict[str, Any], snapshot: pathlib.Path, data: pathlib.Path, network: pathlib.Path,
+        frames: pathlib.Path,
+    ) -> None:  # fmt: skip
+        """The commands that make one thing and are done."""
+        import numpy as np
+        import PIL.Image
+
+        from training.footage.clips import open_footage
+        from training.footage.first_look import thumbnail
+        from training.latents.dataset import LatentDatasetWriter
+        from training.videos.output import VideoWriter
+        from training.videos.synthesis import render_codes
+
+        num_ws = int(G.num_ws)
+        drawn, footage, recording = (self.folder / name for name in ('drawn.zip', 'drawn', 'talk.mp4'))
+        footage.mkdir()
+        codes = np.random.RandomState(2).randn(16, num_ws, 4).astype(np.float32)
+        for index, frame in enumerate(render_codes(G, codes)):
+            PIL.Image.fromarray(frame).save(footage / f'{index:02d}.png')
+        with LatentDatasetWriter(drawn, image_generator=reference, num_ws=num_ws, w_dim=4, embedding={}) as writer:
+            writer.add_clip('clip', codes, fps=25.0, source=str(footage))
+        blocks = np.random.RandomState(3).randint(30, 220, (6, 8, 3))
+        with VideoWriter(recording, fps=25) as video:
+            for index in range(12):
+                video.write(np.roll(np.kron(blocks, np.ones((8, 8, 1))), index, axis=1).astype(np.uint8))
+        pasted = self.folder / 'pasted.zip'
+        with LatentDatasetWriter(pasted, image_generator=reference, num_ws=num_ws, w_dim=4, embedding={}) as writer:
+            clip = writer.open_clip('talk')
+            clip.append(codes[:12])
+            quads = np.tile(np.array([[20.0, 8.0], [16.0, 36.0], [44.0, 40.0], [48.0, 12.0]]), (12, 1, 1))
+            pictures = np.stack([thumbnail(frame) for frame in open_footage(recording)[0].frames()])
+            clip.close(fps=25.0, source=str(recording), source_size=[64, 48], arrays={'quads': quads, 'thumbnails': pictures})
+        run = self.folder / 'run'
+        run.mkdir()
+        shutil.copy(snapshot, run)
+        self.commands |= {
+            'tune_generator': (f'--data={drawn}', '--outdir={out}', '--dest={out}/tuned.pkl', '--perceptual=none', '--batch=2',
+                               '--locality-batch=2', '--steps=4', '--tick=2', '--evaluate=4', '--identity=no', '--device=cpu'),
+            'convert_network pkl': (f'--source={network}', '--dest={out}/c.pkl'),
+            'convert_network safetensors': (f'--source={network}', '--dest={out}/c.safetensors'),
+            'latents_tool merge': ('merge', f'--data={data}', f'--data={drawn}', '--dest={out}/m.zip'),
+            'latents_tool split': ('split', f'--data={data}', '--train={out}/a.zip', '--test={out}/b', '--by=time'),
+            'latents_tool smooth': ('smooth', f'--data={data}', '--dest={out}/s', '--sigma=2'),
+            'latents_tool convert': ('convert', f'--source={data}', '--dest={out}/codes', '--format=npy'),
+            'latents_tool directions': ('directions', f'--data={data}', '--outdir={out}', '--count=2'),
+            'align_video png': (f'--source={frames}', '--dest={out}/aligned', '--format=png', '--size=8', '--align=none',
+                                '--min-frames=2'),
+            'align_video mp4': (f'--source={frames}', '--dest={out}/aligned', '--size=8', '--align=none', '--min-frames=2'),
+            'paste_video png': (f'--data={pasted}', '--dest={out}/frames', '--device=cpu'),
+            'paste_video mp4': (f'--data={pasted}', '--dest={out}/p.mp4', '--device=cpu'),
+            'calc_metrics_video': ('--network={out}/run', f'--data={data}', '--metrics=drift_latent_200f', '--no-cache', '--device=cpu'),
+            'report_video': ('--run={out}/run', f'--data={data}', '--videos=16', '--depths=0', '--clips=1', '--clip-seconds=0.2',
+                             '--device=cpu'),
+        }  # fmt: skip
+
+    def empty(self, command: str) -> pathlib.Path:
+        """The folder that a command writes into, as it is before."""
+        out = self.folder / 'out'
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        if any(word.startswith(('--run={out}', '--network={out}')) for word in self.commands[command]):
+            shutil.copytree(self.folder / 'run', out / 'run')
+        return out
 
     def run(self, command: str, out: pathlib.Path) -> tuple[int, str]:
         """Exit code, and what a command has said."""
@@ -144,10 +218,17 @@ class World:
             elif path.name.startswith('encoder-') and path.suffix == '.pkl':
                 for value in checkpoints.load_encoder(str(path)).state_dict().values():
                     digest.update(value.numpy().tobytes())
-            elif path.name == 'x.zip':
+            elif path.suffix == '.zip' or (path / 'dataset.json').is_file():
                 with LatentDataset(str(path)) as dataset:
                     digest.update(dataset.sha256.encode())
-            elif path.is_file() and path.suffix in ('.png', '.mp4', '.npz') and not path.name.startswith(('fakes', 'recon')):
+            elif path.suffix == '.pkl' and path.parent == out:
+                for value in checkpoints.load_generator(str(path)).state_dict().values():
+                    digest.update(value.numpy().tobytes())
+            elif path.suffix == '.json':
+                json.loads(path.read_bytes())  # readable, but times stand in it
+            elif path.name in ('report.html', 'generation.jsonl', 'pasting.jsonl') or path.name.startswith('metric-'):
+                digest.update(f'{len(path.read_bytes().splitlines())} lines'.encode() if path.suffix == '.jsonl' else b'')
+            elif path.is_file() and path.suffix in ('.png', '.mp4', '.npz', '.npy', '.safetensors') and not path.name.startswith(('fakes', 'recon')):
                 digest.update(path.read_bytes())
             elif path.is_file() and path.name.startswith('.'):
                 found[f'left behind: {path.suffix}'] = ''
@@ -155,14 +236,12 @@ class World:
             else:
                 continue
             found[name] = digest.hexdigest()
-        return {name: value for name, value in found.items() if not name.endswith(('reals.png', 'trajectories'))}
+        return found
 
 
 def check(world: World, disk: Disk, command: str, number: int, kind: str, wanted: Any) -> str | None:
     """What is wrong with a command on a disk that fails at this write, or nothing."""
-    out = world.folder / 'out'
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir()
+    out = world.empty(command)
     disk.arm(out, number, kind)
     try:
         code, said = world.run(command, out)
@@ -178,7 +257,7 @@ def check(world: World, disk: Disk, command: str, number: int, kind: str, wanted
         return f'exit code {code}: {said[-400:]}'
     if code == 0 and kind == 'short' and world.result(out) != wanted:
         return 'a short write changed the result'
-    if code == 0 and command == 'embed_video':  # a data set that is there is not made again
+    if code == 0 and command.startswith(DONE_ONCE):
         return None if world.result(out) == wanted else 'another result'
     code, said = world.run(command, out)
     if code != 0:
@@ -204,9 +283,7 @@ def main(commands: tuple[str, ...], kinds: tuple[str, ...], every: int) -> None:
         world, disk, wrong = World(pathlib.Path(folder)), Disk(), 0
         tell: Callable[[str], None] = click.echo
         for command in commands or world.commands:
-            out = world.folder / 'out'
-            shutil.rmtree(out, ignore_errors=True)
-            out.mkdir()
+            out = world.empty(command)
             disk.arm(out, -1)
             code, said = world.run(command, out)
             assert code == 0, said

@@ -3,8 +3,11 @@
 import hashlib
 import json
 import pathlib
+import re
+import subprocess
 
 import imageio.v2 as imageio
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -12,6 +15,7 @@ from tiny_training import TINY_TRAINING
 
 import train_video
 from generate_video import main
+from networks.errors import InputError
 from training.generation import outputs
 from training.generation.unfinished import unfinished
 from training.runs.shards import Shard, parse_shard
@@ -30,11 +34,15 @@ def frame(number: int) -> np.ndarray:
     return picture
 
 
-def make(path: pathlib.Path, count: int, *, stop_at: int | None = None, **settings: object) -> int:
+def make(path: pathlib.Path, count: int, *, stop_at: int | None = None, batch: int = 0, fps: float = 25, **settings: object) -> int:
     """Write frames 0, 1, ...; returns how many were made here. The state is the number of the next frame."""
     made = 0
-    with SegmentedVideo(str(path), settings=settings, length=10, num_frames=count, fps=25, crf=10, comment='words') as video:
-        for number in range(video.state['next'] if video.num_frames_done else 0, count):
+    with SegmentedVideo(
+        str(path), settings=settings, length=10, num_frames=count, batch=batch, fps=fps, crf=10, comment='words'
+    ) as video:
+        begin = video.state['next'] if video.num_frames_done else 0
+        assert begin == video.num_frames_done
+        for number in range(begin + video.num_frames_kept, count):
             if number == stop_at:
                 raise Killed
             video.write(frame(number))
@@ -67,6 +75,62 @@ def test_an_interrupted_video_goes_on_at_its_last_segment(tmp_path):
         for number in range(34):
             plain.write(frame(number))
     assert part.stat().st_size < 2 * (tmp_path / 'plain.mp4').stat().st_size + 4096
+
+
+@pytest.mark.parametrize('ending', ['webm', 'mkv', 'gif', 'webp'])
+def test_every_format_goes_on(tmp_path, ending):
+    """GIF and WebP are what they are when they are written in one go; the others count time as if they were."""
+    whole, part, plain = (tmp_path / f'{name}.{ending}' for name in ('whole', 'part', 'plain'))
+    make(whole, 24, fps=30)
+    with pytest.raises(Killed):
+        make(part, 24, stop_at=17, fps=30)
+    assert make(part, 24, fps=30) == 14
+    assert {path.name for path in tmp_path.iterdir()} == {whole.name, part.name}
+    with VideoWriter(plain, fps=30, crf=10, comment='words') as video:
+        for number in range(24):
+            video.write(frame(number))
+    if ending in ('gif', 'webp'):
+        assert digest(part) == digest(whole) == digest(plain)
+        return
+    length, times = zip(*(told(path) for path in (whole, part, plain)), strict=True)
+    assert length == (24, 24, 24)
+    assert times[0] == times[1]
+    assert np.abs(np.subtract(times[0], times[2])).max() <= 1  # WebM and Matroska round to milliseconds
+
+
+def told(path: pathlib.Path) -> tuple[int, list[int]]:
+    """Number of frames, and their times in milliseconds."""
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), '-i', str(path), '-vf', 'showinfo', '-f', 'null', '-']
+    words = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=True).stderr
+    times = [round(1000 * float(time)) for time in re.findall(r'pts_time:([\d.]+)', words)]
+    return len(times), times
+
+
+def test_frames_of_a_slow_segment_are_kept_one_by_one(tmp_path, monkeypatch):
+    make(tmp_path / 'whole.mp4', 24, batch=2)
+    part = tmp_path / 'part.mp4'
+    monkeypatch.setattr(segments, 'SLOW_SECONDS', -1)
+    for stop_at in (5, 9, 17):
+        with pytest.raises(Killed):
+            make(part, 24, stop_at=stop_at, batch=2)
+    cut = tmp_path / 'part.mp4.partial' / 'frames-000000010' / '000003.png'
+    cut.write_bytes(cut.read_bytes()[:100])  # by a power cut
+    assert make(part, 24, batch=2) == 12
+    assert digest(part) == digest(tmp_path / 'whole.mp4')
+    with pytest.raises(Killed):
+        make(part, 24, stop_at=8, batch=2)
+    monkeypatch.setattr(segments, 'SLOW_SECONDS', 60)
+    assert make(part, 24, batch=2) == 18  # not the frames of other settings, and of a fast segment none
+    with pytest.raises(Killed):
+        make(part, 24, stop_at=8, batch=2)
+    assert not (tmp_path / 'part.mp4.partial').exists()
+    assert {path.name for path in tmp_path.iterdir()} == {'whole.mp4', 'part.mp4'}
+
+
+def test_what_a_format_cannot_do_is_said_before_the_first_frame(tmp_path):
+    with pytest.raises(InputError, match='at most 50 frames per second'):
+        SegmentedVideo(str(tmp_path / 'a.gif'), settings={}, length=10, num_frames=20, fps=60)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize('damage', ['settings', 'json', 'state', 'segment'])

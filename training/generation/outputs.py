@@ -145,7 +145,7 @@ def write_output(
     bar: Any = None,
     settings: dict[str, Any] | None = None,
 ) -> None:
-    """Render one file, frame by frame; an error leaves none, but for finished segments of a long mp4 and whole batches of PNG
+    """Render one file, frame by frame; an error leaves none, but for finished segments of a long video and whole batches of
     frames, which the next run finds.
 
     Args:
@@ -173,31 +173,35 @@ def write_output(
     segments: SegmentedVideo | None = None
     done, states = 0, None
     what = None if settings is None else {**settings, 'seeds': output.seeds, 'columns': output.columns}
+    video: dict[str, Any] = {
+        'fps': rendering.fps, 'crf': rendering.crf, 'comment': comment, 'audio': rendering.audio,
+        'codec': 'prores' if rendering.ending == 'prores' else None,
+    }  # fmt: skip
     with contextlib.ExitStack() as stack:
         if rendering.ending == 'png':
             batch = rendering.batch
             writer: Any = stack.enter_context(PngWriter(path, settings=what and [what, num_frames, batch], batch=batch))
             done = writer.num_frames
-        elif rendering.ending == 'mp4' and num_frames > length and what is not None:
+        elif what is not None:
             writer = segments = stack.enter_context(
                 SegmentedVideo(
-                    path, settings=what, length=length,
-                    num_frames=num_frames, device=next(image_generator.parameters()).device, audio=rendering.audio,
-                    fps=rendering.fps,
-                    crf=rendering.crf, comment=comment,
+                    path, settings=what, length=length, num_frames=num_frames, batch=rendering.batch,
+                    device=next(image_generator.parameters()).device, **video,
                 )
             )  # fmt: skip
         else:
-            codec = 'prores' if rendering.ending == 'prores' else None
-            writer = stack.enter_context(
-                VideoWriter(path, fps=rendering.fps, crf=rendering.crf, comment=comment, codec=codec, audio=rendering.audio)
-            )
+            writer = stack.enter_context(VideoWriter(path, **video))
         shape = (num_frames, int(image_generator.num_ws), int(image_generator.w_dim))
         codes_writers = [stack.enter_context(CodesWriter(name, shape, fps=rendering.fps)) for name in codes_paths]
+        begin = 0
         if segments is not None:
-            done, states = segments.num_frames_done, segments.state
+            done, states = segments.num_frames_done + segments.num_frames_kept, segments.state
+            begin = segments.num_frames_done if states is not None and not codes_writers else 0
         if done:
-            _go_on(sources, done, states, rendering.batch, codes_writers)
+            if begin:
+                for source, state in zip(sources, states or (), strict=True):
+                    source.restore(state)
+            _read_again(sources, begin, done, rendering.batch, codes_writers)
             if bar is not None:
                 bar.update(done * len(sources))
         streams = [
@@ -225,27 +229,22 @@ def write_output(
                 bar.update(len(column))
 
 
-def _go_on(
-    sources: Sequence[CodeSource], done: int, states: Sequence[Any] | None, batch: int, codes_writers: Sequence[Any]
+def _read_again(
+    sources: Sequence[CodeSource], begin: int, done: int, batch: int, codes_writers: Sequence[Any]
 ) -> None:
-    """Bring the sources to where finished frames end; files of codes get what they have made until there.
+    """Bring the sources to where finished frames end, which takes milliseconds a minute; files of codes get what they make.
 
     Args:
-        sources: At their beginning.
-        done: Frames that are finished.
-        states: Of the sources behind these frames; None: they read until there, which takes milliseconds a minute.
+        sources: In front of frame `begin`.
+        begin, done: Frames whose codes are read.
         batch: Frames that they read at a time.
         codes_writers: One for each source, or none.
     """
-    if states is not None and not codes_writers:
-        for source, state in zip(sources, states, strict=True):
-            source.restore(state)
-        return
-    for begin in range(0, done, batch):
+    for place in range(begin, done, batch):
         for index, source in enumerate(sources):
             codes = source.read(batch)
             if codes_writers:
-                for code in codes.cpu().numpy()[: done - begin]:
+                for code in codes.cpu().numpy()[: done - place]:
                     codes_writers[index].write(code)
 
 

@@ -31,6 +31,7 @@ from torch.utils.checkpoint import checkpoint
 from networks.errors import InputError, option
 from networks.feature_networks.lpips import LPIPS
 from networks.image_generator import ImageGenerator
+from training.commands import stop_signals
 from training.embedding.code_sampler import CodeSampler
 from training.embedding.encoder_loss import LARGEST_LOSS_RESOLUTION, peak_signal_to_noise, shrink
 from training.footage.frame_bank import frames_to_images
@@ -179,6 +180,7 @@ class GeneratorTuning:
 
         Raises:
             InputError: The weights diverge.
+            training.commands.stop_signals.Stopped: A signal came before anything has changed.
         """
         options, random = self.options, _random_numbers(self.options.seed, self.step)
         chosen = torch.randint(len(self.frames), [options.batch], generator=random).numpy()
@@ -187,15 +189,16 @@ class GeneratorTuning:
             group['lr'] = options.lr * min((self.step + 1) / max(options.warmup, 1), 1)
         self.optimizer.zero_grad(set_to_none=True)
         total = {'footage': 0.0, 'locality': 0.0}
-        for part in np.array_split(chosen, -(-len(chosen) // self.micro_batch)):
-            taken = self.frames.chosen(part)
-            total['footage'] += self._backward(torch.from_numpy(taken.codes), self.targets_of(taken), place, 1 / options.batch)
-        if options.lambda_locality > 0 and options.locality_batch > 0:
-            weight = options.lambda_locality / options.locality_batch
-            for codes in self.others.draw(options.locality_batch, random).split(self.micro_batch):
-                with torch.no_grad():
-                    targets = self.render(self.before, codes)
-                total['locality'] += self._backward(codes, targets, place, weight) / options.lambda_locality
+        with stop_signals.at_once():  # a step at 1024x1024 may last longer than a cluster waits, and nothing has changed yet
+            for part in np.array_split(chosen, -(-len(chosen) // self.micro_batch)):
+                taken = self.frames.chosen(part)
+                total['footage'] += self._backward(torch.from_numpy(taken.codes), self.targets_of(taken), place, 1 / options.batch)
+            if options.lambda_locality > 0 and options.locality_batch > 0:
+                weight = options.lambda_locality / options.locality_batch
+                for codes in self.others.draw(options.locality_batch, random).split(self.micro_batch):
+                    with torch.no_grad():
+                        targets = self.render(self.before, codes)
+                    total['locality'] += self._backward(codes, targets, place, weight) / options.lambda_locality
         self.scaler.unscale_(self.optimizer)
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, max_norm=math.inf))
         self._check(norm, sum(total.values()))

@@ -157,29 +157,35 @@ def tune_generator(
         RunLog(run_dir, work.step / 1e3 if resume else None) as log,
         progress(total=steps, initial=work.step, description='tuning', unit='step', every_seconds=30) as bar,
     ):
-        while work.step < steps and not history.is_over:
-            for name, value in work.advance().items():
-                training_stats.report(f'Loss/tuning/{name}', value)
-            bar.update(1)
-            is_tick = work.step % tick == 0 or work.step == steps
-            if is_tick:
-                history.add(work.measure(work.average, looked_at))
-                for name, value in history.values[-1].items():
-                    training_stats.report(f'Quality/held_out/{name}', value)
-                for name, values in work.change(work.average, others).items():
-                    training_stats.report(f'Quality/others/{name}', float(values.mean()))
-                now = time.time()
-                training_stats.report('Progress/kimg', work.step / 1e3)  # thousands of steps, for the tools that read this file
-                training_stats.report('Progress/step', work.step)
-                training_stats.report('Timing/sec_per_step', (now - tick_start) / max(work.step - tick_step, 1))
-                training_stats.report('Timing/total_sec', now - started)
-                training_stats.report('Resources/cpu_mem_gb', psutil.Process().memory_info().rss / 2**30)
-                collector.update()
-                tqdm.write(_tick_line(collector, now - started), file=sys.stdout)
-                log.write(collector.as_dict(), work.step)
-                tick_start, tick_step = now, work.step
+        while True:
+            # A look at the held-out frames that a signal has interrupted is taken when the run goes on.
+            is_tick = 0 < work.step and (work.step % tick == 0 or work.step >= steps)
+            with contextlib.suppress(stop_signals.Stopped):
+                if is_tick and len(history.values) <= math.ceil(work.step / tick):
+                    with stop_signals.at_once():
+                        measured, changed = work.measure(work.average, looked_at), work.change(work.average, others)
+                    history.add(measured)
+                    for name, value in history.values[-1].items():
+                        training_stats.report(f'Quality/held_out/{name}', value)
+                    for name, values in changed.items():
+                        training_stats.report(f'Quality/others/{name}', float(values.mean()))
+                    now = time.time()
+                    training_stats.report('Progress/kimg', work.step / 1e3)  # thousands of steps, for the tools that read this file
+                    training_stats.report('Progress/step', work.step)
+                    training_stats.report('Timing/sec_per_step', (now - tick_start) / max(work.step - tick_step, 1))
+                    training_stats.report('Timing/total_sec', now - started)
+                    training_stats.report('Resources/cpu_mem_gb', psutil.Process().memory_info().rss / 2**30)
+                    collector.update()
+                    tqdm.write(_tick_line(collector, now - started), file=sys.stdout)
+                    log.write(collector.as_dict(), work.step)
+                    tick_start, tick_step = now, work.step
+                if work.step >= steps or history.is_over:
+                    break
+                for name, value in work.advance().items():
+                    training_stats.report(f'Loss/tuning/{name}', value)
+                bar.update(1)
             asked = stop_signals.asked()
-            if asked is not None or (is_tick and clock.is_due()):
+            if asked is not None or clock.is_due():
                 with tolerating(report, 'the state of the tuning', stop=asked is not None):
                     history.save(run_dir)
                 clock.restart()

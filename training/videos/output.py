@@ -27,7 +27,9 @@ CONTAINERS = {
     '.gif': ('gif', 'gif'),
     '.webp': ('webp', 'webp'),
 }
-CODECS = ('h264', 'vp9', 'gif', 'webp', 'prores')
+CODECS = ('h264', 'vp9', 'gif', 'webp', 'prores', 'ffv1')
+# Codecs that go into other files than those that are called after them.
+OTHER_CODECS = {('prores', '.mov'), ('vp9', '.mp4'), ('ffv1', '.mkv')}
 SOUND = {
     'mp4': ['-c:a', 'aac', '-b:a', '192k'],
     'mov': ['-c:a', 'aac', '-b:a', '192k'],
@@ -123,7 +125,7 @@ class VideoWriter(FrameWriter):
 
     The encoder is the ffmpeg that comes with imageio-ffmpeg. An mp4 or mov has its index at the front, so that browsers and
     phones play it from the first byte on. Where colours are stored with fewer samples than pixels (all but GIF), a side of odd
-    length gets one more line of the same pixels. Colours are converted and marked as BT.709. GIF has a palette for each frame.
+    length gets one more line of the same pixels. Colours are converted and marked as BT.709; FFV1 keeps RGB. GIF has a palette for each frame.
 
     Args:
         path: Ends in .mp4, .mov, .mkv, .webm, .gif or .webp; its folder exists.
@@ -132,7 +134,8 @@ class VideoWriter(FrameWriter):
             looks alike, ProRes and GIF have no such setting.
         preset: x264's trade of time for size, 'ultrafast' to 'veryslow'.
         comment: Goes into the file's metadata.
-        codec: One of `CODECS`; None: what belongs to the ending. 'prores' goes into .mov.
+        codec: One of `CODECS`; None: what belongs to the ending. 'prores' goes into .mov, 'vp9' into .mp4 as well, and 'ffv1',
+            which keeps every bit of the pixels, into .mkv.
         audio: File whose sound goes along, cut or filled up with silence to the length of the video; not for GIF and WebP.
 
     Raises:
@@ -160,7 +163,7 @@ class VideoWriter(FrameWriter):
         self.fps = fractions.Fraction(fps).limit_denominator(100_000)  # finds 30000/1001 behind 29.97002997
         self._format, usual = CONTAINERS[ending]
         self._codec = codec or usual
-        if self._codec != usual and (self._codec, ending) != ('prores', '.mov'):
+        if self._codec != usual and (self._codec, ending) not in OTHER_CODECS:
             raise InputError(f'{self.path!r}: {self._codec} does not go into {ending} files')
         if self._codec == 'gif' and fps > GIF_CLOCK / 2:
             raise InputError(
@@ -177,7 +180,7 @@ class VideoWriter(FrameWriter):
     def write(self, frame: np.ndarray) -> None:
         frame = as_rgb(frame)
         height, width = frame.shape[:2]
-        odd_height, odd_width = (0, 0) if self._codec == 'gif' else (height % 2, width % 2)
+        odd_height, odd_width = (0, 0) if self._codec in ('gif', 'ffv1') else (height % 2, width % 2)
         if self._encoder is None:
             self._shape = frame.shape
             arguments = self._arguments(height + odd_height, width + odd_width)
@@ -208,6 +211,8 @@ class VideoWriter(FrameWriter):
             quality = min(max(100 - 2 * (crf - 7), 0), 100)  # crf 17 -> 80
             lossless = ['-lossless', '1'] if crf == 0 else ['-quality', f'{quality:g}']
             return ['-c:v', 'libwebp_anim', *lossless, '-loop', '0']
+        if self._codec == 'ffv1':
+            return ['-c:v', 'ffv1', '-pix_fmt', 'bgr0']
         if self._codec == 'vp9':
             rate = ['-lossless', '1'] if crf == 0 else ['-crf', f'{min(round(crf * 63 / 51), 63)}', '-b:v', '0']
             encoding = ['-c:v', 'libvpx-vp9', *rate, '-row-mt', '1', '-cpu-used', '2', '-pix_fmt', 'yuv420p']
