@@ -13,6 +13,7 @@ from networks.checkpoints.durable_files import replacing
 from training.commands.command_line import FPS, POSITIVE_INT, UserMistake, clear_errors, command, new_result, progress, report
 from training.commands.file_names import printable, safe_path, unique_names
 from training.footage.preparation_options import parts_of_sources, preparation_options, preparation_settings
+from training.runs.locks import lock_target
 
 # In DEST.partial, hidden, so that no clip has such a name.
 LOOK_FOLDER, SETTINGS_FILE = '.first-look', '.settings.json'
@@ -54,7 +55,9 @@ def main(**options: Any) -> None:
     opts = types.SimpleNamespace(**options)
     parts, settings = parts_of_sources(opts), preparation_settings(opts)
     opts.dest = new_result(opts.dest, zipped=False)
-    _run(opts, parts, settings)
+    with lock_target(opts.dest, '--dest'):
+        new_result(opts.dest, zipped=False)  # nobody has finished it in between
+        _run(opts, parts, settings)
 # fmt: on
 
 
@@ -95,7 +98,7 @@ def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | No
     _continue(partial, about)
     for clip, name in zip(clips, unique_names(safe_path(clip.name) for clip in clips), strict=True):
         _write_clip(clip, os.path.join(partial, *name.split('/')), opts)
-    with open(os.path.join(partial, 'preparation.json'), 'w', encoding='utf-8') as file:
+    with replacing(os.path.join(partial, 'preparation.json')) as temporary, open(temporary, 'w', encoding='utf-8') as file:
         json.dump({**about, 'pieces': pieces}, file, indent=2)
     os.remove(os.path.join(partial, SETTINGS_FILE))
     shutil.rmtree(os.path.join(partial, LOOK_FOLDER))
@@ -119,7 +122,7 @@ def _continue(partial: str, about: dict[str, Any]) -> None:
             f'{partial} holds an interrupted run with other settings; remove this folder to start over, or give '
             'the settings of that run to finish it'
         )
-    with open(path, 'w', encoding='utf-8') as file:
+    with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
         json.dump(about, file)
 
 

@@ -85,7 +85,7 @@ def list_metrics(metrics: dict[str, str]) -> None:
 
 
 # fmt: off
-@command_line.command()
+@command_line.command(shares_work=True)
 # What is measured.
 @click.option('--network',      help='Snapshot of train_video.py; of a run folder, its best snapshot by the first metric, or '
                                      'the last', type=command_line.WEIGHTS_OR_FOLDER)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 # fmt: off
-@command()
+@command(shares_work=True)
 
 # What to embed.
 @click.option('--network',        help='Image generator: pickle or checkpoint', type=WEIGHTS, required=True)

@@ -13,7 +13,7 @@ INTERRUPTED = 'interrupted; finished files and segments are kept, and the same c
 
 
 # fmt: off
-@command_line.command()
+@command_line.command(shares_work=True)
 # Main options.
 @click.option('--network',       help='Snapshot of train_video.py (of a run folder, its best snapshot by the first metric), '
                                       'or an image generator, which makes interpolation videos',

@@ -117,18 +117,18 @@ def merge(data: tuple[str, ...], dest: str, force: bool, overwrite: bool) -> Non
 def split(**options: Any) -> None:
     """Divide a data set into one for training and one for testing."""
     from training.latents.dataset import LatentDataset
-    from training.latents.operations import write_selections
+    from training.latents.operations import is_written, write_selections
 
     opts = types.SimpleNamespace(**options)
     if os.path.abspath(opts.train) == os.path.abspath(opts.test):
         raise UserMistake('--train and --test are the same file')
-    for path in (opts.train, opts.test):
-        _check_dest(path, opts.overwrite, [opts.data])
     with LatentDataset(opts.data) as dataset:
-        for path, part in zip((opts.train, opts.test), _divide(dataset, opts), strict=True):
-            write_selections(part, path, image_generator=dataset.image_generator, embedding=dataset.embedding,
-                             overwrite=opts.overwrite)
-            _report_result(path)
+        parts = dict(zip((opts.train, opts.test), _divide(dataset, opts), strict=True))
+        for path in parts:
+            _check_dest(path, opts.overwrite or is_written(path, parts), [opts.data])
+        write_selections(parts, image_generator=dataset.image_generator, embedding=dataset.embedding, overwrite=opts.overwrite)
+    for path in parts:
+        _report_result(path)
 # fmt: on
 
 
@@ -169,7 +169,7 @@ def smooth(data: str, dest: str, sigma: float, overwrite: bool) -> None:
 
     _check_dest(dest, overwrite, [data])
     with LatentDataset(data) as dataset:
-        write_selections(whole_clips(dataset), dest, image_generator=dataset.image_generator,
+        write_selections({dest: whole_clips(dataset)}, image_generator=dataset.image_generator,
                          embedding={**dataset.embedding, 'filter_sigma': sigma}, overwrite=overwrite, sigma=sigma)
     _report_result(dest)
 # fmt: on
@@ -328,8 +328,7 @@ def _convert_dataset(opts: types.SimpleNamespace) -> None:
         indices = match_clips(dataset, opts.clips or [])
         if not to_files:
             write_selections(
-                whole_clips(dataset, indices),
-                opts.dest,
+                {opts.dest: whole_clips(dataset, indices)},
                 image_generator=dataset.image_generator,
                 embedding=dataset.embedding,
                 overwrite=opts.overwrite,

@@ -18,7 +18,7 @@ from training.runs import claims, ranks
 from training.runs.run_folder import Log, make_run_dir
 
 
-@command()
+@command(shares_work=True)
 @command_options.from_trees(EncoderTrainingOptions, EncoderInvocation, headings=HEADINGS)
 @clear_errors(interrupted='interrupted; the same command goes on from the last training state')
 def main(**values: Any) -> None:

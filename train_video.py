@@ -23,7 +23,7 @@ from training.temporal_options import HEADINGS, PRESETS, Invocation, TrainingOpt
 INTERRUPTED = 'interrupted; the same command goes on from the last training state'
 
 
-@command_line.command()
+@command_line.command(shares_work=True)
 @command_options.from_trees(Invocation, TrainingOptions, headings=HEADINGS)
 @command_line.clear_errors(interrupted=INTERRUPTED)
 def main(**values: Any) -> None:

@@ -13,6 +13,7 @@ into videos the mean and the covariance of the footage, as the paper's A_j could
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import torch
 
@@ -66,10 +67,13 @@ class LongRun:
 
 
 @torch.no_grad()
-def observe(G: LatentGenerator, *, seed: int = 0, num_videos: int = NUM_VIDEOS) -> LongRun:
+def observe(G: LatentGenerator, *, seed: int = 0, num_videos: int = NUM_VIDEOS, deadline: float | None = None) -> LongRun:
     """Let `num_videos` videos run from fresh i for LONGEST_BURN_IN + REFERENCE_FRAMES frames, and take their moments.
 
     Memory does not grow with the frames. The same seed gives the same numbers on one device.
+
+    Raises:
+        TimeoutError: It is later than `deadline`, a time of `time.monotonic`.
     """
     device = next(G.parameters()).device
     random = torch.Generator(device).manual_seed(seed)
@@ -81,6 +85,8 @@ def observe(G: LatentGenerator, *, seed: int = 0, num_videos: int = NUM_VIDEOS) 
     blocks, products = [], []
     first, last = LONGEST_BURN_IN // BLOCK, (LONGEST_BURN_IN + REFERENCE_FRAMES) // BLOCK
     for block in range(last):
+        if deadline is not None and time.monotonic() > deadline:
+            raise TimeoutError
         l, states = rollout(G, noise(num_videos, BLOCK, G.noise_dim), state)
         state = tuple(h.clone() for h in states[BLOCK])
         y = G.coordinates(l[:, :BLOCK:EVERY]).flatten(0, 1).double()

@@ -401,13 +401,16 @@ class TemporalTrainer:
         half_life = min(self.settings.ema_kimg * 1000, self.num_frames_shown * self.settings.ema_rampup)
         update_average(self.G_ema, self.G, decay_of(half_life, self.frames_per_step))
 
-    def finished(self) -> LatentGenerator:
+    def finished(self, deadline: float | None = None) -> LatentGenerator:
         """A copy of the moving average as a snapshot holds it: calibrated, and with its burn-in (training/stationarity.py).
 
         Where training saw fresh beginnings (`carry` below 1, such as the paper's), a video starts at its beginning, and nothing
         is calibrated. The same on every rank.
+
+        Raises:
+            TimeoutError: It is later than `deadline`, a time of `time.monotonic`.
         """
-        run = observe(self.G_ema) if self.settings.carry == 1 else None
+        run = observe(self.G_ema, deadline=deadline) if self.settings.carry == 1 else None
         with torch.random.fork_rng(devices=[]):
             G = LatentGenerator(
                 num_components=self.G.num_components, burn_in=0 if run is None else run.burn_in, **self._G_kwargs

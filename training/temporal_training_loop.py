@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -29,6 +30,8 @@ from training.runs.saving_options import SavingOptions
 from training.temporal_options import TrainingOptions
 from training.temporal_pictures import TRAJECTORY_SECONDS, Preview, generate_codes, generate_trajectories, plot_trajectories
 from training.temporal_trainer import TemporalTrainer
+
+HURRY_SECONDS = 8.0  # for the snapshot of a training that was asked to stop
 
 MetricFunction = Callable[..., dict[str, Any]]
 
@@ -140,6 +143,7 @@ class TemporalTraining:
         self.seconds = 0.0
         self.rollbacks = 0
         self.has_state = resume is not None
+        self.misses_snapshot = False
         self.resumed = resume is not None
         if resume is not None:
             self._resume(resume)
@@ -237,9 +241,11 @@ class TemporalTraining:
                     collector.update()
                     if log is not None:
                         log.write(collector.as_dict(), shown // 1000)
-                if done or (c.snapshot_ticks and self.tick % c.snapshot_ticks == 0):
+                if done or self._needs_snapshot(shown):
                     saved = self._save(shown, hurry=stopping)
                     clock.restart()
+                    if not stopping and not saved and done:
+                        self._miss_last_snapshot(shown)
                     if not stopping and saved:
                         try:
                             with stop_signals.at_once():
@@ -254,7 +260,7 @@ class TemporalTraining:
                 maintenance = tick_start - tick_end
         if log is not None:
             log.close()
-        interrupted = self.trainer.num_frames_shown < c.total_kimg * 1000
+        interrupted = self.trainer.num_frames_shown < c.total_kimg * 1000 or self.misses_snapshot
         self.say('Interrupted; everything is saved.' if interrupted else 'Done.')
         return not interrupted
 
@@ -282,25 +288,35 @@ class TemporalTraining:
         )
 
     def _catch_up(self, preview: Preview | None, log: RunLog | None) -> None:
-        """Make the pictures and compute the metrics of the snapshot at which an earlier run ended, as far as they are missing."""
+        """Make what is missing of the snapshot at which an earlier run ended: itself, its pictures, its metrics."""
         shown = self.trainer.num_frames_shown
         if not self.resumed or not self.tick or shown != self.tick_start_frames:
             return  # the state is no end of a tick
         missing = [self._is_missing(shown)]
         if self.num_ranks > 1:
             torch.distributed.broadcast_object_list(missing, src=0, device=self.device)
-        pictures, metrics = missing[0]
-        if pictures or metrics:
+        snapshot, pictures, metrics = missing[0]
+        if snapshot or pictures or metrics:
             self.finished = self.trainer.finished()
+        with Ranks(self.rank, self.num_ranks, self.device).together(), saving.tolerating(self.say, 'the snapshot', stop=True):
+            if snapshot and self.rank == 0:
+                self._save_snapshot(shown)
+        if pictures or metrics:
             self._look_at(preview if pictures else None, log, shown, metrics)
 
-    def _is_missing(self, shown: int) -> tuple[bool, list[str]]:
+    def _is_missing(self, shown: int) -> tuple[bool, bool, list[str]]:
         snapshot = f'network-snapshot-{shown // 1000:06d}.pkl'
-        if self.rank != 0 or not os.path.isfile(self._path(snapshot)):
-            return False, []
+        is_missing = not os.path.isfile(self._path(snapshot))
+        if self.rank != 0 or (is_missing and not self._needs_snapshot(shown)):
+            return False, False, []
         measured = {name: best_snapshot.read_values(self.run_dir, name, all=True) for name in self.options.metrics}
         metrics = [name for name, values in measured.items() if snapshot not in values]
-        return not os.path.isfile(self._path(f'fakes{shown // 1000:06d}.mp4')), metrics
+        return is_missing, not os.path.isfile(self._path(f'fakes{shown // 1000:06d}.mp4')), metrics
+
+    def _needs_snapshot(self, shown: int) -> bool:
+        """Whether there should be a snapshot at the end of this tick."""
+        every = self.options.snapshot_ticks
+        return shown >= self.options.total_kimg * 1000 or (every > 0 and self.tick % every == 0)
 
     def _look_at(self, preview: Preview | None, log: RunLog | None, shown: int, metrics: Sequence[str] | None = None) -> None:
         """Pictures and metrics of the snapshot just saved; a disk that takes them not ends nothing."""
@@ -377,10 +393,23 @@ class TemporalTraining:
         )
 
     def _save(self, shown: int, *, hurry: bool) -> bool:
-        """Snapshot and training state, in a hurry the state first; returns whether the snapshot is there."""
+        """Snapshot and training state, in a hurry the state first; returns whether the snapshot is there.
+
+        The look at the model that a snapshot needs takes seconds, on a slow machine minutes: in a hurry it is given up.
+        """
         if hurry:
             self._save_state(shown)
-        self.finished = self.trainer.finished()
+            if self.rank != 0:
+                return False
+        try:
+            with contextlib.nullcontext() if hurry else stop_signals.at_once():
+                self.finished = self.trainer.finished(time.monotonic() + HURRY_SECONDS if hurry else None)
+        except TimeoutError:
+            self.say('No snapshot was written, which would take longer than there is time; the training state holds everything')
+            return False
+        except stop_signals.Stopped:
+            self._save_state(shown)
+            return self._agree(False)[0]
         if self.finished.burn_in > 0:
             self.say(f'Burn-in: {self.finished.burn_in} frames after a fresh i are left out of videos')
         saved = False
@@ -388,9 +417,23 @@ class TemporalTraining:
             with saving.tolerating(self.say, 'the snapshot', stop=self.saving_options.on_full == 'stop'):
                 self._save_snapshot(shown)
                 saved = True
-        if not hurry:
-            self._save_state(shown)
+        if hurry:
+            return saved
+        self._save_state(shown)
         return self._agree(saved)[0]
+
+    def _miss_last_snapshot(self, shown: int) -> None:
+        """End without the last snapshot, which is what the training was for; the same command makes it.
+
+        Raises:
+            InputError: The disk did not take it. Otherwise a signal came, and `run` returns False.
+        """
+        ranks = Ranks(self.rank, self.num_ranks, self.device)
+        self.misses_snapshot = ranks.agree(stop_signals.asked() is not None)[0]
+        with ranks.together():
+            if self.rank == 0 and not self.misses_snapshot:
+                path = self._path(f'network-snapshot-{shown // 1000:06d}.pkl')
+                raise InputError(f'{path} could not be written; free some space and give the same command again')
 
     def _save_snapshot(self, shown: int) -> None:
         progress = {'cur_nimg': shown, 'cur_tick': self.tick, 'steps': self.trainer.num_steps, 'seconds': self.seconds}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from networks.errors import InputError
@@ -16,7 +17,7 @@ def last_good_state(run_dir: str) -> str | None:
 
 
 def is_finished(run_dir: str, total_kimg: float, metrics: Sequence[str]) -> bool:
-    """Whether a training has come to its end, and its last snapshot was measured."""
+    """Whether a training has come to its end, and its last snapshot is there and was measured."""
     found = training_states(run_dir)
     if not found:
         return False
@@ -27,4 +28,6 @@ def is_finished(run_dir: str, total_kimg: float, metrics: Sequence[str]) -> bool
     if not isinstance(shown, int) or shown < total_kimg * 1000:
         return False
     snapshot = f'network-snapshot-{shown // 1000:06d}.pkl'
-    return all(snapshot in read_values(run_dir, metric, all=True) for metric in metrics)
+    return os.path.isfile(os.path.join(run_dir, snapshot)) and all(
+        snapshot in read_values(run_dir, metric, all=True) for metric in metrics
+    )

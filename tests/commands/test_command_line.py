@@ -223,6 +223,27 @@ def test_waiting_threads_leave_the_cores_unless_the_user_decided(
     assert os.environ.get('GOMP_SPINCOUNT') == wanted
 
 
+def test_torchrun_starts_a_command_for_one_process_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = []
+
+    @command_line.command()
+    def alone() -> None:
+        done.append('alone')
+
+    @command_line.command(shares_work=True)
+    def shared() -> None:
+        done.append('shared')
+
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    for rank in ('0', '1'):
+        monkeypatch.setenv('RANK', rank)
+        for command in (alone, shared):
+            result = CliRunner().invoke(command, [])
+            assert result.exit_code == 0
+            assert ('is for one process, so the first of 2 does all' in result.output) == (command is alone and rank == '0')
+    assert done == ['alone', 'shared', 'shared']
+
+
 def test_help_needs_neither_torch_nor_time_to_import_it(root: pathlib.Path) -> None:
     program = "import sys; sys.modules['torch'] = None; from stylevideogan.__main__ import usage; print(usage())"
     done = subprocess.run([sys.executable, '-c', program], cwd=root, capture_output=True, text=True)

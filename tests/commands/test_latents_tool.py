@@ -1,7 +1,10 @@
 """latents_tool.py as a user runs it: what it tells, joins, divides, shows and converts, and what it refuses."""
 
+import errno
 import json
+import os
 import pathlib
+import zipfile
 from typing import Any
 
 import click.testing
@@ -11,6 +14,7 @@ import pytest
 import torch
 
 import latents_tool
+from training.latents import writer
 from training.latents.dataset import LatentDataset, LatentDatasetWriter
 from training.latents.operations import gaussian_filter
 from training.latents.statistics import measure
@@ -209,6 +213,40 @@ def test_split_by_time(data: pathlib.Path) -> None:
 
 # ----------------------------------------------------------------------------
 # Converting
+
+
+def test_an_interrupted_split_goes_on_and_takes_nothing_of_another(
+    data: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ('split', f'--data={data}', f'--train={tmp_path / "a.zip"}', f'--test={tmp_path / "b.zip"}', '--by=time', '--gap=2')
+    real: Any = writer.store_aligned
+
+    def store(archive: zipfile.ZipFile, path: str, name: str) -> None:
+        if 'b.zip.partial' in path:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        real(archive, path, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, 'store_aligned', store)
+        result = run(*words, '--fraction=0.2')
+    assert result.exit_code == 2
+    assert 'no space is left' in result.output
+    assert (tmp_path / 'a.zip').exists()
+    for other in ('--fraction=0.4', '--test-clips=ann.*'):
+        result = run(*words, other)
+        assert result.exit_code == 2
+        assert 'already exists' in result.output
+    os.rename(tmp_path / 'a.zip', tmp_path / 'c.zip')
+    result = run(*words, '--fraction=0.4')
+    assert result.exit_code == 2
+    assert 'an interrupted run that took other clips' in result.output
+    os.rename(tmp_path / 'c.zip', tmp_path / 'a.zip')
+    result = run(*words, '--fraction=0.2')
+    assert result.exit_code == 0, result.output
+    assert {name: len(codes) for name, codes in clips_of(tmp_path / 'b.zip').items()}['bob.1'] == 10
+    assert {path.name for path in tmp_path.iterdir()} == {'data.zip', 'a.zip', 'b.zip'}
+    with zipfile.ZipFile(tmp_path / 'b.zip') as archive:
+        assert 'content' not in json.loads(archive.read('dataset.json'))
 
 
 def test_convert_there_and_back(tiny_latents: pathlib.Path, tiny_generator: pathlib.Path, tmp_path: pathlib.Path) -> None:

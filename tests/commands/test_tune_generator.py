@@ -156,23 +156,26 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     (expected,) = (json.loads(path.read_text()) for path in (whole / 'runs').glob('*/tuning.json'))
     advance = generator_tuning.GeneratorTuning.advance
 
-    def interrupted(work: Any) -> Any:
-        if work.step == 12:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return advance(work)
-
-    monkeypatch.setattr(generator_tuning.GeneratorTuning, 'advance', interrupted)
     command = (
         f'--data={whole / "latents.zip"}', f'--outdir={tmp_path / "runs"}', f'--dest={tmp_path / "tuned.pkl"}', *QUICK, *STEPS
     )  # fmt: skip
-    result = run(*command)
-    assert result.exit_code == 128 + signal.SIGTERM
-    assert 'run the same command again' in result.output
-    assert not (tmp_path / 'tuned.pkl').exists()
-    monkeypatch.undo()
+    for name, step in (('_backward', 12), ('measure', 15)):  # within a step, and in the look at the held-out frames
+        real: Any = getattr(generator_tuning.GeneratorTuning, name)
+
+        def interrupted(work: Any, *arguments: Any, real: Any = real, step: int = step) -> Any:
+            if work.step == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return real(work, *arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(generator_tuning.GeneratorTuning, name, interrupted)
+            result = run(*command)
+        assert result.exit_code == 128 + signal.SIGTERM
+        assert 'run the same command again' in result.output
+        assert not (tmp_path / 'tuned.pkl').exists()
     result = run(*command)
     assert result.exit_code == 0, result.output
-    assert 'Resuming at step 13.' in result.output
+    assert 'Resuming at step 15.' in result.output
     found = json.loads(next((tmp_path / 'runs').glob('*/tuning.json')).read_text())
     assert found['quality'] == expected['quality']
     assert (found['step'], found['steps_taken']) == (expected['step'], expected['steps_taken'])

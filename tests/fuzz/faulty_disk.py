@@ -177,7 +177,8 @@ class World:
             'align_video mp4': (f'--source={frames}', '--dest={out}/aligned', '--size=8', '--align=none', '--min-frames=2'),
             'paste_video png': (f'--data={pasted}', '--dest={out}/frames', '--device=cpu'),
             'paste_video mp4': (f'--data={pasted}', '--dest={out}/p.mp4', '--device=cpu'),
-            'calc_metrics_video': ('--network={out}/run', f'--data={data}', '--metrics=drift_latent_200f', '--no-cache', '--device=cpu'),
+            'calc_metrics_video': ('--network={out}/run', f'--data={data}', '--metrics=drift_latent_200f', '--no-cache',
+                                   '--device=cpu'),
             'report_video': ('--run={out}/run', f'--data={data}', '--videos=16', '--depths=0', '--clips=1', '--clip-seconds=0.2',
                              '--device=cpu'),
         }  # fmt: skip
@@ -221,14 +222,18 @@ class World:
             elif path.suffix == '.zip' or (path / 'dataset.json').is_file():
                 with LatentDataset(str(path)) as dataset:
                     digest.update(dataset.sha256.encode())
-            elif path.suffix == '.pkl' and path.parent == out:
+            elif path.suffix in ('.pkl', '.safetensors') and path.parent == out:
                 for value in checkpoints.load_generator(str(path)).state_dict().values():
                     digest.update(value.numpy().tobytes())
             elif path.suffix == '.json':
                 json.loads(path.read_bytes())  # readable, but times stand in it
-            elif path.name in ('report.html', 'generation.jsonl', 'pasting.jsonl') or path.name.startswith('metric-'):
+            elif path.name in ('report.html', 'generation.jsonl') or path.name.startswith('metric-'):
                 digest.update(f'{len(path.read_bytes().splitlines())} lines'.encode() if path.suffix == '.jsonl' else b'')
-            elif path.is_file() and path.suffix in ('.png', '.mp4', '.npz', '.npy', '.safetensors') and not path.name.startswith(('fakes', 'recon')):
+            elif (
+                path.is_file()
+                and path.suffix in ('.png', '.mp4', '.npz', '.npy')
+                and not path.name.startswith(('fakes', 'recon'))
+            ):
                 digest.update(path.read_bytes())
             elif path.is_file() and path.name.startswith('.'):
                 found[f'left behind: {path.suffix}'] = ''

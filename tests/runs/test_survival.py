@@ -183,6 +183,48 @@ def test_a_disk_that_takes_nothing_costs_a_state_and_not_the_training(tmp_path, 
     assert [path.name for path in run.glob('*training-state*')] == ['training-state-000004.pt']
 
 
+def test_the_last_snapshot_is_made_by_the_same_command(tmp_path, tiny_latents, straight, monkeypatch):
+    """A full disk took it, then a signal came while the model was looked at: no run is finished without its result."""
+    real, looks = TemporalTrainer.finished, []
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def signalled(self: TemporalTrainer, deadline: float | None = None) -> object:
+        looks.append(deadline)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, deadline)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(temporal_snapshot, 'save_snapshot', full)
+        result = train(tmp_path, tiny_latents)
+    assert result.exit_code == 2
+    assert 'network-snapshot-000004.pkl could not be written; free some space' in result.output
+    (run,) = tmp_path.iterdir()
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(TemporalTrainer, 'finished', signalled)
+            assert train(tmp_path, tiny_latents).exit_code == 143
+        assert not list(run.glob('network-snapshot*'))
+        for state in run.glob('training-state*'):  # the second time, the look is that of the training itself
+            state.unlink()
+    assert train(tmp_path, tiny_latents).exit_code == 0
+    assert_same(run, straight)
+
+
+def test_a_stop_waits_for_no_long_look_at_the_model(tmp_path, tiny_latents, straight, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(temporal_training_loop, 'HURRY_SECONDS', -1.0)
+        at_step(patch, 10, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        result = train(tmp_path, tiny_latents)
+    assert result.exit_code == 143
+    assert 'No snapshot was written' in result.output
+    (run,) = tmp_path.iterdir()
+    assert {path.name for path in run.glob('*0000*')} == {'training-state-000001.pt'}
+    assert train(tmp_path, tiny_latents).exit_code == 0
+    assert_same(run, straight)
+
+
 def test_on_full_stop(tmp_path, tiny_latents, monkeypatch):
     fail_second_state(monkeypatch, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     result = train(tmp_path, tiny_latents, '--snap=1', '--on-full=stop')

@@ -34,7 +34,9 @@ def frame(number: int) -> np.ndarray:
     return picture
 
 
-def make(path: pathlib.Path, count: int, *, stop_at: int | None = None, batch: int = 0, fps: float = 25, **settings: object) -> int:
+def make(
+    path: pathlib.Path, count: int, *, stop_at: int | None = None, batch: int = 0, fps: float = 25, **settings: object
+) -> int:
     """Write frames 0, 1, ...; returns how many were made here. The state is the number of the next frame."""
     made = 0
     with SegmentedVideo(

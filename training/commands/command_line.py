@@ -178,7 +178,13 @@ def clear_errors(function: Function | None = None, *, interrupted: str = INTERRU
 
 
 class _ClearMain(click.Command):
-    """A click command whose own errors are one sentence as well: no usage block, always exit code 2."""
+    """A click command whose own errors are one sentence as well: no usage block, always exit code 2.
+
+    Attributes:
+        shares_work: Whether processes that torchrun starts share its work; if not, the first of them does all.
+    """
+
+    shares_work = False
 
     def main(
         self,
@@ -191,6 +197,11 @@ class _ClearMain(click.Command):
         prepare_process()
         if standalone_mode:
             be_patient()
+            if not self.shares_work and os.environ.get('WORLD_SIZE', '1') not in ('', '1'):
+                if os.environ.get('RANK', '0') not in ('', '0'):
+                    sys.exit(0)
+                name = prog_name or os.path.basename(sys.argv[0])
+                report(f'Note: {name} is for one process, so the first of {os.environ["WORLD_SIZE"]} does all')
         try:
             args = expand_home(sys.argv[1:] if args is None else args)
             result = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
@@ -283,11 +294,13 @@ def _with_version(command: click.Command) -> click.Command:
     return command
 
 
-def command(**kwargs: Any) -> Callable[[Callable[..., Any]], click.Command]:
-    """`click.command` with this project's help settings and one-sentence errors."""
+def command(*, shares_work: bool = False, **kwargs: Any) -> Callable[[Callable[..., Any]], click.Command]:
+    """`click.command` with this project's help settings and one-sentence errors; `shares_work` as of `ClearCommand`."""
 
     def decorate(function: Callable[..., Any]) -> click.Command:
-        return _with_version(click.command(cls=ClearCommand, context_settings=CONTEXT_SETTINGS, **kwargs)(function))
+        made = click.command(cls=ClearCommand, context_settings=CONTEXT_SETTINGS, **kwargs)(function)
+        made.shares_work = shares_work
+        return _with_version(made)
 
     return decorate
 

@@ -229,9 +229,7 @@ def write_output(
                 bar.update(len(column))
 
 
-def _read_again(
-    sources: Sequence[CodeSource], begin: int, done: int, batch: int, codes_writers: Sequence[Any]
-) -> None:
+def _read_again(sources: Sequence[CodeSource], begin: int, done: int, batch: int, codes_writers: Sequence[Any]) -> None:
     """Bring the sources to where finished frames end, which takes milliseconds a minute; files of codes get what they make.
 
     Args:

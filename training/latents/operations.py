@@ -1,10 +1,11 @@
 """Data sets of latents out of others: joined, divided, converted. Codes are copied piece by piece, never held as a whole."""
 
+import contextlib
 import dataclasses
 import fnmatch
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from training.commands.progress import progress, report
 from training.latents.codes_output import CodesWriter
 from training.latents.dataset import ClipInfo, LatentDataset
 from training.latents.layout import QUALITY_MEASURES
-from training.latents.writer import LatentDatasetWriter
+from training.latents.writer import LatentDatasetWriter, was_left
 from training.runs.shards import MOST_SHARDS
 
 FRAMES_AT_ONCE = 1024
@@ -62,43 +63,62 @@ def match_clips(dataset: LatentDataset, patterns: Sequence[str]) -> list[int]:
 
 
 def write_selections(
-    selections: Sequence[Selection],
-    dest: str,
+    parts: Mapping[str, Sequence[Selection]],
     *,
     image_generator: dict[str, Any],
     embedding: dict[str, Any],
     overwrite: bool = False,
     sigma: float | None = None,
 ) -> None:
-    """Write a data set from parts of others.
+    """Write data sets from parts of others, all of them or none; an interrupted call goes on with those that are not there yet.
 
     Measures of a whole clip (PSNR, jitter, ...) are not those of a part or of filtered codes, and are left out there; whatever
     else `dataset.json` says of a clip comes along, arrays that belong to its frames included.
 
     Args:
-        selections: What it shall hold, with unique names.
-        dest: A .zip, or a folder.
+        parts: A .zip or a folder -> what it shall hold, with unique names.
         image_generator, embedding: For `dataset.json`.
-        overwrite: Whether `dest` may be replaced.
+        overwrite: Whether what exists may be replaced.
         sigma: Of a filter over time, frames (`gaussian_filter`); None: codes stay as they are.
     """
-    first = selections[0].dataset
-    total = sum(part.stop - part.start for part in selections)
-    with (
-        LatentDatasetWriter(
-            dest,
-            image_generator=image_generator,
-            num_ws=first.num_ws,
-            w_dim=first.w_dim,
-            embedding=embedding,
-            overwrite=overwrite,
-        ) as writer,
-        progress(total=total, description=os.path.basename(dest)) as bar,
-    ):
-        for part in selections:
-            if not writer.has_clip(part.name):
-                _copy(part, writer, sigma)
-            bar.update(part.stop - part.start)
+    content = _content(parts, sigma)
+    with contextlib.ExitStack() as stack:
+        writers = {}
+        for dest in reversed(
+            [dest for dest in parts if not is_written(dest, parts, sigma)]
+        ):  # what is entered last is finished first
+            first = parts[dest][0].dataset
+            writers[dest] = stack.enter_context(
+                LatentDatasetWriter(
+                    dest, image_generator=image_generator, num_ws=first.num_ws, w_dim=first.w_dim, embedding=embedding,
+                    overwrite=overwrite, content=content,
+                )
+            )  # fmt: skip
+        for dest, writer in reversed(writers.items()):
+            total = sum(part.stop - part.start for part in parts[dest])
+            with progress(total=total, description=os.path.basename(dest)) as bar:
+                for part in parts[dest]:
+                    if not writer.has_clip(part.name):
+                        _copy(part, writer, sigma)
+                    bar.update(part.stop - part.start)
+
+
+def is_written(dest: str, parts: Mapping[str, Sequence[Selection]], sigma: float | None = None) -> bool:
+    """Whether an interrupted call of `write_selections` has finished this data set: it is there, and another one is left."""
+    content = _content(parts, sigma)
+    return os.path.exists(dest) and any(was_left(other, content) for other in parts if other != dest)
+
+
+def _content(parts: Mapping[str, Sequence[Selection]], sigma: float | None) -> list[Any]:
+    """What decides which clips go where."""
+    chosen = [
+        [
+            os.path.abspath(dest),
+            [[os.path.abspath(part.dataset.path), part.index, part.name, part.start, part.stop] for part in some],
+        ]
+        for dest, some in parts.items()
+    ]
+    return [chosen, sigma]
 
 
 def _copy(part: Selection, writer: LatentDatasetWriter, sigma: float | None = None) -> None:
@@ -175,7 +195,7 @@ def merge(datasets: Sequence[LatentDataset], dest: str, *, force: bool = False, 
         if all(entry == embeddings[0] for entry in embeddings)
         else {'method': 'merged', 'parts': [{'data': dataset.path, **dataset.embedding} for dataset in datasets]}
     )
-    write_selections(selections, dest, image_generator=first.image_generator, embedding=embedding, overwrite=overwrite)
+    write_selections({dest: selections}, image_generator=first.image_generator, embedding=embedding, overwrite=overwrite)
 
 
 def _same_space(first: dict[str, Any], second: dict[str, Any]) -> bool:

@@ -36,6 +36,18 @@ from training.latents.layout import (
 )
 from training.runs.locks import lock_target
 
+CONTENT_KEY = 'content'  # in the dataset.json of a partial folder
+FINAL_FILE = 'final.json'  # there: what dataset.json will be
+
+
+def was_left(path: str | os.PathLike[str], content: Any) -> bool:
+    """Whether an interrupted run has left a part of this data set with this `content`, see LatentDatasetWriter."""
+    try:
+        with open(os.path.join(f'{os.fspath(path).rstrip("/" + os.sep)}.partial', 'dataset.json'), encoding='utf-8') as file:
+            return bool(json.load(file).get(CONTENT_KEY) == json.loads(json.dumps(content)))
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
+
 
 class LatentDatasetWriter:
     """Makes a latent data set clip by clip.
@@ -47,6 +59,7 @@ class LatentDatasetWriter:
         embedding: How the codes are made; a run resumes only with equal settings.
         overwrite: Whether a data set that already has this name may be replaced (at the end, in one step).
         helper: Add clips to a data set that another process makes: it has made the partial folder, and finishes.
+        content: What else decides the clips (a JSON value that the data set does not keep): a run resumes only with an equal one.
 
     Usage::
 
@@ -73,19 +86,20 @@ class LatentDatasetWriter:
         embedding: dict[str, Any],
         overwrite: bool = False,
         helper: bool = False,
+        content: Any = None,
     ) -> None:
         self.path = os.fspath(path).rstrip('/' + os.sep) or os.fspath(path)
         self.partial_folder = self.path + '.partial'
         self.helper = helper
         self._lock = None if helper else lock_target(self.path, 'the data set')
         try:
-            self._begin(image_generator, num_ws, w_dim, embedding, overwrite)
+            self._begin(image_generator, num_ws, w_dim, embedding, overwrite, content)
         except BaseException:
             self._unlock()
             raise
 
     def _begin(
-        self, image_generator: dict[str, Any], num_ws: int, w_dim: int, embedding: dict[str, Any], overwrite: bool
+        self, image_generator: dict[str, Any], num_ws: int, w_dim: int, embedding: dict[str, Any], overwrite: bool, content: Any
     ) -> None:
         if os.path.exists(self.path) and not overwrite and not (os.path.isdir(self.path) and not os.listdir(self.path)):
             raise InputError(f'{self.path} already exists; remove it, choose another name, or allow to overwrite it.')
@@ -105,6 +119,7 @@ class LatentDatasetWriter:
                     'num_frames': 0,
                     'quality': {},
                     'clips': [],
+                    **({} if content is None else {CONTENT_KEY: content}),
                 }
             )
         )
@@ -197,6 +212,7 @@ class LatentDatasetWriter:
         self.read_clips()
         if not self._description['clips']:
             raise InputError(f'{self.path}: no clip was embedded, so there is no data set to write.')
+        self._save_description(FINAL_FILE)
         if self.path.lower().endswith('.zip'):
             self._write_zip()
         else:
@@ -237,6 +253,12 @@ class LatentDatasetWriter:
                     f'({_difference(key, old, new)}); '
                     'remove this folder to start over, or give the settings of that run to finish it.'
                 )
+        content = self._description.get(CONTENT_KEY)
+        if before.get(CONTENT_KEY, content) != content:
+            raise InputError(
+                f'{self.partial_folder} holds an interrupted run that took other clips; remove this folder to start over, or '
+                'give the options of that run to finish it.'
+            )
         self._description['clips'] = before['clips']
         self._description['preparation'] = before.get('preparation', [])
         self.read_clips()
@@ -254,7 +276,7 @@ class LatentDatasetWriter:
                 clips[entry['file']] = entry
         self._description['clips'] = [clips[file] for file in sorted(clips)]
 
-    def _save_description(self) -> None:
+    def _save_description(self, name: str = 'dataset.json') -> None:
         clips = self._description['clips']
         frames_per_rate: dict[float, int] = {}
         for clip in clips:
@@ -265,8 +287,9 @@ class LatentDatasetWriter:
             num_frames=sum(clip['num_frames'] for clip in clips),
             quality=total_quality(clips),
         )
-        with replacing(self._file('dataset.json')) as temporary, open(temporary, 'w', encoding='utf-8') as file:
-            json.dump(self._description, file, indent=2)
+        described = {key: value for key, value in self._description.items() if key != CONTENT_KEY or name != FINAL_FILE}
+        with replacing(self._file(name)) as temporary, open(temporary, 'w', encoding='utf-8') as file:
+            json.dump(described, file, indent=2)
             file.write('\n')
 
     def _register(self, entry: dict[str, Any]) -> None:
@@ -280,13 +303,12 @@ class LatentDatasetWriter:
     # The end.
 
     def _write_zip(self) -> None:
-        members = ['dataset.json', *clip_members(self._description['clips'])]
-        self._save_description()
+        members = [FINAL_FILE, *clip_members(self._description['clips'])]
         old = None
         with replacing(self.path) as temporary:
             with zipfile.ZipFile(temporary, 'w', zipfile.ZIP_STORED) as archive:
                 for name in members:
-                    store_aligned(archive, self._file(*name.split('/')), name)
+                    store_aligned(archive, self._file(*name.split('/')), 'dataset.json' if name == FINAL_FILE else name)
             if os.path.isdir(self.path):
                 old = self.path + '.old'
                 os.rename(self.path, old)
@@ -296,12 +318,12 @@ class LatentDatasetWriter:
         shutil.rmtree(self.partial_folder)
 
     def _move_folder(self) -> None:
-        self._save_description()
         kept = set(clip_members(self._description['clips']))
         for name in os.listdir(self._file('clips')):
             if f'clips/{name}' not in kept:
                 os.remove(self._file('clips', name))
         shutil.rmtree(self._file(PREPARATION_FOLDER), ignore_errors=True)
+        os.replace(self._file(FINAL_FILE), self._file('dataset.json'))
         old = None
         if os.path.exists(self.path):
             old = self.path + '.old'

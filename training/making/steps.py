@@ -197,6 +197,12 @@ def run_step(step: Step, number: int, count: int, status: Status, log: TextIO, t
         raise InputError(f'{where}: {error or f"it failed, and {log.name} says how"}')
 
 
+def _environment() -> dict[str, str]:
+    """That of a step: one process, also where torchrun has started this command."""
+    ours = {name: value for name, value in os.environ.items() if name not in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')}
+    return {**ours, 'PYTHONUNBUFFERED': '1'}
+
+
 @contextlib.contextmanager
 def _started(command: Sequence[str]) -> Any:
     """A command of ours whose words can be read; it is interrupted with this process, once, and gets time to save its state."""
@@ -204,7 +210,7 @@ def _started(command: Sequence[str]) -> Any:
     process = subprocess.Popen(
         [sys.executable, '-c', END_WITH_PARENT, *command] if sys.platform == 'linux' else [sys.executable, *command],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors='replace',
-        env={**os.environ, 'PYTHONUNBUFFERED': '1'}, start_new_session=True,
+        env=_environment(), start_new_session=True,
         creationflags=getattr(subprocess, 'CREATE_NEW_PROCESS_GROUP', 0),
     )  # fmt: skip
     try:

@@ -226,7 +226,12 @@ def _paste_all(
             bar.update(1)
         if segments is not None:
             segments.end_segment(paster.state())
-    _record(options, dest, dataset, part, settings, count, time.time() - started)
+    try:
+        _record(options, dest, dataset, part, settings, count, time.time() - started)
+    except OSError as error:
+        command_line.report(
+            f'Warning: {RECORD} has no line for {dest}, which is whole: {command_line.describe_os_error(error).split(";")[0]}'
+        )
     more = ''
     if count > part.num_frames:
         more = f'; from frame {part.num_frames} on the recording is shown again ({options.beyond})'

@@ -192,7 +192,9 @@ class GeneratorTuning:
         with stop_signals.at_once():  # a step at 1024x1024 may last longer than a cluster waits, and nothing has changed yet
             for part in np.array_split(chosen, -(-len(chosen) // self.micro_batch)):
                 taken = self.frames.chosen(part)
-                total['footage'] += self._backward(torch.from_numpy(taken.codes), self.targets_of(taken), place, 1 / options.batch)
+                total['footage'] += self._backward(
+                    torch.from_numpy(taken.codes), self.targets_of(taken), place, 1 / options.batch
+                )
             if options.lambda_locality > 0 and options.locality_batch > 0:
                 weight = options.lambda_locality / options.locality_batch
                 for codes in self.others.draw(options.locality_batch, random).split(self.micro_batch):

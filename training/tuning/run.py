@@ -159,7 +159,7 @@ def tune_generator(
     ):
         while True:
             # A look at the held-out frames that a signal has interrupted is taken when the run goes on.
-            is_tick = 0 < work.step and (work.step % tick == 0 or work.step >= steps)
+            is_tick = work.step > 0 and (work.step % tick == 0 or work.step >= steps)
             with contextlib.suppress(stop_signals.Stopped):
                 if is_tick and len(history.values) <= math.ceil(work.step / tick):
                     with stop_signals.at_once():
@@ -170,7 +170,9 @@ def tune_generator(
                     for name, values in changed.items():
                         training_stats.report(f'Quality/others/{name}', float(values.mean()))
                     now = time.time()
-                    training_stats.report('Progress/kimg', work.step / 1e3)  # thousands of steps, for the tools that read this file
+                    training_stats.report(
+                        'Progress/kimg', work.step / 1e3
+                    )  # thousands of steps, for the tools that read this file
                     training_stats.report('Progress/step', work.step)
                     training_stats.report('Timing/sec_per_step', (now - tick_start) / max(work.step - tick_step, 1))
                     training_stats.report('Timing/total_sec', now - started)

@@ -125,7 +125,8 @@ class VideoWriter(FrameWriter):
 
     The encoder is the ffmpeg that comes with imageio-ffmpeg. An mp4 or mov has its index at the front, so that browsers and
     phones play it from the first byte on. Where colours are stored with fewer samples than pixels (all but GIF), a side of odd
-    length gets one more line of the same pixels. Colours are converted and marked as BT.709; FFV1 keeps RGB. GIF has a palette for each frame.
+    length gets one more line of the same pixels. Colours are converted and marked as BT.709; FFV1 keeps RGB. GIF has
+    a palette for each frame.
 
     Args:
         path: Ends in .mp4, .mov, .mkv, .webm, .gif or .webp; its folder exists.

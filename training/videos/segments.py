@@ -90,9 +90,9 @@ class SegmentedVideo:
         plain = json.dumps([settings, length, num_frames], sort_keys=True, default=str)
         self._key = hashlib.sha256(plain.encode()).hexdigest()
         self._device = device
-        progress = self._read_progress()
-        self.num_frames_done, self.state, self._state_file = progress or (0, None, '')
-        if progress is None:
+        left: tuple[int, Any, str] | None = self._read_progress()
+        self.num_frames_done, self.state, self._state_file = left or (0, None, '')
+        if left is None:
             shutil.rmtree(self._folder, ignore_errors=True)
             os.makedirs(self._folder)
             self._write_progress()
@@ -102,7 +102,7 @@ class SegmentedVideo:
         self.num_frames_kept = self._take_kept_frames() if batch else 0
 
     def _read_progress(self) -> tuple[int, Any, str] | None:
-        """Frames, state and its file that an interrupted run of the same settings has left; None: there is none, or it is damaged."""
+        """Frames, state and its file that an interrupted run of the same settings has left; None: it left none, or damage."""
         try:
             with open(os.path.join(self._folder, PROGRESS_FILE), encoding='utf-8') as file:
                 progress = json.load(file)

@@ -121,7 +121,7 @@ def write(path: str, description_path: str, module: torch.nn.Module, record: Map
         module: Generator of one of our classes.
         record: Where it comes from (networks.checkpoints.tuned_generators); None: nothing is said of that.
     """
-    from safetensors.torch import save_file  # Here: nothing else needs the library.
+    from safetensors.torch import save  # Here: nothing else needs the library.
 
     described = describe(module)
     description = json.dumps(described, indent=4)
@@ -131,6 +131,8 @@ def write(path: str, description_path: str, module: torch.nn.Module, record: Map
     state: Mapping[str, torch.Tensor] = module.state_dict()
     # Copies, because the library refuses tensors that share memory, as equal filters may.
     tensors = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
-    save_file(tensors, path, metadata=metadata)
-    with open(description_path, 'w', encoding='utf-8') as file:
-        file.write(json.dumps({**described, **(record or {})}, indent=4) + '\n')
+    content = save(tensors, metadata)
+    with open(path, 'wb') as file:  # not by the library, whose errors of a full disk are of its own kind
+        file.write(content)
+    with open(description_path, 'w', encoding='utf-8') as text:
+        text.write(json.dumps({**described, **(record or {})}, indent=4) + '\n')
