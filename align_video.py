@@ -10,6 +10,7 @@ import click
 import numpy as np
 
 from networks.checkpoints.durable_files import replacing
+from networks.errors import DAMAGED_FILE
 from training.commands.command_line import FPS, POSITIVE_INT, UserMistake, clear_errors, command, new_result, progress, report
 from training.commands.file_names import printable, safe_path, unique_names
 from training.footage.preparation_options import parts_of_sources, preparation_options, preparation_settings
@@ -115,7 +116,7 @@ def _continue(partial: str, about: dict[str, Any]) -> None:
     try:
         with open(path, encoding='utf-8') as file:
             before = json.load(file)
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, *DAMAGED_FILE):
         before = None
     if before not in (None, about):
         raise UserMistake(

@@ -15,7 +15,7 @@ from typing import Any
 
 from metrics.best_value import badness, best_of
 from networks.checkpoints import replacing
-from networks.errors import InputError
+from networks.errors import DAMAGED_FILE, InputError
 
 
 def read_values(run_dir: str, metric: str, *, all: bool = False) -> dict[str, float]:
@@ -73,14 +73,14 @@ def find_snapshot(network: str) -> tuple[str, str]:
         return network, ''
     asked: list[str] = []
     with (
-        contextlib.suppress(OSError, ValueError, TypeError, AttributeError),
+        contextlib.suppress(OSError, *DAMAGED_FILE),
         open(os.path.join(network, 'training_options.json'), encoding='utf-8') as file,
     ):
         asked = [str(name) for name in json.load(file).get('metrics') or []]
     measured = sorted(match[1] for name in os.listdir(network) if (match := re.fullmatch(r'best-(.+)\.json', name)))
     for metric in dict.fromkeys([*asked, *measured]):
         with (
-            contextlib.suppress(OSError, ValueError, KeyError, TypeError),
+            contextlib.suppress(OSError, *DAMAGED_FILE),
             open(os.path.join(network, f'best-{metric}.json'), encoding='utf-8') as file,
         ):
             record = json.load(file)

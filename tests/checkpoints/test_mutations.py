@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 MUTATIONS = 8
-KINDS = ('snapshot', 'encoder', 'generation.jsonl', 'state of an encoder', 'options of an encoder', 'state of a video')
+KINDS = (
+    'snapshot', 'encoder', 'generation.jsonl', 'state of an encoder', 'options of an encoder', 'state of a video',
+    'state of a tuning',
+)  # fmt: skip
 
 
 @pytest.fixture(scope='module')

@@ -154,7 +154,6 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     whole: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (expected,) = (json.loads(path.read_text()) for path in (whole / 'runs').glob('*/tuning.json'))
-    advance = generator_tuning.GeneratorTuning.advance
 
     command = (
         f'--data={whole / "latents.zip"}', f'--outdir={tmp_path / "runs"}', f'--dest={tmp_path / "tuned.pkl"}', *QUICK, *STEPS

@@ -189,11 +189,12 @@ class Workshop:
         self._write(folder / 'encoder.pkl', self.encoder)
         self.whole_encoder = (folder / 'encoder.pkl').read_bytes()
         self._prepare_records()
+        self._prepare_tuning()
         self._prepare_states(encoder)
         self.kinds: dict[str, Callable[[random.Random], None]] = {
             'snapshot': self.try_snapshot, 'encoder': self.try_encoder, 'generation.jsonl': self.try_records,
             'state of an encoder': self.try_encoder_state, 'options of an encoder': self.try_encoder_options,
-            'state of a video': self.try_video_state,
+            'state of a video': self.try_video_state, 'state of a tuning': self.try_tuning_state,
         }  # fmt: skip
 
     @staticmethod
@@ -380,6 +381,41 @@ class Workshop:
         content = change_bytes(draw, whole) if changed is None else json.dumps(changed, default=str).encode()
         (self.folder / 'training_options.json').write_bytes(content)
         encoder_training.read_options(str(self.folder))
+
+    def _prepare_tuning(self) -> None:
+        import numpy as np
+        import torch
+
+        from networks import checkpoints
+        from training.tuning.coded_frames import CodedFrames
+        from training.tuning.generator_tuning import GeneratorTuning, TuningOptions
+        from training.tuning.run import STATE_FILE, _History
+
+        G: Any = checkpoints.load_generator(str(self.generator))
+        codes = np.zeros((4, int(G.num_ws), 4), np.float32)
+        frames = CodedFrames(codes, np.zeros((4, 8, 8, 3), np.uint8), np.zeros(4, int), np.arange(4), 1)
+        options = TuningOptions(batch=2, locality_batch=2, lambda_lpips=0)
+        self.history = lambda: _History(GeneratorTuning(G, frames, codes[:0], None, options), 8)
+        history = self.history()
+        history.add(history.work.measure(history.work.average, frames))
+        history.work.advance()
+        (self.folder / 'tuning').mkdir()
+        history.save(str(self.folder / 'tuning'))
+        self.tuning = self.folder / 'tuning' / STATE_FILE
+        self.whole_tuning = self.tuning.read_bytes()
+        self.tuning_content = torch.load(self.tuning, weights_only=True)
+
+    def try_tuning_state(self, draw: random.Random) -> None:
+        import torch
+
+        kind = draw.random()
+        if kind < 0.6:
+            self.tuning.write_bytes((change_bytes if kind < 0.4 else change_zip)(draw, self.whole_tuning))
+        else:
+            torch.save(change_values(draw, self.tuning_content), self.tuning)
+        history = self.history()
+        history.load(str(self.tuning.parent))
+        history.work.average.synthesis.load_state_dict(history.best)
 
     def try_video_state(self, draw: random.Random) -> None:
         self.path.write_bytes(self.whole_snapshot)

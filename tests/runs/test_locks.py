@@ -63,6 +63,12 @@ def test_without_flock_the_word_in_the_file_decides(tmp_path, monkeypatch):
         Lock(path, 'this')
     path.write_text(json.dumps({'host': locks.socket.gethostname(), 'pid': os.getpid(), 'started': 1.0}))
     Lock(path, 'this').release()  # the number of the process was given anew since
+    since_boot = locks._started_after_boot(os.getpid())
+    path.write_text(
+        json.dumps({'host': locks.socket.gethostname(), 'pid': os.getpid(), 'started': 1.0, 'after_boot': since_boot})
+    )
+    with pytest.raises(InUse):  # the clock was set
+        Lock(path, 'this')
     path.write_text('{"host": "elsewhere", "pid": 7, "since": 1e9}')
     with pytest.raises(InUse, match=r'host elsewhere, process 7, since 2001-.*remove '):
         Lock(path, 'this')

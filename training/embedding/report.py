@@ -17,6 +17,7 @@ import numpy as np
 import PIL.Image
 
 from networks.checkpoints.durable_files import replacing
+from networks.errors import DAMAGED_FILE
 from training.commands.file_names import safe_name
 from training.embedding.clip_review import ShownFrame
 from training.latents.frame_measures import read_measures
@@ -62,7 +63,7 @@ class EmbeddingReport:
                 entries = json.load(file)['clips']
             names = [os.path.basename(entry[key]) for entry in entries for key in FILES if key in entry]
             names += TUNING_PICTURES.values()
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, *DAMAGED_FILE):
             return  # none, or not ours
         for name in [*names, 'report.json', 'index.html']:
             with contextlib.suppress(FileNotFoundError):
@@ -125,7 +126,7 @@ def add_tuning(folder: str, record: Mapping[str, Any], run_dir: str) -> bool:
             content = json.load(file)
         content['tuning'] = {**record, 'generator': os.path.basename(record['generator'])}
         page = _page(content)
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, *DAMAGED_FILE):
         return False  # none, or not ours
     for source, name in TUNING_PICTURES.items():
         shutil.copyfile(os.path.join(run_dir, source), os.path.join(folder, name))

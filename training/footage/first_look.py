@@ -17,7 +17,7 @@ import numpy as np
 import PIL.Image
 
 from networks.checkpoints.durable_files import replacing
-from networks.errors import InputError
+from networks.errors import DAMAGED_FILE, InputError
 from training.commands.file_names import safe_name
 from training.commands.progress import progress
 from training.footage.clips import FootageClip
@@ -181,7 +181,7 @@ class _Store:
         try:
             with open(self._about, encoding='utf-8') as file:
                 about = json.load(file)
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, *DAMAGED_FILE):
             return None
         return about if isinstance(about, dict) else None
 

@@ -70,7 +70,7 @@ def read_measures(path: str) -> Iterator[dict[str, float]]:
                 return
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 return
             if not isinstance(row, dict):
                 return

@@ -5,6 +5,7 @@ far of the one in work. `finish` builds the zip under a temporary name and renam
 second run with the same settings finds the folder and goes on where the first one stopped.
 """
 
+import contextlib
 import copy
 import json
 import os
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from networks.checkpoints.durable_files import replacing, sync_folder
-from networks.errors import InputError
+from networks.errors import DAMAGED_FILE, InputError
 from stylevideogan import version
 from training.commands.file_names import safe_name
 from training.latents.frame_measures import FrameMeasures
@@ -212,6 +213,7 @@ class LatentDatasetWriter:
         self.read_clips()
         if not self._description['clips']:
             raise InputError(f'{self.path}: no clip was embedded, so there is no data set to write.')
+        self._save_description()
         self._save_description(FINAL_FILE)
         if self.path.lower().endswith('.zip'):
             self._write_zip()
@@ -241,8 +243,14 @@ class LatentDatasetWriter:
         try:
             with open(self._file('dataset.json'), encoding='utf-8') as file:
                 before = json.load(file)
-        except ValueError as error:
+            self._take_over(before)
+        except InputError:
+            raise
+        except DAMAGED_FILE as error:
             raise InputError(f'{self.partial_folder}: dataset.json is damaged; remove this folder.') from error
+
+    def _take_over(self, before: dict[str, Any]) -> None:
+        """Go on with what an interrupted run says of itself."""
         for key in ('format_version', 'image_generator', 'num_ws', 'w_dim', 'embedding'):
             old, new = before.get(key), self._description[key]
             if key == 'image_generator':  # the same network may have moved
@@ -323,12 +331,13 @@ class LatentDatasetWriter:
             if f'clips/{name}' not in kept:
                 os.remove(self._file('clips', name))
         shutil.rmtree(self._file(PREPARATION_FOLDER), ignore_errors=True)
-        os.replace(self._file(FINAL_FILE), self._file('dataset.json'))
         old = None
         if os.path.exists(self.path):
             old = self.path + '.old'
             os.rename(self.path, old)
         os.rename(self.partial_folder, self.path)
+        with contextlib.suppress(OSError):  # until here, an interrupted run can be told from others
+            os.replace(os.path.join(self.path, FINAL_FILE), os.path.join(self.path, 'dataset.json'))
         sync_folder(os.path.dirname(self.path))
         if old is not None:
             shutil.rmtree(old) if os.path.isdir(old) else os.remove(old)

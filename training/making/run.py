@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -10,7 +11,7 @@ import types
 from typing import Any
 
 from networks.checkpoints.durable_files import replacing
-from networks.errors import InputError
+from networks.errors import DAMAGED_FILE, InputError
 from training.commands import command_line
 from training.commands.file_names import safe_name, stem
 from training.making.first_look import FirstLook, look
@@ -79,10 +80,12 @@ class _Record:
         try:
             with open(self._path, encoding='utf-8') as file:
                 before = json.load(file)
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, *DAMAGED_FILE):
             return
-        if before.get('options') != wanted:
-            old = before.get('options') or {}
+        if not (isinstance(before, dict) and all(isinstance(before.get(key), dict) for key in self._content)):
+            return  # damaged
+        if before['options'] != wanted:
+            old = before['options']
             other = [name for name in DECIDING if old.get(name) != wanted[name]]
             raise InputError(
                 f'--outdir: {options.outdir} holds a result of other options (--{other[0]}); give the same ones to go on, or '
@@ -94,7 +97,8 @@ class _Record:
         """What was found before the first step; by an earlier run if there was one."""
         known = self._content.get('found')
         if known is not None:
-            return FirstLook(**known)
+            with contextlib.suppress(TypeError):  # damaged
+                return FirstLook(**known)
         command_line.report('Looking at the footage and the generator')
         found = look(self._options)
         self._content['found'] = vars(found)

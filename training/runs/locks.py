@@ -66,6 +66,7 @@ class Lock:
             'host': socket.gethostname(),
             'pid': os.getpid(),
             'started': psutil.Process().create_time(),
+            'after_boot': _started_after_boot(os.getpid()),
             'since': time.time(),
             'command': os.path.basename(sys.argv[0]),
         }
@@ -89,7 +90,11 @@ class Lock:
         if owner.get('host') != socket.gethostname():
             return 'host' in owner
         try:
-            return abs(psutil.Process(int(owner['pid'])).create_time() - float(owner['started'])) < 1
+            pid = int(owner['pid'])
+            if abs(psutil.Process(pid).create_time() - float(owner['started'])) < 1:
+                return True
+            # Where the clock was set in between, only the time since the machine started says that it is the same process.
+            return abs(_started_after_boot(pid) - float(owner['after_boot'])) < 0.02
         except (psutil.Error, KeyError, TypeError, ValueError):
             return False
 
@@ -126,6 +131,11 @@ class Lock:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.release()
+
+
+def _started_after_boot(pid: int) -> float:
+    boot = psutil.boot_time()  # asked first: the start of a process is counted from what this has found
+    return psutil.Process(pid).create_time() - boot
 
 
 def lock_path(target: str | os.PathLike[str]) -> str:

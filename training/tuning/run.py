@@ -5,7 +5,6 @@ import copy
 import json
 import math
 import os
-import pickle
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from networks.checkpoints import image_generator_reference, load_discriminator, 
 from networks.checkpoints.detectors import load_lpips
 from networks.checkpoints.formats import safetensors_pair
 from networks.checkpoints.tuned_generators import share_space
-from networks.errors import InputError, option
+from networks.errors import DAMAGED_FILE, InputError, option
 from networks.image_generator import ImageGenerator
 from torch_utils import training_stats
 from training.commands import stop_signals
@@ -35,6 +34,7 @@ from training.embedding.report import add_tuning
 from training.latents.dataset import LatentDataset
 from training.runs.run_folder import RunLog, run_numbers
 from training.runs.saving import Clock, tolerating
+from training.runs.states import MISFITS, load_plain_archive
 from training.runs.versions import versions
 from training.tuning.coded_frames import CodedFrames, held_out, read_coded_frames
 from training.tuning.generator_tuning import GeneratorTuning, TuningOptions
@@ -62,7 +62,7 @@ def find_unfinished_run(outdir: str, options: dict[str, Any]) -> str | None:
     for name in sorted(numbers, key=lambda name: numbers[name], reverse=True):
         folder = os.path.join(outdir, name)
         # A folder that is no such run is none to go on with.
-        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+        with contextlib.suppress(OSError, *DAMAGED_FILE):
             with open(os.path.join(folder, OPTIONS_FILE), encoding='utf-8') as file:
                 before = json.load(file)
             before.pop('run_dir', None)
@@ -368,11 +368,14 @@ class _History:
         if not os.path.isfile(path):
             return  # it ended before the first state
         try:
-            state = torch.load(path, map_location='cpu', weights_only=True)
+            state = load_plain_archive(path, 'the state of a tuning')
+            copy.deepcopy(self.work.average.synthesis).load_state_dict(state['best'])  # else it would only fail at the end
             self.work.restore(state['work'])
-            self.values, self.best, self.best_step = state['values'], state['best'], int(state['best_step'])
+            self.values = [{str(key): float(value) for key, value in entry.items()} for entry in state['values']]
+            self.best, self.best_step = state['best'], int(state['best_step'])
+            min((entry['distance'] for entry in self.values), default=0.0)
             self._counted, self._since, self.seconds = float(state['counted']), int(state['since']), float(state['seconds'])
-        except (RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        except (InputError, *MISFITS) as error:
             reason = ' '.join(str(error).split())[:200]
             raise InputError(f'{path} cannot be resumed from, start over with {option("fresh", True)}: {reason}') from error
 
