@@ -12,6 +12,8 @@ import pytest
 
 # A shell that starts the tests in the background makes them ignore Ctrl-C, and their child processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, 'SIGHUP'):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup makes them ignore
 
 # The networks of the tests are tiny: threads would wait for each other longer than they work, above all on a busy machine.
 os.environ.setdefault('OMP_NUM_THREADS', '1')

@@ -1,15 +1,20 @@
 """align_video.py as a process: names that collide or are long, folders that are there, and its own output as input."""
 
+import os
 import pathlib
+import socket
 import subprocess
 import sys
 
 import numpy as np
 import PIL.Image
 import pytest
+from click.testing import CliRunner
 
+import align_video
 from training.footage.clips import open_footage
 from training.footage.preparation import PreparationSettings, prepare_footage
+from training.runs.locks import lock_target
 from training.videos.recorded_videos import RecordedVideos
 
 
@@ -51,3 +56,13 @@ def test_its_output_is_footage_again(root: pathlib.Path, tmp_path: pathlib.Path,
     assert not said
     (clip,), _ = prepare_footage(clips, PreparationSettings(align='none', min_frames=1), size=16, folder=str(tmp_path / 'look'))
     assert clip.num_frames == 6
+
+
+def test_one_at_a_time(tmp_path: pathlib.Path) -> None:
+    write_images(tmp_path / 'frames', 0)
+    words = [f'--source={tmp_path / "frames"}', f'--dest={tmp_path / "out"}', '--size=16', '--min-frames=1', '--align=none']
+    with lock_target(tmp_path / 'out', '--dest'):
+        result = CliRunner().invoke(align_video.main, words)
+    assert result.exit_code == 2
+    assert f'(host {socket.gethostname()}, process {os.getpid()}, since ' in result.output
+    assert not (tmp_path / 'out.partial').exists()

@@ -90,7 +90,8 @@ class SegmentedVideo:
         plain = json.dumps([settings, length, num_frames], sort_keys=True, default=str)
         self._key = hashlib.sha256(plain.encode()).hexdigest()
         self._device = device
-        left: tuple[int, Any, str] | None = self._read_progress()
+        self.state: Any
+        left = self._read_progress()
         self.num_frames_done, self.state, self._state_file = left or (0, None, '')
         if left is None:
             shutil.rmtree(self._folder, ignore_errors=True)
