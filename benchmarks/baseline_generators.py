@@ -3,7 +3,7 @@ than.
 
 `LinearAutoregression` has every mean and covariance of the footage up to its order, and no shape; `WindowSplicing` (video
 textures, Schoedl et al., SIGGRAPH 2000) shows the footage itself and jumps between similar moments; `GaussianRandomWalk` is the
-null.
+null. The one that is trained, MoCoGAN-HD's idea, is in residual_generator.py.
 
 Each has `latent_dim`, `noise_dim`, `num_ws`, `w_dim`, `num_components`, `parameters()`, `initial_state(i)`, `step(s, state)`,
 `coordinates(l)`, `decode(y)` and `codes(l)`, so that every metric of latents takes it in the place of a LatentGenerator. Videos
@@ -22,7 +22,7 @@ from training.latent_space import LatentSpace
 State = tuple[torch.Tensor, ...]
 
 
-class _Baseline(torch.nn.Module):
+class Baseline(torch.nn.Module):
     """What they have in common: coordinates of a latent space are l itself.
 
     Args:
@@ -55,12 +55,17 @@ class _Baseline(torch.nn.Module):
         return self.decode(self.coordinates(l))
 
 
+def moment(i: torch.Tensor, count: int) -> torch.Tensor:
+    """I [N, ..] ~ N(0, 1) -> one of `count` moments, each equally likely, [N]; the first number of i decides."""
+    return (_uniform(i[:, 0]) * count).long().clamp(max=count - 1)
+
+
 def _uniform(normal: torch.Tensor) -> torch.Tensor:
     """N(0, 1) -> U(0, 1)."""
     return 0.5 * (1 + torch.erf(normal / math.sqrt(2)))
 
 
-class LinearAutoregression(_Baseline):
+class LinearAutoregression(Baseline):
     """y_{k+1} = A_0 y_k + .. + A_{p-1} y_{k-p+1} + b + L e_k,  e_k ~ N(0, 1): least squares, L L^T the covariance of what is
     left.
     """
@@ -83,7 +88,7 @@ class LinearAutoregression(_Baseline):
 
     def initial_state(self, i: torch.Tensor) -> State:
         """I [N, K] -> the past at a moment of the footage."""
-        return (self.starts[(_uniform(i[:, 0]) * len(self.starts)).long().clamp(max=len(self.starts) - 1)],)
+        return (self.starts[moment(i, len(self.starts))],)
 
     def step(self, s: torch.Tensor, state: State) -> tuple[State, torch.Tensor]:
         """One frame: s [N, K] and the past -> the past one later, and l = y [N, K]."""
@@ -92,7 +97,7 @@ class LinearAutoregression(_Baseline):
         return (torch.cat([y, past[:, : -self.num_components]], dim=1),), y
 
 
-class WindowSplicing(_Baseline):
+class WindowSplicing(Baseline):
     """The footage, with jumps between similar moments.
 
     After frame j comes frame k + 1 with a probability that falls with the distance of the `length` frames up to j + 1 from those
@@ -119,7 +124,7 @@ class WindowSplicing(_Baseline):
 
     def initial_state(self, i: torch.Tensor) -> State:
         """I [N, K] -> place in the footage [N]."""
-        return ((_uniform(i[:, 0]) * len(self.owner)).long().clamp(max=len(self.owner) - 1),)
+        return (moment(i, len(self.owner)),)
 
     def step(self, s: torch.Tensor, state: State) -> tuple[State, torch.Tensor]:
         """One frame: s [N, K] and the place -> the next place, and l = y [N, K] there."""
@@ -129,7 +134,7 @@ class WindowSplicing(_Baseline):
         return (place,), self.frames[self.owner[place]]
 
 
-class GaussianRandomWalk(_Baseline):
+class GaussianRandomWalk(Baseline):
     """y_{k+1} = y_k + L e_k with the covariance of the steps of the footage."""
 
     def __init__(self, clips: Sequence[torch.Tensor], space: LatentSpace, num_ws: int, w_dim: int) -> None:
@@ -141,7 +146,7 @@ class GaussianRandomWalk(_Baseline):
 
     def initial_state(self, i: torch.Tensor) -> State:
         """I [N, K] -> coordinates at a moment of the footage."""
-        return (self.starts[(_uniform(i[:, 0]) * len(self.starts)).long().clamp(max=len(self.starts) - 1)],)
+        return (self.starts[moment(i, len(self.starts))],)
 
     def step(self, s: torch.Tensor, state: State) -> tuple[State, torch.Tensor]:
         """One frame: s [N, K] and the coordinates -> the next ones, twice."""

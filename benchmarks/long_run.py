@@ -4,8 +4,9 @@
     python benchmarks/long_run.py --results=long_run.jsonl --table
 
 A model is a preset of train_video.py (default, paper, fast), a preset with changed options (default;settings.strides=[1]), or a
-baseline of benchmarks/baseline_generators.py. Every model and seed adds one line to --results; what is there already is not made
-again, so an interrupted run goes on. --steps=N trains all presets for N generator updates in the place of their own length.
+baseline of benchmarks/baseline_generators.py and residual_generator.py (mocogan-hd). Every model and seed adds one line to
+--results; what is there already is not made again, so an interrupted run goes on. --steps=N trains all models for N generator
+updates in the place of their own length.
 
 Measured at frames 0, 225, 1000, 2500 and 10,000 of the videos of 1024 seeds, after the burn-in of a model: latent Frechet
 distance of codes and of motion (plugins/latent_frechet_distance.py), kernel distance (plugins/latent_kernel_distance.py),
@@ -30,15 +31,62 @@ from training.temporal_options import PRESETS, TrainingOptions
 
 DEPTHS = (0, 225, 1000, 2500, 10000)
 FIRST_SEED = 50000
-BASELINES = ('ar2', 'ar5', 'splicing', 'walk')
+BASELINES = ('ar2', 'ar5', 'splicing', 'walk')  # fitted: one of each is enough
+RESIDUAL = 'mocogan-hd'  # trained
 UNSAFE = str.maketrans(';=[], ', '______')  # in names of files
+
+
+def network_file(folder: str, data: str, model: str, seed: int) -> pathlib.Path:
+    """Where a trained model is kept."""
+    suffix = '.pt' if model == RESIDUAL else '.pkl'
+    return pathlib.Path(folder, f'{pathlib.Path(data).stem}-{model.translate(UNSAFE)}-seed{seed}{suffix}')
+
+
+def fit_baseline(name: str, data: Any) -> Any:
+    """One of BASELINES, fitted to a latent data set."""
+    from benchmarks import baseline_generators
+    from training.latent_space import fit_latent_space
+
+    shape = {'num_ws': data.num_ws, 'w_dim': data.w_dim}
+    space = fit_latent_space(data)
+    clips = [space.encode(data.load_clip(index)) for index in range(len(data.clips))]
+    if name == 'splicing':
+        return baseline_generators.WindowSplicing(clips, space, **shape)
+    if name == 'walk':
+        return baseline_generators.GaussianRandomWalk(clips, space, **shape)
+    return baseline_generators.LinearAutoregression(clips, space, **shape, order=int(name[2:]))
+
+
+def train_residual(data: Any, seed: int, steps: int | None, keep: str | None) -> tuple[Any, dict[str, Any]]:
+    """Train MoCoGAN-HD's idea, as `build` does."""
+    import torch
+
+    from benchmarks import residual_generator
+
+    started, clock = time.process_time(), time.monotonic()
+    generator, steps = residual_generator.train(data, seed=seed, steps=steps)
+    cost = cost_of(steps, time.process_time() - started, time.monotonic() - clock, 'cpu')
+    if keep is not None:
+        os.makedirs(keep, exist_ok=True)
+        torch.save(generator.state_dict(), network_file(keep, data.path, RESIDUAL, seed))
+    return generator, {**cost, 'burn_in': generator.burn_in, 'coordinates': generator.num_components}
+
+
+def cost_of(steps: int, seconds: float, elapsed: float, device: str) -> dict[str, Any]:
+    """What a training cost."""
+    return {
+        'steps': steps,
+        'seconds': round(seconds, 1),
+        'milliseconds_per_step': round(1000 * seconds / steps, 1),
+        'device': device,
+        'elapsed': round(elapsed, 1),
+    }
 
 
 def build(model: str, data: Any, seed: int, steps: int | None, keep: str | None, device: str) -> tuple[Any, dict[str, Any]]:
     """The latent generator of a model, trained if it has to be and then kept in the folder `keep`, and what it cost."""
     import torch
 
-    from benchmarks import baseline_generators
     from training import temporal_snapshot
     from training.latent_space import fit_latent_space
     from training.real_windows import Windows
@@ -47,13 +95,9 @@ def build(model: str, data: Any, seed: int, steps: int | None, keep: str | None,
     preset, _, changes = model.partition(';')
     shape = {'num_ws': data.num_ws, 'w_dim': data.w_dim}
     if preset in BASELINES:
-        space = fit_latent_space(data)
-        clips = [space.encode(data.load_clip(index)) for index in range(len(data.clips))]
-        if preset == 'splicing':
-            return baseline_generators.WindowSplicing(clips, space, **shape), {}
-        if preset == 'walk':
-            return baseline_generators.GaussianRandomWalk(clips, space, **shape), {}
-        return baseline_generators.LinearAutoregression(clips, space, **shape, order=int(preset[2:])), {}
+        return fit_baseline(preset, data), {}
+    if preset == RESIDUAL:
+        return train_residual(data, seed, steps, keep)
     overrides = {key: json.loads(value) for key, _, value in (part.partition('=') for part in changes.split(';')) if key}
     options = option_tree.override(TrainingOptions(data=data.path), {**PRESETS[preset], **overrides})
     space = fit_latent_space(data, options.latent_space)
@@ -83,9 +127,8 @@ def build(model: str, data: Any, seed: int, steps: int | None, keep: str | None,
     finished = trainer.finished().cpu()
     if keep is not None:
         os.makedirs(keep, exist_ok=True)
-        name = f'{pathlib.Path(data.path).stem}-{model.translate(UNSAFE)}-seed{seed}.pkl'
         temporal_snapshot.save_snapshot(
-            os.path.join(keep, name),
+            os.fspath(network_file(keep, data.path, model, seed)),
             G=trainer.G,
             G_ema=finished,
             C=trainer.critics[0],
@@ -94,12 +137,7 @@ def build(model: str, data: Any, seed: int, steps: int | None, keep: str | None,
             training_options=option_tree.to_dict(options),
             progress={'steps': steps, 'seconds': seconds, 'cur_nimg': round(total_kimg * 1000)},
         )
-    cost: dict[str, Any] = {
-        'steps': steps,
-        'seconds': round(seconds, 1),
-        'milliseconds_per_step': round(1000 * seconds / steps, 1),
-    }
-    cost |= {'device': device, 'elapsed': round(elapsed, 1)}
+    cost = cost_of(steps, seconds, elapsed, device)
     return finished, {**cost, 'burn_in': finished.burn_in, 'strides': windows.strides, 'coordinates': space.num_coordinates}
 
 
@@ -247,9 +285,10 @@ def main(
     if not data:
         raise command_line.UserMistake('--data: which latent data set?')
     names = re.split(r',(?![^\[]*\])', models)  # not at the commas of a list
-    unknown = [name for name in names if name.partition(';')[0] not in (*PRESETS, *BASELINES)]
+    known = (*PRESETS, *BASELINES, RESIDUAL)
+    unknown = [name for name in names if name.partition(';')[0] not in known]
     if unknown:
-        raise command_line.UserMistake(f'--models: there is no {unknown[0]!r}; there are {", ".join((*PRESETS, *BASELINES))}')
+        raise command_line.UserMistake(f'--models: there is no {unknown[0]!r}; there are {", ".join(known)}')
     import torch
 
     from training.latents.dataset import LatentDataset
