@@ -4,7 +4,7 @@
     python benchmarks/long_run.py --results=long_run.jsonl --table
 
 A model is a preset of train_video.py (default, paper, fast), a preset with changed options (default;settings.strides=[1]), or a
-baseline of benchmarks/baseline_generators.py and residual_generator.py (mocogan-hd). Every model and seed adds one line to
+baseline of benchmarks/comparison/ (ar2, ar5, splicing, walk, mocogan-hd). Every model and seed adds one line to
 --results; what is there already is not made again, so an interrupted run goes on. --steps=N trains all models for N generator
 updates in the place of their own length.
 
@@ -44,7 +44,7 @@ def network_file(folder: str, data: str, model: str, seed: int) -> pathlib.Path:
 
 def fit_baseline(name: str, data: Any) -> Any:
     """One of BASELINES, fitted to a latent data set."""
-    from benchmarks import baseline_generators
+    from benchmarks.comparison import baseline_generators
     from training.latent_space import fit_latent_space
 
     shape = {'num_ws': data.num_ws, 'w_dim': data.w_dim}
@@ -61,7 +61,7 @@ def train_residual(data: Any, seed: int, steps: int | None, keep: str | None) ->
     """Train MoCoGAN-HD's idea, as `build` does."""
     import torch
 
-    from benchmarks import residual_generator
+    from benchmarks.comparison import residual_generator
 
     started, clock = time.process_time(), time.monotonic()
     generator, steps = residual_generator.train(data, seed=seed, steps=steps)

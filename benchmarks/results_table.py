@@ -6,7 +6,7 @@
 
 Distances of codes come from the lines of benchmarks/long_run.py (--latents), which trains the models and keeps them
 (--networks). Distances of pictures are measured here, of windows that begin at frames 0, 225, 1000 and 10,000 of the videos of
-`--clips` seeds, after the burn-in of a model: Frechet video distance and frame distance (benchmarks/picture_measures.py) to
+`--clips` seeds, after the burn-in of a model: Frechet video distance and frame distance (benchmarks/comparison/picture_measures.py) to
 the recording, to its W+ embedding, and with --tuned to both once more, rendered by the generator that tune_generator.py tuned to
 the data set. Both sides have the same number of clips. The floors are the halves of the footage, measured alike.
 
@@ -29,14 +29,14 @@ import click
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from benchmarks import results_markdown
+from benchmarks.comparison import markdown_tables
 from benchmarks.long_run import BASELINES, FIRST_SEED, RESIDUAL, fit_baseline, network_file
 from training.commands import command_line
 from training.commands.file_names import stem
 
 ROOT = pathlib.Path(__file__).resolve().parent
 PAGE = ROOT.parent / 'docs' / 'results.md'
-DEPTHS = results_markdown.PICTURE_DEPTHS
+DEPTHS = markdown_tables.PICTURE_DEPTHS
 OWN, TUNED = 'own', 'tuned'  # which image generator renders
 
 Line = dict[str, Any]
@@ -53,7 +53,7 @@ class Measured:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._known = {self._key(line) for line in results_markdown.read_lines(path)}
+        self._known = {self._key(line) for line in markdown_tables.read_lines(path)}
 
     def _key(self, line: Line) -> str:
         return json.dumps([line[name] for name in self.IDENTITY], sort_keys=True)
@@ -117,7 +117,7 @@ class DataSet:
 
     def real_features(self, renderer: str, reference: str, half: int | None = None) -> Any:
         """Features of clips of a reference."""
-        from benchmarks.picture_measures import read_clips, real_clips
+        from benchmarks.comparison.picture_measures import read_clips, real_clips
 
         videos = self.videos[renderer, reference]
         clips = real_clips(videos, self.clips, half)
@@ -125,7 +125,7 @@ class DataSet:
 
     def kept(self, content: Line, clips: Any) -> Any:
         """Features of what `clips()` yields, from the folder if they are there."""
-        from benchmarks.picture_measures import CLIP_FRAMES
+        from benchmarks.comparison.picture_measures import CLIP_FRAMES
 
         content = {**content, 'frames': CLIP_FRAMES, **self._detectors.description}
         features = self._folder.load(content)
@@ -136,7 +136,7 @@ class DataSet:
 
     def line(self, model: str, seed: int, depth: int | None, renderer: str, reference: str, network: str | None) -> Line:
         """What a measurement is of."""
-        from benchmarks.picture_measures import CLIP_FRAMES
+        from benchmarks.comparison.picture_measures import CLIP_FRAMES
 
         inputs = {
             'codes_sha256': self.latents.sha256,
@@ -158,14 +158,14 @@ def measure_floors(data: DataSet, measured: Measured) -> None:
     for renderer, reference in data.videos:
         if reference == 'recording' and renderer != OWN:
             continue
-        line = data.line(results_markdown.HALVES, 0, None, renderer, reference, None)
+        line = data.line(markdown_tables.HALVES, 0, None, renderer, reference, None)
         if not measured.has(line):
             first, second = (data.real_features(renderer, reference, half) for half in (0, 1))
             finish(line, first, second, data, measured)
     for renderer, reference in data.videos:
         if reference != 'recording':
             continue
-        line = data.line(results_markdown.EMBEDDING, 0, None, renderer, reference, None)
+        line = data.line(markdown_tables.EMBEDDING, 0, None, renderer, reference, None)
         if not measured.has(line):
             recording, embedding = (data.real_features(renderer, name) for name in ('recording', 'embedding'))
             finish(line, recording, embedding, data, measured)
@@ -173,7 +173,7 @@ def measure_floors(data: DataSet, measured: Measured) -> None:
 
 def measure_model(data: DataSet, model: str, seed: int, generator: Any, measured: Measured, advance: Any) -> None:
     """All depths of one model against all references."""
-    from benchmarks.picture_measures import generated_codes, rendered
+    from benchmarks.comparison.picture_measures import generated_codes, rendered
     from training.videos.rendered_videos import module_sha256
 
     network = None if model in BASELINES else module_sha256(generator)
@@ -205,7 +205,7 @@ def measure_model(data: DataSet, model: str, seed: int, generator: Any, measured
 
 def finish(line: Line, real: Any, fake: Any, data: DataSet, measured: Measured) -> None:
     """Compare, and write the line down."""
-    from benchmarks.picture_measures import compare
+    from benchmarks.comparison.picture_measures import compare
     from training.runs.versions import versions
 
     counts = {'clips_real': len(real[0]), 'clips_fake': len(fake[0]), 'resolution': data.resolution}
@@ -220,7 +220,7 @@ def load_model(model: str, seed: int, data: Any, folders: Sequence[str]) -> Any:
     """
     import torch
 
-    from benchmarks import residual_generator
+    from benchmarks.comparison import residual_generator
     from networks.checkpoints import load_snapshot
 
     if model in BASELINES:
@@ -284,7 +284,7 @@ def with_recordings(data: Iterable[str], recordings: Iterable[str]) -> list[tupl
               multiple=True)  # fmt: skip
 @click.option('--networks',  help='Folder of models (long_run.py --keep); may be repeated', metavar='DIR',
               multiple=True)  # fmt: skip
-@click.option('--models',    help='What to measure', metavar='NAME,..', default=','.join(results_markdown.MODELS),
+@click.option('--models',    help='What to measure', metavar='NAME,..', default=','.join(markdown_tables.MODELS),
               show_default=False)  # fmt: skip
 @click.option('--seeds',     help='Trainings to measure, as far as there are', metavar='LIST', type=command_line.SEEDS,
               default='0-9')  # fmt: skip
@@ -321,7 +321,7 @@ def main(
     if data:
         import torch
 
-        from benchmarks.picture_measures import Detectors, FeatureFolder
+        from benchmarks.comparison.picture_measures import Detectors, FeatureFolder
 
         torch.set_num_threads(1)
         detectors, folder = Detectors(), FeatureFolder(features)
@@ -332,13 +332,13 @@ def main(
                 stack.callback(sets[-1].latents.close)
             measure(sets, re.split(r',(?![^\[]*\])', models), seeds, networks, Measured(pictures))
     if table or write:
-        text = results_markdown.tables(
-            [line for path in latents for line in results_markdown.read_lines(path)], results_markdown.read_lines(pictures)
+        text = markdown_tables.tables(
+            [line for path in latents for line in markdown_tables.read_lines(path)], markdown_tables.read_lines(pictures)
         )
         if table:
             print(text)
         if write:
-            PAGE.write_text(results_markdown.put_between_markers(PAGE.read_text(encoding='utf-8'), text), encoding='utf-8')
+            PAGE.write_text(markdown_tables.put_between_markers(PAGE.read_text(encoding='utf-8'), text), encoding='utf-8')
 
 
 if __name__ == '__main__':

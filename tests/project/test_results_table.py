@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import long_run, picture_measures, residual_generator, results_markdown, results_table
-from benchmarks.significance import holm, p_value, summarize
+from benchmarks import long_run, results_table
+from benchmarks.comparison import markdown_tables, picture_measures, residual_generator
+from benchmarks.comparison.significance import holm, p_value, summarize
 from networks.errors import InputError
 from training.latents.dataset import LatentDataset
 
@@ -65,7 +66,7 @@ def test_tables_say_what_the_lines_say() -> None:
     codes += [code_line('default', 1, 99.0, 99.0, steps=10)]  # not the full length: does not count
     pictures = [picture_line('paper', 0, depth, fvd) for depth, fvd in ((0, 42.9), (225, 84.0), (10000, 150.0))]
     pictures += [picture_line('default', 0, depth, 40.0) for depth in (0, 225)]
-    rows = results_markdown.tables(codes, pictures).splitlines()
+    rows = markdown_tables.tables(codes, pictures).splitlines()
     default = next(row for row in rows if row.startswith('| **default** | 3 |'))
     assert default.split(' | ')[2] == '2 ± 1 (-0.484 to 4.48)'
     # A kernel distance below 0 is none.
@@ -76,22 +77,22 @@ def test_tables_say_what_the_lines_say() -> None:
     assert fit.split(' | ')[1].startswith('better, p = 0.00')
     assert rows[rows.index('**Not better.** Nowhere is another row significantly better.') + 2] == '### Codes: demo'
     nearer = [code_line('ar5', 0, 0.5, 1.0)] + [code_line('default', seed, 2 + seed / 100, 3.0) for seed in range(3)]
-    assert '- demo: autoregression, order 5 in Frechet, 0' in results_markdown.tables(nearer, []).splitlines()
+    assert '- demo: autoregression, order 5 in Frechet, 0' in markdown_tables.tables(nearer, []).splitlines()
     ratios = [row for row in rows[rows.index('### Long over short') :] if row.startswith(('| paper |', '| **default** |'))][:2]
     assert ratios[0].split(' | ')[1:] == ['1.00', '', ' |']
     assert ratios[1].split(' | ')[1:] == ['1.96', '', '3.50 |']
 
 
 def test_the_page_keeps_what_is_around_the_tables() -> None:
-    page = f'before\n{results_markdown.BEGIN}\nold\n{results_markdown.END}\nafter\n'
-    once = results_markdown.put_between_markers(page, 'new')
-    assert once == results_markdown.put_between_markers(once, 'new')
+    page = f'before\n{markdown_tables.BEGIN}\nold\n{markdown_tables.END}\nafter\n'
+    once = markdown_tables.put_between_markers(page, 'new')
+    assert once == markdown_tables.put_between_markers(once, 'new')
     assert once.startswith('before\n')
     assert once.endswith('\nafter\n')
     assert 'new' in once
     assert 'old' not in once
     with pytest.raises(InputError, match='once each'):
-        results_markdown.put_between_markers('no markers', 'new')
+        markdown_tables.put_between_markers('no markers', 'new')
 
 
 # ----------------------------------------------------------------------------

@@ -8,9 +8,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from benchmarks.comparison.significance import Summary, holm, p_value, summarize
 from benchmarks.long_run import BASELINES, RESIDUAL
 from benchmarks.long_run import DEPTHS as CODE_DEPTHS
-from benchmarks.significance import Summary, holm, p_value, summarize
 from networks.errors import InputError
 
 DEFAULT = 'default'

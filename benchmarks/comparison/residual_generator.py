@@ -24,7 +24,7 @@ from collections.abc import Sequence
 
 import torch
 
-from benchmarks.baseline_generators import Baseline, State, moment
+from benchmarks.comparison.baseline_generators import Baseline, State, moment
 from networks.latent_generator import build_mlp
 from networks.temporal_critic import TemporalCritic
 from training.commands import command_line
