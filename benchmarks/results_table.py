@@ -6,9 +6,9 @@
 
 Distances of codes come from the lines of benchmarks/long_run.py (--latents), which trains the models and keeps them
 (--networks). Distances of pictures are measured here, of windows that begin at frames 0, 225, 1000 and 10,000 of the videos of
-`--clips` seeds, after the burn-in of a model: Frechet video distance and frame distance (benchmarks/comparison/picture_measures.py) to
-the recording, to its W+ embedding, and with --tuned to both once more, rendered by the generator that tune_generator.py tuned to
-the data set. Both sides have the same number of clips. The floors are the halves of the footage, measured alike.
+`--clips` seeds, after the burn-in of a model: Frechet video distance and frame distance (comparison/picture_measures.py) to the
+recording, to its W+ embedding, and with --tuned to both once more, rendered by the generator that tune_generator.py tuned to the
+data set. Both sides have the same number of clips. The floors are the halves of the footage, measured alike.
 
 Every model, depth and reference is one line in --pictures, with digests of what it was measured on. What is there of the same
 files is not measured again, so an interrupted run goes on; seeds are the outermost loop, so that whenever it is stopped,

@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+import shutil
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ import torch
 from benchmarks import long_run, results_table
 from benchmarks.comparison import markdown_tables, picture_measures, residual_generator
 from benchmarks.comparison.significance import holm, p_value, summarize
+from networks import checkpoints
 from networks.errors import InputError
 from training.latents.dataset import LatentDataset
 
@@ -149,6 +151,38 @@ def test_an_interrupted_measurement_goes_on(
     refused = run('walk', '--recording=other.mp4')
     assert refused.exit_code == 2
     assert 'other.mp4 has the name of no data set' in refused.stderr
+
+
+def test_a_tuned_generator_renders_both_sides(
+    tiny_generator: pathlib.Path, tiny_latents: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(picture_measures, 'Detectors', CountingDetectors)
+    monkeypatch.setattr(results_table, 'DEPTHS', (0,))
+    data = tmp_path / 'subject.zip'
+    shutil.copy(tiny_latents, data)
+    arguments = [f'--data={data}', '--models=ar2', '--clips=4', '--seeds=0', f'--features={tmp_path}', '--tuned']
+
+    def run(pictures: str) -> click.testing.Result:
+        return click.testing.CliRunner().invoke(results_table.main, [*arguments, f'--pictures={tmp_path / pictures}'])
+
+    refused = run('none.jsonl')
+    assert refused.exit_code == 2
+    assert 'has no tuned generator beside it' in refused.stderr
+    G = checkpoints.load_generator(str(tiny_generator))
+    reference = checkpoints.image_generator_reference(str(tiny_generator), G)
+    with torch.no_grad():
+        for parameter in G.synthesis.parameters():
+            parameter.mul_(1.3)
+    checkpoints.save_module_pickle(str(tmp_path / 'subject-tuned.pkl'), {'G_ema': G, 'tuned_from': reference, 'tuning': {}})
+    done = run('pictures.jsonl')
+    assert done.exit_code == 0, done.output
+    lines = [json.loads(line) for line in (tmp_path / 'pictures.jsonl').read_text().splitlines()]
+    found = {(line['model'], line['renderer']): line for line in lines}
+    assert len(lines) == len(found) == 4  # the halves of the embedding and one model, each rendered by both
+    for model in ('ar2', markdown_tables.HALVES):
+        own, tuned = found[model, 'own'], found[model, 'tuned']
+        assert own['result']['fvd'] != tuned['result']['fvd']
+        assert own['inputs']['reference_sha256'] != tuned['inputs']['reference_sha256']
 
 
 # ----------------------------------------------------------------------------
