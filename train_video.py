@@ -148,6 +148,8 @@ def check_options(invocation: Invocation, options: TrainingOptions) -> None:
         )
     if invocation.desc and not re.fullmatch(r'[\w.+-]+', invocation.desc):
         raise command_line.UserMistake(f'--desc={invocation.desc!r} goes into a folder name: letters, digits, and . _ + - only')
+    if settings.distortion and options.latent_space.full:
+        raise command_line.UserMistake('--distortion needs principal components; leave out it or --full-codes')
     strides = SUITED_TO_LONG_FOOTAGE.strides if settings.strides is None else settings.strides
     if settings.carry < 1 and max(strides) > 1:
         raise command_line.UserMistake(
@@ -180,7 +182,7 @@ def look_at_data(options: TrainingOptions, *, given_network: bool, force_data: b
         refused = None if force_data else judgement.refusal(options.data, dataset.quality)
         if refused is not None:
             raise InputError(refused)
-        suited = dataclasses.asdict(suited_settings(dataset))
+        suited = dataclasses.asdict(suited_settings(dataset, components=not options.latent_space.full))
         if network is None:
             network = find_image_generator(dataset.image_generator, snapshot=options.data, options=OptionNames('--network'))
     if not is_address(network):

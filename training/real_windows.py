@@ -24,26 +24,32 @@ class SuitedSettings:
 
     Attributes:
         reversal: Share of real windows shown backwards, see `Windows.sample`.
+        distortion: Size of the maps through which the critics see windows, see `Distortion`.
         critic_steps: Critic updates per generator update.
         strides: Spacings of the views.
         stride_power: How the critics are weighed, see temporal_trainer.critic_weights.
     """
 
     reversal: float
+    distortion: float
     critic_steps: int
     strides: tuple[int, ...]
     stride_power: float
 
 
 # Seconds of footage hold a handful of independent windows of the large spacings, which strong critics learn by heart.
-SUITED_TO_SHORT_FOOTAGE = SuitedSettings(reversal=0.5, critic_steps=2, strides=(1, 4, 16), stride_power=0.0)
-SUITED_TO_LONG_FOOTAGE = SuitedSettings(reversal=0.0, critic_steps=1, strides=(1, 2, 4, 16), stride_power=1.25)
+SUITED_TO_SHORT_FOOTAGE = SuitedSettings(reversal=0.5, distortion=0.3, critic_steps=2, strides=(1, 4, 16), stride_power=0.0)
+SUITED_TO_LONG_FOOTAGE = SuitedSettings(reversal=0.0, distortion=0.0, critic_steps=1, strides=(1, 2, 4, 16), stride_power=1.25)
 
 
-def suited_settings(dataset: LatentDataset) -> SuitedSettings:
-    """What suits the footage: it is short where all clips together are below SHORT_FOOTAGE."""
+def suited_settings(dataset: LatentDataset, *, components: bool = True) -> SuitedSettings:
+    """What suits the footage: it is short where all clips together are below SHORT_FOOTAGE.
+
+    Whole codes (without `components`) are not distorted: maps of thousands of coordinates cost too much.
+    """
     short = dataset.num_frames / dataset.fps < SHORT_FOOTAGE
-    return SUITED_TO_SHORT_FOOTAGE if short else SUITED_TO_LONG_FOOTAGE
+    suited = SUITED_TO_SHORT_FOOTAGE if short else SUITED_TO_LONG_FOOTAGE
+    return suited if components else dataclasses.replace(suited, distortion=0.0)
 
 
 class Windows:
@@ -82,7 +88,7 @@ class Windows:
         strides: Sequence[int] | None = (1,),
     ) -> None:
         self.num_frames = num_frames
-        self.suited = suited_settings(dataset)
+        self.suited = suited_settings(dataset, components=space.basis is not None)
         lengths = [clip.num_frames for clip in dataset.clips]
         if max(lengths) < num_frames:
             longest = max(dataset.clips, key=lambda clip: clip.num_frames)
@@ -146,6 +152,38 @@ class Windows:
             backwards = torch.rand(count, 1, generator=generator, device=device) < reversal
             offsets = torch.where(backwards, self.span - 1 - offsets, offsets)
         return self.coordinates[self.starts[chosen].unsqueeze(1) + offsets]
+
+
+class Distortion:
+    """Random affine maps of windows: one for each window, the same for all of its frames.
+
+        y -> m + (y - m) D^(-1) (1 + c N / sqrt(K)) D + c n D,       N [K, K] and n [K] ~ N(0, 1), c the size
+
+    with the mean m and the deviations D of the footage. Critics that see all windows through such maps, real ones and generated
+    ones alike, cannot learn seconds of footage by heart; and a generator gains nothing from being distorted itself, because equal
+    distributions stay equal (Karras et al., "Training generative adversarial networks with limited data", NeurIPS 2020; Zhao et
+    al., "Differentiable augmentation for data-efficient GAN training", NeurIPS 2020).
+
+    Args:
+        coordinates: Of all real frames, [frames, K].
+        size: 0: nothing is distorted, and nothing drawn.
+    """
+
+    def __init__(self, coordinates: torch.Tensor, size: float) -> None:
+        self.size = size
+        self.mean = coordinates.mean(dim=0)
+        self.deviation = coordinates.std(dim=0, correction=0).clamp(min=1e-6)
+        self.unit = torch.eye(len(self.mean), device=coordinates.device)
+
+    def __call__(self, y: torch.Tensor, count: int, part: slice, generator: torch.Generator) -> torch.Tensor:
+        """Distort the windows y [n, frames, K], rows `part` of `count` for which random numbers are drawn."""
+        if self.size == 0:
+            return y
+        size = y.shape[2]
+        mixing = torch.randn(count, size, size, generator=generator, device=y.device)[part] * (self.size / size**0.5)
+        offset = torch.randn(count, 1, size, generator=generator, device=y.device)[part] * self.size
+        scaled = (y - self.mean) / self.deviation
+        return torch.baddbmm(offset, scaled, self.unit + mixing) * self.deviation + self.mean
 
 
 def affordable_strides(lengths: Sequence[int], num_frames: int, strides: Sequence[int]) -> list[int]:

@@ -146,6 +146,14 @@ class Settings(OptionGroup):
         group=LOSSES,
         default_text='0.5 for footage below a minute, else 0',
     )
+    distortion: float | None = option(
+        None,
+        'Size of the random affine maps through which the critics see real and generated windows alike, as a share of the spread',
+        at_least=0,
+        group=LOSSES,
+        default_text='0.3 for footage below a minute, else 0',
+        absent=0.0,
+    )
     generator_lr: float = option(3e-3, 'Learning rate of the generator', flag='--glr', above=0)
     critic_lr: float = option(6e-3, 'Learning rate of the critic', flag='--clr', above=0)
     beta1: float = option(0.5, 'First beta of Adam', flag=None, at_least=0, at_most=1, absent=0.5)
@@ -293,6 +301,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         'settings.uncalibrated': True,
         'settings.motion_weight': 0.0,
         'settings.reversal': 0.0,
+        'settings.distortion': 0.0,
     },
     'fast': {
         'total_kimg': 3200.0,

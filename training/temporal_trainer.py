@@ -15,6 +15,7 @@ A step is `critic_steps` updates of the critic, one of the generator, one of its
   in two frames has to travel far to become one that remembers for two seconds.
 - The critic sees the motion between frames on its own (`motion_weight`), and two windows that continue the same memories have to
   part (`lambda_diversity`, temporal_loss.diversity_penalty).
+- Seconds of footage are seen through random affine maps, and generated windows as well (`distortion`, real_windows.Distortion).
 
 Gradients stay inside of a window.
 
@@ -41,7 +42,7 @@ from training.kernels.fast_decoder import coordinates
 from training.kernels.recurrence.fast_rollout import rollout
 from training.kernels.step_graphs import StepGraphs
 from training.latent_space import LatentSpace
-from training.real_windows import Windows
+from training.real_windows import Distortion, Windows
 from training.runs.gradients import sum_gradients
 from training.runs.saving import is_finite
 from training.runs.weight_average import decay_of, update_average
@@ -123,11 +124,15 @@ class TemporalTrainer:
         self._G_kwargs = G_kwargs
         self.total_kimg = total_kimg
         self.device = torch.device(device)
+        if settings.distortion and space.basis is None:
+            raise ValueError('whole codes cannot be distorted')
         if settings.batch % num_ranks:
             raise ValueError(f'a batch of {settings.batch} cannot be shared evenly by {num_ranks} ranks')
         self.rank, self.num_ranks = rank, num_ranks
         self.batch = settings.batch
         self.reversal = windows.suited.reversal if settings.reversal is None else settings.reversal
+        distortion = windows.suited.distortion if settings.distortion is None else settings.distortion
+        self._distort = Distortion(windows.coordinates, distortion)
         self.critic_steps = windows.suited.critic_steps if settings.critic_steps is None else settings.critic_steps
         num_features = windows.num_features(settings.motion_weight)
         # Whole codes are not written down where all frames of a window come from one rollout (kernels/wide_windows.py).
@@ -185,11 +190,12 @@ class TemporalTrainer:
     def _noise(self, count: int) -> torch.Tensor:
         return self._randn(count, self.windows.num_frames - 1, self.G.noise_dim)
 
-    def _views(self, y: torch.Tensor | Factored) -> Sequence[torch.Tensor | WideWindows]:
+    def _views(self, y: torch.Tensor | Factored, count: int, part: slice) -> Sequence[torch.Tensor | WideWindows]:
+        """What the critics see of the windows y, the rows `part` of `count`."""
         weight = self.settings.motion_weight
         if not self._factored:
             assert isinstance(y, torch.Tensor)
-            return self.windows.views(y, weight)
+            return self.windows.views(self._distort(y, count, part, self.random), weight)
         frames = Frames(y) if isinstance(y, torch.Tensor) else y
         return [frames if weight == 0 else WithMotion(frames, weight / self.windows.motion_units[0])]
 
@@ -305,10 +311,10 @@ class TemporalTrainer:
             order = permutation(count, self.random, self._static)
             part = self._part(batch)
             own = order.view(self.critic_steps, batch)[:, part].flatten()
-            generated = [view[own] for view in self._views(y)]
+            generated = [view[own] for view in self._views(y, count, slice(count))]
         size = len(own) // self.critic_steps
         for begin in range(0, len(own), size):
-            shown = self._views(self.windows.sample(batch, self.random, self.reversal)[part])
+            shown = self._views(self.windows.sample(batch, self.random, self.reversal)[part], batch, part)
             mix = torch.rand(batch, generator=self.random, device=self.device)[part]
             for C, stride, real, fakes in zip(self.critics, self.windows.strides, shown, generated, strict=True):
                 scores_real, scores_fake, penalty = critic_gradients(
@@ -329,9 +335,10 @@ class TemporalTrainer:
     def _update_generator(self, penalties: bool) -> None:
         settings = self.settings
         y, _, _ = self._generate(self.batch)
+        views = self._views(y, self.batch, self._part(self.batch))
         scores = [
             weight * critic_scores(C, view).mean()
-            for C, weight, view in zip(self.critics, self._critic_weights, self._views(y), strict=True)
+            for C, weight, view in zip(self.critics, self._critic_weights, views, strict=True)
         ]
         loss = -torch.stack(scores).sum()
         self._report('Loss/G/loss', loss)

@@ -14,7 +14,7 @@ from networks.temporal_critic import TemporalCritic
 from training import stationarity
 from training.latent_space import fit_latent_space
 from training.latents.dataset import LatentDataset
-from training.real_windows import Windows, affordable_strides, suited_settings
+from training.real_windows import Distortion, Windows, affordable_strides, suited_settings
 from training.stationarity import calibrate, observe
 from training.temporal_loss import divergence, diversity_penalty, gradient_angle, gradient_angle_penalty, gradient_penalty
 from training.temporal_options import LatentSpaceOptions, Settings
@@ -363,6 +363,25 @@ def test_chains_go_on_where_they_were_and_remember_their_past():
     assert sorted(drawn.tolist()) == list(range(6))
 
 
+def test_distortion_is_an_affine_map_of_each_window():
+    """Differences within a window all turn and stretch alike; its size is that of the deviations, on average over windows."""
+    footage = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 5.0, 0.2]) + 7
+    distort = Distortion(footage, 0.3)
+    y = torch.stack([footage[begin : begin + 6] for begin in range(400)])
+    seen = distort(y, 400, slice(400), torch.Generator().manual_seed(1))
+    for before, after in zip(y[:5], seen[:5], strict=True):
+        maps, _, rank, _ = torch.linalg.lstsq(torch.diff(before, dim=0), torch.diff(after, dim=0), driver='gelsd')
+        assert int(rank) == 3  # five differences, all by one map
+        torch.testing.assert_close(torch.diff(before, dim=0) @ maps, torch.diff(after, dim=0), rtol=1e-3, atol=1e-3)
+        assert (maps - torch.eye(3)).abs().max() > 0.02
+    moved = (seen.mean(dim=1) - y.mean(dim=1)) / distort.deviation
+    torch.testing.assert_close(moved.mean(dim=0), torch.zeros(3), atol=0.08, rtol=0)
+    assert 0.25 < moved.std(dim=0).min() < moved.std(dim=0).max() < 0.45
+    part = distort(y[100:200], 400, slice(100, 200), torch.Generator().manual_seed(1))
+    torch.testing.assert_close(part, seen[100:200])  # a rank's share
+    assert Distortion(footage, 0)(y, 400, slice(400), None) is y
+
+
 def test_a_video_settles_and_is_calibrated(monkeypatch):
     """Memories that decay slowly from a far beginning: the burn-in is as long as they take, and frames get the data's moments."""
     monkeypatch.setattr(stationarity, 'LONGEST_BURN_IN', 2000)
@@ -564,6 +583,7 @@ def test_training_learns_the_spread_of_the_data(tiny_latents):
         tiny_latents,
         batch=32,
         critic_steps=2,
+        distortion=0.0,
         lambda_gap=0.0,
         lambda_diversity=0.0,
         motion_weight=0.0,

@@ -194,9 +194,21 @@ class Reference:
         l, states = roll(self.G, rank.tape.next('randn', count, frames, NOISE), state)
         return [h.detach() for h in states[frames]], decode(self.G, l)[:, self.settings.burn_in : frames].detach()
 
-    def views(self, y: torch.Tensor) -> list[torch.Tensor]:
+    def distort(self, rank: Rank, y: torch.Tensor) -> torch.Tensor:
+        """Each window in units of the deviations, times 1 + c N / sqrt(K), plus c n, back in its own units."""
+        c = self.settings.distortion
+        if not c:
+            return y
+        K, footage = y.shape[2], torch.cat(self.clips)
+        mean, unit = footage.mean(dim=0), footage.std(dim=0, correction=0)
+        N, n = rank.tape.next('randn', len(y), K, K), rank.tape.next('randn', len(y), 1, K)
+        windows = zip(y, N, n, strict=True)
+        return torch.stack([((x - mean) / unit @ (torch.eye(K) + c * A / K**0.5) + c * b) * unit + mean for x, A, b in windows])
+
+    def views(self, rank: Rank, y: torch.Tensor) -> list[torch.Tensor]:
         """For the spacing n: frames y_e - (t-1) n, .., y_e - n, y_e, and beside them weight * (y_k - y_{k-n}) / unit_n."""
         views = []
+        y = self.distort(rank, y)
         for n in self.strides:
             times = [y.shape[1] - 1 - n * back for back in range(WINDOW)][::-1]
             frames = torch.stack([y[:, time] for time in times], dim=1)
@@ -274,12 +286,12 @@ class Reference:
             y = y.detach()
             self.move_chains(rank, y, states, chosen)
             order = rank.tape.next('randperm', count)
-            shown.append([view[order] for view in self.views(y)])
+            shown.append([view[order] for view in self.views(rank, y)])
         for update in range(self.settings.critic_steps):
             batch = slice(update * self.batch, (update + 1) * self.batch)
             per_rank: list[list[Weights]] = []
             for rank, fakes in zip(self.ranks, shown, strict=True):
-                reals = self.views(self.real(rank))
+                reals = self.views(rank, self.real(rank))
                 mix = rank.tape.next('rand', self.batch)[:, None, None]
                 per_rank.append(
                     [
@@ -309,7 +321,7 @@ class Reference:
             y, _, _ = self.generate(rank, self.batch)
             total = sum(n**settings.stride_power for n in self.strides)
             loss = torch.zeros(())
-            for C, n, view in zip(self.critics, self.strides, self.views(y), strict=True):
+            for C, n, view in zip(self.critics, self.strides, self.views(rank, y), strict=True):
                 loss = loss - n**settings.stride_power / total * len(self.strides) * score(C, view).mean()
             if self.steps % settings.gap_interval == 0:
                 count = max(1, self.batch // settings.gap_batch_shrink)
@@ -423,12 +435,12 @@ def assert_same(reference: Reference, trainer: TemporalTrainer) -> None:
 BASE = {
     'batch': 8, 'critic_steps': 2, 'gap_interval': 2, 'gap_batch_shrink': 2, 'chains': 24, 'restart': 0.3, 'burn_in': 4,
     'strides': (1, 3), 'ema_kimg': 0.2, 'ema_rampup': 0.7, 'decay': 0.9, 'generator_lr': 0.01, 'critic_lr': 0.02,
-    'diversity': 1.0, 'reversal': 0.25, 'longest_memory': 20.0, 'stride_power': 1.0,
+    'diversity': 1.0, 'reversal': 0.25, 'longest_memory': 20.0, 'stride_power': 1.0, 'distortion': 0.4,
 }  # fmt: skip
 CASES: dict[str, dict[str, Any]] = {
     'everything': {},
     'paper': {'carry': 0.0, 'strides': (1,), 'lambda_diversity': 0.0, 'motion_weight': 0.0, 'reversal': 0.0, 'critic_steps': 3,
-              'gap_interval': 1, 'gap_batch_shrink': 1, 'longest_memory': 0.0},
+              'distortion': 0.0, 'gap_interval': 1, 'gap_batch_shrink': 1, 'longest_memory': 0.0},
     'half of the windows carried': {'carry': 0.5, 'strides': (1,), 'gap_interval': 1},
     'fresh futures': {'carry': 0.0, 'strides': (1,), 'gap_interval': 1, 'lambda_gap': 0.0},
     'no gradient penalty': {'lambda_gp': 0.0},
@@ -436,6 +448,7 @@ CASES: dict[str, dict[str, Any]] = {
     'no diversity penalty': {'lambda_diversity': 0.0, 'gap_interval': 1},
     'other weights': {'lambda_gp': 3.0, 'lambda_gap': 7.0, 'lambda_diversity': 0.5, 'gap_interval': 3, 'motion_weight': 2.5},
     'no motion': {'motion_weight': 0.0, 'reversal': 1.0},
+    'nothing distorted': {'distortion': 0.0},
     'critics weigh the same': {'stride_power': 0.0},
     'wide critics weigh much': {'stride_power': 1.5, 'strides': (1, 2, 3)},
     'constant rates, long average': {'decay': 0.0, 'ema_kimg': 300.0, 'ema_rampup': 3.0, 'beta1': 0.3, 'beta2': 0.99},

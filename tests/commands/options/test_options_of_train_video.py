@@ -45,6 +45,8 @@ TABLE = [
         ('--motion-weight', 1, 0.5, BOTH),
         ('--reversal', 0.5, 0, BOTH),
         ('--reversal', None, 0, BOTH),
+        ('--distortion', 0.3, 0, BOTH),
+        ('--distortion', None, 0, BOTH),
         ('--glr', 0.006, 0.001, G),
         ('--clr', 0.006, 0.001, C),
         ('--decay', 0.5, 0, BOTH),
