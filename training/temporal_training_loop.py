@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import sys
 import time
@@ -23,7 +24,7 @@ from training.commands import option_tree, stop_signals
 from training.latent_space import LatentSpace, fit_latent_space
 from training.latents.dataset import LatentDataset
 from training.real_windows import Windows
-from training.runs import saving
+from training.runs import saving, step_threads
 from training.runs.ranks import Ranks
 from training.runs.run_folder import RunLog
 from training.runs.saving_options import SavingOptions
@@ -142,6 +143,7 @@ class TemporalTraining:
         self.tick, self.tick_start_frames, self.seconds_before = 0, 0, 0.0
         self.seconds = 0.0
         self.rollbacks = 0
+        self.step_threads: int | None = None  # None: as many as PyTorch takes
         self.has_state = resume is not None
         self.misses_snapshot = False
         self.resumed = resume is not None
@@ -177,6 +179,20 @@ class TemporalTraining:
             raise InputError(f'{path} belongs to networks of another shape; resume with the options of its run') from error
         self.tick, self.tick_start_frames = state['tick'], state['tick_start_frames']
         self.seconds_before = state['seconds']
+        if isinstance(state.get('threads'), int) and state['threads'] > 0 and step_threads.is_open():
+            self.step_threads = min(state['threads'], torch.get_num_threads())
+
+    def _choose_threads(self) -> None:
+        """Measure the first steps, which are then taken once more; a resumed run has the number that it began with."""
+        if self.step_threads is None and self.device.type == 'cpu' and self.num_ranks == 1 and step_threads.is_open():
+            trainer, state = self.trainer, copy.deepcopy(self.trainer.state_dict())
+            choice = step_threads.choose(
+                trainer.step,
+                lambda: trainer.load_state_dict(copy.deepcopy(state), copy.deepcopy(state)),
+                lambda: [*trainer.G.parameters(), *trainer.critics.parameters(), *trainer.G_ema.parameters()],
+            )
+            self.step_threads = choice.threads
+            self.say(f'Threads:     {choice.threads} for a step, of {torch.get_num_threads()}: {choice.reason}')
 
     def _start_from_weights(self, path: str) -> None:
         self.say(f'Starting from the weights of {path}')
@@ -201,6 +217,7 @@ class TemporalTraining:
             OSError: Nothing can be saved, and that is to end the training (`SavingOptions.on_full`).
         """
         c = self.options
+        self._choose_threads()  # before statistics are collected
         log = RunLog(self.run_dir, self.trainer.num_frames_shown / 1000 if self.resumed else None) if self.rank == 0 else None
         collector = training_stats.Collector(regex='.*')
         with stop_signals.held():
@@ -213,7 +230,8 @@ class TemporalTraining:
             maintenance = 0.0
             done = self.trainer.num_frames_shown >= c.total_kimg * 1000
             while not done:
-                self.trainer.step()
+                with step_threads.using(self.step_threads):
+                    self.trainer.step()
                 shown = self.trainer.num_frames_shown
                 stopping, saving_due = self._agree(stop_signals.asked() is not None, clock.is_due())
                 done = stopping or shown >= c.total_kimg * 1000
@@ -461,6 +479,7 @@ class TemporalTraining:
             'tick': self.tick,
             'tick_start_frames': self.tick_start_frames,
             'seconds': self.seconds,
+            'threads': self.step_threads,
         }
         with saving.tolerating(self.say, 'the training state', stop=self.saving_options.on_full == 'stop'):
             temporal_snapshot.save_training_state(
