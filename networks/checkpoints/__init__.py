@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from networks.checkpoints.files import TRUST_HINT as TRUST_HINT
     from networks.checkpoints.files import CodeRefused as CodeRefused
     from networks.checkpoints.files import file_sha256 as file_sha256
-    from networks.checkpoints.loading import is_snapshot as is_snapshot
     from networks.checkpoints.loading import load_discriminator as load_discriminator
     from networks.checkpoints.loading import load_encoder as load_encoder
     from networks.checkpoints.loading import load_generator as load_generator
     from networks.checkpoints.loading import load_snapshot as load_snapshot
+    from networks.checkpoints.loading import load_snapshot_or_none as load_snapshot_or_none
     from networks.checkpoints.loading import tuning_record as tuning_record
     from networks.checkpoints.writing import image_generator_reference as image_generator_reference
     from networks.checkpoints.writing import save_module_pickle as save_module_pickle
@@ -26,7 +26,8 @@ _HOME = {
     **dict.fromkeys(('TRUST_HINT', 'CodeRefused', 'file_sha256'), 'files'),
     'replacing': 'durable_files',
     **dict.fromkeys(
-        ('is_snapshot', 'load_discriminator', 'load_encoder', 'load_generator', 'load_snapshot', 'tuning_record'), 'loading'
+        ('load_discriminator', 'load_encoder', 'load_generator', 'load_snapshot', 'load_snapshot_or_none', 'tuning_record'),
+        'loading',
     ),
     **dict.fromkeys(('image_generator_reference', 'save_module_pickle', 'to_plain'), 'writing'),
 }

@@ -36,9 +36,9 @@ class CodeRefused(InputError):
 
 
 def file_sha256(path: Source) -> str:
-    """Hexadecimal SHA-256 digest of a file, or of what is behind a URL."""
+    """Hexadecimal SHA-256 digest of a file, or of what is behind a URL; taken once in a process, unless the file changes."""
     with errors_name(path), opened(path) as file:
-        return digests.sha256_of(file)
+        return digests.sha256_of_unchanged(file)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ The format is recognised by content, never by file name. Nothing that a file say
 
 import pickle
 from collections.abc import Callable
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeGuard, cast
 
 import torch
 
@@ -112,31 +112,45 @@ def load_snapshot(
         return ours.build_snapshot(contents)
 
     def find_live(value: object) -> dnnlib.EasyDict:
-        if not isinstance(value, dict) or value.get('format') != ours.SNAPSHOT_FORMAT:
+        if not _is_live_snapshot(value):
             raise InputError('it is not a snapshot of train_video.py')
         return dnnlib.EasyDict(value)
 
-    snapshot = _load(source, find, find_live, trust_pickle, sha256)
-    for value in snapshot.values():
-        if isinstance(value, torch.nn.Module):
-            value.eval().requires_grad_(False).to(device)
-    return snapshot
+    return _ready(_load(source, find, find_live, trust_pickle, sha256), device)
 
 
-def is_snapshot(source: Source, *, trust_pickle: bool = False) -> bool:
-    """Whether a file is a snapshot of train_video.py, and not an image generator or anything else that can be read.
+def load_snapshot_or_none(
+    source: Source, *, device: str | torch.device = 'cpu', trust_pickle: bool = False
+) -> dnnlib.EasyDict | None:
+    """What load_snapshot() returns; None for an image generator or anything else that can be read.
 
     Raises:
         InputError: The file cannot be had, or is damaged.
     """
 
-    def find_live(value: object) -> bool:
-        return isinstance(value, dict) and value.get('format') == ours.SNAPSHOT_FORMAT
+    def find(contents: Any) -> dnnlib.EasyDict | None:
+        return ours.build_snapshot(contents) if ours.is_snapshot(contents) else None
+
+    def find_live(value: object) -> dnnlib.EasyDict | None:
+        return dnnlib.EasyDict(value) if _is_live_snapshot(value) else None
 
     try:
-        return bool(_load(source, ours.is_snapshot, find_live, trust_pickle, None))
+        snapshot = _load(source, find, find_live, trust_pickle, None)
     except CodeRefused:  # a pickle of another program's classes; load_generator() says what is missing
-        return False
+        return None
+    return None if snapshot is None else _ready(snapshot, device)
+
+
+def _is_live_snapshot(value: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict) and value.get('format') == ours.SNAPSHOT_FORMAT
+
+
+def _ready(snapshot: dnnlib.EasyDict, device: str | torch.device) -> dnnlib.EasyDict:
+    """The snapshot, with its networks on the device, to be used and not trained."""
+    for value in snapshot.values():
+        if isinstance(value, torch.nn.Module):
+            value.eval().requires_grad_(False).to(device)
+    return snapshot
 
 
 def tuning_record(source: Source) -> dict[str, Any] | None:

@@ -1,6 +1,8 @@
 """Files appear whole or not at all, and what killed runs leave is cleaned up."""
 
 import errno
+import hashlib
+import io
 import multiprocessing
 import os
 import pathlib
@@ -11,7 +13,7 @@ import textwrap
 
 import pytest
 
-from networks.checkpoints import durable_files
+from networks.checkpoints import digests, durable_files, files
 from networks.checkpoints.durable_files import append_line, remove_leftovers, replacing
 
 
@@ -135,3 +137,26 @@ def test_lines_of_several_processes_do_not_mix(tmp_path, monkeypatch):
     assert len(lines) == 600
     assert {len(line) for line in lines} == {3000}
     assert all(len(set(line)) == 1 for line in lines)
+
+
+def test_a_digest_is_taken_once_and_anew_when_the_file_changes(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, taken = tmp_path / 'file', []
+    path.write_bytes(b'one')
+    original = digests.sha256_of
+    monkeypatch.setattr(digests, 'sha256_of', lambda file: (taken.append(1), original(file))[1])
+
+    def ask(times: int) -> None:
+        for _ in range(times):
+            assert files.file_sha256(str(path)) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+    ask(2)
+    assert len(taken) == 2  # so new that it may be written to within the tick of a clock
+    old = path.stat().st_mtime_ns - 10_000_000_000
+    os.utime(path, ns=(old, old))
+    ask(2)
+    assert len(taken) == 3
+    path.write_bytes(b'two')
+    os.utime(path, ns=(old, old))  # ctime tells
+    ask(1)
+    assert len(taken) == 4
+    assert files.file_sha256(io.BytesIO(b'three')) == hashlib.sha256(b'three').hexdigest()

@@ -1,4 +1,7 @@
-"""Codes of a subject that a user names: a code file, a clip of a latent data set, a picture, a recording, or a seed."""
+"""Codes of a subject that a user names: a code file, a clip of a latent data set, a picture, a recording, or a seed.
+
+What embeds pictures and reads recordings is imported when there are some: it is a tenth of what a video takes to begin.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,17 @@ import os
 import re
 import shutil
 import tempfile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from networks.errors import InputError
 from networks.image_generator import ImageGenerator
-from training.embedding.embedder import encoder_input
-from training.embedding.encoder_loss import shrink
-from training.embedding.inversion import Inversion, InversionOptions
-from training.footage.clips import IMAGE_ENDINGS, FootageClip, fit, open_footage
-from training.footage.frame_bank import frames_to_images
-from training.latents.code_files import CODE_ENDINGS, read_codes
-from training.latents.dataset import LatentDataset, is_latent_dataset
+
+if TYPE_CHECKING:
+    from training.embedding.inversion import Inversion
+    from training.footage.clips import FootageClip
 
 MAX_FRAMES_OF_SUBJECT = 64  # of a recording, evenly spread
 SEED_TRUNCATION = 0.7  # of a subject that is drawn: plain samples have rare looks
@@ -50,6 +50,9 @@ class PictureReader:
         Raises:
             InputError: there is no such file, or it is of another image generator.
         """
+        from training.latents.code_files import CODE_ENDINGS, read_codes
+        from training.latents.dataset import is_latent_dataset
+
         if match := re.fullmatch(r'seed:(\d{1,10})', source, re.ASCII):
             return self.draw(int(match[1]))
         path, clip = split_clip(source)
@@ -73,6 +76,10 @@ class PictureReader:
 
     def embed(self, path: str, option: str = '--subject') -> np.ndarray:
         """Codes [N, num_ws, w_dim] of a picture (N = 1) or of frames of a recording, evenly spread."""
+        from training.embedding.embedder import encoder_input
+        from training.footage.clips import fit, open_footage
+        from training.footage.frame_bank import frames_to_images
+
         clips = open_footage(path)
         if not clips:
             raise InputError(f'{option}: {path!r} holds no picture')
@@ -107,8 +114,11 @@ class PictureReader:
         return clips[0]
 
     def _optimised(self, images: torch.Tensor) -> torch.Tensor:
+        from training.embedding.encoder_loss import shrink
+
         if self._inversion is None:
             from networks.checkpoints.detectors import load_lpips
+            from training.embedding.inversion import Inversion, InversionOptions
 
             try:
                 lpips = load_lpips('alex').to(images.device)
@@ -133,6 +143,8 @@ def read_clip(path: str, clip: str, num_ws: int, w_dim: int, option: str) -> tup
     Raises:
         InputError: another image generator's, no such clip, or several and none named.
     """
+    from training.latents.dataset import LatentDataset
+
     with LatentDataset(path) as data:
         if (data.num_ws, data.w_dim) != (num_ws, w_dim):
             raise InputError(
@@ -155,4 +167,6 @@ def read_clip(path: str, clip: str, num_ws: int, w_dim: int, option: str) -> tup
 
 def is_picture(path: str) -> bool:
     """Whether this is the name of a picture."""
+    from training.footage.clips import IMAGE_ENDINGS
+
     return path.lower().endswith(IMAGE_ENDINGS)

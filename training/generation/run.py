@@ -48,9 +48,9 @@ OF_THE_INTERPOLATION = {
 
 
 def load_networks(
-    network: str, image_network: str | None, *, force: bool, trust_pickle: bool, device: Any
+    network: str, image_network: str | None, *, force: bool, trust_pickle: bool, device: Any, snapshot: Any = None
 ) -> tuple[Any, Any, str, str]:
-    """The snapshot, its image generator, the snapshot's sha256 and the image generator's."""
+    """The snapshot (that is in memory already or not), its image generator, the snapshot's sha256 and the image generator's."""
     from networks import checkpoints
     from networks.checkpoints.image_generator_lookup import (
         OptionNames,
@@ -60,7 +60,7 @@ def load_networks(
         local_file,
     )
 
-    snapshot = checkpoints.load_snapshot(network, device=device, trust_pickle=trust_pickle)
+    snapshot = snapshot or checkpoints.load_snapshot(network, device=device, trust_pickle=trust_pickle)
     generator, reference = snapshot.get('G_ema'), snapshot.get('image_generator')
     if generator is None or reference is None:
         raise InputError(
@@ -140,18 +140,19 @@ def generate(options: types.SimpleNamespace) -> None:
 
 
 def _generate(options: types.SimpleNamespace, request: Request, ours: Ranks) -> None:
-    from networks.checkpoints import is_snapshot
+    from networks.checkpoints import load_snapshot_or_none
     from training.best_snapshot import find_snapshot
 
     network, reason = find_snapshot(options.network)
     outdir = command_line.require_folder(options.outdir)
     command_line.report(f'Loading {network}' + (f' ({reason})' if reason else ''))
-    if is_snapshot(network, trust_pickle=options.trust_pickle):
+    snapshot = load_snapshot_or_none(network, device=ours.device, trust_pickle=options.trust_pickle)
+    if snapshot is not None:
         wrong = [option for name, option in OF_THE_INTERPOLATION.items() if getattr(options, name)]
         if wrong:
             raise InputError(f'{wrong[0]} is for an image generator alone, and {network!r} is a snapshot of train_video.py')
         plan_outputs(options.seeds, options.grid, '')
-        _generate_motion(options, request, network, outdir, ours)
+        _generate_motion(options, request, network, snapshot, outdir, ours)
     else:
         changed = Request()
         wrong = [
@@ -170,14 +171,21 @@ def _generate(options: types.SimpleNamespace, request: Request, ours: Ranks) -> 
 # With a temporal model.
 
 
-def _generate_motion(options: types.SimpleNamespace, request: Request, network: str, outdir: str, ours: Ranks) -> None:
+def _generate_motion(
+    options: types.SimpleNamespace, request: Request, network: str, snapshot: Any, outdir: str, ours: Ranks
+) -> None:
     from training.generation.pictures import PictureReader
     from training.videos.renderer import check_precision
 
     device = ours.device
     check_precision(options.precision, device)
     snapshot, image_generator, network_sha256, image_sha256 = load_networks(
-        network, options.image_network, force=options.force_image_network, trust_pickle=options.trust_pickle, device=device
+        network,
+        options.image_network,
+        force=options.force_image_network,
+        trust_pickle=options.trust_pickle,
+        device=device,
+        snapshot=snapshot,
     )
     generator = snapshot['G_ema']
     source_fps = float(snapshot.get('data', {}).get('fps') or 25)
