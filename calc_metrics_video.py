@@ -141,6 +141,9 @@ def list_metrics(metrics: dict[str, str]) -> None:
 @click.option('--parts',        help='Folder of the shares; without --shard, compute the metrics from all of them', metavar='DIR')
 @click.option('--batch',        help='Clips per call of the detector  [default: 1 on a CPU, 8 on a GPU]', metavar='INT',
               type=command_line.POSITIVE_INT)
+@click.option('--memory',       help='Maximum memory for what is rendered and measured at a time, such as 8G, or 50% of what is '
+                                     'free; changes nothing but the last bits', metavar='SIZE', type=command_line.MEMORY,
+              default='70%')
 @click.option('--cache/--no-cache', help='Cache features of videos on disk and reuse them', default=True)
 @shared_options.trust_pickle
 @shared_options.device
@@ -410,6 +413,7 @@ def what_to_compare(options: types.SimpleNamespace, data: str | None, device: to
         'resolution': options.resolution,
         'device': str(device),
         'trust_pickle': options.trust_pickle,
+        'memory': options.memory,
     }
     recorded = {'fps': options.fps, 'resolution': options.resolution, 'damaged': options.damaged, 'cache': options.cache}
     sets: dict[str, dict[str, Any]] = {}
@@ -434,6 +438,7 @@ def what_to_compare(options: types.SimpleNamespace, data: str | None, device: to
         fake_clips=options.fake_clips,
         damaged=options.damaged,
         batch=options.batch,
+        memory=options.memory.on(device),
         bootstrap=options.bootstrap,
         reference=options.reference,
         pairs=options.pairs,

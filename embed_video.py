@@ -167,7 +167,7 @@ def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | No
             report(f'The quality report is in {os.path.join(job.embedder.report.folder, "index.html")}')
         if opts.preview:
             folder = beside(opts.dest, '-preview')
-            write_previews(clips, dataset, job.image_generator, folder)
+            write_previews(clips, dataset, job.image_generator, folder, memory=opts.memory)
             report(f'Videos original | embedded are in {folder}')
 
 

@@ -101,6 +101,7 @@ INTERRUPTED = 'interrupted; finished files and segments are kept, and the same c
               type=click.Choice(['auto', 'fp32', 'bf16']), default='auto')
 @click.option('--batch',         help='Frames rendered at a time; another number rounds differently in the last bits',
               metavar='INT', type=command_line.POSITIVE_INT, default=8)
+@shared_options.memory
 @command_line.clear_errors(interrupted=INTERRUPTED)
 def main(**options: Any) -> None:
     """Make new video of a subject, of any length.

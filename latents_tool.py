@@ -235,6 +235,7 @@ def directions(**options: Any) -> None:
 @click.option('--force-network', help='Use --network even though the codes were embedded with another file', is_flag=True)
 @click.option('--skip-existing', help='Skip videos that exist already', is_flag=True)
 @click.option('--batch',         help='Frames rendered at a time', metavar='INT', type=POSITIVE_INT, default=8)
+@shared_options.memory
 @shared_options.device
 @shared_options.trust_pickle
 @clear_errors(interrupted='interrupted; finished videos are kept, the same command with --skip-existing makes the others')
@@ -254,7 +255,7 @@ def preview(**options: Any) -> None:
             path = video_path(dataset, index, opts.outdir)
             if opts.skip_existing and os.path.exists(path):
                 continue
-            render_clip(image_generator, dataset, index, path, batch=opts.batch)
+            render_clip(image_generator, dataset, index, path, batch=opts.batch, memory=opts.memory)
             report(f'{dataset.clips[index].name}: {path}')
 # fmt: on
 

@@ -49,6 +49,7 @@ BEYOND = ('boomerang', 'loop', 'stop')
 @shared_options.device
 @click.option('--batch',         help='Frames rendered at a time; another number rounds differently in the last bits',
               metavar='INT', type=command_line.POSITIVE_INT, default=8)
+@shared_options.memory
 @command_line.clear_errors(interrupted=INTERRUPTED)
 def main(**options: Any) -> None:
     """Paste crops back into the recording.

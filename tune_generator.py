@@ -9,6 +9,7 @@ import click
 
 from training.commands import shared_options
 from training.commands.command_line import (
+    MEMORY,
     NON_NEGATIVE_FLOAT,
     NON_NEGATIVE_INT,
     POSITIVE_FLOAT,
@@ -72,7 +73,10 @@ if TYPE_CHECKING:
               default=2)
 
 # Memory and precision.
-@click.option('--micro-batch',     help='Pictures rendered at a time', metavar='INT', type=POSITIVE_INT, default=4)
+@click.option('--memory',          help='Maximum memory for rendering with gradients, such as 8G, or 50% of what is free; '
+                                        'changes nothing but the last bits', metavar='SIZE', type=MEMORY, default='70%')
+@click.option('--micro-batch',     help='Pictures rendered at a time  [default: as many as --memory has room for, at most 4; an '
+                                        'interrupted run keeps its number]', metavar='INT', type=POSITIVE_INT)
 @click.option('--save-memory',     help='Recompute activations instead of storing them', is_flag=True)
 @click.option('--frame-memory',    help='Maximum memory for frames, MiB; of longer footage every n-th frame is used',
               metavar='MIB', type=POSITIVE_INT, default=2048)
@@ -206,7 +210,7 @@ def _launch(c: dict[str, Any], opts: types.SimpleNamespace, description: str, de
             ):
                 json.dump({**c, 'run_dir': run_dir}, file, indent=2)
         with wait_for_run(run_dir), Log(run_dir):
-            record = tune_generator(run_dir=run_dir, device=device, resume=unfinished is not None, **c)
+            record = tune_generator(run_dir=run_dir, device=device, memory=opts.memory, resume=unfinished is not None, **c)
     for line in describe_result(record):
         report(line)
     report(f'The tuned generator is in {c["dest"]}; pictures before and after are in {run_dir}')

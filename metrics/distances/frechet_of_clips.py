@@ -91,6 +91,7 @@ def measure_clips(opts: MetricOptions, metric: str, protocol: Protocol, compare:
             opts,
             tag=f'{metric} {name} clips',
             batch=batch,
+            memory=options.memory,
             damaged=options.damaged,
             parts=options.parts,
         )

@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
@@ -33,6 +34,9 @@ from networks.errors import DAMAGED_FILE, DamagedVideo, InputError, option
 
 CACHE_VERSION = 1
 CACHE_FOLDER = 'video-features'
+# What a batch that is measured takes: its frames as bytes and as numbers, at first in their own size, and the maps of a
+# network for pictures of 224x224. Tensors of I3D: 65 MiB for 16 frames of 256x256, 318 MiB for 16 of 1024x1024.
+BYTES_A_VALUE, BYTES_A_FRAME = 8, 8 << 20
 
 
 class ClipFeatures:
@@ -57,6 +61,7 @@ def clip_features(
     tag: str,
     batch: int = 1,
     damaged: str = 'stop',
+    memory: int | None = None,
     parts: FeatureParts | None = None,
 ) -> ClipFeatures:
     """Features of all chosen clips; all ranks call this together and all get all features.
@@ -72,6 +77,7 @@ def clip_features(
         tag: What the progress says.
         batch: Clips per call of the detector.
         damaged: 'stop' at a video that cannot be read, or 'skip' its clips.
+        memory: Bytes for the batches that are measured at a time on a CPU; None: as many as there are threads.
         parts: Where a share of the features goes, which are then the only ones that are returned, or where they all come from.
 
     Raises:
@@ -80,7 +86,7 @@ def clip_features(
     if parts is not None and parts.share is None:
         return ClipFeatures(*parts.collect(_key(videos, choice, detector, opts, batch, damaged), tag))
     if parts is not None:
-        return _share(parts, videos, choice, detector, opts, tag=tag, batch=batch, damaged=damaged)
+        return _share(parts, videos, choice, detector, opts, tag=tag, batch=batch, damaged=damaged, memory=memory)
     path = None if videos.endless or not opts.cache else _cache_path(videos, choice, detector, opts, batch, damaged)
     kept = _load(path) if path is not None and opts.rank == 0 else None
     if opts.num_gpus > 1:
@@ -95,7 +101,7 @@ def clip_features(
     found = np.zeros([0, 1, detector.num_features], np.float32)
     broken: dict[str, str] = {}
     try:
-        found, broken = _compute(videos, units[begin:end], choice, detector, opts, progress, batch, damaged)
+        found, broken = _compute(videos, units[begin:end], choice, detector, opts, progress, batch, damaged, memory)
     except InputError as raised:
         if opts.num_gpus == 1:
             raise
@@ -129,6 +135,7 @@ def _share(
     tag: str,
     batch: int,
     damaged: str,
+    memory: int | None,
 ) -> ClipFeatures:
     """The features of this job's share of the clips, which are written down as well; none where that was done before."""
     key = _key(videos, choice, detector, opts, batch, damaged)
@@ -137,7 +144,7 @@ def _share(
     if parts.written(key):
         return ClipFeatures(np.zeros([0, 1, detector.num_features], np.float32), {}, cached=True)
     progress = opts.progress.sub(tag=tag, num_items=sum(map(len, units[begin:end])), flush_interval=max(len(units) // 50, 1))
-    found, broken = _compute(videos, units[begin:end], choice, detector, opts, progress, batch, damaged)
+    found, broken = _compute(videos, units[begin:end], choice, detector, opts, progress, batch, damaged, memory)
     parts.write(key, found, broken)
     return ClipFeatures(found, broken)
 
@@ -151,6 +158,7 @@ def _compute(
     progress: Any,
     batch: int,
     damaged: str,
+    memory: int | None,
 ) -> tuple[np.ndarray, dict[str, str]]:
     broken: dict[str, str] = {}
 
@@ -165,7 +173,9 @@ def _compute(
     clips = read(list(itertools.chain.from_iterable(units)))
     # Clips of one recording are read in one pass; generated videos have nothing in common, so each worker makes its own.
     tasks = ((unit, None if videos.endless else list(itertools.islice(clips, len(unit)))) for unit in units)
-    with contextlib.closing(in_parallel(work, tasks, opts.device)) as results:
+    one = batch * choice.num_frames * (BYTES_A_FRAME + BYTES_A_VALUE * 3 * math.prod(videos.resolution))
+    most = None if memory is None else max(memory // one, 1)
+    with contextlib.closing(in_parallel(work, tasks, opts.device, most)) as results:
         for features in results:
             rows.append(features)
             progress.update(min(len(rows) * batch, sum(map(len, units))))
@@ -174,15 +184,16 @@ def _compute(
 
 
 def in_parallel(
-    work: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], device: torch.device | str
+    work: Callable[..., Any], tasks: Iterable[tuple[Any, ...]], device: torch.device | str, most: int | None = None
 ) -> Generator[np.ndarray, None, None]:
     """Results of `work(*task)` in the order of the tasks.
 
-    On a CPU every task runs on one thread, and as many run at a time as torch has threads. That is faster than to share one
-    clip among threads, and it makes the result the same for any number of them: sums are never split. Few tasks are taken ahead
-    of those that are done, so memory does not grow with their number.
+    On a CPU every task runs on one thread, and as many run at a time as torch has threads, or `most`. That is faster than to
+    share one clip among threads, and it makes the result the same for any number of them: sums are never split. Few tasks are
+    taken ahead of those that are done, so memory does not grow with their number.
     """
-    workers = torch.get_num_threads()
+    threads = torch.get_num_threads()
+    workers = threads if most is None else min(threads, most)
     if torch.device(device).type != 'cpu':
         for task in tasks:
             yield work(*task)
@@ -202,7 +213,7 @@ def in_parallel(
                 for future in waiting:
                     future.cancel()
     finally:
-        torch.set_num_threads(workers)
+        torch.set_num_threads(threads)
 
 
 def _detect(

@@ -35,6 +35,7 @@ class VideoOptions:
     fake_clips: str = 'first'
     damaged: str = 'stop'  # Or 'skip'.
     batch: int | None = None  # Clips per call of the detector; None: 1 on a CPU, 8 on a GPU.
+    memory: int | None = None  # Bytes for the clips that are measured at a time on a CPU; None: no limit.
     bootstrap: int = 50  # Resamples; 0 for no interval.
     reference: str = 'footage'  # What the real videos are: 'footage' or 'embedding'.
     pairs: str = 'name'  # Which videos belong together, for metrics of pairs: a rule of metrics.distances.pair_comparison.

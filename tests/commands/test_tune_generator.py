@@ -22,8 +22,10 @@ from networks.checkpoints.image_generator_lookup import TunedTo, find_image_gene
 from networks.checkpoints.tuned_generators import ancestors, share_space, tuned_path
 from networks.errors import InputError
 from networks.latent_generator import LatentGenerator
+from training.commands.memory import Budget
 from training.embedding.report import EmbeddingReport
 from training.latents.dataset import LatentDataset, LatentDatasetWriter
+from training.runs.working_memory import peak_bytes
 from training.temporal_snapshot import describe_dataset, save_snapshot
 from training.temporal_training_loop import open_data
 from training.tuning import generator_tuning
@@ -314,10 +316,20 @@ def test_other_architectures_learn_with_and_without_saving_memory(shared: pathli
     coded = CodedFrames(codes.numpy(), np.broadcast_to(frames, (*frames.shape[:3], 3)), np.zeros(6, int), np.arange(6), 1)
     options = generator_tuning.TuningOptions(batch=3, locality_batch=2, lambda_lpips=0)
     kept = np.zeros((0, *coded.codes.shape[1:]), np.float32)
-    losses = []
+
+    def bytes_of_one(work: generator_tuning.GeneratorTuning) -> int:
+        one = coded.chosen(np.arange(1))
+        return peak_bytes(lambda: work._backward(torch.from_numpy(one.codes), work.targets_of(one), (0, 0), 1), work.device)
+
+    losses, peaks = [], []
     for save_memory in (False, True):
         work = generator_tuning.GeneratorTuning(G, coded, kept, None, options, micro_batch=2, save_memory=save_memory)
+        one = bytes_of_one(work)
+        work.optimizer.zero_grad(set_to_none=True)
+        assert [work.pictures_at_once(Budget(int(one * times))) for times in (0.5, 2.5, 99)] == [1, 2, 4]
+        peaks.append(one)
         losses.append([work.advance()['footage'] for _ in range(2)])
         assert work.measure(work.generator, coded)['psnr'].mean() > work.measure(G, coded)['psnr'].mean()
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert peaks[1] < peaks[0]
     assert tuning_run.evenly(coded, 3).numbers.tolist() == [0, 2, 5]

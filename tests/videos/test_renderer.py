@@ -1,6 +1,7 @@
 """The fast forms of image generators against the plain ones: architectures, formats, noise, layouts and changes of weights."""
 
 import gc
+import types
 import weakref
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 import torch
 
 from networks import checkpoints, stylegan2
+from training.commands import memory
 from training.kernels import native_code
 from training.kernels.rendering import between, convolutions, fast_stylegan2
+from training.runs import working_memory
 from training.videos import renderer
 from training.videos.renderer import check_precision
 from training.videos.synthesis import render_codes
@@ -219,3 +222,66 @@ def test_imitated_bfloat16_is_refused(monkeypatch):
     check_precision('auto', torch.device('cpu'))
     with pytest.raises(Exception, match='no instructions for bfloat16'):
         check_precision('bf16', torch.device('cpu'))
+
+
+def test_frames_at_a_time_are_those_that_memory_has_room_for(monkeypatch):
+    """What is free at the first batch decides for all; a batch in parts has the frames of a whole one, but for rounding."""
+    G = generator(32)
+    ws = codes(G, 8)
+    whole = np.stack(list(render_codes(G, ws, batch=8)))
+    free = [4 << 20]
+    monkeypatch.setattr(memory, 'free_memory', lambda device: free[0])
+    one = int(0.5 * free[0] / 3)  # three fit into half
+    renderer.renderer(G).bytes_a_frame = one - renderer.BYTES_A_VALUE * 3 * 32 * 32
+    sizes = []
+    original = fast_stylegan2.FastSynthesis.__call__
+
+    def watch(self, ws, noise_mode, count=None):
+        sizes.append(len(ws))
+        return original(self, ws, noise_mode, count)
+
+    monkeypatch.setattr(fast_stylegan2.FastSynthesis, '__call__', watch)
+    half = memory.Budget(share=0.5)
+    parts = np.stack(list(render_codes(G, ws, batch=8, memory=half)))
+    free[0] = 1 << 20
+    again = np.stack(list(render_codes(G, ws[:7], batch=8, memory=half)))
+    assert sizes == [3, 3, 2, 3, 3, 2]
+    assert np.array_equal(again, parts[:7])
+    assert np.abs(parts.astype(int) - whole).max() <= 1
+    del sizes[:]
+    assert list(render_codes(G, ws, batch=8, memory=half, noise_mode='random'))
+    assert sizes == [8]
+
+
+def test_frames_at_a_time_on_a_gpu_are_measured(monkeypatch):
+    """With a stand-in for the device's statistics: a frame takes 100 MiB and its picture; four fit into what is asked for."""
+    G, ws = generator(16), codes(generator(16), 8)
+    seen = []
+
+    def measured(function, device):
+        seen.append(len(function()))
+        return 100 << 20
+
+    monkeypatch.setattr(renderer, 'peak_bytes', measured)
+    monkeypatch.setattr(G, 'parameters', lambda: iter([types.SimpleNamespace(device=torch.device('cuda'))]), raising=False)
+    monkeypatch.setattr(renderer, 'renderer', lambda *arguments: lambda ws, noise_mode: ws)
+    assert renderer.frames_at_once(G, ws, 'auto', memory.Budget(450 << 20)) == 4
+    assert renderer.frames_at_once(G, ws, 'auto', memory.Budget(450 << 20)) == 4
+    assert seen == [1]
+
+
+def test_peak_of_a_computation():
+    """Known sums: a chain of maps keeps two at a time; with a gradient every map of the way, and those on the way back."""
+    cpu, x = torch.device('cpu'), torch.zeros(1000, 250)  # a million bytes
+
+    def chain():
+        y = x + 1
+        for _ in range(5):
+            y = y * 2
+        return y.view(-1)
+
+    assert working_memory.peak_bytes(chain, cpu) == 2_000_000
+    parameter = torch.ones([], requires_grad=True)
+    assert working_memory.peak_bytes(lambda: x.clone().mul_(3).sum(), cpu) == 1_000_004
+    with_gradient = working_memory.peak_bytes(lambda: ((x * parameter).exp().exp().sum()).backward(), cpu)
+    assert 3_000_000 <= with_gradient <= 5_000_100

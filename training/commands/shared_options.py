@@ -2,7 +2,7 @@
 
 import click
 
-from training.commands.click_types import WEIGHTS
+from training.commands.click_types import MEMORY, WEIGHTS
 
 # ----------------------------------------------------------------------------
 # Machine and files
@@ -12,6 +12,13 @@ TRUST_HELP = 'Run the program code inside the pickles; only for files that you t
 
 device = click.option('--device', help=DEVICE_HELP, metavar='NAME', default='auto')
 trust_pickle = click.option('--trust-pickle', help=TRUST_HELP, is_flag=True)
+memory = click.option(
+    '--memory',
+    help='Maximum memory for what is rendered at a time, such as 8G, or 50% of what is free; changes nothing but the last bits',
+    metavar='SIZE',
+    type=MEMORY,
+    default='70%',
+)
 
 # ----------------------------------------------------------------------------
 # The image generator of a snapshot, which the snapshot names

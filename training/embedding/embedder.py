@@ -19,6 +19,7 @@ from networks.errors import InputError, option
 from networks.image_generator import ImageGenerator
 from networks.psp_encoders import ImageEncoder
 from training.commands.file_names import unique_names
+from training.commands.memory import Budget
 from training.commands.progress import progress, report
 from training.embedding.clip_review import ClipReview, IdentityMeasure
 from training.embedding.encoder_loss import shrink
@@ -350,6 +351,7 @@ def write_previews(
     folder: str,
     *,
     batch: int = 16,
+    memory: Budget | None = None,
 ) -> None:
     """Write one video a clip: the original on the left (where there is footage), the rendered codes on the right.
 
@@ -359,12 +361,13 @@ def write_previews(
         image_generator: Image generator.
         folder: Where the videos go, `NAME.mp4`.
         batch: Frames rendered at a time.
+        memory: See training.videos.synthesis.render_codes.
     """
     os.makedirs(folder, exist_ok=True)
     sources = {clip.name: clip for clip in clips}
     for index, info in enumerate(dataset.clips):
         clip = sources.get(info.name)
-        rendered = render_codes(image_generator, dataset.load_clip(index), batch=batch)
+        rendered = render_codes(image_generator, dataset.load_clip(index), batch=batch, memory=memory)
         originals: Iterator[np.ndarray | None] = itertools.repeat(None)
         if isinstance(clip, FootageClip):
             originals = (fit(frame, int(image_generator.img_resolution)) for frame in clip.frames())

@@ -14,6 +14,7 @@ from networks.checkpoints.durable_files import append_line
 from networks.errors import InputError
 from networks.image_generator import ImageGenerator
 from training.commands import command_line
+from training.commands.memory import Budget
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,6 +105,7 @@ class Rendering:
         size, pad: See training.videos.framing.Framing; None keeps the size.
         audio: Sound that goes along.
         precision: Of the image generator, see training.videos.renderer.
+        memory: See training.videos.synthesis.render_codes; decides last bits at most.
     """
 
     ending: str
@@ -115,6 +117,7 @@ class Rendering:
     pad: str = 'blur'
     audio: str | None = None
     precision: str = 'auto'
+    memory: Budget | None = None
 
 
 def render_source(
@@ -127,7 +130,7 @@ def render_source(
         codes = source.read(rendering.batch)
         frames = render_codes(
             image_generator, codes, batch=rendering.batch, noise_mode=rendering.noise_mode, noise_seed=[seed, index],
-            precision=rendering.precision,
+            precision=rendering.precision, memory=rendering.memory,
         )  # fmt: skip
         yield from zip(frames, codes.cpu().numpy(), strict=True)
 

@@ -114,7 +114,7 @@ def check_options(options: types.SimpleNamespace) -> None:
 def _rendering(options: types.SimpleNamespace, fps: float) -> Rendering:
     return Rendering(
         ending=options.ending, fps=fps, crf=options.crf, batch=options.batch, noise_mode=options.noise_mode, size=options.size,
-        pad=options.pad or 'blur', audio=options.audio, precision=options.precision,
+        pad=options.pad or 'blur', audio=options.audio, precision=options.precision, memory=options.memory,
     )  # fmt: skip
 
 

@@ -46,7 +46,7 @@ def paste(options: types.SimpleNamespace) -> None:
         index = _choose_clip(dataset, options.clip)
         part = RecordingPart(dataset, index, options.source)
         generator = GeneratorOfCrops(dataset, options.network, options.force_network, options.trust_pickle, options.device)
-        crops = open_crops(options.crops, dataset, index, generator, options.batch)
+        crops = open_crops(options.crops, dataset, index, generator, options.batch, options.memory)
         kind, mask = choose_mask(options, dataset, part, crops)
         _paste_all(options, dest, dataset, part, crops, kind, mask)
 

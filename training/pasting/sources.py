@@ -14,6 +14,7 @@ import numpy as np
 from networks.checkpoints import file_sha256
 from networks.errors import InputError
 from training.commands.file_names import printable
+from training.commands.memory import Budget
 from training.commands.progress import report
 from training.footage.clips import FootageClip, open_footage, resized
 from training.footage.first_look import SHAPE_TOLERANCE, thumbnail
@@ -314,10 +315,13 @@ class RenderedCrops:
         identity: Changes when the codes do.
         load: Gives the image generator.
         batch: Frames rendered at a time.
+        memory: See training.videos.synthesis.render_codes.
     """
 
-    def __init__(self, codes: np.ndarray, identity: str, load: Callable[[], Any], batch: int) -> None:
-        self._codes, self._load, self._batch = codes, load, batch
+    def __init__(
+        self, codes: np.ndarray, identity: str, load: Callable[[], Any], batch: int, memory: Budget | None = None
+    ) -> None:
+        self._codes, self._load, self._batch, self._memory = codes, load, batch, memory
         self.expected: int | None = len(codes)
         self.identity = identity
 
@@ -327,7 +331,8 @@ class RenderedCrops:
         from training.videos.synthesis import render_codes
 
         begin = first - first % self._batch  # a frame has the same bits whatever batch it begins with
-        for frame in itertools.islice(render_codes(self._load(), self._codes[begin:], batch=self._batch), first - begin, None):
+        frames = render_codes(self._load(), self._codes[begin:], batch=self._batch, memory=self._memory)
+        for frame in itertools.islice(frames, first - begin, None):
             yield as_rgb(frame)
 
 
@@ -377,7 +382,9 @@ class GeneratorOfCrops:
         return self._loaded
 
 
-def open_crops(source: str | None, dataset: LatentDataset, index: int, generator: GeneratorOfCrops, batch: int) -> Crops:
+def open_crops(
+    source: str | None, dataset: LatentDataset, index: int, generator: GeneratorOfCrops, batch: int, memory: Budget | None = None
+) -> Crops:
     """Crops of any kind.
 
     Args:
@@ -385,13 +392,14 @@ def open_crops(source: str | None, dataset: LatentDataset, index: int, generator
         dataset, index: The clip.
         generator: Renders codes.
         batch: Frames rendered at a time.
+        memory: See training.videos.synthesis.render_codes.
 
     Raises:
         InputError: They cannot be used.
     """
     clip = dataset.clips[index]
     if source is None:
-        return RenderedCrops(dataset.load_clip(index), f'{dataset.sha256} {clip.name} {generator.path}', generator, batch)
+        return RenderedCrops(dataset.load_clip(index), f'{dataset.sha256} {clip.name} {generator.path}', generator, batch, memory)
     if not os.path.exists(source):
         raise InputError(f'--crops: there is no file or folder {source!r}')
     if is_latent_dataset(source):
@@ -403,5 +411,5 @@ def open_crops(source: str | None, dataset: LatentDataset, index: int, generator
                 f'--crops: the codes of {source} are for {fps:g} frames per second, and clip {clip.name!r} has {clip.fps:g}; '
                 f'give the video that they make, or make them with --fps={clip.fps:g}'
             )
-        return RenderedCrops(codes, f'{file_sha256(source)} {generator.path}', generator, batch)
+        return RenderedCrops(codes, f'{file_sha256(source)} {generator.path}', generator, batch, memory)
     return RecordedCrops(source, clip.fps)

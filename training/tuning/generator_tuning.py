@@ -32,13 +32,17 @@ from networks.errors import InputError, option
 from networks.feature_networks.lpips import LPIPS
 from networks.image_generator import ImageGenerator
 from training.commands import stop_signals
+from training.commands.memory import Budget, how_many
 from training.embedding.code_sampler import CodeSampler
 from training.embedding.encoder_loss import LARGEST_LOSS_RESOLUTION, peak_signal_to_noise, shrink
+from training.embedding.pieces import LARGEST_PIECE_ON_CPU
 from training.footage.frame_bank import frames_to_images
 from training.runs.weight_average import decay_of, update_average
+from training.runs.working_memory import peak_bytes
 from training.tuning.coded_frames import CodedFrames
 
 WAY_SHARE = 0.5  # of the other codes that lie on the way from the footage to another code
+MOST_AT_ONCE = 4  # pictures; more are no faster
 MOST_BAD_STEPS = 20  # in a row whose gradients are no numbers, until half precision has found its scale
 
 
@@ -148,7 +152,7 @@ class GeneratorTuning:
         lpips: LPIPS | None,
         options: TuningOptions,
         *,
-        micro_batch: int = 4,
+        micro_batch: int = MOST_AT_ONCE,
         save_memory: bool = False,
     ) -> None:
         self.before, self.frames, self.options = image_generator, frames, options
@@ -174,6 +178,18 @@ class GeneratorTuning:
     def targets_of(self, coded: CodedFrames) -> torch.Tensor:
         """Frames as images `[N, C, H, W]` in [-1, 1]."""
         return frames_to_images(coded.frames, self.channels).to(self.device)
+
+    def pictures_at_once(self, memory: Budget) -> int:
+        """How many pictures with gradients fit into memory, at most `MOST_AT_ONCE`; one is measured."""
+        one = self.frames.chosen(np.arange(1))
+
+        def backward() -> None:
+            self._backward(torch.from_numpy(one.codes), self.targets_of(one), (0, 0), 1 / self.options.batch)
+
+        taken = peak_bytes(backward, self.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        budget = memory.on(self.device)
+        return how_many(taken, budget if self.device.type != 'cpu' else min(budget, LARGEST_PIECE_ON_CPU), MOST_AT_ONCE)
 
     def advance(self) -> dict[str, float]:
         """Take a step; returns `footage` and `locality`, the two terms of the loss.
@@ -266,6 +282,7 @@ class GeneratorTuning:
             'optimizer': self.optimizer.state_dict(),
             'scaler': self.scaler.state_dict(),
             'step': self.step,
+            'micro_batch': self.micro_batch,
             'bad_steps': self._bad_steps,
         }
 
@@ -277,6 +294,7 @@ class GeneratorTuning:
         if state['scaler']:
             self.scaler.load_state_dict(state['scaler'])
         self.step, self._bad_steps = int(state['step']), int(state['bad_steps'])
+        self.micro_batch = int(state.get('micro_batch', MOST_AT_ONCE))
 
 
 def _random_numbers(seed: int, step: int) -> torch.Generator:

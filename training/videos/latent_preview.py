@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from networks.image_generator import ImageGenerator
 from training.commands.file_names import safe_name, unique_names
+from training.commands.memory import Budget
 from training.commands.progress import progress
 from training.latents.dataset import LatentDataset
 from training.videos.output import VideoWriter
@@ -22,7 +23,15 @@ def video_path(dataset: LatentDataset, index: int, folder: str) -> str:
     return clip_files(dataset, [index], folder, '.mp4')[0]
 
 
-def render_clip(image_generator: ImageGenerator, dataset: LatentDataset, index: int, path: str, *, batch: int = 8) -> None:
+def render_clip(
+    image_generator: ImageGenerator,
+    dataset: LatentDataset,
+    index: int,
+    path: str,
+    *,
+    batch: int = 8,
+    memory: Budget | None = None,
+) -> None:
     """Render one clip.
 
     Args:
@@ -31,9 +40,10 @@ def render_clip(image_generator: ImageGenerator, dataset: LatentDataset, index: 
         index: Of the clip.
         path: The video.
         batch: Frames rendered at a time.
+        memory: See training.videos.synthesis.render_codes.
     """
     clip = dataset.clips[index]
     with VideoWriter(path, fps=clip.fps) as video, progress(total=clip.num_frames, description=clip.name) as bar:
-        for image in render_codes(image_generator, dataset.load_clip(index), batch=batch):
+        for image in render_codes(image_generator, dataset.load_clip(index), batch=batch, memory=memory):
             video.write(image)
             bar.update(1)

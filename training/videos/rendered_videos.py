@@ -16,6 +16,7 @@ from networks import checkpoints
 from networks.checkpoints.image_generator_lookup import OptionNames, TunedTo, expected_sha256, find_image_generator
 from networks.errors import InputError, option
 from networks.image_generator import ImageGenerator
+from training.commands.memory import Budget
 from training.commands.progress import report
 from training.footage.clips import fit
 from training.latents.dataset import LatentDataset
@@ -28,10 +29,13 @@ LARGEST_SEED = 2**32 - 1
 class _RenderedVideos(VideoSet):
     """What both have: an image generator, and codes by frame number."""
 
-    def __init__(self, image_generator: ImageGenerator, *, noise_mode: str, batch: int, resolution: int | None) -> None:
+    def __init__(
+        self, image_generator: ImageGenerator, *, noise_mode: str, batch: int, resolution: int | None, memory: Budget | None
+    ) -> None:
         if noise_mode not in ('const', 'none'):
             raise ValueError(f'noise_mode {noise_mode!r}: the noise of measured videos is const or none')
         self._image_generator, self._noise_mode, self._batch, self._fit = image_generator, noise_mode, batch, resolution
+        self._memory = memory
         self.left_out = {}
         self._image_sha256 = module_sha256(image_generator)
 
@@ -54,8 +58,10 @@ class _RenderedVideos(VideoSet):
 
     def frames(self, index: int, wanted: Iterable[int]) -> Iterator[np.ndarray]:
         for codes in self._codes(index, wanted):
-            for frame in render_codes(self._image_generator, codes, batch=self._batch, noise_mode=self._noise_mode):
-                frame = as_rgb(frame)
+            frames = render_codes(
+                self._image_generator, codes, batch=self._batch, noise_mode=self._noise_mode, memory=self._memory
+            )
+            for frame in map(as_rgb, frames):
                 yield frame if self._fit is None else fit(frame, self._fit)
 
     def _describe(self, kind: str, **more: Any) -> dict[str, Any]:
@@ -77,6 +83,7 @@ class EmbeddedVideos(_RenderedVideos):
         resolution: As of RecordedVideos.
         noise_mode: Noise of the image generator, 'const' or 'none'.
         batch: Frames rendered at a time.
+        memory: See training.videos.synthesis.render_codes.
         device: Where to render, when the image generator is loaded here.
         trust_pickle: Run the program code of its file.
 
@@ -92,6 +99,7 @@ class EmbeddedVideos(_RenderedVideos):
         resolution: int | None = None,
         noise_mode: str = 'const',
         batch: int = 8,
+        memory: Budget | None = None,
         device: torch.device | str = 'cpu',
         trust_pickle: bool = False,
     ) -> None:
@@ -105,7 +113,7 @@ class EmbeddedVideos(_RenderedVideos):
             tuned_to=TunedTo(self._dataset.path, lambda: self._dataset.sha256),
         )
         _check_codes(image_generator, self._dataset, f'{os.fspath(path)} has codes')
-        super().__init__(image_generator, noise_mode=noise_mode, batch=batch, resolution=resolution)
+        super().__init__(image_generator, noise_mode=noise_mode, batch=batch, resolution=resolution, memory=memory)
         self.names = [clip.name for clip in self._dataset.clips]
         self.num_frames = [clip.num_frames for clip in self._dataset.clips]
         self.fps = self._dataset.fps
@@ -147,6 +155,7 @@ class GeneratedVideos(_RenderedVideos):
         trunc: Truncation towards the mean code of the subject, see truncate_codes; 1 is none.
         noise_mode: Noise of the image generator, 'const' or 'none'.
         batch: Frames rendered at a time.
+        memory: See training.videos.synthesis.render_codes.
         device: Where to compute, when networks are loaded here.
         trust_pickle: Run the program code of the files.
 
@@ -168,6 +177,7 @@ class GeneratedVideos(_RenderedVideos):
         trunc: float = 1.0,
         noise_mode: str = 'const',
         batch: int = 8,
+        memory: Budget | None = None,
         device: torch.device | str = 'cpu',
         trust_pickle: bool = False,
     ) -> None:
@@ -186,7 +196,7 @@ class GeneratedVideos(_RenderedVideos):
             image_generator, reference, beside=beside, device=device, trust_pickle=trust_pickle, tuned_to=tuned_to
         )
         _check_codes(image_generator, self._generator, 'the snapshot makes codes')
-        super().__init__(image_generator, noise_mode=noise_mode, batch=batch, resolution=resolution)
+        super().__init__(image_generator, noise_mode=noise_mode, batch=batch, resolution=resolution, memory=memory)
         self._center = None
         if trunc != 1:
             mean = getattr(self._generator, 'w_mean', None)

@@ -1,4 +1,4 @@
-"""The way in which an image generator renders: the fast form of its network where there is one, else the network itself."""
+"""How an image generator renders: by the fast form of its network where there is one, and how many frames at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import torch
 
 from networks.errors import InputError
 from networks.image_generator import ImageGenerator
+from training.commands.memory import Budget, how_many
 from training.kernels.rendering import fast_stylegan2
+from training.runs.working_memory import peak_bytes
 
 enabled = True  # False: the plain form everywhere
 PRECISIONS = ('auto', 'fp32', 'bf16')
@@ -26,6 +28,9 @@ class Render(Protocol):
 
 # Fast forms by the synthesis network that they were made of, and by precision; they hold its tensors, but not the network itself.
 _known: weakref.WeakKeyDictionary[torch.nn.Module, dict[str, tuple[Any, Render | None]]] = weakref.WeakKeyDictionary()
+# Frames at a time by the network, and by what else decides it: what is free changes during a video, and rounding should not.
+_chosen: weakref.WeakKeyDictionary[torch.nn.Module, dict[Any, int]] = weakref.WeakKeyDictionary()
+BYTES_A_VALUE = 9  # of a picture: float32, the same again while it is rounded, and uint8
 
 
 def renderer(image_generator: ImageGenerator, precision: str = 'auto') -> Render:
@@ -51,6 +56,37 @@ def renderer(image_generator: ImageGenerator, precision: str = 'auto') -> Render
         kept.pop(precision, None)  # its memory goes before the new one needs some
         kept[precision] = (state, None if state[0] else _fast(synthesis, precision))
     return kept[precision][1] or _plain(image_generator, precision)
+
+
+def frames_at_once(
+    image_generator: ImageGenerator, ws: torch.Tensor, precision: str = 'auto', memory: Budget | None = None
+) -> int:
+    """How many frames of a batch go through the network at a time; chosen once for each network and size of a batch.
+
+    On a GPU what one frame takes is measured by rendering one. On a processor the large maps of a batch are made one frame
+    after the other, so that little grows with it; that is calculated.
+
+    Args:
+        image_generator: Image generator.
+        ws: The codes of a batch `[N, num_ws, w_dim]`.
+        precision: As of `renderer`.
+        memory: What may be used; None: the usual share of what is free.
+    """
+    synthesis, memory = image_generator.synthesis, memory or Budget()
+    if len(ws) <= 1 or not isinstance(synthesis, torch.nn.Module):
+        return len(ws)
+    kept = _chosen.setdefault(synthesis, {})
+    device = next(image_generator.parameters()).device
+    key = (len(ws), precision, memory, device)
+    if key not in kept:
+        budget, render = memory.on(device), renderer(image_generator, precision)
+        one = BYTES_A_VALUE * int(image_generator.img_channels) * int(image_generator.img_resolution) ** 2
+        if device.type == 'cuda':
+            one += peak_bytes(lambda: render(ws[:1], 'const'), device)
+        else:
+            one += int(getattr(render, 'bytes_a_frame', 0))
+        kept[key] = how_many(one, budget, len(ws))
+    return kept[key]
 
 
 def check_precision(precision: str, device: torch.device) -> None:

@@ -7,8 +7,9 @@ import torch
 
 from networks.image_generator import ImageGenerator
 from networks.latent_generator import LatentGenerator
+from training.commands.memory import Budget
 from training.videos.code_sources import ModelSource, chunks
-from training.videos.renderer import renderer
+from training.videos.renderer import frames_at_once, renderer
 
 
 def images_to_uint8(images: torch.Tensor) -> np.ndarray:
@@ -23,14 +24,22 @@ def _render_batch(
     noise_mode: str,
     noise_seed: Sequence[int] | None,
     precision: str,
-) -> np.ndarray:
+    memory: Budget | None,
+) -> Iterator[np.ndarray]:
     device = next(image_generator.parameters()).device
     render = renderer(image_generator, precision)
-    if noise_mode != 'random' or noise_seed is None:
-        return images_to_uint8(render(ws, noise_mode, wanted))
+    if noise_mode != 'random':
+        size = frames_at_once(image_generator, ws, precision, memory)
+        for begin in range(0, wanted, size):  # parts of the whole batch, because rounding depends on the size of a part
+            yield from images_to_uint8(render(ws[begin : begin + size], noise_mode, min(size, wanted - begin)))
+        return
+    if noise_seed is None:
+        yield from images_to_uint8(render(ws, noise_mode, wanted))
+        return
     with torch.random.fork_rng(devices=[device] if device.type == 'cuda' else []):
         torch.manual_seed(int(np.random.SeedSequence(list(noise_seed)).generate_state(1, np.uint64)[0] >> np.uint64(1)))
-        return images_to_uint8(render(ws, noise_mode, wanted))
+        images = images_to_uint8(render(ws, noise_mode, wanted))
+    yield from images
 
 
 def render_codes(
@@ -41,6 +50,7 @@ def render_codes(
     noise_mode: str = 'const',
     noise_seed: Sequence[int] | None = None,
     precision: str = 'auto',
+    memory: Budget | None = None,
 ) -> Iterator[np.ndarray]:
     """Render W+ codes with an image generator, `batch` frames at a time.
 
@@ -54,6 +64,8 @@ def render_codes(
         noise_mode: 'const', 'random' (new noise for every frame) or 'none'.
         noise_seed: Numbers that fix the noise of 'random'; None takes it from torch's global state.
         precision: See training.videos.renderer.renderer.
+        memory: A batch that does not fit goes through the network in parts (training.videos.renderer.frames_at_once), but for
+            noise_mode 'random', whose noise is drawn for a batch.
 
     Yields:
         T frames, uint8 [H, W, C].
@@ -65,7 +77,7 @@ def render_codes(
         if missing:
             part = torch.cat([part, part[-1:].expand(missing, -1, -1)])
         seed = None if noise_seed is None else [*noise_seed, begin // batch]
-        yield from _render_batch(image_generator, part, batch - missing, noise_mode, seed, precision)
+        yield from _render_batch(image_generator, part, batch - missing, noise_mode, seed, precision, memory)
 
 
 def truncate_codes(ws: torch.Tensor, center: torch.Tensor, psi: float) -> torch.Tensor:

@@ -17,7 +17,7 @@ import torch
 from click.testing import CliRunner
 from option_files import Files
 
-from metrics.features import detectors
+from metrics.features import clip_features, detectors
 from networks import stylegan2
 from stylevideogan.__main__ import load_command
 from torch_utils import training_stats
@@ -44,6 +44,7 @@ class Run:
     rendered: list[int]  # batch sizes of the calls of synthesis networks
     measured: list[int]  # batch sizes of the calls of the detector
     recomputed: int  # calls of blocks whose activations are computed twice
+    at_once: list[int | None]  # batches that a detector may measure at a time, from each of its beginnings
 
 
 class Detector(torch.nn.Module):
@@ -90,14 +91,18 @@ class Workshop:
                 CliRunner().invoke(main, [*subcommand, *(word for word in words if word != '!')], catch_exceptions=False)
         rendered: list[int] = []
         recomputed: list[int] = []
+        at_once: list[int | None] = []
         Detector.sizes.clear()
         with (
             noted(stylegan2.SynthesisNetwork, 'forward', rendered),
             noted(FastSynthesis, '__call__', rendered),
             noted(generator_tuning, 'checkpoint', recomputed),
+            limits(at_once),
         ):
             result = CliRunner().invoke(main, [*subcommand, *last], catch_exceptions=False)
-        found = Run(folder, result.exit_code, result.stdout, result.stderr, rendered, list(Detector.sizes), len(recomputed))
+        found = Run(
+            folder, result.exit_code, result.stdout, result.stderr, rendered, list(Detector.sizes), len(recomputed), at_once
+        )
         if not fresh:
             self.done[key] = found
         return found
@@ -131,6 +136,19 @@ def noted(owner: Any, name: str, sizes: list[int]) -> Iterator[None]:
         return original(*args, **kwargs)
 
     with unittest.mock.patch.object(owner, name, note):
+        yield
+
+
+@contextlib.contextmanager
+def limits(most: list[int | None]) -> Iterator[None]:
+    """Note how many batches may be measured at a time."""
+    original = clip_features.in_parallel
+
+    def note(work: Any, tasks: Any, device: Any, limit: int | None = None) -> Any:
+        most.append(None if limit is None else min(limit, 2))  # what is free changes
+        return original(work, tasks, device, limit)
+
+    with unittest.mock.patch.object(clip_features, 'in_parallel', note):
         yield
 
 

@@ -27,6 +27,7 @@ TABLE = [
         ('--damaged', ('--real={broken}', *VIDEOS[1:]), ('--real={broken}', *VIDEOS[1:], '--damaged=skip'), outcome),
         ('--bootstrap', 3, 0, results),
         ('--batch', 1, 3, largest('measured')),
+        ('--memory', '70%', '1M', lambda run: run.at_once),
         ('--cache', ('--cache',), ('--no-cache',), lambda run: (run.folder / 'cache').exists()),
         ('--device', 'cpu', 'nowhere', outcome),
     ),

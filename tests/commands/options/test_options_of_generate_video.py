@@ -60,6 +60,7 @@ TABLE = [
         ),
         ('--device', 'cpu', 'nowhere', outcome),
         ('--batch', 8, 2, largest('rendered')),
+        ('--memory', ('--batch=64',), ('--batch=64', '--memory=1M'), largest('rendered')),
         ('--precision', 'auto', 'bf16', pictures),  # a processor without bfloat16 refuses it
         ('--gpus', None, '0', outcome),  # more than one is another process: tests/commands/test_generate_video.py
         ('--shard', ('--seeds=3,4', '--shard=1/2'), ('--seeds=3,4', '--shard=2/2'), names),

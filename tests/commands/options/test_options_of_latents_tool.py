@@ -45,6 +45,7 @@ TABLE = [
         ('--force-network', ('--network={other}',), ('--network={other}', '--force-network'), outcome),
         ('--skip-existing', ('&&', '{again}'), ('&&', '{again}', '--skip-existing'), lambda run: len(run.rendered)),
         ('--batch', 8, 3, largest('rendered')),
+        ('--memory', ('--batch=64',), ('--batch=64', '--memory=1M'), largest('rendered')),
         ('--device', 'cpu', 'nowhere', outcome),
         (
             '--trust-pickle',

@@ -30,6 +30,7 @@ TABLE = [
         ),
         ('--device', 'cpu', 'nowhere', outcome),
         ('--batch', 8, 2, largest('rendered')),
+        ('--memory', ('--batch=64',), ('--batch=64', '--memory=1M'), largest('rendered')),
     )
 ]
 test_option_is_obeyed, test_equal_commands_give_equal_results = obeyed(TABLE)

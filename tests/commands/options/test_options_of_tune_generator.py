@@ -3,12 +3,12 @@
 import json
 from typing import Any
 
-from option_rows import image_weights, largest, names, num_lines, obeyed, outcome, rows, statistic
+from option_rows import image_weights, names, num_lines, obeyed, outcome, rows, statistic
 from option_workshop import Run
 
 TUNE = (
     '--data={coded}', '--outdir={out}', '--dest={folder}/x.pkl', '--steps=2', '--tick=2', '--batch=4', '--locality-batch=4',
-    '--perceptual=none', '--device=cpu', '--lr=0.0002', '--warmup=0', '--micro-batch=32', '--identity=no',
+    '--perceptual=none', '--device=cpu', '--lr=0.0002', '--warmup=0', '--identity=no',
 )  # fmt: skip
 PERCEPTUAL = ('--perceptual=alex',)
 
@@ -49,7 +49,8 @@ TABLE = rows(
     ('--lpips-weights', PERCEPTUAL, (*PERCEPTUAL, '--lpips-weights={generator}'), outcome),
     ('--lambda-lpips', PERCEPTUAL, (*PERCEPTUAL, '--lambda-lpips=0'), image_weights),
     ('--lambda-pixel', PERCEPTUAL, (*PERCEPTUAL, '--lambda-pixel=0'), image_weights),
-    ('--micro-batch', 32, 1, largest('rendered')),
+    ('--micro-batch', None, 1, lambda run: len(run.rendered)),
+    ('--memory', '70%', 'nothing', outcome),  # what it does: tests/commands/test_tune_generator.py
     ('--save-memory', None, True, lambda run: run.recomputed > 0),
     ('--frame-memory', ('--data={long}',), ('--data={long}', '--frame-memory=1'), lambda run: '2th one' in run.stdout),
     ('--fp32', None, True, lambda run: '"fp32": true' in run.stdout),  # recorded only: without a GPU there is no half precision

@@ -131,6 +131,9 @@ class FastSynthesis:
         dtype: Of maps on a processor, float32 or bfloat16. On a GPU, float32, bfloat16, or float16: that is for the blocks that
             the checkpoint declares half precision for.
 
+    Attributes:
+        bytes_a_frame: What each further frame of a batch takes on a processor, its picture left out.
+
     Raises:
         Unsupported: It has layers, filters or activations that this file does not know.
     """
@@ -149,6 +152,9 @@ class FastSynthesis:
         for block in blocks:
             here = torch.float32 if dtype == torch.float16 and not block.use_fp16 else dtype
             self.blocks.append(_Block(block, here, taps, phases, scratch))
+        shared = [block for block in self.blocks if block.resolution <= LARGEST_SHARED_RESOLUTION]
+        maps = [layer.power.shape[1] * block.resolution**2 * block.dtype.itemsize for block in shared for layer in block.layers]
+        self.bytes_a_frame = 3 * max(maps, default=0)  # the map before a layer, the one behind it, and what is between
 
     @torch.no_grad()  # not inference_mode: its tensors cannot go into networks that learn
     def __call__(self, ws: torch.Tensor, noise_mode: str = 'const', wanted: int | None = None) -> torch.Tensor:
