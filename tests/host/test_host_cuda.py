@@ -64,12 +64,20 @@ def test_compiles_to_machine_code(operation, architecture, tmp_path):
 EMULATION = {
     'bias_act': """
         #include "bias_act_math.h"
-        extern "C" int bias_act_launch(const BiasActArguments* p, int type, void*) {
-            for (unsigned i = 0; i < p->count; ++i) {
-                if (type == ELEMENT_FLOAT32) bias_act_element<float, unsigned>(*p, i);
-                else if (type == ELEMENT_FLOAT64) bias_act_element<double, unsigned>(*p, i);
-                else return 1;
-            }
+        static long long packed;
+        extern "C" long long packs_so_far() { return packed; }
+        template <class E> static void run(const BiasActArguments& p, bool packs) {
+            const BiasAct<E> f(p);
+            packs = packs && bias_act_has_packs<E>(p);
+            packed += packs;
+            for (unsigned i = 0; i < p.count; i += packs ? unsigned(Pack<E>::SIZE) : 1)
+                if (packs) bias_act_pack<E, unsigned>(p, f, i);
+                else bias_act_element<E, unsigned>(p, f, i);
+        }
+        extern "C" int bias_act_launch(const BiasActArguments* p, int type, void* stream) {
+            if (type == ELEMENT_FLOAT32) run<float>(*p, stream != 0);
+            else if (type == ELEMENT_FLOAT64) run<double>(*p, stream != 0);
+            else return 1;
             return 0;
         }
         extern "C" const char* bias_act_error_text(int) { return "refused"; }
@@ -77,6 +85,8 @@ EMULATION = {
     'upfirdn2d': """
         #include "upfirdn2d_math.h"
         static bool tiles;
+        static long long packed;
+        extern "C" long long packs_so_far() { return packed; }
         template <class E, int UP, int DOWN> static bool run_tiles(const Upfirdn2dArguments& p) {
             if (p.up_x != UP || p.up_y != UP || p.down_x != DOWN || p.down_y != DOWN) return false;
             if (p.filter_width != 4 || p.filter_height != 4) return false;
@@ -91,8 +101,12 @@ EMULATION = {
         }
         template <class E> static void run(const Upfirdn2dArguments& p) {
             if (tiles && (run_tiles<E, 1, 1>(p) || run_tiles<E, 2, 1>(p) || run_tiles<E, 1, 2>(p))) return;
-            const unsigned count = p.batch * p.channels * p.out_width * p.out_height;
-            for (unsigned i = 0; i < count; ++i) upfirdn2d_element<E, unsigned>(p, i);
+            const bool packs = tiles && upfirdn2d_has_packs<E>(p);
+            packed += packs;
+            const unsigned count = p.batch * p.channels / (packs ? Pack<E>::SIZE : 1) * p.out_width * p.out_height;
+            for (unsigned i = 0; i < count; ++i)
+                if (packs) upfirdn2d_pack<E, unsigned>(p, i);
+                else upfirdn2d_element<E, unsigned>(p, i);
         }
         extern "C" int upfirdn2d_launch(const Upfirdn2dArguments* p, int type, void* stream) {
             tiles = stream != 0;
@@ -169,7 +183,7 @@ def emulated(tmp_path_factory):
 
 @pytest.fixture
 def use_plugins(emulated, monkeypatch):
-    """Let impl='cuda' use the emulated modules for CPU tensors; call with True for the kernels with tiles."""
+    """Let impl='cuda' use the emulated modules for CPU tensors; call with True for the kernels with tiles and packs."""
 
     def switch(tiles=False):
         monkeypatch.setattr(
@@ -210,6 +224,13 @@ def layouts(x):
     yield torch.stack([x, x], dim=-1)[..., 0].expand(x.shape)  # with gaps
 
 
+def packs_of(module):
+    """Launches of an emulated module that went by packs."""
+    library = ctypes.CDLL(module.__file__)
+    library.packs_so_far.restype = ctypes.c_longlong
+    return library.packs_so_far()
+
+
 @pytest.mark.parametrize('act', bias_act.activation_funcs)
 def test_bias_act(act, use_plugins):
     use_plugins()
@@ -226,6 +247,39 @@ def test_bias_act(act, use_plugins):
         )
     large = torch.tensor([-1e4, -90.0, 90.0, 1e4])
     torch.testing.assert_close(bias_act.bias_act(large, act=act), bias_act.bias_act(large, act=act, impl='ref'))
+
+
+@pytest.mark.parametrize('act', ['lrelu', 'swish', 'elu'])
+def test_bias_act_by_packs(act, emulated, use_plugins):
+    """Channels last and planar with and without packs that end at the end of the tensor, and what does not go by packs."""
+    use_plugins(True)
+    torch.manual_seed(1)
+    options = {'act': act, 'gain': 1.5, 'clamp': 1.1}
+    shapes = {(2, 4, 3, 5): (False, True), (2, 4, 2, 5): (True, True), (1, 3, 4, 5): (True, False), (1, 3, 3, 5): (False, False)}
+    for shape, packs in shapes.items():
+        x, b = torch.randn(shape).double() * 2, torch.randn(shape[1]).double()
+        for each, expected in zip((x, x.contiguous(memory_format=torch.channels_last)), packs, strict=True):
+            agree(lambda x, b, impl: bias_act.bias_act(x, b, impl=impl, **options), each, b)
+            before = packs_of(emulated['bias_act'])
+            bias_act.bias_act(each, b, impl='cuda', **options)
+            assert packs_of(emulated['bias_act']) - before == expected, shape
+    before = packs_of(emulated['bias_act'])
+    agree(lambda x, impl: bias_act.bias_act(x, impl=impl, **options), torch.randn(1, 1, 3, 5).double())  # the last pack is half
+    assert packs_of(emulated['bias_act']) > before
+
+
+def test_upfirdn2d_by_packs(emulated, use_plugins):
+    use_plugins(True)
+    torch.manual_seed(2)
+    x = torch.randn(2, 4, 5, 6).double().contiguous(memory_format=torch.channels_last)
+    before = packs_of(emulated['upfirdn2d'])
+    for resampling, taps in itertools.product(RESAMPLINGS, [(4, 4), (12,), (3, 5)]):
+        f = torch.randn(*taps)
+        agree(lambda x, impl: upfirdn2d.upfirdn2d(x, f, impl=impl, **resampling), x)  # noqa: B023
+    assert packs_of(emulated['upfirdn2d']) - before > 3 * len(RESAMPLINGS)
+    before = packs_of(emulated['upfirdn2d'])
+    agree(lambda x, impl: upfirdn2d.upfirdn2d(x, torch.randn(3, 5).fill_(0.2), impl=impl), x[:, :3])
+    assert packs_of(emulated['upfirdn2d']) == before
 
 
 RESAMPLINGS = [

@@ -1,6 +1,8 @@
 // Number types of tensors, and the type that their arithmetic is done in.
 #pragma once
 
+#include <stddef.h>
+
 #if defined(__CUDACC__)
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -8,6 +10,15 @@
 #else  // plain C++: the tests run the same functions without a GPU
 #define ON_BOTH_SIDES inline
 #endif
+
+// As many neighbours in memory as a thread reads or writes with one instruction.
+const int kPackBytes = 16;
+template <class Element> struct alignas(kPackBytes) Pack {
+    enum { SIZE = kPackBytes / sizeof(Element) };
+    Element values[SIZE];
+};
+
+inline bool is_aligned(const void* address) { return reinterpret_cast<size_t>(address) % kPackBytes == 0; }  // null is
 
 enum ElementType { ELEMENT_FLOAT32 = 0, ELEMENT_FLOAT16 = 1, ELEMENT_BFLOAT16 = 2, ELEMENT_FLOAT64 = 3 };
 

@@ -13,6 +13,12 @@ __global__ void __launch_bounds__(kThreads) element_kernel(Upfirdn2dArguments p,
     if (index < count) upfirdn2d_element<Element, Index>(p, index);
 }
 
+template <class Element, class Index>
+__global__ void __launch_bounds__(kThreads) pack_kernel(Upfirdn2dArguments p, Index count) {
+    const Index index = Index(blockIdx.x) * kThreads + threadIdx.x;
+    if (index < count) upfirdn2d_pack<Element, Index>(p, index);
+}
+
 template <class Element, int UP, int DOWN, int TAPS>
 __global__ void __launch_bounds__(kThreads) tile_kernel(Upfirdn2dArguments p, long long planes) {
     __shared__ Upfirdn2dTile<Element, UP, DOWN, TAPS> tile;
@@ -46,15 +52,21 @@ struct Launcher {
             if (p.up_x == 2 && p.down_x == 1) return launch_tiles<Element, 2, 1, 4>(p, stream);
             if (p.up_x == 1 && p.down_x == 2) return launch_tiles<Element, 1, 2, 4>(p, stream);
         }
-        const long long count = (long long)p.batch * p.channels * p.out_width * p.out_height;
+        const bool packs = upfirdn2d_has_packs<Element>(p);
+        const long long count = (long long)p.batch * (packs ? p.channels / int(Pack<Element>::SIZE) : p.channels) * p.out_width *
+                                p.out_height;
         const long long blocks = (count + kThreads - 1) / kThreads;
         if (blocks > 0x7fffffffLL) return cudaErrorInvalidConfiguration;
         // divisions of 32-bit numbers are several times faster; the margin keeps the last index below 2^32
-        if (count < 0xffffffffLL - kThreads)
-            element_kernel<Element, unsigned><<<unsigned(blocks), kThreads, 0, stream>>>(p, unsigned(count));
-        else
-            element_kernel<Element, unsigned long long><<<unsigned(blocks), kThreads, 0, stream>>>(p, count);
+        if (count < 0xffffffffLL - kThreads) start(p, unsigned(count), packs, unsigned(blocks), stream, Element());
+        else start(p, (unsigned long long)count, packs, unsigned(blocks), stream, Element());
         return cudaGetLastError();
+    }
+
+    template <class Element, class Index>
+    static void start(const Upfirdn2dArguments& p, Index count, bool packs, unsigned blocks, cudaStream_t stream, Element) {
+        if (packs) pack_kernel<Element, Index><<<blocks, kThreads, 0, stream>>>(p, count);
+        else element_kernel<Element, Index><<<blocks, kThreads, 0, stream>>>(p, count);
     }
 };
 
