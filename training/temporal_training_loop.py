@@ -397,18 +397,13 @@ class TemporalTraining:
         log.picture('fakes', preview.write(self._path(f'fakes{name}.mp4'), list(codes)), step)
         frames = round(TRAJECTORY_SECONDS * self.dataset.fps)
         coordinates = generate_trajectories(G, list(range(4)), frames, self.device).cpu()
-        log.picture(
-            'trajectories',
-            plot_trajectories(
-                self._path(f'trajectories{name}.png'),
-                self.windows.clips,
-                coordinates,
-                self.space,
-                self.dataset.fps,
-                f'{shown / 1000:.0f} kimg',
-            ),
-            step,
-        )
+        path, title = self._path(f'trajectories{name}.png'), f'{shown / 1000:.0f} kimg'
+        try:
+            picture = plot_trajectories(path, self.windows.clips, coordinates, self.space, self.dataset.fps, title)
+        except ImportError as error:  # hours of training do not end for want of a plot
+            self.say(f'Skipping the plot of trajectories: {error}')
+            return
+        log.picture('trajectories', picture, step)
 
     def _save(self, shown: int, *, hurry: bool) -> bool:
         """Snapshot and training state, in a hurry the state first; returns whether the snapshot is there.

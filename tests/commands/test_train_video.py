@@ -41,6 +41,20 @@ def assert_equal_networks(a: pathlib.Path, b: pathlib.Path) -> None:
             assert torch.equal(x, y), f'{name}.{key}'
 
 
+def test_a_training_needs_no_plots(tmp_path: pathlib.Path, tiny_latents: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ('matplotlib', 'matplotlib.figure', 'matplotlib.backends.backend_agg'):
+        monkeypatch.setitem(sys.modules, name, None)
+    result = train(
+        tmp_path, tiny_latents, '--kimg=0.2', '--tick=0.2', '--preview-frames=5', '--preview-grid=1x1', '--metrics=none'
+    )
+    assert result.exit_code == 0, result.output
+    assert 'Skipping the plot of trajectories: ' in result.stdout
+    names = {path.name for path in only_run(tmp_path).iterdir()}
+    assert not [name for name in names if name.startswith('trajectories')]
+    assert [name for name in names if name.startswith('network-snapshot-')]
+    assert [name for name in names if name.startswith('fakes')]
+
+
 def test_run_folder(tmp_path, tiny_latents, tiny_generator):
     result = train(
         tmp_path, tiny_latents, '--kimg=2', '--tick=1', '--snap=1', '--preview-frames=0', '--desc=words', '--metrics=lfd2048_25f'

@@ -3,6 +3,7 @@
 import html.parser
 import json
 import pathlib
+import sys
 from typing import Any
 
 import click.testing
@@ -19,7 +20,7 @@ from training.embedding import face_identity
 from training.embedding.clip_review import ClipReview, second_differences
 from training.embedding.encoder_loss import peak_signal_to_noise
 from training.embedding.inversion import Inversion, InversionOptions
-from training.embedding.report import MOST_POINTS, plot_measures
+from training.embedding.report import MOST_POINTS, EmbeddingReport, plot_measures
 from training.latents.dataset import LatentDataset
 from training.latents.frame_measures import FrameMeasures, read_measures
 from training.videos.synthesis import render_codes
@@ -159,6 +160,19 @@ def test_measures_survive_a_cut(tmp_path: pathlib.Path) -> None:
     assert (tmp_path / 'long.png').is_file()
     plot_measures(str(tmp_path / 'none.jsonl'), 25, str(tmp_path / 'none.png'), title='none')
     assert not (tmp_path / 'none.png').exists()
+
+
+def test_without_matplotlib_a_clip_has_no_plot(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ('matplotlib', 'matplotlib.figure'):
+        monkeypatch.setitem(sys.modules, name, None)
+    measures = FrameMeasures(str(tmp_path / 'm.jsonl'))
+    measures.append([{'psnr': 20.0}] * 3)
+    report = EmbeddingReport(str(tmp_path / 'report'), {})
+    report.add_clip(0, 'walk', 25, measures.path, [], [])
+    assert 'Skipping the plot of the measures: ' in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / 'report').iterdir()] == ['00000-walk.jsonl']
 
 
 def test_without_dlib_it_says_how_to_install_it(

@@ -82,7 +82,10 @@ class EmbeddingReport:
         with open(measures, 'rb') as source, open(self.path(index, name, '.jsonl'), 'wb') as target:
             while part := source.read(1 << 20):
                 target.write(part)
-        plot_measures(measures, fps, self.path(index, name, '.png'), title=name)
+        try:
+            plot_measures(measures, fps, self.path(index, name, '.png'), title=name)
+        except ImportError as error:  # hours of embedding do not end for want of a plot
+            print(f'Skipping the plot of the measures: {error}')
         save_frames(even, worst, self.path(index, name, '-frames.png'))
 
     def write_page(self, clips: Sequence[Mapping[str, Any]]) -> None:
