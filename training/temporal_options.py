@@ -151,7 +151,7 @@ class Settings(OptionGroup):
         'Size of the random affine maps through which the critics see real and generated windows alike, as a share of the spread',
         at_least=0,
         group=LOSSES,
-        default_text='0.3 for footage below a minute, else 0',
+        default_text='0.15 for footage below a minute, else 0',
         absent=0.0,
     )
     generator_lr: float = option(3e-3, 'Learning rate of the generator', flag='--glr', above=0)
