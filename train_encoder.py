@@ -15,7 +15,7 @@ from training.commands.file_names import safe_name, stem
 from training.commands.memory import Budget, parse_budget
 from training.embedding.encoder_options import HEADINGS, EncoderInvocation, EncoderTrainingOptions
 from training.runs import claims, ranks
-from training.runs.run_folder import Log, make_run_dir
+from training.runs.run_folder import Log, make_run_dir, remove_if_empty
 
 
 @command(shares_work=True)
@@ -142,6 +142,7 @@ def run(options: EncoderTrainingOptions, invocation: EncoderInvocation) -> None:
                 else:
                     require_folder(invocation.outdir)
                     run_dir = make_run_dir(invocation.outdir, name)
+                    stack.callback(remove_if_empty, run_dir)
                     stack.enter_context(claims.lock_run(run_dir))
                     path = os.path.join(run_dir, encoder_training.OPTIONS_FILE)
                     with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:

@@ -17,7 +17,7 @@ from training.commands import command_line, command_options, option_tree, stop_s
 from training.commands.file_names import safe_name, stem
 from training.runs import claims, ranks
 from training.runs.locks import Lock
-from training.runs.run_folder import Log, make_run_dir
+from training.runs.run_folder import Log, make_run_dir, remove_if_empty
 from training.temporal_options import HEADINGS, PRESETS, Invocation, TrainingOptions
 
 INTERRUPTED = 'interrupted; the same command goes on from the last training state'
@@ -320,6 +320,7 @@ def run(invocation: Invocation, options: TrainingOptions, resumed: tuple[str, st
                 else:
                     command_line.require_folder(str(invocation.outdir))
                     training.run_dir = make_run_dir(str(invocation.outdir), name)
+                    stack.callback(remove_if_empty, training.run_dir)
                     stack.enter_context(claims.lock_run(training.run_dir))
                 write_options(training.run_dir, options)
                 stack.enter_context(Log(training.run_dir))

@@ -26,7 +26,7 @@ from training.commands.command_line import (
     require_free_space,
 )
 from training.commands.file_names import safe_name, stem
-from training.runs.run_folder import Log, make_run_dir, next_run_dir
+from training.runs.run_folder import Log, make_run_dir, next_run_dir, remove_if_empty
 
 if TYPE_CHECKING:
     import torch
@@ -204,11 +204,13 @@ def _launch(c: dict[str, Any], opts: types.SimpleNamespace, description: str, de
     with lock_target(c['dest'], '--dest'):
         if unfinished is None:
             run_dir = make_run_dir(opts.outdir, description)
-            with (
-                replacing(os.path.join(run_dir, 'training_options.json')) as temporary,
-                open(temporary, 'w', encoding='utf-8') as file,
-            ):
-                json.dump({**c, 'run_dir': run_dir}, file, indent=2)
+            path = os.path.join(run_dir, 'training_options.json')
+            try:
+                with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
+                    json.dump({**c, 'run_dir': run_dir}, file, indent=2)
+            except BaseException:
+                remove_if_empty(run_dir)
+                raise
         with wait_for_run(run_dir), Log(run_dir):
             record = tune_generator(run_dir=run_dir, device=device, memory=opts.memory, resume=unfinished is not None, **c)
     for line in describe_result(record):

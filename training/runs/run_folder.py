@@ -46,6 +46,12 @@ def make_run_dir(outdir: str, description: str) -> str:
             continue
 
 
+def remove_if_empty(run_dir: str) -> None:
+    """Remove a run folder in which nothing could be written."""
+    with contextlib.suppress(OSError):
+        os.rmdir(run_dir)
+
+
 # ----------------------------------------------------------------------------
 # Log and statistics.
 
@@ -95,6 +101,7 @@ class RunLog:
         self._num_lines = forget_statistics_after(run_dir, 0 if resumed_at is None else resumed_at)
         self._tick = 0
         self._pictures: dict[str, int] = {}  # how many there were of each name
+        self._hook_before, threading.excepthook = threading.excepthook, self._hook  # its thread may fail before it is made
         try:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -105,7 +112,6 @@ class RunLog:
         except OSError as error:
             print(f'Warning: no TensorBoard curves of this run ({error}); stats.jsonl has all values')
             self.board = None
-        self._hook_before, threading.excepthook = threading.excepthook, self._hook
 
     def __enter__(self) -> RunLog:
         return self
