@@ -61,6 +61,7 @@ class Disk:
         return int(self.shim.faulty_disk_count())
 
 
+PICTURES = ('fakes', 'recon', 'reals', 'samples', 'trajectories')  # of trainings, which a full disk may cost
 # Commands of which a second call, when the first one has come to its end, is refused or makes nothing.
 DONE_ONCE = ('embed_video', 'tune_generator', 'convert_network', 'latents_tool', 'align_video', 'paste_video')
 
@@ -103,9 +104,10 @@ class World:
         tiny = ('--window=9', '--latent-dim=8', '--noise-dim=8', '--hidden-dim=8', '--initial-widths=8', '--widening-widths=16',
                 '--narrowing-widths=8', '--temporal-channels=8', '--batch=8', '--device=cpu', '--carry=0',
                 '--strides=1')  # fmt: skip
+        training = (f'--data={data}', '--outdir={out}', *tiny, '--kimg=0.6', '--tick=0.28', '--snap=1')
         self.commands: dict[str, tuple[str, ...]] = {
-            'train_video': (f'--data={data}', '--outdir={out}', *tiny, '--kimg=0.6', '--tick=0.28', '--snap=1',
-                            '--preview-frames=2'),
+            'train_video': (*training, '--preview-frames=0'),
+            'train_video with pictures': (*training, '--preview-frames=2'),
             'train_encoder': (f'--network={network}', '--outdir={out}', '--kimg=0.016', '--batch=4', '--tick=0.008', '--snap=1',
                               '--perceptual=none', '--cbase=16', '--cmax=4', '--hidden=4', '--device=cpu'),
             'embed_video': (f'--network={network}', f'--source={frames}', '--dest={out}/x.zip', f'--encoder={encoder}',
@@ -232,7 +234,7 @@ class World:
             elif (
                 path.is_file()
                 and path.suffix in ('.png', '.mp4', '.npz', '.npy')
-                and not path.name.startswith(('fakes', 'recon'))
+                and not path.name.startswith(PICTURES)
             ):
                 digest.update(path.read_bytes())
             elif path.is_file() and path.name.startswith('.'):
