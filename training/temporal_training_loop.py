@@ -32,7 +32,7 @@ from training.temporal_options import TrainingOptions
 from training.temporal_pictures import TRAJECTORY_SECONDS, Preview, generate_codes, generate_trajectories, plot_trajectories
 from training.temporal_trainer import TemporalTrainer
 
-HURRY_SECONDS = 8.0  # for the snapshot of a training that was asked to stop
+HURRY_SECONDS = 4.0  # for the snapshot of a training that was asked to stop
 
 MetricFunction = Callable[..., dict[str, Any]]
 
@@ -145,7 +145,7 @@ class TemporalTraining:
         self.rollbacks = 0
         self.step_threads: int | None = None  # None: as many as PyTorch takes
         self.has_state = resume is not None
-        self.misses_snapshot = False
+        self.misses_snapshot = self.gave_up_look = False
         self.resumed = resume is not None
         if resume is not None:
             self._resume(resume)
@@ -412,7 +412,7 @@ class TemporalTraining:
         """
         if hurry:
             self._save_state(shown)
-            if self.rank != 0:
+            if self.rank != 0 or self.gave_up_look:
                 return False
         try:
             with contextlib.nullcontext() if hurry else stop_signals.at_once():
@@ -421,6 +421,7 @@ class TemporalTraining:
             self.say('No snapshot was written, which would take longer than there is time; the training state holds everything')
             return False
         except stop_signals.Stopped:
+            self.gave_up_look = True
             self._save_state(shown)
             return self._agree(False)[0]
         if self.finished.burn_in > 0:

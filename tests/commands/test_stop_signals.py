@@ -142,6 +142,20 @@ def test_a_reader_that_leaves_ends_nothing(root, tmp_path):
     assert (tmp_path / 'end').exists()
 
 
+def test_unbuffered_output_is_there_at_once(root, monkeypatch):
+    monkeypatch.setenv('PYTHONUNBUFFERED', '1')
+    process = start(
+        root,
+        """
+        print('ready')
+        time.sleep(20)
+    """,
+    )
+    assert process.poll() is None
+    process.kill()
+    process.communicate()
+
+
 def test_a_terminal_that_closes_ends_nothing(root, tmp_path):
     import pty
 

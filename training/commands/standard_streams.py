@@ -24,7 +24,10 @@ class _PatientText(io.TextIOWrapper):
     def write(self, text: str) -> int:
         """Write text; returns its length whether or not somebody reads it."""
         try:
-            return super().write(text)
+            written = super().write(text)
+            if self.write_through:  # python -u: the buffer below would hold it
+                super().flush()
+            return written
         except OSError as error:
             self._give_up(error)
             return len(text)
