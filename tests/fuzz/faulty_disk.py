@@ -63,7 +63,8 @@ class Disk:
 
 PICTURES = ('fakes', 'recon', 'reals', 'samples', 'trajectories')  # of trainings, which a full disk may cost
 # Commands of which a second call, when the first one has come to its end, is refused or makes nothing.
-DONE_ONCE = ('embed_video', 'tune_generator', 'convert_network', 'latents_tool', 'align_video', 'paste_video')
+DONE_ONCE = ('embed_video', 'tune_generator', 'convert_network', 'latents_tool', 'align_video', 'paste_video',
+             'calc_metrics_video')  # fmt: skip
 
 
 class World:
@@ -164,6 +165,7 @@ class World:
         run = self.folder / 'run'
         run.mkdir()
         shutil.copy(snapshot, run)
+        (run / 'training_options.json').write_text('{}')
         self.commands |= {
             'tune_generator': (f'--data={drawn}', '--outdir={out}', '--dest={out}/tuned.pkl', '--perceptual=none', '--batch=2',
                                '--locality-batch=2', '--steps=4', '--tick=2', '--evaluate=4', '--identity=no', '--device=cpu'),
@@ -231,11 +233,7 @@ class World:
                 json.loads(path.read_bytes())  # readable, but times stand in it
             elif path.name in ('report.html', 'generation.jsonl') or path.name.startswith('metric-'):
                 digest.update(f'{len(path.read_bytes().splitlines())} lines'.encode() if path.suffix == '.jsonl' else b'')
-            elif (
-                path.is_file()
-                and path.suffix in ('.png', '.mp4', '.npz', '.npy')
-                and not path.name.startswith(PICTURES)
-            ):
+            elif path.is_file() and path.suffix in ('.png', '.mp4', '.npz', '.npy') and not path.name.startswith(PICTURES):
                 digest.update(path.read_bytes())
             elif path.is_file() and path.name.startswith('.'):
                 found[f'left behind: {path.suffix}'] = ''
