@@ -63,7 +63,7 @@ COMMANDS: dict[str, str] = {
 }  # fmt: skip
 
 
-def make_inputs(folder: pathlib.Path, resolution: int) -> None:
+def make_inputs(folder: pathlib.Path, resolution: int, frames: bool) -> None:
     """Generator, encoder, frames that codes render to, data sets, a snapshot of an untrained model; where they are missing."""
     import PIL.Image
     import torch
@@ -75,7 +75,7 @@ def make_inputs(folder: pathlib.Path, resolution: int) -> None:
     from training.latents.dataset import LatentDataset, LatentDatasetWriter
     from training.videos.synthesis import render_codes
 
-    if (folder / 'snapshot.pkl').is_file():
+    if (folder / 'snapshot.pkl').is_file() and (not frames or (folder / 'frames' / f'{FRAMES - 1:05d}.png').is_file()):
         return
     torch.manual_seed(0)
     channels = {'channel_base': 32768 if resolution >= 512 else 16384, 'channel_max': 512}
@@ -91,7 +91,7 @@ def make_inputs(folder: pathlib.Path, resolution: int) -> None:
         ends = G.mapping(torch.randn(2, 512), None)
     codes = torch.stack([torch.lerp(ends[0], ends[1], float(part)) for part in np.sin(np.arange(CODES) / 5) / 2 + 0.5])
     (folder / 'frames').mkdir(exist_ok=True)
-    for index, frame in enumerate(render_codes(G, codes[:FRAMES], batch=1)):
+    for index, frame in enumerate(render_codes(G, codes[: FRAMES if frames else 0], batch=1)):
         PIL.Image.fromarray(frame).save(folder / 'frames' / f'{index:05d}.png')
     for name, length in (('codes', CODES), ('coded', FRAMES)):
         target = folder / f'{name}.zip'
@@ -136,13 +136,14 @@ def main(resolution: int, folder: str, results: str, only: str, inputs: bool) ->
     if os.path.isfile(results):
         with open(results, encoding='utf-8') as file:
             done = {entry['name']: entry for entry in map(json.loads, file)}
+    chosen = {name: text for name, text in COMMANDS.items() if name not in done and only in name}
     if inputs:
-        make_inputs(place, resolution)
+        make_inputs(place, resolution, any('{folder}/frames' in text or 'coded.zip' in text for text in chosen.values()))
         return
     # In a process of its own: what a process holds when it starts another one counts as the other's, too.
     subprocess.run([sys.executable, __file__, f'--resolution={resolution}', *sys.argv[1:], '--inputs'], check=True)
     for number, (name, text) in enumerate(COMMANDS.items()):
-        if name in done or only not in name:
+        if name not in chosen:
             continue
         run_dir = max((place / 'runs').glob('*/'), default=place / 'runs')
         words = text.format(
