@@ -73,7 +73,7 @@ def _turns(rng: np.random.RandomState, time: np.ndarray, duration: float) -> np.
         seconds, hold = rng.uniform(0.5, 0.9), rng.uniform(0.3, 1.8)
         yaw += (
             rng.choice([-1.0, 1.0])
-            * rng.uniform(0.25, 0.55)
+            * rng.uniform(0.18, 0.40)
             * (glide(time, now, seconds) - glide(time, now + seconds + hold, 0.8))
         )
         now += 2 * seconds + hold + rng.exponential(2.5)
@@ -94,9 +94,9 @@ def perform(num_frames: int, *, seed: int, identity: np.ndarray | None = None) -
     together = 0.035 * drift(streams[1], num_frames, 1.5, 0.25)
     for number, name in enumerate(('thumb', *FINGERS)):
         track[name] = track[name] + together + 0.02 * drift(streams[2 + number], num_frames, 1.0, 0.2)
-    track['yaw'] = 0.16 * drift(streams[7], num_frames, 2.6, 0.30) + _turns(streams[8], time, duration)
-    track['pitch'] = 0.12 * drift(streams[9], num_frames, 2.0, 0.25)
-    track['roll'] = 0.12 * drift(streams[10], num_frames, 2.4, 0.25) + 0.20 * waving
-    track['shift_x'] = 0.05 * drift(streams[11], num_frames, 3.5, 0.40) - 0.05 * waving
-    track['shift_y'] = 0.04 * drift(streams[12], num_frames, 3.0, 0.40)
+    track['yaw'] = 0.12 * drift(streams[7], num_frames, 2.6, 0.30) + _turns(streams[8], time, duration)
+    track['pitch'] = 0.08 * drift(streams[9], num_frames, 2.0, 0.25)
+    track['roll'] = 0.09 * drift(streams[10], num_frames, 2.4, 0.25) + 0.16 * waving
+    track['shift_x'] = 0.025 * drift(streams[11], num_frames, 3.5, 0.40) - 0.025 * waving
+    track['shift_y'] = 0.02 * drift(streams[12], num_frames, 3.0, 0.40)
     return Performance(TABLE.within_reach(track, TABLE.random_identity(seed) if identity is None else identity))

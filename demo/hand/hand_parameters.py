@@ -8,9 +8,9 @@ TABLE = ParameterTable(
     identity=(
         Parameter('skin_depth', 0.0, 1.0),  # 0 = light, 1 = deep
         Parameter('skin_warmth', -1.0, 1.0, 'normal'),  # rosy to golden
-        Parameter('palm_width', 0.88, 1.12, 'normal'),
-        Parameter('finger_length', 0.86, 1.10, 'normal'),
-        Parameter('finger_thickness', 0.88, 1.12, 'normal'),
+        Parameter('palm_width', 0.92, 1.08, 'normal'),
+        Parameter('finger_length', 0.93, 1.06, 'normal'),
+        Parameter('finger_thickness', 0.92, 1.10, 'normal'),
         Parameter('gold_ring', 0.0, 1.0, 'rare', 0.4),  # from 0.25 on fully there
         Parameter('sleeve_hue', 0.0, 1.0),
         Parameter('sleeve_lightness', 0.0, 1.0),
@@ -18,11 +18,11 @@ TABLE = ParameterTable(
         Parameter('backdrop_lightness', 0.0, 1.0),
     ),
     motion=(
-        Parameter('yaw', -0.55, 0.55, 'normal'),  # around the forearm; > 0: the palm turns to the right of the picture
-        Parameter('pitch', -0.35, 0.35, 'normal'),  # > 0: the fingers lean away from the camera
-        Parameter('roll', -0.35, 0.35, 'normal'),  # > 0: anticlockwise in the picture
-        Parameter('shift_x', -0.12, 0.12, 'normal'),
-        Parameter('shift_y', -0.10, 0.10, 'normal'),
+        Parameter('yaw', -0.40, 0.40, 'normal'),  # around the forearm; > 0: the palm turns to the right of the picture
+        Parameter('pitch', -0.22, 0.22, 'normal'),  # > 0: the fingers lean away from the camera
+        Parameter('roll', -0.28, 0.28, 'normal'),  # > 0: anticlockwise in the picture
+        Parameter('shift_x', -0.06, 0.06, 'normal'),
+        Parameter('shift_y', -0.05, 0.05, 'normal'),
         Parameter('thumb', 0.0, 1.0),  # 0 = away from the palm, 1 = across it
         *(Parameter(finger, 0.0, 1.0) for finger in FINGERS),  # 0 = straight, 1 = curled in
         Parameter('spread', 0.0, 1.0),  # of the fingers

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import types
 
 import click
 import pytest
@@ -248,3 +249,15 @@ def test_help_needs_neither_torch_nor_time_to_import_it(root: pathlib.Path) -> N
     program = "import sys; sys.modules['torch'] = None; from stylevideogan.__main__ import usage; print(usage())"
     done = subprocess.run([sys.executable, '-c', program], cwd=root, capture_output=True, text=True)
     assert 'train_video' in done.stdout, done.stderr
+
+
+def test_the_command_to_give_again_also_works_for_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = types.SimpleNamespace(__spec__=types.SimpleNamespace(name='demo.run_demo'))
+    monkeypatch.setitem(sys.modules, '__main__', main)
+    monkeypatch.setattr(sys, 'argv', ['/checkout/demo/run_demo.py', '--outdir=my demo'])
+    assert command_line.this_command() == "\n  python -m demo.run_demo '--outdir=my demo'"
+    main.__spec__ = None
+    monkeypatch.setattr(sys, 'argv', ['train_video.py', '--kimg=1'])
+    assert command_line.this_command() == '\n  python train_video.py --kimg=1'
+    monkeypatch.setattr(sys, 'argv', ['/somewhere/pytest/__main__.py'])
+    assert command_line.this_command() == ''

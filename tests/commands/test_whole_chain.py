@@ -20,7 +20,10 @@ from training.latents.dataset import LatentDataset
 from training.run_page import measures
 from training.videos.synthesis import render_codes
 
-pytestmark = pytest.mark.skipif('SLOW_TESTS' not in os.environ, reason='slow: SLOW_TESTS=1 runs it')
+pytestmark = [
+    pytest.mark.skipif('SLOW_TESTS' not in os.environ, reason='slow: SLOW_TESTS=1 runs it'),
+    pytest.mark.timeout(7200),  # minutes of processor time may take an hour on a busy machine
+]
 FRAMES = 60
 SMALL = (
     '--window=9', '--latent-dim=8', '--noise-dim=8', '--hidden-dim=8', '--initial-widths=8', '--widening-widths=16',

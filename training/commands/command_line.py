@@ -122,7 +122,10 @@ def speaks_for_itself(error: BaseException) -> bool:
 def this_command() -> str:
     """The command line of this process as a further line, to be given again; nothing where it is no command of ours."""
     name = os.path.basename(sys.argv[0])
-    return f'\n  python {shlex.join(sys.argv)}' if name.endswith('.py') and not name.startswith('__') else ''
+    if not name.endswith('.py') or name.startswith('__'):
+        return ''
+    module = getattr(sys.modules['__main__'], '__spec__', None)  # of `python -m demo.run_demo`, whose path alone would not do
+    return '\n  python ' + shlex.join(['-m', module.name, *sys.argv[1:]] if module is not None else sys.argv)
 
 
 @overload
