@@ -5,7 +5,18 @@ Maximum mean discrepancy with k(x, y) = (x . y / d + 1)^3, as in Binkowski et al
     MMD^2 = sum_{i != j} k(x_i, x_j) / (m (m - 1)) + sum_{i != j} k(y_i, y_j) / (n (n - 1)) - 2 sum_ij k(x_i, y_j) / (m n)
 """
 
+from collections.abc import Iterator
+
 import numpy as np
+
+BLOCK = 2048  # Rows of a kernel that are in memory at once, however many samples there are.
+
+
+def _blocks(x: np.ndarray, y: np.ndarray, degree: int, offset: float) -> Iterator[tuple[slice, np.ndarray]]:
+    """Rows of the kernel (x . y / d + offset)^degree between samples [m, d] and [n, d], some at a time: which ones, [b, n]."""
+    for begin in range(0, len(x), BLOCK):
+        rows = slice(begin, min(begin + BLOCK, len(x)))
+        yield rows, (x[rows] @ y.T / x.shape[1] + offset) ** degree
 
 
 def kernel_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
@@ -19,10 +30,11 @@ def kernel_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
         raise ValueError('the kernel distance needs at least two samples on both sides')
 
     def within(x: np.ndarray) -> float:
-        kernel = (x @ x.T / x.shape[1] + 1) ** 3
-        return float(kernel.sum() - np.trace(kernel)) / (len(x) * (len(x) - 1))
+        pairs = sum(float(kernel.sum() - np.trace(kernel[:, rows])) for rows, kernel in _blocks(x, x, 3, 1))
+        return pairs / (len(x) * (len(x) - 1))
 
-    return within(a) + within(b) - 2 * float(((a @ b.T / a.shape[1] + 1) ** 3).mean())
+    between = sum(float(kernel.sum()) for _, kernel in _blocks(a, b, 3, 1)) / (len(a) * len(b))
+    return within(a) + within(b) - 2 * between
 
 
 def kernel_deviation(features_a: np.ndarray, features_b: np.ndarray, *, resamples: int = 50, seed: int = 0) -> float:
@@ -37,20 +49,21 @@ def kernel_deviation(features_a: np.ndarray, features_b: np.ndarray, *, resample
         seed: Of the draws.
     """
     a, b = (np.asarray(features, dtype=np.float64) for features in (features_a, features_b))
-    kernels = [(x @ y.T / a.shape[1] + 1) ** 3 for x, y in ((a, a), (b, b), (a, b))]
-    for kernel in kernels[:2]:
-        np.fill_diagonal(kernel, 0)
     random = np.random.RandomState(seed)
-    values = []
-    for _ in range(resamples):
-        weights = [
-            np.bincount(random.randint(count, size=count), minlength=count).astype(np.float64) for count in (len(a), len(b))
-        ]
-        within = [
-            weight @ kernel @ weight / max(weight.sum() ** 2 - np.square(weight).sum(), 1)
-            for weight, kernel in zip(weights, kernels[:2], strict=True)
-        ]
-        values.append(sum(within) - 2 * (weights[0] @ kernels[2] @ weights[1]) / (len(a) * len(b)))
+    draws = [
+        [np.bincount(random.randint(count, size=count), minlength=count) for count in (len(a), len(b))] for _ in range(resamples)
+    ]
+    weights_a, weights_b = (np.array(each, dtype=np.float64) for each in zip(*draws, strict=True))  # [resamples, m], [.., n]
+
+    def within(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        total = np.zeros(resamples)
+        for rows, kernel in _blocks(x, x, 3, 1):
+            np.fill_diagonal(kernel[:, rows], 0)
+            total += ((weights[:, rows] @ kernel) * weights).sum(axis=1)
+        return total / np.maximum(weights.sum(axis=1) ** 2 - np.square(weights).sum(axis=1), 1)
+
+    between = sum(((weights_a[:, rows] @ kernel) * weights_b).sum(axis=1) for rows, kernel in _blocks(a, b, 3, 1))
+    values = within(a, weights_a) + within(b, weights_b) - 2 * between / (len(a) * len(b))
     return float(np.std(values, ddof=1))
 
 
@@ -60,4 +73,7 @@ def polynomial_distance(features_a: np.ndarray, features_b: np.ndarray) -> float
     So it is the squared distance of two second moment matrices over d^2, never negative, and too large by about 1/m + 1/n.
     """
     a, b = (np.asarray(features, dtype=np.float64) for features in (features_a, features_b))
-    return float(sum(np.square(x @ y.T / a.shape[1]).mean() * weight for x, y, weight in ((a, a, 1), (b, b, 1), (a, b, -2))))
+    total = 0.0
+    for x, y, weight in ((a, a, 1), (b, b, 1), (a, b, -2)):
+        total += weight * sum(float(kernel.sum()) for _, kernel in _blocks(x, y, 2, 0)) / (len(x) * len(y))
+    return total

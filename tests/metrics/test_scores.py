@@ -16,7 +16,7 @@ import torch
 
 from calc_metrics_video import summary
 from metrics.distances import pair_scores
-from metrics.distances.kernel_distance import kernel_deviation, kernel_distance
+from metrics.distances.kernel_distance import kernel_deviation, kernel_distance, polynomial_distance
 from metrics.inputs.frame_layouts import split_videos
 from networks.errors import InputError
 from stylevideogan import score_objects, scores
@@ -123,6 +123,15 @@ def test_fvd_of_black_and_white_is_the_published_one(num_frames: int, known: flo
         score = scores.fvd(black, black + np.uint8(255), layout='NTHWC', num_frames=num_frames, device='cpu', cache=False)
     assert score == pytest.approx(known, rel=5e-6)
     assert score.results[f'fvd2048_{num_frames}f'] is None
+
+
+def test_kernels_in_pieces_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.RandomState(0)
+    a, b = random.randn(30, 7), random.randn(23, 7) + 0.3
+    functions = (kernel_distance, kernel_deviation, polynomial_distance)
+    whole = [function(a, b) for function in functions]
+    monkeypatch.setattr('metrics.distances.kernel_distance.BLOCK', 4)
+    assert [function(a, b) for function in functions] == pytest.approx(whole, rel=1e-12)
 
 
 def test_kernel_deviation_is_that_of_drawing_anew() -> None:
