@@ -1,6 +1,6 @@
 """One training step of the temporal GAN by the number of threads: how long it takes, and whether the result is the same.
 
-    python benchmarks/training_threads.py --codes=10x128 --components=16 --threads=1,2
+    python benchmarks/commands/training_threads.py --codes=10x128 --components=16 --threads=1,2
 
 The fast form of `training_step.py` takes a step with each number of threads in turns, from equal beginnings, within one
 process. Time on the clock says what is gained where cores are free, processor time what is lost where they are not; ratios to
@@ -15,7 +15,7 @@ import time
 
 import click
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 from training.commands.command_line import prepare_process  # noqa: E402
