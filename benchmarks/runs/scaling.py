@@ -1,7 +1,7 @@
 """How much faster two processes are than one, each with one thread: training, encoder, generation, by the real commands.
 
-    python benchmarks/scaling.py
-    python benchmarks/scaling.py --only=train_video --rounds=5
+    python -m benchmarks.runs.scaling
+    python -m benchmarks.runs.scaling --only=train_video --rounds=5
 
 One and two processes take turns, so that other work on the machine slows both. Times are those that the commands write down
 themselves, without their start: seconds per 1000 frames or images of a training tick, and from the beginning of the first
@@ -23,8 +23,7 @@ from collections.abc import Callable
 import click
 import numpy as np
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 CODES = (10, 64)  # num_ws, w_dim of the image generator
 SIDE = 64
