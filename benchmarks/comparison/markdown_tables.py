@@ -76,7 +76,7 @@ def put_between_markers(page: str, text: str) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits, without an exponent."""
+    """Three digits, without an exponent below a million."""
     if abs(value) >= 1e6:  # of what explodes
         return f'{value:.0e}'.replace('e+0', 'e').replace('e+', 'e')
     return f'{value:,.0f}' if abs(value) >= 1000 else f'{value:.3g}'
