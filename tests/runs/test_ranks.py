@@ -18,7 +18,7 @@ PROGRAM = textwrap.dedent("""
     from training.commands import command_line
     from training.runs import ranks
     import click
-    @command_line.command()
+    @command_line.command(shares_work=True)
     @click.option('--gpus', type=int)
     @click.option('--how')
     @command_line.clear_errors(interrupted='stopped')
@@ -51,8 +51,9 @@ def test_two_ranks(root, tmp_path, how, code, words):
     result = subprocess.run([sys.executable, str(program), '--gpus=2', f'--how={how}'], capture_output=True, text=True, cwd=root)
     assert sorted(result.stdout.splitlines()) == ['share ace', 'share bd']
     errors = [line for line in result.stderr.splitlines() if line.startswith('Error')]
-    assert len(errors) == len(words), result.stderr
-    assert all(word in error for word, error in zip(words, errors, strict=True))
+    # The sentence about the end stands last; before it, that of the other rank, if it was not stopped before it could tell.
+    assert words[-1] in (errors or [''])[-1], result.stderr
+    assert len(errors) == 1 or [words[0] in error for error in errors] == [True, False], result.stderr
     assert 'Traceback (most' not in result.stderr
     assert result.returncode == code
 
