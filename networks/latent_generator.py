@@ -12,12 +12,15 @@ Ours, not the paper's: the maps A_j may be factored through a fixed linear basis
 A_j is then still one affine map, A_j(x) = mean_j + (M x + b) basis_j, with M and b shared between layers; training can stay
 in the small space of M x + b, which makes it many times cheaper (docs/choices.md says what it costs).
 
+`FilteredLatentGenerator`, ours as well, is such a generator behind a filter over time, which training fits when it ends.
+
 This file is embedded in snapshots, so it imports nothing but torch and torch_utils.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -91,8 +94,7 @@ class LatentGenerator(torch.nn.Module):
         widening_widths: widths of T.
         num_components: rows of the fixed basis; 0 = none, every A_j is free.
         burn_in: frames that a video leaves out at its beginning unless it is asked for them; 0 is the paper. Nothing in this
-        class
-            leaves them out: `initial_state` is i, whatever the burn-in.
+            class leaves them out: `initial_state` is i, whatever the burn-in.
     """
 
     w_mean: torch.Tensor
@@ -155,8 +157,17 @@ class LatentGenerator(torch.nn.Module):
         """I [N, latent_dim] ~ N(0, 1) -> memories (h_{0,0}, .., h_{0,n-1}); the last is l_0 = i itself."""
         return (*self.H(i).split(self.hidden_dim, dim=1), i)
 
+    frames_behind = 0  # frames whose coordinates are among the memories, besides the present one
+
+    def latent(self, state: State) -> torch.Tensor:
+        """Memories -> l_k [N, latent_dim] of the frame that they stand for; of `initial_state(i)`, l_0 = i."""
+        return state[-1]
+
     def step(self, s: torch.Tensor, state: State) -> tuple[State, torch.Tensor]:
         """One time step P: s_k [N, noise_dim] and the memories -> the new memories and l_{k+1} [N, latent_dim]."""
+        return self._advance(s, state)
+
+    def _advance(self, s: torch.Tensor, state: State) -> tuple[State, torch.Tensor]:
         memories = []
         x = s
         for cell, h in zip(self.P, state, strict=True):
@@ -174,7 +185,7 @@ class LatentGenerator(torch.nn.Module):
         if len(uniform) > 1 or s.shape[1] == 0:
             states = [state]
             for noise in s.unbind(1):
-                states.append(self.step(noise, states[-1])[0])
+                states.append(self._advance(noise, states[-1])[0])
         else:
             states = self._rollout_wave_front(s, state)
         return torch.stack([memories[-1] for memories in states], dim=1), states
@@ -219,3 +230,77 @@ class LatentGenerator(torch.nn.Module):
     def forward(self, i: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
         """I [N, latent_dim], s [N, t-1, noise_dim] -> W+ codes [N, t, num_ws, w_dim]."""
         return self.codes(self.rollout(s, self.initial_state(i))[0])
+
+
+@persistence.persistent_class
+class FilteredLatentGenerator(LatentGenerator):
+    """G behind a linear filter over time of its coordinates (ours, not the paper's; training/stationarity.py fits the filter).
+
+        y_k  := coordinates of l_k of G                                    y_k = y_0 for k < 0
+        y'_k := b + sum_{j=0..2h} F_j y_{k-j}                              frame k
+
+    so frame k shows what the recurrence did about h steps before; what it has done since helps to say how. One frame now depends
+    on several l_k. What a `LatentGenerator` calls l_k is here y'_k: `latent`, `step` and `rollout` give [.., num_components] in
+    the place of [.., latent_dim], and `coordinates` gives them back as they are. There is one more memory, [N, (2h + 1) *
+    num_components]: y_{k-2h} .. y_k.
+
+    Args:
+        filter_size: Number of F_j, 2h + 1; odd.
+        kwargs: Of `LatentGenerator`; `num_components` has to be there.
+
+    Raises:
+        ValueError: filter_size is even or below 1, or there are no components.
+    """
+
+    filter_weight: torch.Tensor
+    filter_bias: torch.Tensor
+
+    def __init__(self, *args: Any, filter_size: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if filter_size < 1 or filter_size % 2 == 0 or self.num_components == 0:
+            raise ValueError('a filter has an odd size, and works on components')
+        self.filter_size = filter_size
+        self.frames_behind = filter_size - 1
+        self.register_buffer('filter_weight', torch.zeros(filter_size * self.num_components, self.num_components))
+        self.register_buffer('filter_bias', torch.zeros(self.num_components))
+        identity = torch.zeros(filter_size, self.num_components, self.num_components)
+        identity[filter_size // 2] = torch.eye(self.num_components)
+        self.set_filter(identity, self.filter_bias)
+
+    def set_filter(self, weights: torch.Tensor, bias: torch.Tensor) -> None:
+        """Take F_0 .. F_2h [2h + 1, K, K] and b [K] for K = num_components."""
+        self.filter_weight.copy_(weights.flip(0).transpose(1, 2).flatten(0, 1))  # of (y_{k-2h}, .., y_k)
+        self.filter_bias.copy_(bias)
+
+    def initial_state(self, i: torch.Tensor) -> State:
+        """I [N, latent_dim] ~ N(0, 1) -> memories; the last one is y_0 for all time before."""
+        state = super().initial_state(i)
+        return (*state, super().coordinates(i).repeat(1, self.filter_size))
+
+    def latent(self, state: State) -> torch.Tensor:
+        """Memories -> y'_k [N, num_components]."""
+        return torch.addmm(self.filter_bias, state[-1], self.filter_weight)
+
+    def step(self, s: torch.Tensor, state: State) -> tuple[State, torch.Tensor]:
+        """One time step: s_k [N, noise_dim] and the memories -> the new memories and y'_{k+1} [N, num_components]."""
+        memories, l = self._advance(s, state[:-1])
+        state = (*memories, torch.cat([state[-1][:, self.num_components :], super().coordinates(l)], dim=1))
+        return state, self.latent(state)
+
+    def rollout(self, s: torch.Tensor, state: State) -> tuple[torch.Tensor, list[State]]:
+        """All time steps at once: s [N, t-1, noise_dim] -> y' [N, t, num_components] (y'_0 first) and the t states."""
+        l, memories = super().rollout(s, state[:-1])
+        y = torch.cat([state[-1], super().coordinates(l[:, 1:]).flatten(1)], dim=1)  # [N, (2h + t) * K]
+        pasts = y.unfold(1, state[-1].shape[1], self.num_components)  # [N, t, (2h + 1) * K]
+        states = [(*h, past) for h, past in zip(memories, pasts.unbind(1), strict=True)]
+        return pasts @ self.filter_weight + self.filter_bias, states
+
+    def coordinates(self, l: torch.Tensor) -> torch.Tensor:
+        """Y' [..., num_components], as it is."""
+        return l
+
+
+def first_frame(G: LatentGenerator, i: torch.Tensor) -> tuple[State, torch.Tensor]:
+    """Memories and l of the first frame of videos that begin at i [N, latent_dim]; without a `latent`, G has l_0 = i."""
+    state = G.initial_state(i)
+    return state, G.latent(state) if hasattr(G, 'latent') else i

@@ -38,7 +38,7 @@ class SuitedSettings:
 
 
 # Seconds of footage hold a handful of independent windows of the large spacings, which strong critics learn by heart.
-SUITED_TO_SHORT_FOOTAGE = SuitedSettings(reversal=0.5, distortion=0.15, critic_steps=2, strides=(1, 4, 16), stride_power=0.0)
+SUITED_TO_SHORT_FOOTAGE = SuitedSettings(reversal=0.5, distortion=0.3, critic_steps=2, strides=(1, 4, 16), stride_power=0.0)
 SUITED_TO_LONG_FOOTAGE = SuitedSettings(reversal=0.0, distortion=0.0, critic_steps=1, strides=(1, 2, 4, 16), stride_power=1.25)
 
 

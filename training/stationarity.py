@@ -8,16 +8,31 @@ leaves out what comes before it, unless it is asked for.
 Averages of training move the weights, and so the distribution that the frames end up with, by a little that nothing in the
 training corrects. `calibrate` does: an affine map of the coordinates, folded into the last affine maps A_j, gives the frames far
 into videos the mean and the covariance of the footage, as the paper's A_j could have learned to.
+
+It can do the same for what lies between frames, by a filter (networks.latent_generator.FilteredLatentGenerator). Means over all
+windows of `PERIOD` frames of their periodogram,
+
+    S(f) = E[Y(f) Y(f)^H] / PERIOD,      Y(f) = sum_k (y_k - m) exp(-2 pi i f k),
+
+say how much of every motion there is at every frequency, and how coordinates move together. With S of the footage and S' of
+generated windows, the filter of time with the response
+
+    H(f) = S'(f)^(-1/2) (S'(f)^(1/2) S(f) S'(f)^(1/2))^(1/2) S'(f)^(-1/2)
+
+gives generated videos the spectrum of the footage and, of all linear filters that do, it changes them least: at every frequency
+it is the optimal transport between two Gaussians. It adds what a linear autoregression knows of the footage, and leaves to the
+generator what that cannot know.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterable, Sequence
 
 import torch
 
-from networks.latent_generator import LatentGenerator
+from networks.latent_generator import FilteredLatentGenerator, LatentGenerator
 from training.kernels.recurrence.fast_rollout import rollout
 
 NUM_VIDEOS = 512
@@ -25,6 +40,11 @@ LONGEST_BURN_IN = 2000  # frames; a model that takes longer is told so
 REFERENCE_FRAMES = 1000  # frames after that, which say what the distribution ends up as
 BLOCK = 25  # frames that are looked at together
 EVERY = 5  # frame of them
+PERIOD = BLOCK  # frames of a periodogram
+FREQUENCIES = 64  # from 0 to twice the highest, in all
+FILTER_SIZE = 33  # frames, half of them before and half after the one in the middle
+MOST_FILTERED = 64  # coordinates; a filter of more is slow and has more numbers than footage can tell
+WINDOWS_AT_ONCE = 1024
 LARGEST_CORRECTION = 3.0  # factor by which a deviation is corrected at most
 MOST_COORDINATES = 512  # whose covariance is taken; of more (whole codes), the variances
 STOPPED = 1e-6  # of the largest variance; what moves less is left alone
@@ -40,6 +60,7 @@ class LongRun:
         means, deviations: Of the blocks of `BLOCK` frames up to LONGEST_BURN_IN, [blocks, K].
         mean, deviation: Of the frames after that, [K].
         covariance: Of the same frames, [K, K]; None where there are more than MOST_COORDINATES.
+        spectrum: Of the same frames, see `mean_periodogram`; None where there are more than MOST_FILTERED.
     """
 
     means: torch.Tensor
@@ -47,6 +68,7 @@ class LongRun:
     mean: torch.Tensor
     deviation: torch.Tensor
     covariance: torch.Tensor | None
+    spectrum: torch.Tensor | None = None
 
     @property
     def unsettled(self) -> torch.Tensor:
@@ -82,17 +104,21 @@ def observe(G: LatentGenerator, *, seed: int = 0, num_videos: int = NUM_VIDEOS, 
         return torch.randn(*shape, generator=random, device=device)
 
     state = G.initial_state(noise(num_videos, G.latent_dim))
-    blocks, products = [], []
+    blocks, products, windows = [], [], []
     first, last = LONGEST_BURN_IN // BLOCK, (LONGEST_BURN_IN + REFERENCE_FRAMES) // BLOCK
     for block in range(last):
         if deadline is not None and time.monotonic() > deadline:
             raise TimeoutError
         l, states = rollout(G, noise(num_videos, BLOCK, G.noise_dim), state)
         state = tuple(h.clone() for h in states[BLOCK])
-        y = G.coordinates(l[:, :BLOCK:EVERY]).flatten(0, 1).double()
+        late = block >= first
+        window = G.coordinates(l[:, :BLOCK] if late else l[:, :BLOCK:EVERY])
+        y = (window[:, ::EVERY] if late else window).flatten(0, 1).double()
         blocks.append((y.mean(dim=0), y.square().mean(dim=0)))
-        if block >= first and y.shape[1] <= MOST_COORDINATES:
+        if late and y.shape[1] <= MOST_COORDINATES:
             products.append(y.T @ y / len(y))
+        if late and y.shape[1] <= MOST_FILTERED:
+            windows.append(window)
     means, squares = (torch.stack(column) for column in zip(*blocks, strict=True))
 
     def deviation(mean: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
@@ -100,22 +126,36 @@ def observe(G: LatentGenerator, *, seed: int = 0, num_videos: int = NUM_VIDEOS, 
 
     mean, square = means[first:].mean(dim=0), squares[first:].mean(dim=0)
     covariance = torch.stack(products).mean(dim=0) - torch.outer(mean, mean) if products else None
-    return LongRun(means[:first], deviation(means[:first], squares[:first]), mean, deviation(mean, square), covariance)
+    spectrum = mean_periodogram(windows, mean) if windows else None
+    return LongRun(means[:first], deviation(means[:first], squares[:first]), mean, deviation(mean, square), covariance, spectrum)
+
+
+def mean_periodogram(windows: Iterable[torch.Tensor], mean: torch.Tensor) -> torch.Tensor:
+    """S(f) of windows [N, PERIOD, K] with this mean [K], 0 to half a cycle a frame: [FREQUENCIES / 2 + 1, K, K] complex128."""
+    total, count = torch.zeros([]), 0
+    for group in windows:
+        for part in group.split(WINDOWS_AT_ONCE):
+            y = torch.fft.rfft(part.double() - mean, n=FREQUENCIES, dim=1).transpose(0, 1)  # [frequencies, N, K]
+            total = total + y.mT @ y.conj()
+            count += len(part)
+    return total / (PERIOD * count)
 
 
 @torch.no_grad()
-def calibrate(G: LatentGenerator, run: LongRun, real: torch.Tensor) -> None:
-    """Give the frames of G far into videos the mean and the covariance of the real frames.
+def calibrate(G: LatentGenerator, run: LongRun, clips: Sequence[torch.Tensor]) -> None:
+    """Give the frames of G far into videos the mean and the covariance of the real frames; a filter, if it has one, is fitted.
 
     Of more than MOST_COORDINATES coordinates, such as whole codes, the mean and the variance of each.
 
     Args:
-        G: Latent generator; its maps A_j change.
-        run: What was observed of it.
-        real: Coordinates of real frames, [frames, K].
+        G: Latent generator; its maps A_j change. The filter of a `FilteredLatentGenerator` is set; `can_be_filtered` says whether
+            there is enough to fit it.
+        run: What was observed of it, without the filter.
+        clips: Coordinates of the real clips, each [T, K].
     """
-    real = real.double()
-    wanted = real - real.mean(dim=0)
+    real = torch.cat(list(clips)).double()
+    mean = real.mean(dim=0)
+    wanted = real - mean
     weight, bias = G.A.weight.double(), G.A.bias.double()
     if run.covariance is None:
         scale = wanted.square().mean(dim=0).sqrt() / run.deviation.clamp(min=1e-6)
@@ -124,12 +164,43 @@ def calibrate(G: LatentGenerator, run: LongRun, real: torch.Tensor) -> None:
     else:
         change = _map_of_covariances(run.covariance, wanted.T @ wanted / len(wanted))
         weight, bias = change @ weight, change @ (bias - run.mean)
+        if isinstance(G, FilteredLatentGenerator) and run.spectrum is not None:
+            complex_change = change.to(run.spectrum.dtype)
+            taps = filter_between(complex_change @ run.spectrum @ complex_change.T, _spectrum_of_clips(clips, mean))
+            G.set_filter(taps, mean - taps.sum(dim=0) @ mean)
     G.A.weight.copy_(weight.to(G.A.weight.dtype))
-    G.A.bias.copy_((bias + real.mean(dim=0)).to(G.A.bias.dtype))
+    G.A.bias.copy_((bias + mean).to(G.A.bias.dtype))
+
+
+def can_be_filtered(run: LongRun, clips: Sequence[torch.Tensor]) -> bool:
+    """Whether `calibrate` can fit a filter: the coordinates are few enough, and a clip has PERIOD frames."""
+    return run.spectrum is not None and any(len(clip) >= PERIOD for clip in clips)
+
+
+def _spectrum_of_clips(clips: Sequence[torch.Tensor], mean: torch.Tensor) -> torch.Tensor:
+    return mean_periodogram((clip.unfold(0, PERIOD, 1).transpose(1, 2) for clip in clips if len(clip) >= PERIOD), mean)
+
+
+def filter_between(given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """The filter that turns one spectrum into the other, both as of `mean_periodogram`: weights [FILTER_SIZE, K, K].
+
+    The one in the middle is that of the present. As it ends after half a second or so, what it leaves of the covariance of frames
+    is not quite that of `wanted`, which one more map of covariances corrects.
+    """
+    response = torch.stack([_map_of_covariances(*both) for both in zip(given, wanted, strict=True)])
+    taps = torch.fft.irfft(response, n=FREQUENCIES, dim=0).roll(FILTER_SIZE // 2, dims=0)[:FILTER_SIZE]
+    response = torch.fft.rfft(taps, n=FREQUENCIES, dim=0)
+    left = _map_of_covariances(*(_covariance_of(spectrum) for spectrum in (response @ given @ response.mH, wanted)))
+    return left @ taps
+
+
+def _covariance_of(spectrum: torch.Tensor) -> torch.Tensor:
+    """Covariance [K, K] of the frames that have this spectrum."""
+    return torch.fft.irfft(spectrum, n=FREQUENCIES, dim=0)[0]
 
 
 def _map_of_covariances(given: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """The symmetric M with M S M = R for S = `given`, R = `wanted`, all [K, K], which moves no frame further than it has to.
+    """The symmetric (Hermitian) M with M S M = R for S = `given`, R = `wanted`, all [K, K], that moves frames least.
 
     M = S^(-1/2) (S^(1/2) R S^(1/2))^(1/2) S^(-1/2), the optimal transport between two Gaussians (Olkin and Pukelsheim, "The
     distance between two random vectors with given dispersion matrices", 1982). What has all but stopped, and what would be
@@ -138,10 +209,10 @@ def _map_of_covariances(given: torch.Tensor, wanted: torch.Tensor) -> torch.Tens
     variances, directions = torch.linalg.eigh(given)
     moves = variances > STOPPED * variances[-1].clamp(min=1e-12)
     directions, root = directions[:, moves], variances[moves].sqrt()
-    inner = root.unsqueeze(1) * (directions.T @ wanted @ directions) * root
+    inner = root.unsqueeze(1) * (directions.mH @ wanted @ directions) * root
     squares, turns = torch.linalg.eigh(inner)
-    change = (turns * squares.clamp(min=0).sqrt()) @ turns.T / root.unsqueeze(1) / root
+    change = (turns * squares.clamp(min=0).sqrt()) @ turns.mH / root.unsqueeze(1) / root
     factors, axes = torch.linalg.eigh(change)
     factors = torch.where((factors > 1 / LARGEST_CORRECTION) & (factors < LARGEST_CORRECTION), factors, 1.0)
     axes = directions @ axes
-    return torch.eye(len(given), dtype=given.dtype, device=given.device) + (axes * (factors - 1)) @ axes.T
+    return torch.eye(len(given), dtype=given.dtype, device=given.device) + (axes * (factors - 1)) @ axes.mH

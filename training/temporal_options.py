@@ -135,6 +135,9 @@ class Settings(OptionGroup):
     uncalibrated: bool = option(
         False, 'Skip the calibration that gives frames far into a video the mean and covariance of the footage', absent=True
     )
+    unfiltered: bool = option(
+        False, 'Skip the filter over time that gives finished videos the spectrum of the motion of the footage', absent=True
+    )
     motion_weight: float = option(
         1.0, 'Weight of the motion between frames in what the critic sees; 0: none, as in the paper', at_least=0, group=LOSSES
     )
@@ -151,7 +154,7 @@ class Settings(OptionGroup):
         'Size of the random affine maps through which the critics see real and generated windows alike, as a share of the spread',
         at_least=0,
         group=LOSSES,
-        default_text='0.15 for footage below a minute, else 0',
+        default_text='0.3 for footage below a minute, else 0',
         absent=0.0,
     )
     generator_lr: float = option(3e-3, 'Learning rate of the generator', flag='--glr', above=0)
@@ -299,6 +302,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         'settings.stride_power': 0.0,
         'settings.longest_memory': 0.0,
         'settings.uncalibrated': True,
+        'settings.unfiltered': True,
         'settings.motion_weight': 0.0,
         'settings.reversal': 0.0,
         'settings.distortion': 0.0,

@@ -201,7 +201,9 @@ class TemporalTraining:
         modules = {'G': self.trainer.G, 'G_ema': self.trainer.G_ema, **dict(zip(critics, self.trainer.critics, strict=True))}
         for name, module in modules.items():
             try:
-                module.load_state_dict(snapshot[name].state_dict())
+                weights = snapshot[name].state_dict()
+                kept = {key: value for key, value in weights.items() if not key.startswith('filter_')}  # fitted when it ends
+                module.load_state_dict(kept)
             except (RuntimeError, KeyError, AttributeError) as error:
                 raise InputError(
                     f'{path} cannot be started from: its {name} has another shape than the one to train; give the options of its '

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from networks.errors import InputError
-from networks.latent_generator import LatentGenerator
+from networks.latent_generator import LatentGenerator, first_frame
 from networks.seeded_noise import SeededNoise
 
 MAX_BASIS_FRAMES = 1024  # frames that the components are fitted to, evenly spread; their number sets the cost
@@ -152,8 +152,7 @@ def generate_windows(
     """
     noise = SeededNoise(seeds, generator.latent_dim, generator.noise_dim, next(generator.parameters()).device)
     project = space.projection_of(generator)
-    l = noise.first()
-    state = generator.initial_state(l)
+    state, l = first_frame(generator, noise.first())
     frame = -int(getattr(generator, 'burn_in', 0))
     for start, length in places:
         if start < frame:

@@ -8,17 +8,24 @@ import pytest
 import torch
 
 from networks.errors import InputError
-from networks.latent_generator import LatentGenerator
+from networks.latent_generator import FilteredLatentGenerator, LatentGenerator
 from training.control import continuation, loop
 from training.control.audio import RATE, MotionEnvelope, loudness_and_onsets
 from training.control.operators import Pipeline
 from training.videos.code_sources import ModelSource
 
 
-@pytest.fixture(scope='module')
-def generator() -> LatentGenerator:
+@pytest.fixture(scope='module', params=['plain', 'filtered'])
+def generator(request: pytest.FixtureRequest) -> LatentGenerator:
     torch.manual_seed(0)
-    G = LatentGenerator(3, 4, latent_dim=6, noise_dim=5, hidden_dim=6)
+    sizes = {'latent_dim': 6, 'noise_dim': 5, 'hidden_dim': 6}
+    if request.param == 'plain':
+        return LatentGenerator(3, 4, **sizes).eval().requires_grad_(False)
+    G = FilteredLatentGenerator(3, 4, num_components=12, filter_size=9, **sizes)
+    G.set_data_basis(torch.zeros(12), torch.eye(12))
+    spread = torch.randn(9, 12, 12) * 0.02
+    spread[4] += torch.eye(12)
+    G.set_filter(spread, torch.zeros(12))
     return G.eval().requires_grad_(False)
 
 
@@ -65,7 +72,7 @@ def json_round(state: dict) -> dict:
 
 
 def test_loop_that_is_too_short_is_refused(generator: LatentGenerator) -> None:
-    with pytest.raises(InputError, match='at least 16 frames'):
+    with pytest.raises(InputError, match=f'at least {16 + generator.frames_behind // 2} frames'):
         loop.find_bridge(generator, 0, 10)
 
 

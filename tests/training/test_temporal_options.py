@@ -42,6 +42,7 @@ THEN = {
     'stride_power': 0.0,
     'longest_memory': 0.0,
     'uncalibrated': True,
+    'unfiltered': True,
     'distortion': 0.0,
 }
 

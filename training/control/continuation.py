@@ -23,7 +23,7 @@ import math
 import torch
 
 from networks.errors import InputError
-from networks.latent_generator import LatentGenerator, State
+from networks.latent_generator import LatentGenerator, State, first_frame
 from networks.seeded_noise import SeededNoise
 from training.control.operators import FadingOffset
 
@@ -69,8 +69,7 @@ def _own_videos(generator: LatentGenerator, burn_in: int, seed: int) -> tuple[to
     """Codes [frames, videos, F], noise [videos, frames, noise_dim] and memories of each frame of videos of the model's own."""
     device = next(generator.parameters()).device
     noise = SeededNoise([seed + index for index in range(VIDEOS)], generator.latent_dim, generator.noise_dim, device)
-    l = noise.first()
-    memories: State = generator.initial_state(l)
+    memories, l = first_frame(generator, noise.first())
     for _ in range(burn_in):
         memories, l = generator.step(noise.steps(1)[:, 0], memories)
     steps = noise.steps(FRAMES)
@@ -102,7 +101,7 @@ def explain(generator: LatentGenerator, codes: torch.Tensor, *, burn_in: int = 0
             'or a single frame with --first-frame'
         )
     known = len(codes)
-    length = known if known > 1 else LEAD + 1
+    length = (known if known > 1 else LEAD + 1) + generator.frames_behind  # behind which memories of the past do not count
     own, noise, states = _own_videos(generator, burn_in, seed)
     frames, videos, _ = own.shape
     variance = own.flatten(0, 1).var(dim=0).mean().clamp(min=1e-12)

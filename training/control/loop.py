@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from networks.errors import InputError
-from networks.latent_generator import LatentGenerator, State
+from networks.latent_generator import LatentGenerator, State, first_frame
 from networks.seeded_noise import SeededNoise
 from training.videos.code_sources import ModelSource
 
@@ -85,8 +85,7 @@ def _near_returns(generator: LatentGenerator, seeds: list[int], num_frames: int,
     """
     device = next(generator.parameters()).device
     noise = SeededNoise(seeds, generator.latent_dim, generator.noise_dim, device)
-    l = noise.first()
-    memories = generator.initial_state(l)
+    memories, l = first_frame(generator, noise.first())
     kept: dict[int, torch.Tensor] = {}
     last = burn_in + CANDIDATES
     early = range(burn_in - 1, last + 1)
@@ -193,15 +192,18 @@ def find_bridge(generator: LatentGenerator, seed: int, num_frames: int, *, burn_
     Raises:
         InputError: the model finds no way back.
     """
-    if num_frames < SHORTEST_LOOP:
+    ahead = (
+        generator.frames_behind // 2
+    )  # steps that the recurrence is ahead of what is shown: it has to be led that much earlier
+    if num_frames < SHORTEST_LOOP + ahead:
         raise InputError(
-            f'a loop of {num_frames} frames is shorter than the model can close; choose at least {SHORTEST_LOOP} frames'
+            f'a loop of {num_frames} frames is shorter than the model can close; choose at least {SHORTEST_LOOP + ahead} frames'
         )
     seeds = [_variant_seed(seed, variant) for variant in range(VARIANTS)]
     returns = _near_returns(generator, seeds, num_frames, max(burn_in, SETTLED))
     best: Bridge | None = None
     for _, index, begin in returns.candidates:
-        for length in sorted({min(length, num_frames - 4) for length in BRIDGES}, reverse=True):
+        for length in sorted({min(length + ahead, num_frames - 4) for length in BRIDGES}, reverse=True):
             bridge = _close(generator, seeds[index], begin, num_frames, length, returns)
             if bridge.seam <= 1:
                 return bridge

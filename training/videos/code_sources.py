@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from networks.latent_generator import LatentGenerator, State
+from networks.latent_generator import LatentGenerator, State, first_frame
 from networks.seeded_noise import SeededNoise
 
 
@@ -82,11 +82,10 @@ def begin_video(generator: LatentGenerator, noise: Noise, burn_in: int | None = 
         burn_in: Steps before the first frame that is shown; None takes what the generator knows that it needs.
 
     Returns:
-        The memories, and l [N, latent_dim] of the first frame.
+        The memories, and l of the first frame.
     """
-    l = noise.first()
     with torch.no_grad():
-        state = generator.initial_state(l)
+        state, l = first_frame(generator, noise.first())
         for s in noise.steps(default_burn_in(generator) if burn_in is None else burn_in).unbind(1):
             state, l = generator.step(s, state)
     return state, l
@@ -103,7 +102,7 @@ class ModelSource:
         seed: Its noise comes from networks.seeded_noise.
         burn_in: See `begin_video`.
         noise: Takes the place of the seed's, of one video.
-        beginning: Memories and l [1, latent_dim] of the first frame, in place of what the noise begins with.
+        beginning: Memories and l of the first frame, in place of what the noise begins with.
     """
 
     def __init__(

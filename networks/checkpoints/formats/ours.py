@@ -10,12 +10,12 @@ from networks.checkpoints.formats import nvidia_pytorch
 from networks.checkpoints.formats.assembly import assemble
 from networks.checkpoints.lazy_data import LazyEntries, PersistentNode, materialize
 from networks.errors import InputError
-from networks.latent_generator import LatentGenerator
+from networks.latent_generator import FilteredLatentGenerator, LatentGenerator
 from networks.temporal_critic import TemporalCritic
 from networks.w_encoder import WEncoder
 
 SNAPSHOT_FORMAT = 'stylevideogan-snapshot'
-SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSION = 2  # 2: G_ema may be a FilteredLatentGenerator
 STATE_FORMAT = 'stylevideogan-training-state'
 STATE_VERSION = 1
 SNAPSHOT_KEYS = ('G', 'G_ema', 'C', 'image_generator')
@@ -31,6 +31,7 @@ ENCODER_KEY = 'encoder'
 # Classes that our files name. A class comes from this table, never from the text that the file carries.
 CLASSES: dict[str, Callable[..., torch.nn.Module]] = {
     'LatentGenerator': LatentGenerator,
+    'FilteredLatentGenerator': FilteredLatentGenerator,
     'TemporalCritic': TemporalCritic,
     'WEncoder': WEncoder,
 }

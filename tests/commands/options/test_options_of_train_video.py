@@ -42,6 +42,7 @@ TABLE = [
         ('--stride-power', ('--carry=1', '--strides=1,2'), ('--carry=1', '--strides=1,2', '--stride-power=2'), BOTH),
         ('--longest-memory', 50, 5, G),
         ('--uncalibrated', ('--carry=1',), ('--carry=1', '--uncalibrated'), weights('G_ema')),
+        ('--unfiltered', ('--carry=1',), ('--carry=1', '--unfiltered'), weights('G_ema')),
         ('--motion-weight', 1, 0.5, BOTH),
         ('--reversal', 0.5, 0, BOTH),
         ('--reversal', None, 0, BOTH),
