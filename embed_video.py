@@ -54,6 +54,8 @@ if TYPE_CHECKING:
               help='Write a quality report to DEST-report; on by default for footage, off for codes', default=None)
 @click.option('--identity',       help='Measure in the report how well identity is kept; auto: if dlib is installed',
               type=click.Choice(['auto', 'yes', 'no']), default='auto')
+@click.option('--identity-model', help='Descriptor of faces for --identity, a dlib_face_recognition_resnet_model_v1.dat, '
+                                       "instead of the package's", type=WEIGHTS)
 @click.option('--preview',        help='Also write videos original | embedded into DEST-preview', is_flag=True)
 @click.option('--overwrite',      help='Replace DEST if it exists', is_flag=True)
 @click.option('--probe',          help='Try each way on some frames, say how long all would take and how good it is, and leave',
@@ -177,7 +179,7 @@ class _Job:
     def __init__(self, opts: types.SimpleNamespace, parts: list[tuple[float | None, float | None]], ours: ranks.Ranks) -> None:
         from networks.checkpoints import file_sha256, image_generator_reference, load_generator
         from training.embedding.embedder import open_sources
-        from training.embedding.face_identity import FaceIdentity, is_installed
+        from training.embedding.face_identity import FaceIdentity, is_wanted
         from training.embedding.report import EmbeddingReport
         from training.latents.code_files import CodeClip
 
@@ -213,7 +215,7 @@ class _Job:
             embedding['shard'] = {'number': opts.shard.number, 'count': opts.shard.count, 'recordings': sources}
         with_report = footage if opts.quality_report is None else opts.quality_report
         if footage:
-            identity = opts.identity == 'yes' or (opts.identity == 'auto' and is_installed())
+            identity = is_wanted(opts.identity, opts.identity_model)
             embedding.update(parts=parts, preparation=preparation.description())
             embedding.update(
                 encoder_sha256=file_sha256(opts.encoder) if opts.encoder else None,
@@ -222,6 +224,8 @@ class _Job:
                 measure_every=opts.measure_every,
                 identity=with_report and opts.measure_every > 0 and identity,
             )
+            if embedding['identity'] and opts.identity_model:
+                embedding['identity_model_sha256'] = file_sha256(opts.identity_model)
         embedder = (
             _make_embedder(opts, image_generator, encoder, embedding if footage else {}) if footage or with_report else None
         )
@@ -235,7 +239,7 @@ class _Job:
                     **embedding,
                 },
             )
-            embedder.identity = FaceIdentity() if embedding.get('identity') else None
+            embedder.identity = FaceIdentity(opts.identity_model) if embedding.get('identity') else None
         rates = sorted({clip.fps for clip in clips})
         if len(rates) > 1 and ours.is_first:
             report(

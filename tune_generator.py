@@ -85,6 +85,8 @@ if TYPE_CHECKING:
 # Input and output.
 @click.option('--identity',        help='Measure how much faces change; auto: if dlib is installed',
               type=click.Choice(['auto', 'yes', 'no']), default='auto')
+@click.option('--identity-model',  help='Descriptor of faces for --identity, a dlib_face_recognition_resnet_model_v1.dat, '
+                                        "instead of the package's", type=WEIGHTS)
 @click.option('--tick',            help='Steps between evaluations of the held-out frames', metavar='INT', type=POSITIVE_INT,
               default=25)
 @click.option('--evaluate',        help='Maximum number of held-out frames per evaluation', metavar='INT', type=POSITIVE_INT,
@@ -135,7 +137,7 @@ def _settle(opts: types.SimpleNamespace) -> dict[str, Any]:
     from networks.checkpoints.detector_weights.lpips_weights import read_weights
     from networks.checkpoints.image_generator_lookup import OptionNames, find_image_generator
     from networks.checkpoints.tuned_generators import tuned_path
-    from training.embedding.face_identity import FaceIdentity, is_installed
+    from training.embedding.face_identity import FaceIdentity, is_wanted
     from training.latents.dataset import LatentDataset
 
     with LatentDataset(opts.data) as dataset:
@@ -148,9 +150,9 @@ def _settle(opts: types.SimpleNamespace) -> dict[str, Any]:
             keep.append({'path': os.path.abspath(path), 'sha256': other.sha256})
     if opts.perceptual != 'none':
         read_weights(opts.perceptual, opts.lpips_weights)
-    identity = opts.identity == 'yes' or (opts.identity == 'auto' and is_installed())
+    identity = is_wanted(opts.identity, opts.identity_model)
     if identity:
-        FaceIdentity()
+        FaceIdentity(opts.identity_model)
     return {
         'data': os.path.abspath(opts.data),
         'data_sha256': data_sha256,
@@ -172,6 +174,7 @@ def _settle(opts: types.SimpleNamespace) -> dict[str, Any]:
         'lpips_weights': absolute(opts.lpips_weights) if opts.lpips_weights else None,
         'frame_memory': opts.frame_memory,
         'identity': identity,
+        **({'identity_model': absolute(opts.identity_model)} if opts.identity_model else {}),  # runs before it existed have none
         'micro_batch': opts.micro_batch,
         'save_memory': opts.save_memory,
         'force_network': opts.force_network,

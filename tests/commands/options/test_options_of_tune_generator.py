@@ -55,6 +55,7 @@ TABLE = rows(
     ('--frame-memory', ('--data={long}',), ('--data={long}', '--frame-memory=1'), lambda run: '2th one' in run.stdout),
     ('--fp32', None, True, lambda run: '"fp32": true' in run.stdout),  # recorded only: without a GPU there is no half precision
     ('--identity', 'no', 'yes', identity),
+    ('--identity-model', ('--identity=yes',), ('--identity=yes', '--identity-model={generator}'), identity),
     ('--tick', 2, 1, num_lines('stats.jsonl')),
     ('--evaluate', 64, 1, statistic('Quality/held_out/psnr')),
     ('--overwrite', ('&&', '{again}', '--seed=1'), ('&&', '{again}', '--seed=1', '--overwrite'), outcome),
