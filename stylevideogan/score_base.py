@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import math
+import numbers
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from metrics.inputs.array_videos import ArrayVideos
 from metrics.inputs.frame_layouts import ValueRange, split_videos
 from metrics.inputs.video_comparison import VideoOptions
 from metrics.inputs.video_set import VideoSet
-from networks.errors import InputError
+from networks.errors import InputError, option
 from training.temporal_snapshot import versions
 from training.videos import recorded_videos
 
@@ -101,24 +103,27 @@ def measure(
     """
     if find_metric(name) is None:
         raise InputError(f'there is no metric {name!r}')
-    rank, num_ranks = (
-        (torch.distributed.get_rank(), torch.distributed.get_world_size())
-        if not alone and torch.distributed.is_available() and torch.distributed.is_initialized()
-        else (0, 1)
-    )
+    rank, num_ranks = (0, 1) if alone else ranks_of_functions()
+    where = choose_device(device)
     opened = functools.partial(
         open_set, layout=layout, value_range=value_range, fps=fps, resolution=resolution, damaged=options.damaged, cache=cache,
-        images=images, device=device,
+        images=images, device=where,
     )  # fmt: skip
     protocol: dict[str, Any] = {'metric': name, 'versions': versions()}
     found = metric_main.calc_metric(
-        metric=name, num_gpus=num_ranks, rank=rank, device=choose_device(device), cache=cache,
+        metric=name, num_gpus=num_ranks, rank=rank, device=where, cache=cache,
         progress=metric_utils.ProgressMonitor(verbose=progress),
         G_kwargs={'real_videos': opened(real, name='real'), 'fake_videos': opened(fake, name='fake'), 'video_options': options,
                   'protocol': protocol, 'tell': tell},
     )  # fmt: skip
-    score = Score(name, dict(found.results), {**protocol, 'device': str(choose_device(device)), 'num_ranks': num_ranks})
-    return score
+    return Score(name, dict(found.results), {**protocol, 'device': str(where), 'num_ranks': num_ranks})
+
+
+def ranks_of_functions() -> tuple[int, int]:
+    """This rank and how many there are: those of torch.distributed, where it is initialised."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
 
 
 def tell(sentence: str) -> None:
@@ -139,9 +144,22 @@ def open_set(
     images: bool,
     device: str | torch.device,
 ) -> VideoSet:
-    """The set of videos that somebody means by a path, an array, or a list of arrays."""
+    """The set of videos that somebody means by a path, an array, or a list of paths or of arrays.
+
+    Raises:
+        InputError: It is none.
+    """
     if isinstance(source, VideoSet):
         return source
+    if isinstance(source, Mapping):
+        raise InputError(f'{name}: a {type(source).__name__} is no set of videos; give a list of its values')
+    if resolution is not None:
+        whole_number('resolution', resolution)
+    recorded: dict[str, Any] = {'fps': fps, 'resolution': resolution, 'damaged': damaged, 'cache': cache}
+    if isinstance(source, (list, tuple)) and any(isinstance(item, (str, os.PathLike)) for item in source):
+        if not all(isinstance(item, (str, os.PathLike)) for item in source):
+            raise InputError(f'{name}: paths and arrays are mixed in one list; give paths only, or arrays only')
+        return recorded_videos.RecordedVideos(source, **recorded)
     if isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)
         rendered = {
@@ -150,16 +168,38 @@ def open_set(
             'trust_pickle': False,
             'image_generator': None,
         }
-        recorded = {'fps': fps, 'resolution': resolution, 'damaged': damaged, 'cache': cache}
         kwargs = recorded_videos.source_kwargs(path, recorded=recorded, rendered=rendered)
         return getattr(recorded_videos, kwargs.pop('kind'))(**kwargs)
     if resolution is not None:
         raise InputError('resolution= is for files; bring arrays to one size before')
+    if fps is not None and not (isinstance(fps, numbers.Real) and math.isfinite(fps) and fps > 0):
+        raise InputError(f'fps={fps!r} is no rate; give frames per second, a number above 0')
     return ArrayVideos(split_videos(source, layout, value_range, images=images), value_range, fps=fps, name=name)
 
 
 def choose_device(name: str | torch.device) -> torch.device:
-    """The device of that name; 'auto' is a GPU if there is one."""
+    """The device of that name; 'auto' is a GPU if there is one.
+
+    Raises:
+        InputError: There is none of that name on this machine.
+    """
     if name == 'auto':
         name = 'cuda' if torch.cuda.is_available() else 'cpu'
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:  # torch has several for a missing back end
+        reason = ' '.join(str(error).split())[:200]
+        raise InputError(f'device={name!r} cannot be used on this machine ({reason}); try {option("device", "cpu")}') from error
+    return device
+
+
+def whole_number(name: str, value: object, least: int = 1) -> int:
+    """`value`, if it is a whole number of at least `least`.
+
+    Raises:
+        InputError: It is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise InputError(f'{name}={value!r}: a whole number of at least {least} is needed')
+    return int(value)

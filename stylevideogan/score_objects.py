@@ -26,16 +26,16 @@ import torch
 
 from metrics import metric_utils
 from metrics.distances import frechet_of_clips
-from metrics.distances.pair_comparison import batches_of, summarise
+from metrics.distances.pair_comparison import batches_of, match_lengths, summarise
 from metrics.features.clip_features import clip_features, in_parallel
-from metrics.features.detectors import load_detector
-from metrics.inputs.array_videos import ArrayVideos
+from metrics.features.detectors import MAKERS, load_detector
 from metrics.inputs.clip_choice import choose_clips
-from metrics.inputs.frame_layouts import ValueRange, split_videos
+from metrics.inputs.frame_layouts import ValueRange
 from metrics.inputs.frame_points import stream_points
 from metrics.inputs.video_comparison import VideoOptions
 from metrics.inputs.video_set import VideoSet
 from networks.errors import InputError
+from networks.feature_networks.lpips import NETWORKS
 from plugins.paired_frames import detector_of, measure_of
 from stylevideogan import score_base
 from training.temporal_snapshot import versions
@@ -97,7 +97,8 @@ class _Score(_Base):  # type: ignore[misc,unused-ignore]
     Args:
         layout: Axes of the arrays, as metrics.inputs.frame_layouts has them.
         value_range: Black and white of floating point.
-        fps: Rate in frames per second of the arrays.
+        fps: Rate in frames per second: of arrays, and what files are resampled to.
+        resolution: Frames of files are cut to their central square and brought to this size.
         device: Where networks run; 'auto' takes a GPU if there is one.
     """
 
@@ -111,22 +112,41 @@ class _Score(_Base):  # type: ignore[misc,unused-ignore]
         layout: str | None = None,
         value_range: ValueRange | None = None,
         fps: float | None = None,
+        resolution: int | None = None,
         device: str | torch.device = 'auto',
         **ignored: Any,
     ) -> None:
         super().__init__()
-        unknown = set(ignored) - {'cache', 'progress', 'resolution'}
+        unknown = set(ignored) - {'cache', 'progress'}  # of the functions; there is nothing to keep or to show here
         if unknown:
             raise TypeError(f'{type(self).__name__} has no argument {", ".join(sorted(unknown))}')
-        self.layout, self.value_range, self.fps = layout, value_range, fps
+        self.layout, self.value_range, self.fps, self.resolution = layout, value_range, fps, resolution
+        self._size: tuple[int, int] | None = None  # of the frames that have come in
         self._where = score_base.choose_device(device)
         self.batch = GPU_BATCH if self._where.type == 'cuda' else 1
 
     def _videos(self, source: Any, images: bool = False) -> VideoSet:
         return score_base.open_set(
-            source, name='video', layout=self.layout, value_range=self.value_range, fps=self.fps, resolution=None, damaged='stop',
-            cache=True, images=images, device=self._where,
+            source, name='video', layout=self.layout, value_range=self.value_range, fps=self.fps, resolution=self.resolution,
+            damaged='stop', cache=True, images=images, device=self._where,
         )  # fmt: skip
+
+    def _videos_of_one_size(self, source: Any, images: bool = False) -> VideoSet:
+        opened = self._videos(source, images)
+        size = tuple(opened.resolution)
+        if self._size is not None and size != self._size:
+            (height, width), (known_height, known_width) = size, self._size
+            raise InputError(
+                f'{opened.names[0]} has {width}x{height} pixels, and videos before had {known_width}x{known_height}, so '
+                'sharpness would be compared with its absence; bring all to one size before'
+            )
+        self._size = (size[0], size[1])
+        return opened
+
+    def reset(self) -> None:
+        """Forget everything that has come in."""
+        super().reset()
+        self._size = None
 
     def _rows(self, name: str) -> torch.Tensor | None:
         """All rows of a state, of all ranks; None if there are none."""
@@ -155,6 +175,12 @@ class _Score(_Base):  # type: ignore[misc,unused-ignore]
 
 # ----------------------------------------------------------------------------
 # Two sets
+
+
+def require_known_features(name: str) -> None:
+    """Raise InputError if there is no feature network of that name."""
+    if name not in MAKERS:
+        raise InputError(f'features={name!r} is no network that is known here; there are {", ".join(MAKERS)}')
 
 
 class FVD(_Score):
@@ -190,8 +216,13 @@ class FVD(_Score):
         **how: Any,
     ) -> None:
         super().__init__(**how)
+        for name, value, least in (('num_frames', num_frames, 1), ('stride', stride, 1), ('start', start, 0)):
+            score_base.whole_number(name, value, least)
+        for name, value in (('seed', seed), ('bootstrap', bootstrap)):
+            score_base.whole_number(name, value, 0)
         self.num_frames, self.stride, self.start, self.seed, self.bootstrap = num_frames, stride, start, seed, bootstrap
-        self.batch = batch or self.batch
+        self.batch = self.batch if batch is None else score_base.whole_number('batch', batch)
+        require_known_features(features)
         files = () if detector is None else (detector,) if not isinstance(detector, (list, tuple)) else tuple(detector)
         self._detector = [load_detector(features, files, self._where)]  # in a list, so that it is no submodule
         if num_frames < self._detector[0].smallest_num_frames:
@@ -205,7 +236,7 @@ class FVD(_Score):
         Raises:
             InputError: They cannot be read, or are too short.
         """
-        opened = self._videos(videos, self._images)
+        opened = self._videos_of_one_size(videos, self._images)
         rule = 'spread' if self._images else 'first'
         count = sum(length or 0 for length in opened.num_frames) if self._images else len(opened)
         choice = choose_clips(opened.num_frames, count, self.num_frames, stride=self.stride, start=self.start, rule=rule)
@@ -281,6 +312,9 @@ class _Pair(_Score):
         self, *, num_frames: int | None = None, batch: int | None = None, weights: str | None = None, **how: Any
     ) -> None:
         super().__init__(**how)
+        for name, value in (('num_frames', num_frames), ('batch', batch)):
+            if value is not None:
+                score_base.whole_number(name, value)
         self.num_frames, self.batch = num_frames, batch or self.batch
         self.weights = weights
         measure_of(self.kind, self._where, weights)  # what is missing is said now, not at the first batch
@@ -288,24 +322,19 @@ class _Pair(_Score):
         self.add_state('lengths', default=[], dist_reduce_fx='cat')  # of every video
 
     def update(self, preds: Any, target: Any) -> None:
-        """Take in videos or images and what they should be, of one shape.
+        """Take in videos or images and what they should be: of one number, length and size.
 
         Raises:
             InputError: They do not fit together.
         """
-        pair = [split_videos(source, self.layout, self.value_range, images=True) for source in (preds, target)]
-        if [video.shape for video in pair[0]] != [video.shape for video in pair[1]]:
-            shapes = [list(map(list, {video.shape for video in side})) for side in pair]
-            raise InputError(f'videos and targets differ in number or shape: {shapes[0]} and {shapes[1]} (T, H, W, C)')
-        sets = [ArrayVideos(side, self.value_range) for side in pair]
-        for index, video in enumerate(pair[0]):
-            length = len(video) if self.num_frames is None else self.num_frames
-            if length > len(video):
-                raise InputError(f'{length} frames are compared, and a video has {len(video)}')
-            tasks = batches_of(sets[1], sets[0], index, index, length, self.batch)
-            found = [value for part in in_parallel(self._work, tasks, self._where) for value in part][:length]
-            self.values.append(torch.tensor(found, dtype=torch.float64))
-            self.lengths.append(torch.tensor([length]))
+        sets = [self._videos(source, images=True) for source in (preds, target)]
+        found = []
+        for real, fake, length in match_lengths(sets[1], sets[0], self.kind, self.num_frames):
+            tasks = batches_of(sets[1], sets[0], real, fake, length, self.batch)
+            found.append([value for part in in_parallel(self._work, tasks, self._where) for value in part][:length])
+        for values in found:  # all of them or none, where one of the videos cannot be read
+            self.values.append(torch.tensor(values, dtype=torch.float64))
+            self.lengths.append(torch.tensor([len(values)]))
 
     def _work(self, frames: np.ndarray, targets: np.ndarray) -> Any:
         return measure_of(self.kind, self._where, self.weights)(frames, targets)
@@ -337,6 +366,8 @@ class LPIPS(_Pair):
     """Learned perceptual distance by AlexNet (`network='alex'`) or VGG16 ('vgg'); see stylevideogan.scores.lpips."""
 
     def __init__(self, *, network: str = 'alex', **how: Any) -> None:
+        if network not in NETWORKS:
+            raise InputError(f'network={network!r}: LPIPS has the networks {" and ".join(NETWORKS)} here')
         self.kind = f'lpips_{network}'
         super().__init__(**how)
 
@@ -389,6 +420,7 @@ class LongVideo(_Score):
 
     def __init__(self, kind: str, *, num_frames: int = 200, **how: Any) -> None:
         super().__init__(**how)
+        score_base.whole_number('num_frames', num_frames)
         if kind not in ('repetition', 'drift', 'motion', 'diversity'):
             raise InputError(f'{kind!r} is no score of long video; there are repetition, drift, motion, diversity')
         self.kind, self.num_frames = kind, num_frames
@@ -398,7 +430,7 @@ class LongVideo(_Score):
 
     def update(self, videos: Any, real: bool) -> None:
         """Take in videos, whole: a recording that comes in pieces counts as so many recordings."""
-        opened = self._videos(videos)
+        opened = self._videos_of_one_size(videos)
         for index, length in enumerate(opened.num_frames):
             known = self.num_frames if length is None else length
             points = stream_points(opened, index, known if real else min(known, self.num_frames))

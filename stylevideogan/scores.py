@@ -11,11 +11,12 @@ Every function takes for each of its two sets
     a path                  whatever `calc_metrics_video.py --real` takes: video files, folders and zips of frames, arrays
     an array or a tensor    with `layout`, which names its axes: N video, T time, H height, W width, C colour
     a list of those         videos may then differ in length
-    an iterator of those    looked at one after the other; features are kept, frames are not
+    an iterator of those    looked at one after the other; features are kept, frames are not. Of each video FVD and KVD take the
+                            first frames, as the number of videos, and so the choice of clips, is not known before
     a set of videos         metrics.inputs.video_set.VideoSet
 
-Floating point needs `value_range`, the values of black and white; uint8 has none. FVD, KVD, FID and the long-video scores
-round it to 8 bits, as a file would; PSNR, SSIM and LPIPS do not.
+Floating point needs `value_range`, the values of black and white; uint8 always goes from 0 to 255. FVD, KVD, FID and the
+long-video scores round it to 8 bits, as a file would; PSNR, SSIM and LPIPS do not.
 
 What comes back is a `Score`: a float with `.interval` (95 %), `.protocol` (all that decides the number) and `.results`. The
 numbers are those of calc_metrics_video.py, bit for bit, for arrays and files and any number of ranks: where torch.distributed is
@@ -25,18 +26,22 @@ with `update` and `compute`, for data that comes in batches or is spread over ra
 
 from __future__ import annotations
 
+import collections
 import functools
 import inspect
+import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ParamSpec
+
+import torch
 
 from metrics.inputs.frame_layouts import is_stream
 from metrics.inputs.video_comparison import VideoOptions
 from metrics.inputs.video_set import VideoSet
 from networks.errors import InputError
 from stylevideogan import score_objects
-from stylevideogan.score_base import Score, Videos, measure, open_set
+from stylevideogan.score_base import Score, Videos, measure, open_set, ranks_of_functions, whole_number
 
 __all__ = [
     'Score', 'diversity', 'drift', 'fid', 'fvd', 'kvd', 'lpips', 'measure', 'motion', 'psnr', 'repetition', 'ssim',
@@ -53,11 +58,38 @@ def _streamed(real: Any, fake: Any, make: Any) -> Score | None:
     """The score of sets that can be looked at only once, by an object; None if both can be looked at as often as one likes."""
     if not (is_stream(real) or is_stream(fake)) or isinstance(real, VideoSet) or isinstance(fake, VideoSet):
         return None
-    score = make()
-    for source, is_real in ((real, True), (fake, False)):
-        for videos in source if is_stream(source) else [source]:
-            score.update(videos, real=is_real)
+    score, given = make(), collections.Counter[str]()
+
+    def items() -> Iterator[tuple[Any, bool]]:
+        for name, source in (('real', real), ('fake', fake)):
+            for videos in source if is_stream(source) else [source]:
+                given[name] += 1
+                yield videos, name == 'real'
+            if not given[name]:
+                raise InputError(f'the iterator of {name} videos gave none')
+
+    _deal_out(items(), score.update)
     return score.score()
+
+
+def _deal_out(items: Iterable[tuple[Any, Any]], take: Callable[[Any, Any], None]) -> None:
+    """Call `take` with every pair of items, each on one of the ranks, which all iterate over the same; all raise if one does."""
+    rank, num_ranks = ranks_of_functions()
+    error: str | None = None
+    try:
+        for place, item in enumerate(items):
+            if place % num_ranks == rank:
+                take(*item)
+    except InputError as raised:
+        if num_ranks == 1:
+            raise
+        error = str(raised)  # the others would wait for this one
+    if num_ranks > 1:
+        errors: list[str | None] = [None] * num_ranks
+        torch.distributed.all_gather_object(errors, error)
+        for problem in errors:
+            if problem is not None:
+                raise InputError(problem)
 
 
 # ----------------------------------------------------------------------------
@@ -95,7 +127,8 @@ def fvd(
         clips: Of each set at most.
         features: The network: 'i3d', 'videomae', 'vjepa', 'vjepa2' or 'dinov2' (docs/measuring/feature_networks.md).
         detector: File of its weights; None: where they usually are.
-        real_clips: Which clips: 'random' (one a video), 'spread' (evenly over everything), 'first', 'auto'.
+        real_clips: Which clips: 'random' (one a video), 'spread' (evenly over everything), 'first', 'auto'; of an iterator always
+            the first of each video.
         fake_clips: The same for the fake set.
         seed: Of the choice and of the bootstrap.
         bootstrap: Resamples behind the interval; 0 for none.
@@ -178,10 +211,16 @@ def _clip_score(make: type[score_objects.FVD], arguments: Mapping[str, Any]) -> 
         make: Class of the object.
         arguments: Of `fvd`, all of them.
     """
+    for name, least in (('num_frames', 1), ('stride', 1), ('start', 0), ('clips', 1)):
+        whole_number(name, arguments[name], least)
+    score_objects.require_known_features(arguments['features'])
     what = {key: arguments[key] for key in ('num_frames', 'stride', 'start', 'features')}
     sampling = ('detector', 'real_clips', 'fake_clips', 'seed', 'bootstrap', 'damaged', 'batch')
     options = _options(**{key: arguments[key] for key in sampling})
     real, fake, how = arguments['real'], arguments['fake'], arguments['how']
+    for name, rule, source in (('real_clips', options.real_clips, real), ('fake_clips', options.fake_clips, fake)):
+        if rule not in ('auto', 'first') and is_stream(source):
+            raise InputError(f'{name}={rule!r} needs all videos at once, and an iterator gives them one by one; give a list')
     detector = options.detectors or None
     streamed = _streamed(
         real,
@@ -208,6 +247,10 @@ def _options(
     damaged: str,
     batch: int | None,
 ) -> VideoOptions:
+    whole_number('seed', seed, 0)
+    whole_number('bootstrap', bootstrap, 0)
+    if batch is not None:
+        whole_number('batch', batch)
     files = () if detector is None else (detector,) if isinstance(detector, (str, os.PathLike)) else tuple(detector)
     return VideoOptions(
         detectors=files,
@@ -272,11 +315,13 @@ def _pairs(
     lpips_weights: str | None = None,
     **how: Any,
 ) -> Score:
+    for argument, value in (('num_frames', num_frames), ('batch', batch)):
+        if value is not None:
+            whole_number(argument, value)
     name = kind if num_frames is None else f'{kind}_{num_frames}f'
     if is_stream(videos) and is_stream(targets):
         score = score_objects.pair_object(kind, lpips_weights, num_frames=num_frames, batch=batch, **how)
-        for both in zip(videos, targets, strict=True):
-            score.update(*both)
+        _deal_out(_together(videos, targets), score.update)
         return score.score()
     if is_stream(videos) or is_stream(targets):
         raise InputError('one set is an iterator and the other is not; give two iterators, whose items belong together')
@@ -284,11 +329,25 @@ def _pairs(
     return measure(name, targets, videos, options, images=True, **how)
 
 
+def _together(videos: Iterable[Any], targets: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    """Items of both; InputError where one ends before the other, or there are none."""
+    ended, count = object(), 0
+    for video, target in itertools.zip_longest(videos, targets, fillvalue=ended):
+        if video is ended or target is ended:
+            short = 'videos' if video is ended else 'targets'
+            raise InputError(f'the iterator of {short} ended after {count} and the other one goes on, so they are no pairs')
+        count += 1
+        yield video, target
+    if not count:
+        raise InputError('the iterators of videos and targets gave none')
+
+
 # ----------------------------------------------------------------------------
 # Long video
 
 
 def _long(kind: str, real: Any, fake: Any, num_frames: int, damaged: str = 'stop', **how: Any) -> Score:
+    whole_number('num_frames', num_frames)
     streamed = _streamed(real, fake, lambda: score_objects.LongVideo(kind, num_frames=num_frames, **how))
     if streamed is not None:  # it can be 0.0
         return streamed

@@ -67,6 +67,26 @@ def match_videos(real: VideoSet, fake: VideoSet, rule: str = 'name') -> list[tup
     return [(index, places[name]) for index, name in enumerate(stems[0])]
 
 
+def match_lengths(
+    real: VideoSet, fake: VideoSet, metric: str, num_frames: int | None, rule: str = 'name'
+) -> list[tuple[int, int, int]]:
+    """Indices (real, fake) of the videos that belong together, and how many of their frames are compared.
+
+    Args:
+        real, fake, rule: As of `match_videos`.
+        metric: What compares them, for errors.
+        num_frames: Frames from the first one on; None: all, and both have as many.
+
+    Raises:
+        InputError: As of `match_videos`, or a pair has two rates, two lengths, or fewer frames than that.
+    """
+    found = []
+    for first, second in match_videos(real, fake, rule):
+        _require_one_rate(real, fake, first, second)
+        found.append((first, second, _length(real, fake, metric, first, second, num_frames)))
+    return found
+
+
 def compare_pairs(
     opts: MetricOptions, metric: str, measure: Measure, num_frames: int | None, batch: int, detector: dict[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -84,20 +104,17 @@ def compare_pairs(
         InputError: The videos are no pairs, or have no equal lengths.
     """
     pair = VideoPair(opts, metric, same_size=False, one_rate=False)  # each pair has to agree, and no other
-    matched = match_videos(pair.real, pair.fake, pair.options.pairs)
-    for real, fake in matched:
-        _require_one_rate(pair, real, fake)
-    lengths = [_length(pair, metric, real, fake, num_frames) for real, fake in matched]
+    matched = match_lengths(pair.real, pair.fake, metric, num_frames, pair.options.pairs)
     progress = opts.progress.sub(tag=metric, num_items=len(matched), flush_interval=max(len(matched) // 50, 1))
     mine: dict[int, list[float]] = {}
     sizes: set[tuple[int, int]] = set()
     error: str | None = None
     try:
-        for place, (real, fake) in enumerate(matched):
+        for place, (real, fake, length) in enumerate(matched):
             if place % opts.num_gpus == opts.rank:
-                tasks = _noting(batches_of(pair.real, pair.fake, real, fake, lengths[place], batch), sizes)
+                tasks = _noting(batches_of(pair.real, pair.fake, real, fake, length, batch), sizes)
                 values = [float(value) for part in in_parallel(measure, tasks, opts.device) for value in part]
-                mine[place] = values[: lengths[place]]
+                mine[place] = values[:length]
                 progress.update(place + 1)
     except InputError as raised:
         if opts.num_gpus == 1:
@@ -144,11 +161,11 @@ def summarise(metric: str, frames_of_videos: Sequence[Sequence[float]]) -> dict[
     return results | {f'{metric}_videos': len(videos), f'{metric}_frames': sum(map(len, frames_of_videos))}
 
 
-def _require_one_rate(pair: VideoPair, real: int, fake: int) -> None:
-    first, second = pair.real.rate(real), pair.fake.rate(fake)
+def _require_one_rate(real_set: VideoSet, fake_set: VideoSet, real: int, fake: int) -> None:
+    first, second = real_set.rate(real), fake_set.rate(fake)
     if first is not None and second is not None and not same_rate(first, second):
         raise InputError(
-            f'{pair.real.names[real]} has {first:g} frames per second and its partner {second:g}, so their frames do not belong '
+            f'{real_set.names[real]} has {first:g} frames per second and its partner {second:g}, so their frames do not belong '
             f'together; resample all to one rate with {option("fps")}'
         )
 
@@ -161,17 +178,18 @@ def _noting(
         yield frames, targets
 
 
-def _length(pair: VideoPair, metric: str, real: int, fake: int, num_frames: int | None) -> int:
-    found = [videos.num_frames[index] for videos, index in ((pair.real, real), (pair.fake, fake))]
-    name = pair.real.names[real]
+def _length(real_set: VideoSet, fake_set: VideoSet, metric: str, real: int, fake: int, num_frames: int | None) -> int:
+    found = [videos.num_frames[index] for videos, index in ((real_set, real), (fake_set, fake))]
+    name = real_set.names[real]
     if num_frames is None:
         first, second = found
         if first is None or second is None:
             raise InputError(f'{metric} compares pairs of videos, and these have no end; name a length, such as {metric}_16f')
         if first != second:
+            shorter = min(first, second)
             raise InputError(
-                f'{name} has {first} frames and its partner {second}; cut them to one length, or compare '
-                f'the first ones only, for example {metric}_{min(first, second)}f'
+                f'{name} has {first} frames and its partner {second}; cut them to one length, or compare the first ones only, '
+                f'for example by {metric}_{shorter}f (from Python: num_frames={shorter})'
             )
         return int(first)
     shortest = min((length for length in found if length is not None), default=num_frames)
@@ -201,11 +219,15 @@ def batches_of(
                 )
             (height, width), (other_height, other_width) = (side[0].shape[:2] for side in frames)
             if (height, width) != (other_height, other_width):
+                smallest = option('resolution', str(min(height, width, other_height, other_width)))
+                in_memory = isinstance(real_set, ArrayVideos) or isinstance(fake_set, ArrayVideos)
                 raise InputError(
                     f'{real_set.names[real]} has {other_width}x{other_height} pixels and its partner {width}x{height}; bring '
-                    f'both to one size with {option("resolution", str(min(height, width, other_height, other_width)))}'
+                    f'both to one size {"before" if in_memory else f"with {smallest}"}'
                 )
             first, second = (np.stack(side + [side[-1]] * (batch - len(side))) for side in frames)
+            if first.shape != second.shape:  # grey beside colours: three equal colours
+                first, second = (np.broadcast_to(levels, (*levels.shape[:3], 3)) for levels in (first, second))
             yield first, second
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from metrics.inputs.frame_layouts import ValueRange, as_bytes, as_grey_levels
 from metrics.inputs.video_set import VideoSet
+from networks.errors import InputError
 
 
 class ArrayVideos(VideoSet):
@@ -62,6 +63,12 @@ class ArrayVideos(VideoSet):
 
     def frames(self, index: int, wanted: Iterable[int]) -> Iterator[np.ndarray]:
         video = self._videos[index]
+        if video.shape[1:3] != self.resolution:
+            (height, width), (first_height, first_width) = video.shape[1:3], self.resolution
+            raise InputError(
+                f'{self.names[index]} has {width}x{height} pixels and the first one {first_width}x{first_height}; bring all to '
+                'one size before'
+            )
         for number in wanted:
             if number >= len(video):
                 return

@@ -7,7 +7,7 @@ may be a video or a batch of images, and a wrong guess would give a number that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,20 @@ ValueRange = tuple[float, float]
 
 
 def as_array(values: Any) -> np.ndarray:
-    """An array or a tensor on any device as an array; bfloat16 becomes float32, without loss."""
-    if hasattr(values, 'detach'):
-        values = values.detach()
-        values = (values.float() if values.is_floating_point() else values).cpu().numpy()
-    return np.asarray(values)
+    """An array or a tensor on any device as an array; half precision and bfloat16 become float32, without loss.
+
+    Raises:
+        InputError: It is none.
+    """
+    try:
+        if hasattr(values, 'detach'):
+            values = values.detach()
+            halved = values.is_floating_point() and values.element_size() < 4
+            values = (values.float() if halved else values).cpu().numpy()
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise InputError(f'a {type(values).__name__} cannot be read as an array of frames: {reason}') from error
 
 
 def split_videos(
@@ -38,7 +47,7 @@ def split_videos(
     Args:
         values: Array or tensor, or a sequence of these, each of the same layout; sizes may then differ.
         layout: One of LAYOUTS.
-        value_range: What black and white are: (0, 1), (-1, 1), ... for floating point; None for uint8.
+        value_range: What black and white are in floating point: (0, 1), (-1, 1), ...; uint8 always goes from 0 to 255.
         images: Every image is a video of one frame. Without it a layout must have the letter T.
 
     Returns:
@@ -52,6 +61,10 @@ def split_videos(
             raise InputError('there are no videos: the sequence is empty')
         return [video for item in values for video in split_videos(item, layout, value_range, images=images)]
     array = as_array(values)
+    if array.ndim < 2 or array.dtype.kind in 'OUSVM':
+        raise InputError(
+            f'a {type(values).__name__} is neither a video nor an image; give an array, a tensor, a path, or several of these'
+        )
     fitting = [known for known in LAYOUTS if len(known) == array.ndim and (images or 'T' in known)]
     if layout is None:
         raise InputError(
@@ -88,16 +101,17 @@ def check_type(array: np.ndarray, value_range: ValueRange | None) -> None:
         InputError: They do not.
     """
     if array.dtype == np.uint8:
-        if value_range is not None:
-            raise InputError('uint8 frames go from 0 to 255; leave value_range out')
         return
     if array.dtype.kind != 'f':
         raise InputError(f'frames are uint8 or floating point, and these are {array.dtype}; convert them')
     if value_range is None:
         raise InputError('frames in floating point need value_range=, the values of black and white: (0, 1), (-1, 1) or (0, 255)')
-    low, high = value_range
-    if not low < high:
-        raise InputError(f'value_range={value_range!r} is empty; give black first: (0, 1)')
+    try:
+        low, high = (float(end) for end in value_range)
+    except (TypeError, ValueError) as error:
+        raise InputError(f'value_range={value_range!r} is no range; give the values of black and white: (0, 1)') from error
+    if not (low < high and np.isfinite(low) and np.isfinite(high)):
+        raise InputError(f'value_range={value_range!r} is empty or without end; give black first: (0, 1)')
 
 
 def as_grey_levels(frames: np.ndarray, value_range: ValueRange | None) -> np.ndarray:
@@ -110,6 +124,7 @@ def as_grey_levels(frames: np.ndarray, value_range: ValueRange | None) -> np.nda
         return frames.astype(np.float64)
     assert value_range is not None
     low, high = value_range
+    low, high = float(low), float(high)
     levels = (frames.astype(np.float64) - low) * (255 / (high - low))
     slack = 255 * TOLERANCE
     if not (levels.min() >= -slack and levels.max() <= 255 + slack):  # also for NaN
@@ -128,4 +143,5 @@ def as_bytes(frames: np.ndarray, value_range: ValueRange | None) -> np.ndarray:
 
 def is_stream(values: Any) -> bool:
     """Whether these are videos that come one after the other, and not something that can be looked at twice."""
-    return isinstance(values, Iterable) and not isinstance(values, (str, bytes, Sequence)) and not hasattr(values, 'shape')
+    is_whole = isinstance(values, (str, bytes, Sequence, Mapping)) or hasattr(values, 'shape')
+    return isinstance(values, Iterable) and not is_whole

@@ -226,6 +226,14 @@ fvd.update(FAKE[rank::size], real=False)
 psnr.update(FAKE[rank::size], REAL[rank::size])
 found = [float(fvd.compute()), float(psnr.compute()), *fvd.score().interval]
 found += [float(scores.fvd(REAL, FAKE, layout='NTHWC', **HOW)), float(scores.psnr(FAKE, REAL, layout='NTHWC', device='cpu'))]
+streamed = scores.psnr(iter(FAKE), iter(REAL), layout='THWC', device='cpu')
+found += [float(scores.fvd(iter(REAL), iter(FAKE), layout='THWC', **HOW)), float(streamed)]
+assert streamed.results['psnr_videos'] == len(REAL), 'every rank has looked at every video'
+try:
+    scores.psnr(iter(FAKE[:4]), iter([*REAL[:3], REAL[3][:5]]), layout='THWC', device='cpu')
+    raise SystemExit('not refused')
+except Exception as error:
+    assert 'has 5 frames and its partner 6' in str(error), error
 if rank == 0:
     print(json.dumps([value.hex() for value in found]))
 torch.distributed.destroy_process_group()
@@ -246,7 +254,7 @@ def test_two_ranks_give_the_same_bits(root: pathlib.Path, tmp_path: pathlib.Path
     single = score_objects.FVD(layout='NTHWC', **{key: value for key, value in HOW.items() if key != 'cache'})
     single.update(REAL, real=True)
     single.update(FAKE, real=False)
-    assert found[:2] == found[4:] == [float(fvd).hex(), float(psnr).hex()]
+    assert found[:2] == found[4:6] == found[6:] == [float(fvd).hex(), float(psnr).hex()]
     assert found[2:4] == [float(end).hex() for end in single.score().interval or ()]
 
 
@@ -276,14 +284,133 @@ def test_objects_are_those_of_torchmetrics_where_it_is_installed() -> None:
     (REAL / 255, {'layout': 'NTHWC'}, 'need value_range='),
     (REAL / 1.0, {'layout': 'NTHWC', 'value_range': (0, 1)}, 'have values from'),
     (REAL * np.nan, {'layout': 'NTHWC', 'value_range': (0, 1)}, 'have values from nan'),
-    (REAL, {'layout': 'NTHWC', 'value_range': (0, 1)}, 'leave value_range out'),
+    (REAL / 255, {'layout': 'NTHWC', 'value_range': (1, 0)}, 'empty or without end'),
+    (REAL / 255, {'layout': 'NTHWC', 'value_range': (0, math.inf)}, 'empty or without end'),
+    (REAL / 255, {'layout': 'NTHWC', 'value_range': (1,)}, 'is no range'),
+    (REAL / 255, {'layout': 'NTHWC', 'value_range': 'unit'}, 'is no range'),
     (REAL.astype(int), {'layout': 'NTHWC'}, 'these are int64'),
+    (REAL > 100, {'layout': 'NTHWC'}, 'these are bool'),
+    (REAL * 1j, {'layout': 'NTHWC'}, 'these are complex128'),
+    (torch.from_numpy(REAL).to(torch.int8), {'layout': 'NTHWC'}, 'these are int8'),
+    (torch.zeros(1, 3, 16, 16, 3).to_sparse(), {'layout': 'NTHWC', 'value_range': (0, 1)}, 'a Tensor cannot be read as an array'),
+    (REAL[:0], {'layout': 'NTHWC'}, 'is empty'),
+    (REAL[..., :2], {'layout': 'NTHWC'}, 'has 2 colours'),
+    ([], {'layout': 'NTHWC'}, 'the sequence is empty'),
+    (None, {'layout': 'NTHWC'}, 'a NoneType is neither a video nor an image'),
+    (3.5, {'layout': 'NTHWC', 'value_range': (0, 1)}, 'a float is neither a video nor an image'),
+    ({'a': REAL}, {'layout': 'NTHWC'}, 'a dict is no set of videos'),
+    (['a.mp4', REAL], {'layout': 'NTHWC'}, 'paths and arrays are mixed'),
+    (['nowhere.mp4'], {}, 'nowhere.mp4: there is no such file'),
+    (REAL, {'layout': 'NTHWC', 'resolution': 8}, 'resolution= is for files'),
+    (REAL, {'layout': 'NTHWC', 'fps': -1}, 'fps=-1 is no rate'),
+    (REAL, {'layout': 'NTHWC', 'num_frames': 0}, 'num_frames=0: a whole number of at least 1'),
+    (REAL, {'layout': 'NTHWC', 'num_frames': 2.5}, 'num_frames=2.5: a whole number'),
+    (REAL, {'layout': 'NTHWC', 'batch': 0}, 'batch=0: a whole number'),
+    (REAL, {'layout': 'NTHWC', 'pairs': 'number'}, 'no rule for pairs'),
+    (REAL, {'layout': 'NTHWC', 'num_frames': 7}, 'or its partner has 6'),
 ])  # fmt: skip
 def test_arrays_that_could_mean_something_else_are_refused(array: np.ndarray, how: dict, message: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         with pytest.raises(InputError, match=message):
             scores.psnr(array, array, device='cpu', **how)
+
+
+@pytest.mark.parametrize(('how', 'message'), [
+    ({'num_frames': 0}, 'num_frames=0: a whole number of at least 1'),
+    ({'stride': 0}, 'stride=0: a whole number'),
+    ({'start': -1}, 'start=-1: a whole number of at least 0'),
+    ({'clips': True}, 'clips=True: a whole number'),
+    ({'batch': 0}, 'batch=0'),
+    ({'bootstrap': -1}, 'bootstrap=-1'),
+    ({'seed': 0.5}, 'seed=0.5'),
+    ({'real_clips': 'all'}, "'all' is no rule for choosing clips"),
+    ({'features': 'c3d'}, "features='c3d' is no network that is known here; there are i3d"),
+    ({'device': 'nowhere'}, "device='nowhere' cannot be used on this machine .*device='cpu'"),
+    ({'num_frames': 9}, 'the longest of these 12 real ones has 6'),
+])  # fmt: skip
+def test_what_no_set_of_clips_can_be_chosen_by(how: dict, message: str) -> None:
+    for many in (lambda videos: videos, iter):
+        if many is iter and how.keys() & {'clips', 'num_frames'}:
+            continue  # which knows no number of clips, and names the video that is too short
+        with pytest.raises(InputError, match=message):
+            scores.fvd(many(REAL), many(FAKE), layout='NTHWC' if many is not iter else 'THWC', **{**HOW, **how})
+
+
+def test_iterators_that_do_not_fit_are_refused() -> None:
+    how: dict[str, Any] = {'layout': 'THWC', 'device': 'cpu'}
+    for count in (0, 3):
+        with pytest.raises(InputError, match=f'the iterator of targets ended after {count} and the other one goes on'):
+            scores.psnr(iter(FAKE), iter(REAL[:count]), **how)
+        with pytest.raises(InputError, match=f'the iterator of videos ended after {count} and the other one goes on'):
+            scores.psnr(iter(FAKE[:count]), iter(REAL), **how)
+    with pytest.raises(InputError, match='iterators of videos and targets gave none'):
+        scores.psnr(iter([]), iter([]), **how)
+    with pytest.raises(InputError, match='one set is an iterator and the other is not'):
+        scores.psnr(iter(FAKE), list(REAL), **how)
+    with pytest.raises(InputError, match='the iterator of fake videos gave none'):
+        scores.fvd(iter(REAL), iter([]), layout='THWC', **HOW)
+    with pytest.raises(InputError, match='the iterator of real videos gave none'):
+        scores.drift(iter([]), iter(REAL), num_frames=4, **how)
+    with pytest.raises(InputError, match=r"real_clips='spread' needs all videos at once"):
+        scores.kvd(iter(REAL), list(FAKE), layout='THWC', real_clips='spread', **HOW)
+    with pytest.raises(InputError, match='has 5 frames, and 6 are needed'):
+        scores.fvd(iter(REAL[:, :5]), iter(FAKE), layout='THWC', **HOW)
+    with pytest.raises(InputError, match=r'has 6 frames and its partner 5.*num_frames=5'):
+        scores.psnr(iter(FAKE[:, :5]), iter(REAL), **how)
+
+
+def test_videos_of_two_sizes_are_refused_however_they_come() -> None:
+    small = [*REAL[:2], make_videos(3, count=1, side=12)[0]]
+    for real in (list, iter):
+        with pytest.raises(InputError, match=r'12x12 pixels.* 16x16'):
+            scores.fvd(real(small), real(FAKE), layout='THWC', **HOW)
+    with pytest.raises(InputError, match='16x16 pixels, and videos before had 12x12'):
+        scores.drift(iter(small[2:]), iter(FAKE), layout='THWC', num_frames=4, device='cpu')
+    score = score_objects.FVD(layout='NTHWC', **{key: value for key, value in HOW.items() if key != 'cache'})
+    score.update(REAL, real=True)
+    with pytest.raises(InputError, match='bring all to one size before'):
+        score.update(make_videos(3, side=12), real=False)
+    score.reset()
+    score.update(make_videos(3, side=12), real=False)
+    pair = score_objects.PSNR(layout='NTHWC', device='cpu')
+    with pytest.raises(InputError, match='has 16x16 pixels and its partner 12x12; bring both to one size before'):
+        pair.update(make_videos(3, side=12), REAL)
+    pair.update(make_videos(3, side=12), make_videos(4, side=12))  # only the two of a pair have to agree
+    pair.update(FAKE, REAL)
+    with pytest.raises(InputError, match="network='squeeze': LPIPS has the networks vgg and alex here"):
+        score_objects.LPIPS(network='squeeze')
+
+
+def test_lists_and_iterators_of_paths_are_the_folder(tmp_path: pathlib.Path) -> None:
+    folders = [write(tmp_path / name, videos) for name, videos in (('real', REAL), ('fake', FAKE))]
+    lists = [sorted(pathlib.Path(folder).iterdir(), key=lambda path: int(path.stem[5:])) for folder in folders]
+    wanted = float(scores.fvd(*folders, **HOW)).hex()
+    assert float(scores.fvd(*lists, **HOW)).hex() == wanted
+    assert float(scores.fvd(*([str(path) for path in paths] for paths in lists), **HOW)).hex() == wanted
+    assert float(scores.fvd(*map(iter, lists), **HOW)).hex() == wanted
+    pairs = float(scores.psnr(*folders, device='cpu')).hex()
+    assert float(scores.psnr(*lists, device='cpu')).hex() == pairs
+    assert float(scores.psnr(*map(iter, lists), device='cpu')).hex() == pairs
+    assert scores.psnr(lists[0][:2], lists[1][::-1][:2], device='cpu', pairs='order') != float.fromhex(pairs)
+    smaller = scores.psnr(iter(lists[1]), iter(lists[0]), device='cpu', resolution=8)
+    assert smaller == scores.psnr(folders[1], folders[0], device='cpu', resolution=8) != float.fromhex(pairs)
+
+
+def test_uint8_and_floating_point_may_meet_and_grey_is_three_equal_colours() -> None:
+    wanted = scores.psnr(FAKE, REAL, layout='NTHWC', device='cpu')
+    for real in (REAL / 255, (REAL / 255).astype('>f8'), torch.from_numpy(REAL).double() / 255):
+        found = scores.psnr(FAKE, real, layout='NTHWC', value_range=(0, 1), device='cpu')
+        assert found == pytest.approx(wanted, abs=1e-9)
+    for real in (torch.from_numpy(REAL).half() / 255, torch.from_numpy(REAL).float() / 255):
+        assert scores.psnr(FAKE, real, layout='NTHWC', value_range=(0, 1), device='cpu') == pytest.approx(wanted, abs=2e-2)
+    fvd = scores.fvd(REAL, torch.from_numpy(FAKE).double() / 127.5 - 1, layout='NTHWC', value_range=(-1, 1), **HOW)
+    assert fvd == scores.fvd(REAL, FAKE, layout='NTHWC', **HOW)
+    crooked = np.asfortranarray(FAKE)[:, ::-1][:, ::-1]
+    assert scores.psnr(crooked, REAL, layout='NTHWC', device='cpu') == wanted
+    grey = REAL[..., :1]
+    for kind in (scores.psnr, scores.ssim):
+        assert kind(FAKE, grey, layout='NTHWC', device='cpu') == kind(FAKE, grey.repeat(3, axis=4), layout='NTHWC', device='cpu')
 
 
 @pytest.mark.parametrize('layout', ['NTHWC', 'NTCHW', 'NCTHW', 'THWC', 'CTHW', 'THW', 'NTHW'])

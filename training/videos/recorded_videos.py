@@ -25,7 +25,7 @@ from networks.errors import DamagedVideo, InputError, option
 from training.commands import command_line
 from training.footage.clips import DEFAULT_FPS, fit, say_notes
 from training.latents.dataset import is_latent_dataset
-from training.recordings.finding import find_recordings
+from training.recordings.finding import Found, find_recordings
 from training.recordings.recording import Recording, listing
 from training.videos.rendered_videos import EmbeddedVideos, GeneratedVideos
 
@@ -86,7 +86,7 @@ class RecordedVideos(VideoSet):
     kept in the cache folder, under the names, sizes and times of the files, so that the next opening is quick.
 
     Args:
-        path: File, folder or zip.
+        path: File, folder or zip, or several of these, which keep their order.
         fps: Rate in frames per second. Video files are resampled to it, and images and arrays are said to have it.
             None: what the files have, 25 for images and arrays.
         resolution: Every frame is cut to its central square and brought to this size (training.footage.clips.fit).
@@ -100,7 +100,7 @@ class RecordedVideos(VideoSet):
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         *,
         fps: float | None = None,
         resolution: int | None = None,
@@ -108,9 +108,16 @@ class RecordedVideos(VideoSet):
         cache: bool = True,
     ) -> None:
         if damaged not in ('stop', 'skip', 'keep'):
-            raise ValueError(f'damaged: {damaged!r} is none of stop, skip and keep')
-        self.path, self._fit = os.fspath(path), resolution
-        found = find_recordings(self.path, fps, arrays=True, keep_damaged=damaged == 'keep')
+            raise InputError(f'{option("damaged", damaged)} is none of stop, skip and keep')
+        paths = [os.fspath(each) for each in ([path] if isinstance(path, (str, os.PathLike)) else path)]
+        self.path = paths[0] if len(paths) == 1 else f'{paths[0]} and {len(paths) - 1} others'
+        self._fit = resolution
+        found = Found()
+        for each in paths:
+            part = find_recordings(each, fps, arrays=True, keep_damaged=damaged == 'keep')
+            found.recordings += part.recordings
+            found.broken |= {name if name not in found.broken else each: reason for name, reason in part.broken.items()}
+            found.left_out.counts += part.left_out.counts
         recordings, self.left_out = found.recordings, found.broken
         self._stop_at_damage(damaged)
         lengths, content = _survey(recordings, fps, cache, damaged)
