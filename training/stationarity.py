@@ -28,7 +28,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -141,6 +142,41 @@ def mean_periodogram(windows: Iterable[torch.Tensor], mean: torch.Tensor) -> tor
     return total / (PERIOD * count)
 
 
+def finish(
+    G: LatentGenerator,
+    sizes: Mapping[str, Any],
+    run: LongRun | None,
+    clips: Sequence[torch.Tensor],
+    *,
+    calibrated: bool = True,
+    filtered: bool = True,
+) -> LatentGenerator:
+    """A copy of G as users get it: with its burn-in, calibrated, and behind a filter where one can be fitted.
+
+    Args:
+        G: Latent generator of a training.
+        sizes: Constructor arguments of G.
+        run: What was observed of it; None: a video starts at its beginning, and nothing is calibrated.
+        clips: Coordinates of the real clips, each [T, K].
+        calibrated: Whether to calibrate.
+        filtered: Whether to filter as well.
+    """
+    device = next(G.parameters()).device
+    burn_in = 0 if run is None else run.burn_in
+    enough = run is not None and run.spectrum is not None and any(len(clip) >= PERIOD for clip in clips)
+    finished: LatentGenerator
+    with torch.random.fork_rng(devices=[]):
+        if calibrated and filtered and enough and G.num_components > 0:
+            finished = FilteredLatentGenerator(filter_size=FILTER_SIZE, burn_in=max(burn_in, FILTER_SIZE - 1), **sizes)
+        else:
+            finished = LatentGenerator(burn_in=burn_in, **sizes)
+    finished.load_state_dict(G.state_dict(), strict=False)  # all but the filter
+    finished.to(device)
+    if run is not None and calibrated:
+        calibrate(finished, run, clips)
+    return finished.requires_grad_(False).eval()
+
+
 @torch.no_grad()
 def calibrate(G: LatentGenerator, run: LongRun, clips: Sequence[torch.Tensor]) -> None:
     """Give the frames of G far into videos the mean and the covariance of the real frames; a filter, if it has one, is fitted.
@@ -148,8 +184,7 @@ def calibrate(G: LatentGenerator, run: LongRun, clips: Sequence[torch.Tensor]) -
     Of more than MOST_COORDINATES coordinates, such as whole codes, the mean and the variance of each.
 
     Args:
-        G: Latent generator; its maps A_j change. The filter of a `FilteredLatentGenerator` is set; `can_be_filtered` says whether
-            there is enough to fit it.
+        G: Latent generator; its maps A_j change, and the filter of a `FilteredLatentGenerator`.
         run: What was observed of it, without the filter.
         clips: Coordinates of the real clips, each [T, K].
     """
@@ -170,11 +205,6 @@ def calibrate(G: LatentGenerator, run: LongRun, clips: Sequence[torch.Tensor]) -
             G.set_filter(taps, mean - taps.sum(dim=0) @ mean)
     G.A.weight.copy_(weight.to(G.A.weight.dtype))
     G.A.bias.copy_((bias + mean).to(G.A.bias.dtype))
-
-
-def can_be_filtered(run: LongRun, clips: Sequence[torch.Tensor]) -> bool:
-    """Whether `calibrate` can fit a filter: the coordinates are few enough, and a clip has PERIOD frames."""
-    return run.spectrum is not None and any(len(clip) >= PERIOD for clip in clips)
 
 
 def _spectrum_of_clips(clips: Sequence[torch.Tensor], mean: torch.Tensor) -> torch.Tensor:

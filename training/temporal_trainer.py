@@ -32,7 +32,7 @@ from typing import Any
 
 import torch
 
-from networks.latent_generator import FilteredLatentGenerator, LatentGenerator, State
+from networks.latent_generator import LatentGenerator, State
 from networks.temporal_critic import TemporalCritic
 from torch_utils import training_stats
 from training.kernels.critic.critic_gradients import WIDE, critic_gradients, critic_scores, workspaces
@@ -46,7 +46,7 @@ from training.real_windows import Distortion, Windows
 from training.runs.gradients import sum_gradients
 from training.runs.saving import is_finite
 from training.runs.weight_average import decay_of, update_average
-from training.stationarity import FILTER_SIZE, calibrate, can_be_filtered, observe
+from training.stationarity import finish, observe
 from training.temporal_loss import divergence, diversity_penalty, first_of_ends, gradient_angle_penalty
 from training.temporal_options import Settings
 from training.video_chains import VideoChains, permutation
@@ -418,19 +418,15 @@ class TemporalTrainer:
             TimeoutError: It is later than `deadline`, a time of `time.monotonic`.
         """
         run = observe(self.G_ema, deadline=deadline) if self.settings.carry == 1 else None
-        sizes = {'num_components': self.G.num_components, 'burn_in': 0 if run is None else run.burn_in, **self._G_kwargs}
-        calibrated = None if self.settings.uncalibrated else run
-        filtered = not self.settings.unfiltered and self.G.num_components > 0
-        with torch.random.fork_rng(devices=[]):
-            if calibrated is not None and filtered and can_be_filtered(calibrated, self.windows.clips):
-                sizes['burn_in'] = max(sizes['burn_in'], FILTER_SIZE - 1)
-                G: LatentGenerator = FilteredLatentGenerator(filter_size=FILTER_SIZE, **sizes).to(self.device)
-            else:
-                G = LatentGenerator(**sizes).to(self.device)
-        G.load_state_dict(self.G_ema.state_dict(), strict=False)  # all but the filter
-        if calibrated is not None:
-            calibrate(G, calibrated, self.windows.clips)
-        return G.requires_grad_(False).eval()
+        sizes = {'num_components': self.G.num_components, **self._G_kwargs}
+        return finish(
+            self.G_ema,
+            sizes,
+            run,
+            self.windows.clips,
+            calibrated=not self.settings.uncalibrated,
+            filtered=not self.settings.unfiltered,
+        )
 
     def is_finite(self) -> bool:
         """Whether all parameters are numbers still."""
