@@ -122,6 +122,23 @@ def test_interrupted_run_goes_on_as_if_never_stopped(tmp_path, root, tiny_latent
     assert sorted(set(ticks)) == list(range(len(set(ticks))))
 
 
+def test_a_training_starts_from_the_weights_of_a_snapshot(tmp_path, tiny_latents):
+    """Also of a finished one, whose filter is fitted anew; steps that are next to nothing leave the weights where they were."""
+    short = ['--kimg=0.2', '--tick=0.2', '--preview-frames=0', '--metrics=none']
+    assert train(tmp_path, tiny_latents, *short, '--carry=1').exit_code == 0
+    first = only_run(tmp_path) / 'network-snapshot-000000.pkl'
+    begun = checkpoints.load_snapshot(str(first))
+    assert type(begun['G_ema']).__name__ == 'FilteredLatentGenerator'
+    still = ['--glr=1e-12', '--clr=1e-12', '--fresh']
+    result = train(tmp_path / 'second', tiny_latents, *short, '--carry=1', *still, f'--resume={first}')
+    assert result.exit_code == 0, result.output
+    assert f'Starting from the weights of {first}' in result.output
+    got = checkpoints.load_snapshot(str(only_run(tmp_path / 'second') / first.name))
+    for name in ('G', 'C'):
+        for key, weights in begun[name].state_dict().items():
+            torch.testing.assert_close(got[name].state_dict()[key], weights, msg=f'{name}.{key}')
+
+
 def test_the_best_snapshot_is_marked_and_found(tmp_path, tiny_latents, tiny_generator):
     plugin = tmp_path / 'scripted.py'
     plugin.write_text(f"""
