@@ -201,7 +201,7 @@ def test_numbers_that_are_none_are_named_and_never_saved(tmp_path, train, monkey
     assert all(torch.isfinite(value).all() for value in weights(tmp_path).values())
 
 
-def test_a_run_in_use_is_left_alone(tmp_path, train, monkeypatch):
+def test_a_run_in_use_is_refused(tmp_path, train, monkeypatch):
     with monkeypatch.context() as patch:
         at_step(patch, 5, kill)
         with pytest.raises(Killed):
@@ -210,9 +210,9 @@ def test_a_run_in_use_is_left_alone(tmp_path, train, monkeypatch):
     monkeypatch.setattr(claims, 'WAIT_SECONDS', 0.1)
     with claims.lock_run(str(run)):
         result = train('--kimg=0.096')
-    assert result.exit_code == 0
+    assert result.exit_code == 2
     assert 'is in use by' in result.output
-    assert len(list(tmp_path.iterdir())) == 2
+    assert list(tmp_path.iterdir()) == [run]
 
 
 def test_a_state_of_an_older_version_and_damaged_ones(tmp_path, train, straight, monkeypatch):

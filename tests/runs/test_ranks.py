@@ -4,13 +4,14 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from training.commands.command_line import UserMistake
-from training.runs.heartbeat import Heartbeat
-from training.runs.ranks import Ranks, settle_number
+from training.runs.heartbeat import Heartbeat, meet
+from training.runs.ranks import RankLost, Ranks, settle_number
 
 PROGRAM = textwrap.dedent("""
     import os, sys
@@ -117,3 +118,20 @@ def test_a_store_that_is_gone_is_told():
         time.sleep(0.02)
     beat.stop()
     assert 'does not answer any more (no route)' in lost[0]
+
+
+def test_ranks_of_one_start_agree_on_a_word_that_no_earlier_start_had():
+    store, words = torch.distributed.HashStore(), []
+    with ThreadPoolExecutor(3) as pool:
+        # A start whose ranks all came, one whose rank 0 died before it answered, and a whole one again.
+        for ranks in ([0, 1, 2], [1], [0, 1, 2]):
+            tasks = [pool.submit(meet, rank, 3, store, 0.3 if ranks == [1] else 60.0) for rank in ranks]
+            if ranks == [1]:
+                with pytest.raises(RankLost, match='rank 0 of 3 has not started'):
+                    tasks[0].result()
+            else:
+                words.append({task.result() for task in tasks})
+    assert len(words[0]) == len(words[1]) == 1
+    assert words[0] != words[1]
+    with pytest.raises(RankLost, match='of 3 ranks, these have not started within 0 seconds: 1, 2'):
+        meet(0, 3, store, 0.2)

@@ -16,7 +16,7 @@ from metrics import metric_main
 from networks import checkpoints
 from train_video import main
 from training import temporal_snapshot, temporal_training_loop
-from training.commands import stop_signals
+from training.commands import command_line, stop_signals
 from training.runs import claims, saving
 from training.temporal_trainer import TemporalTrainer
 
@@ -290,7 +290,7 @@ def test_start_from_the_weights_of_a_snapshot(tmp_path, tiny_latents, straight, 
     assert 'has another shape' in result.output
 
 
-def test_a_run_in_use_is_refused_by_name_and_left_alone_by_the_same_command(tmp_path, tiny_latents, monkeypatch):
+def test_a_run_in_use_is_waited_for_and_refused_by_name(tmp_path, tiny_latents, monkeypatch):
     with monkeypatch.context() as patch:
         at_step(patch, 8, kill)
         with pytest.raises(Killed):
@@ -300,9 +300,17 @@ def test_a_run_in_use_is_refused_by_name_and_left_alone_by_the_same_command(tmp_
 
     monkeypatch.setattr(claims, 'WAIT_SECONDS', 1.0)
     with lock_run(str(run)):
-        result = train(tmp_path, tiny_latents, f'--resume={run}')
-        assert result.exit_code == 2
-        assert f'process {os.getpid()}' in result.output
-        assert train(tmp_path, tiny_latents, '--snap=1').exit_code == 0
+        for arguments in ([f'--resume={run}'], ['--snap=1']):
+            result = train(tmp_path, tiny_latents, *arguments)
+            assert result.exit_code == 2
+            assert 'waiting for it to end, at most 1 s' in result.output
+            assert f'process {os.getpid()}' in result.output.splitlines()[-1]
+        assert '--fresh' in result.output.splitlines()[-1]
+        assert list(tmp_path.iterdir()) == [run]
+        # A run that another process began to work on after this command was started has begun at one moment with it.
+        monkeypatch.setattr(command_line, 'started', lambda: 0.0)
+        result = train(tmp_path, tiny_latents, '--snap=1')
+    assert result.exit_code == 0
+    assert 'each has a run of its own' in result.output
     assert len(list(tmp_path.iterdir())) == 2
     assert stop_signals.asked() is None

@@ -7,6 +7,7 @@ import functools
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, overload
 
@@ -180,6 +181,14 @@ def clear_errors(function: Function | None = None, *, interrupted: str = INTERRU
     return wrapper
 
 
+_started: list[float] = []  # when each command of this process began
+
+
+def started() -> float:
+    """When the present command began, in seconds since 1970; now, where none did."""
+    return _started[-1] if _started else time.time()
+
+
 class _ClearMain(click.Command):
     """A click command whose own errors are one sentence as well: no usage block, always exit code 2.
 
@@ -198,6 +207,7 @@ class _ClearMain(click.Command):
         **extra: Any,
     ) -> Any:
         prepare_process()
+        _started.append(time.time())
         if standalone_mode:
             be_patient()
             if not self.shares_work and os.environ.get('WORLD_SIZE', '1') not in ('', '1'):

@@ -14,7 +14,7 @@ from training.commands import command_line
 from training.runs.locks import InUse, Lock
 
 LOCK_FILE = '.lock'
-WAIT_SECONDS = 40.0  # a cluster gives a process half a minute to end
+WAIT_SECONDS = 120.0  # a cluster gives a process half a minute to end; one that has lost its shell may be nearly done
 MOST_NAMED = 5  # options that differ from those of an unfinished run
 
 
@@ -75,8 +75,9 @@ def claim_run(
 ) -> Claim | None:
     """The newest run in `outdir` with the options of this command that nobody works on.
 
-    A process that is just ending, such as one that a cluster has asked to stop, is waited for. When the newest run is an
-    unfinished one with other options, they are named.
+    A process that is just ending, such as one that a cluster has asked to stop, is waited for. One that began to work on the run
+    after this command was started is none to wait for: the two were started at one moment, and each gets its own run. When the
+    newest run is an unfinished one with other options, they are named.
 
     Args:
         outdir: Folder of run folders.
@@ -87,21 +88,45 @@ def claim_run(
 
     Returns:
         None where there is no such run.
+
+    Raises:
+        InUse: Another process works on it, and goes on doing so.
     """
     for number, folder in enumerate(run_folders(outdir, name)):
-        with contextlib.suppress(InputError):  # no run of this program, a damaged one, or one in use
+        try:
             others = differences(folder)
-            if others:
-                if number == 0 and not is_finished(folder):
-                    with contextlib.suppress(OSError), lock_run(folder):
-                        _name(folder, others)
-                continue
-            lock = wait_for_run(folder)
-            if is_finished(folder):
-                lock.release()
-                return Claim(folder, None)
-            return Claim(folder, lock)
+            if others and number == 0 and not is_finished(folder):
+                with contextlib.suppress(OSError, InUse), lock_run(folder):
+                    _name(folder, others)
+        except InputError:  # no run of this program, or a damaged one
+            continue
+        if others:
+            continue
+        try:
+            lock = _take(folder)
+        except InUse as error:
+            raise InUse(f'{error}; --fresh begins another run beside it') from error
+        if lock is None:
+            continue
+        with contextlib.suppress(InputError):
+            if not is_finished(folder):
+                return Claim(folder, lock)
+            lock.release()
+            return Claim(folder, None)
+        lock.release()
     return None
+
+
+def _take(folder: str) -> Lock | None:
+    """The lock of a run folder; None where another process took it after this command was started."""
+    try:
+        return lock_run(folder)
+    except InUse as error:
+        if error.since is None or error.since < command_line.started():
+            return wait_for_run(folder)
+        who = str(error).split(';')[0]
+        command_line.report(f'Note: {who}; it was started when this command was, so each has a run of its own')
+        return None
 
 
 def _name(folder: str, others: Sequence[str]) -> None:

@@ -1,8 +1,11 @@
-"""Ranks that watch each other: when one dies or hangs, the others say so and stop within a minute.
+"""Ranks that find each other and watch each other: when one dies or hangs, the others say so and stop within a minute.
 
 Collective operations wait for every rank, and a rank may rightly wait for hours while another one computes. So their time-outs
 are long, and a thread in each rank counts up a key of its own in the store of `torch.distributed` instead, and looks at those of
 the others. A rank whose count stands still was killed, or its machine is gone or stopped.
+
+That store outlives a restart by torchrun, with the addresses and counts that dead ranks have left in it. So the ranks of one
+start agree on a word first (`meet`), below which they keep everything.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import secrets
 import sys
 import threading
 import time
@@ -17,8 +21,54 @@ from collections.abc import Callable
 
 import torch
 
+from training.runs.ranks import RankLost
+
 INTERVAL = 2.0  # seconds between two beats
 LIMIT = 25.0  # seconds without a beat of a rank; torchrun takes up to 30 more to end one that hangs
+MEETING_SECONDS = 600.0  # until all ranks of a start are there; each has imported torch and read its input by then
+
+
+def meet(
+    rank: int,
+    num_ranks: int,
+    store: torch.distributed.Store,  # type: ignore[name-defined,unused-ignore]
+    seconds: float = MEETING_SECONDS,
+) -> str:
+    """Wait for all ranks of this start, and return a word that they have and no earlier start had.
+
+    How often torchrun has restarted a rank (TORCHELASTIC_RESTART_COUNT) is no such word: launchers of several machines count for
+    themselves. So every rank leaves a fresh greeting, and takes the word of rank 0 from an answer to this very greeting; rank 0
+    answers greetings, those of dead ranks as well, until every rank has taken its word.
+
+    Raises:
+        RankLost: Some ranks have not come in time.
+    """
+    end, greeting = time.monotonic() + seconds, secrets.token_hex(8)
+    folder = 'stylevideogan/meeting'
+    if rank == 0:
+        awaited, answered = set(range(1, num_ranks)), set()
+        while awaited:
+            for other in sorted(awaited):
+                if store.check([f'{folder}/taken/{greeting}/{other}']):
+                    awaited.remove(other)
+                elif store.check([f'{folder}/greeting/{other}']):
+                    theirs = store.get(f'{folder}/greeting/{other}').decode()
+                    if theirs not in answered:
+                        store.set(f'{folder}/answer/{theirs}', greeting)
+                        answered.add(theirs)
+            if awaited and time.monotonic() > end:
+                names = ', '.join(str(other) for other in sorted(awaited)[:8])
+                raise RankLost(f'of {num_ranks} ranks, these have not started within {seconds:.0f} seconds: {names}')
+            time.sleep(0.05 if awaited else 0.0)
+        return greeting
+    store.set(f'{folder}/greeting/{rank}', greeting)
+    while not store.check([f'{folder}/answer/{greeting}']):
+        if time.monotonic() > end:
+            raise RankLost(f'rank 0 of {num_ranks} has not started within {seconds:.0f} seconds')
+        time.sleep(0.05)
+    word = str(store.get(f'{folder}/answer/{greeting}').decode())
+    store.set(f'{folder}/taken/{word}/{rank}', 'yes')
+    return word
 
 
 class Heartbeat:
@@ -93,8 +143,8 @@ def end_process(what: str) -> None:
     os._exit(1)
 
 
-def connect_store() -> torch.distributed.Store:  # type: ignore[name-defined,unused-ignore]
-    """A connection of its own to the store that torchrun has started, below keys of this attempt."""
+def connect_store(word: str) -> torch.distributed.Store:  # type: ignore[name-defined,unused-ignore]
+    """A connection of its own to the store that the ranks share, below the word of their meeting."""
     store = torch.distributed.TCPStore(  # type: ignore[attr-defined,unused-ignore]
         os.environ['MASTER_ADDR'],
         int(os.environ['MASTER_PORT']),
@@ -102,5 +152,4 @@ def connect_store() -> torch.distributed.Store:  # type: ignore[name-defined,unu
         wait_for_workers=False,
         timeout=datetime.timedelta(seconds=LIMIT / 2),
     )
-    attempt = f'{os.environ.get("TORCHELASTIC_RUN_ID", "")}/{os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")}'
-    return torch.distributed.PrefixStore(f'stylevideogan/{attempt}', store)  # type: ignore[attr-defined,unused-ignore]
+    return torch.distributed.PrefixStore(f'stylevideogan/{word}', store)  # type: ignore[attr-defined,unused-ignore]

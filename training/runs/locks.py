@@ -24,7 +24,16 @@ from networks.errors import InputError
 
 
 class InUse(InputError):
-    """Another process works on this."""
+    """Another process works on this.
+
+    Attributes:
+        since: When it began to, in seconds since 1970, by the clock of this machine; None where that is not known, or where it
+            runs on another machine.
+    """
+
+    def __init__(self, sentence: str, since: float | None = None) -> None:
+        super().__init__(sentence)
+        self.since = since
 
 
 class Lock:
@@ -51,7 +60,9 @@ class Lock:
             try:
                 free = lock_file(handle)
                 if free is False or (free is None and self._is_held(handle)):
-                    raise InUse(self._refusal(handle))
+                    owner = self._read_owner(handle)
+                    since = _number(owner.get('since')) if owner.get('host') == socket.gethostname() else None
+                    raise InUse(self._refusal(owner), since)
                 # A process that has just released the lock may have removed this very file.
                 with contextlib.suppress(FileNotFoundError):
                     if os.path.samestat(os.fstat(handle), os.stat(self.path)):
@@ -98,8 +109,7 @@ class Lock:
         except (psutil.Error, KeyError, TypeError, ValueError):
             return False
 
-    def _refusal(self, handle: int) -> str:
-        owner = self._read_owner(handle)
+    def _refusal(self, owner: dict[str, Any]) -> str:
         who = 'another process'
         if owner:
             since = ''
@@ -131,6 +141,12 @@ class Lock:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.release()
+
+
+def _number(value: Any) -> float | None:
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        return float(value)
+    return None
 
 
 def _started_after_boot(pid: int) -> float:

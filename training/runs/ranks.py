@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 Piece = TypeVar('Piece')
 Value = TypeVar('Value')
 
-LOST_WORDS = ('connection closed by peer', 'connection reset by peer', 'connection was likely closed', 'broken pipe', 'socket')
+LOST_WORDS = (
+    'connection closed by peer', 'connection reset by peer', 'connection was likely closed', 'broken pipe', 'socket',
+    'connection refused', 'timed out connecting',
+)  # fmt: skip
 
 
 _joined: list[bool] = []  # filled when this process has joined others
@@ -180,8 +183,9 @@ def joined(device_name: str) -> Iterator[Ranks]:
         yield Ranks(0, 1, command_line.choose_device(device_name))
         return
     import torch
+    from torch.distributed.rendezvous import rendezvous
 
-    from training.runs.heartbeat import Heartbeat, connect_store
+    from training.runs.heartbeat import Heartbeat, connect_store, meet
 
     if device_name in ('auto', 'cuda'):
         device_name = f'cuda:{os.environ.get("LOCAL_RANK", "0")}' if torch.cuda.is_available() else 'cpu'
@@ -190,26 +194,36 @@ def joined(device_name: str) -> Iterator[Ranks]:
     if device.type == 'cuda':
         torch.cuda.set_device(device)
     # A rank can rightly wait for days while another one computes; that the other is alive, its heartbeat says.
-    torch.distributed.init_process_group('nccl' if device.type == 'cuda' else 'gloo', timeout=datetime.timedelta(days=7))
-    ranks = Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), device)
-    heart = Heartbeat(ranks.rank, ranks.num_ranks, connect_store())
+    patience, heart = datetime.timedelta(days=7), None
+    number = int(os.environ['RANK'])
     try:
-        yield ranks
+        store, _, num_ranks = next(rendezvous('env://', timeout=patience))
+        word = meet(number, num_ranks, store)
+        torch.distributed.init_process_group(
+            'nccl' if device.type == 'cuda' else 'gloo',
+            store=torch.distributed.PrefixStore(word, store),  # type: ignore[attr-defined,unused-ignore]
+            rank=number,
+            world_size=num_ranks,
+            timeout=patience,
+        )
+        heart = Heartbeat(number, num_ranks, connect_store(word))
+        yield Ranks(number, num_ranks, device)
         heart.stop()
         torch.distributed.destroy_process_group()
     except RuntimeError as error:
         if not _means_lost(error):
             raise
-        number = stop_signals.asked()
-        if number is not None:  # all ranks were asked to stop, and this one waited for another that has left
-            raise stop_signals.Stopped(number) from error
+        asked = stop_signals.asked()
+        if asked is not None:  # all ranks were asked to stop, and this one waited for another that has left
+            raise stop_signals.Stopped(asked) from error
         # The launcher ends this rank because another one has died; that is the cause, not somebody's wish to stop.
         raise RankLost(
-            f'rank {ranks.rank} of {ranks.num_ranks} has lost its connection to another rank, whose process has ended; '
+            f'rank {number} of {number_of_ranks()} has lost its connection to another rank, whose process has ended; '
             'the same command goes on from what was saved last'
         ) from error
     finally:
-        heart.stop()
+        if heart is not None:
+            heart.stop()
 
 
 def _means_lost(error: BaseException) -> bool:

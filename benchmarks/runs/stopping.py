@@ -1,0 +1,120 @@
+"""How long commands take to end after SIGTERM, while they are in what takes longest: metrics, pictures, batches and steps.
+
+    python -m benchmarks.runs.stopping --resolution=1024 --folder=stops
+    python -m benchmarks.runs.stopping --resolution=256 --folder=stops256 --only=metric --times=5
+
+The image generator has random weights and NVIDIA's channels, as that of benchmarks/commands/memory.py. A command is awaited until
+it has written the words of its row, then for a random time of up to `--spread` seconds, and then asked to end. The table says how
+long that took, with what exit code (143 is that of SIGTERM), and whether the same command goes on: its line is in the output.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import click
+
+from benchmarks.commands.memory import make_inputs
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+LONGEST_START = 900.0  # seconds until the words are there
+SLOW_METRIC = """
+import numpy as np
+from metrics import metric_main
+@metric_main.register_metric
+def slow(opts):
+    matrix = np.random.RandomState(0).randn(3000, 3000)
+    for _ in range(200):
+        np.linalg.svd(matrix)  # one call of half a minute, in which Python sees no signal
+    return {'slow': 0.0}
+"""
+EMBED = '--source={in}/frames --min-frames=1 --overwrite'
+
+# What is run, and the words after which it is in the midst of its work.
+WORK: dict[str, tuple[str, str]] = {
+    'train_video, in a metric that is deep in a library': (
+        'train_video.py --data={in}/codes.zip --outdir={out} --kimg=13 --tick=7 --snap=1 --preview-frames=0 --plugin={in}/slow.py '
+        '--metrics=slow', 'Evaluating metrics'),
+    'train_video, in its pictures': (
+        'train_video.py --data={in}/codes.zip --outdir={out} --kimg=700 --tick=7 --snap=1', 'tick 0'),
+    'train_video, between steps': (
+        'train_video.py --data={in}/codes.zip --outdir={out} --kimg=700 --tick=7 --snap=0 --preview-frames=0', 'tick 0'),
+    'calc_metrics_video, in features of videos': (
+        'calc_metrics_video.py {snapshot} --data={in}/coded.zip --metrics=fvd64_10f --bootstrap=0 --no-cache', 'fvd'),
+    'embed_video, in a batch of an encoder': (
+        'embed_video.py {network} ' + EMBED + ' --dest={out}/e.zip --encoder={in}/encoder.pkl', 'frames'),
+    'embed_video, in an optimisation': (
+        'embed_video.py {network} ' + EMBED + ' --dest={out}/e.zip --no-report', 'frames'),
+    'train_encoder': ('train_encoder.py {network} --outdir={out} --kimg=10 --batch=4 --tick=0.1', 'Training'),
+    'tune_generator': (
+        'tune_generator.py --data={in}/coded.zip --outdir={out} --dest={out}/tuned.pkl --steps=500', 'step'),
+    'generate_video': ('generate_video.py {snapshot} --seeds=0-9 --outdir={out}/v --frames=1000', 'seed'),
+    'paste_video': ('paste_video.py --data={in}/coded.zip --dest={out}/pasted --overwrite', 'frames'),
+    'latents_tool preview': ('latents_tool.py preview --data={in}/coded.zip --outdir={out}/previews', ''),
+    'report_video': ('report_video.py --run={in} --dest={out}/page.html --videos=16 --depths=0,30 --clips=1', ''),
+}  # fmt: skip
+
+
+def stop(words: list[str], log: pathlib.Path, marker: str, delay: float) -> tuple[float, int, str]:
+    """Start a command, ask it to end; returns the seconds that it took, its exit code, and what it has written."""
+    environment = {**os.environ, 'PYTHONUNBUFFERED': '1'}
+    with log.open('wb') as output:
+        process = subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=environment)
+    end = time.monotonic() + LONGEST_START
+    while marker not in log.read_text(errors='replace') and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.1)
+    time.sleep(delay)
+    if process.poll() is not None:
+        raise click.ClickException(f'{" ".join(words)}: ended by itself with {process.returncode}; see {log}')
+    begin = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    code = process.wait()
+    return time.monotonic() - begin, code, log.read_text(errors='replace')
+
+
+@click.command()
+@click.option('--resolution', help='Of the image generator', metavar='INT', type=int, default=1024, show_default=True)
+@click.option('--folder', help='Where inputs, results and logs go', metavar='DIR', required=True)
+@click.option('--only', help='Only commands with this in their name', metavar='TEXT', default='')
+@click.option('--times', help='How often each is stopped', type=click.IntRange(min=1), default=3, show_default=True)
+@click.option('--spread', help='Longest time after the words, seconds', type=float, default=10.0, show_default=True)
+@click.option('--seed', help='Of these times', type=int, default=0, show_default=True)
+def main(resolution: int, folder: str, only: str, times: int, spread: float, seed: int) -> None:
+    """Print a table of seconds from SIGTERM to the end."""
+    place, draw = pathlib.Path(folder).resolve(), random.Random(seed)
+    place.mkdir(parents=True, exist_ok=True)
+    make_inputs(place, resolution, frames=True)
+    (place / 'slow.py').write_text(SLOW_METRIC)
+    click.echo(f'| at {resolution}x{resolution} | seconds from SIGTERM to the end | exit codes | goes on |\n|---|---|---|---|')
+    for number, (name, (text, marker)) in enumerate(WORK.items()):
+        if only not in name:
+            continue
+        seconds, codes, goes_on = [], set(), []
+        for index in range(times):
+            out = place / 'out'
+            shutil.rmtree(out, ignore_errors=True)
+            out.mkdir()
+            words = text.replace('{in}', str(place)).replace('{out}', str(out))
+            words = words.replace('{network}', f'--network={place}/generator.pkl')
+            words = words.replace('{snapshot}', f'--network={place}/snapshot.pkl')
+            taken, code, written = stop(
+                words.split(), place / f'log{number:02d}-{index}.txt', marker, draw.uniform(0.0, spread)
+            )
+            seconds.append(taken)
+            codes.add(code)
+            goes_on.append('same command' in written)
+        shown = ', '.join(f'{value:.1f}' for value in seconds)
+        told = 'yes' if all(goes_on) else 'no' if not any(goes_on) else 'in part'
+        click.echo(f'| {name} | {shown} | {", ".join(map(str, sorted(codes)))} | {told} |')
+    click.echo(f'\n{os.cpu_count()} cores; load of the machine at the end {os.getloadavg()[0]:.1f}')
+
+
+if __name__ == '__main__':
+    main()
