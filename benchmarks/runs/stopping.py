@@ -40,8 +40,8 @@ EMBED = '--source={in}/frames --min-frames=1 --overwrite'
 # What is run, and the words after which it is in the midst of its work.
 WORK: dict[str, tuple[str, str]] = {
     'train_video, in a metric that is deep in a library': (
-        'train_video.py --data={in}/codes.zip --outdir={out} --kimg=13 --tick=7 --snap=1 --preview-frames=0 --plugin={in}/slow.py '
-        '--metrics=slow', 'Evaluating metrics'),
+        'train_video.py --data={in}/codes.zip --outdir={out} --kimg=13 --tick=7 --snap=1 --preview-frames=0 '
+        '--plugin={in}/slow.py --metrics=slow', 'Evaluating metrics'),
     'train_video, in its pictures': (
         'train_video.py --data={in}/codes.zip --outdir={out} --kimg=700 --tick=7 --snap=1', 'tick 0'),
     'train_video, between steps': (
@@ -104,9 +104,7 @@ def main(resolution: int, folder: str, only: str, times: int, spread: float, see
             words = text.replace('{in}', str(place)).replace('{out}', str(out))
             words = words.replace('{network}', f'--network={place}/generator.pkl')
             words = words.replace('{snapshot}', f'--network={place}/snapshot.pkl')
-            taken, code, written = stop(
-                words.split(), place / f'log{number:02d}-{index}.txt', marker, draw.uniform(0.0, spread)
-            )
+            taken, code, written = stop(words.split(), place / f'log{number:02d}-{index}.txt', marker, draw.uniform(0.0, spread))
             seconds.append(taken)
             codes.add(code)
             goes_on.append('same command' in written)

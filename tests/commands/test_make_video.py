@@ -140,7 +140,7 @@ from stylevideogan import layout
 from training.making import steps
 layout.start_again = lambda *a: ['-c', {step!r}]
 step = steps.Step('training', 'train_video', list, lambda: False, 1)
-steps.run_step(step, 0, 1, None, open('log', 'w'), 1.0)
+steps.run_step(step, 0, 1, None, steps.StepLog('log'), 1.0)
 """
     for number, signalled in (('i', signal.SIGINT), ('t', signal.SIGKILL)):
         process = subprocess.Popen([sys.executable, '-c', program], cwd=tmp_path, stderr=subprocess.DEVNULL)

@@ -128,6 +128,7 @@ class World:
                 '--save-codes', f'--format={ending}', '--skip-existing', '--device=cpu',
             )  # fmt: skip
         self._add_tools(G, reference, snapshot, data, network, frames)
+        self._add_making(network)
 
     def _add_tools(
         self, G: Any, reference: dict[str, Any], snapshot: pathlib.Path, data: pathlib.Path, network: pathlib.Path,
@@ -186,6 +187,24 @@ class World:
             'report_video': ('--run={out}/run', f'--data={data}', '--videos=16', '--depths=0', '--clips=1', '--clip-seconds=0.2',
                              '--device=cpu'),
         }  # fmt: skip
+
+    def _add_making(self, network: pathlib.Path) -> None:
+        """make_video.py with steps that are played, because their own writes are tried by themselves."""
+        from stylevideogan import layout
+
+        def play(module: str, command: str, argv: list[str]) -> list[str]:
+            words = dict(word.removeprefix('--').split('=', 1) for word in argv[2:] if '=' in word)
+            made = {
+                'embed_video': 'shutil.copy(DATA, {dest!r})',
+                'train_video': 'os.makedirs({outdir!r} + "/00000-latents-gpus1-batch64", exist_ok=True)',
+                'generate_video': 'os.makedirs({outdir!r}, exist_ok=True); open({outdir!r} + "/seed0000.mp4", "w").write("x")',
+            }
+            setting = f'import os, shutil; DATA = {str(self.folder / "d.zip")!r}; print("Note: made", flush=True)'
+            return ['-c', f'{setting}; {made[command].format(**words)}']
+
+        layout.start_again = play
+        self.commands['make_video'] = (f'--source={self.folder / "talk.mp4"}', f'--network={network}', '--outdir={out}/made',
+                                       '--align=center', '--device=cpu')  # fmt: skip
 
     def empty(self, command: str) -> pathlib.Path:
         """The folder that a command writes into, as it is before."""

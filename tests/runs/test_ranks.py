@@ -59,6 +59,30 @@ def test_two_ranks(root, tmp_path, how, code, words):
     assert result.returncode == code
 
 
+RESTARTED = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+from training.runs import ranks
+attempt, rank = int(os.environ['TORCHELASTIC_RESTART_COUNT']), int(os.environ['RANK'])
+time.sleep(1.5 * attempt * rank)  # so rank 0 could find what the first rank 1 has left behind
+with ranks.joined('cpu') as ours:
+    assert ours.gather((attempt, rank)) == [(attempt, 0), (attempt, 1)]
+    if attempt == 0 and rank == 1:
+        os.kill(os.getpid(), 9)
+    ours.barrier()
+    print('done', attempt, flush=True)
+"""
+
+
+def test_torchrun_starts_ranks_again(root, tmp_path):
+    program = tmp_path / 'program.py'
+    program.write_text(RESTARTED)
+    torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', '--max-restarts=1']
+    result = subprocess.run([*torchrun, str(program), str(root)], capture_output=True, text=True, cwd=root)
+    assert result.stdout.split('\n') == ['done 1', 'done 1', ''], result.stderr
+    assert result.returncode == 0
+
+
 def test_one_rank_needs_nobody():
     alone = Ranks(0, 1, torch.device('cpu'))
     assert (alone.share([1, 2, 3]), alone.gather('x'), alone.from_first('y')) == ([1, 2, 3], ['x'], 'y')

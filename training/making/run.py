@@ -16,7 +16,7 @@ from training.commands import command_line
 from training.commands.file_names import safe_name, stem
 from training.making.first_look import FirstLook, look
 from training.making.status import Status, in_words
-from training.making.steps import LATENTS, LOG, PASTED, VIDEOS, kimg_of, newest_run, plan, run_step
+from training.making.steps import LATENTS, LOG, PASTED, VIDEOS, StepLog, kimg_of, newest_run, plan, run_step
 from training.runs.locks import Lock
 
 RECORD = 'make.json'  # options of the first two steps, what was found before them, and how long each step took
@@ -45,7 +45,7 @@ def make(options: types.SimpleNamespace) -> None:
         status = Status([step.name for step in steps], [0.0 if step.is_done() else step.estimate for step in steps])
         began = time.monotonic()
         try:
-            with open(os.path.join(options.outdir, LOG), 'a', encoding='utf-8') as log:
+            with StepLog(os.path.join(options.outdir, LOG)) as log:
                 for number, step in enumerate(steps):
                     if step.is_done():
                         continue
@@ -109,7 +109,8 @@ class _Record:
         """A step took so long in this run."""
         times = self._content['seconds']
         times[name] = round(times.get(name, 0) + seconds, 1)
-        self._save()
+        with contextlib.suppress(OSError):  # a full disk: the step is done, and that is what counts
+            self._save()
 
     def _save(self) -> None:
         with replacing(self._path) as temporary, open(temporary, 'w', encoding='utf-8') as file:

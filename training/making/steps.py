@@ -10,7 +10,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable, Sequence
-from typing import Any, TextIO
+from typing import Any
 
 from networks.errors import InputError
 from stylevideogan import layout
@@ -160,7 +160,36 @@ def longest_clip(latents: str) -> str:
 # Running.
 
 
-def run_step(step: Step, number: int, count: int, status: Status, log: TextIO, total_kimg: float) -> None:
+class StepLog:
+    """All that the steps say, at the end of a file; a full disk leaves a gap in it, and stops no step.
+
+    Attributes:
+        path: The file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._file = open(path, 'a', encoding='utf-8')  # noqa: SIM115 - open as long as the steps
+
+    def __enter__(self) -> StepLog:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+    def write(self, text: str) -> None:
+        """Add text."""
+        with contextlib.suppress(OSError):
+            self._file.write(text)
+
+    def flush(self) -> None:
+        """Bring what was added into the file."""
+        with contextlib.suppress(OSError):
+            self._file.flush()
+
+
+def run_step(step: Step, number: int, count: int, status: Status, log: StepLog, total_kimg: float) -> None:
     """Run one step to its end.
 
     Raises:
@@ -194,7 +223,7 @@ def run_step(step: Step, number: int, count: int, status: Status, log: TextIO, t
     if code < 0:
         raise InputError(f'{where}: its process was ended by {signal.Signals(-code).name}, perhaps because memory ran out')
     if code:
-        raise InputError(f'{where}: {error or f"it failed, and {log.name} says how"}')
+        raise InputError(f'{where}: {error or f"it failed, and {log.path} says how"}')
 
 
 def _environment() -> dict[str, str]:
