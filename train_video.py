@@ -26,7 +26,7 @@ INTERRUPTED = 'interrupted; the same command goes on from the last training stat
 @command_line.command(shares_work=True)
 @command_options.from_trees(Invocation, TrainingOptions, headings=HEADINGS)
 @command_line.clear_errors(interrupted=INTERRUPTED)
-def main(**values: Any) -> None:
+def main(**values: Any) -> str | None:
     """Train a temporal GAN on the motion of one subject.
 
     A run folder is made in --outdir, and the same command given again goes on with a run that was interrupted. What the
@@ -57,7 +57,7 @@ def main(**values: Any) -> None:
     torchrun --nnodes=4 --nproc-per-node=8 train_video.py --outdir=training-runs --data=latents.zip --gpus=32
     """
     invocation = option_tree.build(Invocation, command_options.chosen(Invocation, values))
-    train(invocation, command_options.chosen(TrainingOptions, values))
+    return train(invocation, command_options.chosen(TrainingOptions, values))  # for who calls it from Python
 
 
 OPTIONS_FILE = 'training_options.json'
@@ -220,8 +220,8 @@ def find_run_to_resume(resume: str) -> tuple[str, str | None]:
     return os.path.dirname(os.path.abspath(resume)), resume
 
 
-def train(invocation: Invocation, given: dict[str, Any]) -> None:
-    """Carry out `main`; `given` are the training options of the command line, by path."""
+def train(invocation: Invocation, given: dict[str, Any]) -> str | None:
+    """Carry out `main`; `given` are the training options of the command line, by path. The run folder, None of a dry run."""
     resumed: tuple[str, str | None] | None = None
     if invocation.resume and (invocation.resume.lower().endswith('.pkl') or is_address(invocation.resume)):
         command_line.require_weights(invocation.resume, '--resume')
@@ -241,9 +241,9 @@ def train(invocation: Invocation, given: dict[str, Any]) -> None:
         print(json.dumps(option_tree.to_dict(options), indent=2))
     if invocation.dry_run:
         print('Dry run; exiting.')
-        return
+        return None
     ranks.start_unless_launched(options.num_gpus, 'train_video')
-    run(invocation, options, resumed)
+    return run(invocation, options, resumed)
 
 
 def run_name(options: TrainingOptions, desc: str | None) -> str:
@@ -272,8 +272,8 @@ def claim_unfinished_run(outdir: str, name: str, options: TrainingOptions) -> tu
     return claim.folder, unfinished_runs.last_good_state(claim.folder) if claim.lock else None, claim.lock
 
 
-def run(invocation: Invocation, options: TrainingOptions, resumed: tuple[str, str | None] | None) -> None:
-    """Train on this rank."""
+def run(invocation: Invocation, options: TrainingOptions, resumed: tuple[str, str | None] | None) -> str:
+    """Train on this rank, and return the run folder."""
     import torch
 
     from torch_utils import training_stats
@@ -300,7 +300,7 @@ def run(invocation: Invocation, options: TrainingOptions, resumed: tuple[str, st
                     command_line.report(f'{finished_run} has these options and is finished; --fresh trains another one')
         resumed, finished_run = ours.from_first((resumed, finished_run))
         if finished_run:
-            return
+            return finished_run
         with ours.together():
             training = TemporalTraining(
                 run_dir='',
@@ -325,9 +325,11 @@ def run(invocation: Invocation, options: TrainingOptions, resumed: tuple[str, st
                 write_options(training.run_dir, options)
                 stack.enter_context(Log(training.run_dir))
                 print(f'Output folder: {training.run_dir}')
+        folder = ours.from_first(training.run_dir)
         finished = training.run()
     if not finished:
         raise stop_signals.Stopped(stop_signals.asked() or signal.SIGTERM)
+    return folder
 
 
 def write_options(run_dir: str, options: TrainingOptions) -> None:

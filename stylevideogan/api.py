@@ -20,7 +20,7 @@ from networks import checkpoints
 from networks.checkpoints.detectors import load_lpips
 from networks.errors import InputError
 from stylevideogan import layout
-from stylevideogan.score_base import choose_device
+from stylevideogan.score_base import choose_device, whole_number
 from training.commands import command_line
 from training.embedding.embedder import encoder_input
 from training.embedding.encoder_loss import shrink
@@ -28,6 +28,7 @@ from training.embedding.inversion import Inversion, InversionOptions
 from training.footage.clips import fit
 from training.footage.frame_bank import frames_to_images
 from training.latents.writer import LatentDatasetWriter
+from training.runs import ranks
 from training.videos.rendered_videos import GeneratedVideos
 
 __all__ = [
@@ -170,7 +171,9 @@ def make_video(source: str | os.PathLike[str], network: str, outdir: str, **opti
 
 
 def train(data: str, outdir: str, **options: Any) -> str:
-    """Train the temporal GAN, as train_video.py does; returns the run folder.
+    """Train the temporal GAN, as train_video.py does; returns the run folder ('' with dry_run=True).
+
+    The same call goes on with a run that was interrupted, and returns one that is finished.
 
     Args:
         data: Latent data set.
@@ -179,11 +182,9 @@ def train(data: str, outdir: str, **options: Any) -> str:
 
     Raises:
         InputError: An option or the data set is wrong.
+        KeyboardInterrupt: A signal ended it; its state is saved.
     """
-    before = set(os.listdir(outdir)) if os.path.isdir(outdir) else set()
-    _run('train_video', [f'--data={data}', f'--outdir={outdir}', *_words(options)])
-    made = sorted(set(os.listdir(outdir)) - before)
-    return str(options['resume']) if 'resume' in options else os.path.join(outdir, made[-1])
+    return _run('train_video', [f'--data={data}', f'--outdir={outdir}', *_words(options)]) or ''
 
 
 def tune(data: str, outdir: str, **options: Any) -> str:
@@ -208,6 +209,10 @@ def tune(data: str, outdir: str, **options: Any) -> str:
 def _words(options: Mapping[str, Any]) -> list[str]:
     """Options of a command on its command line; True and False are flags, and a list is an option that is given several times."""
     words = []
+    if options.get('gpus') not in (None, 1, '1') and not ranks.launched():
+        raise InputError(
+            f'gpus={options["gpus"]}: a function starts no processes; start your script with torchrun, or use the command'
+        )
     for name, value in options.items():
         flag = name.replace('_', '-')
         for each in value if isinstance(value, list) else [value]:
@@ -215,16 +220,18 @@ def _words(options: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def _run(name: str, arguments: list[str]) -> None:
+def _run(name: str, arguments: list[str]) -> Any:
+    """Run a command, and return what its function does."""
     import importlib
 
     command = importlib.import_module(f'{layout.home(command_line.__name__)}{name}').main
     try:
-        code = command.main(arguments, prog_name=name, standalone_mode=False)
+        result = command.main(arguments, prog_name=name, standalone_mode=False)
     except click.ClickException as error:
         raise InputError(' '.join(error.format_message().split())) from error
-    if code in (command_line.EXIT_INTERRUPTED,):
+    if isinstance(result, int) and result != 0:  # an exit code: what a signal ended
         raise KeyboardInterrupt
+    return result
 
 
 def generate(
@@ -256,6 +263,9 @@ def generate(
     Raises:
         InputError: The files are not there, or do not belong together.
     """
+    for name, value, least in (('seed', seed, 0), ('batch', batch, 1), ('num_frames', num_frames, 1)):
+        if value is not None:
+            whole_number(name, value, least)
     from training.best_snapshot import find_snapshot
 
     videos = GeneratedVideos(

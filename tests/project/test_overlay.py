@@ -431,3 +431,22 @@ def test_a_host_that_needs_pkg_resources_gets_it(root: pathlib.Path, tmp_path: p
         [sys.executable, '-c', program.rsplit('from torch_utils', 1)[0]], cwd=root, capture_output=True, text=True
     )
     assert alone.stdout == 'False\n', alone.stderr  # our own host layer does without
+
+
+@pytest.mark.parametrize('command', layout.COMMANDS)
+def test_an_old_python_or_torch_is_told_in_one_sentence(command: str, root: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """As in an environment that was made for their checkout, by Python 3.8 with torch 1.9."""
+    ast.parse((root / f'{command}.py').read_text(encoding='utf-8'), feature_version=(3, 8))
+    ast.parse((root / 'training' / 'commands' / 'command_line.py').read_text(encoding='utf-8'), feature_version=(3, 8))
+    program = 'import runpy, sys; {}; runpy.run_path(sys.argv[1], run_name="__main__")'
+    (tmp_path / 'torch-1.9.1.dist-info').mkdir()
+    (tmp_path / 'torch-1.9.1.dist-info' / 'METADATA').write_text('Metadata-Version: 2.1\nName: torch\nVersion: 1.9.1+cu111\n')
+    for change, words in (
+        ('sys.version_info = (3, 8, 20)', 'Python 3.8 is too old; 3.10 or later is needed'),
+        (f'sys.path[:0] = [{str(root)!r}, {str(tmp_path)!r}]', r'torch 1.9.1+cu111 is too old: 2.4 or later is needed'),
+    ):
+        done = subprocess.run(
+            [sys.executable, '-c', program.format(change), str(root / f'{command}.py')], cwd=root, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stderr.count('\n')) == (2, 1), done.stderr
+        assert words in done.stderr

@@ -3,8 +3,11 @@
 Nothing heavy is imported here, so that `--help` and a mistyped option answer at once.
 """
 
+import contextlib
 import functools
+import importlib.metadata
 import os
+import re
 import shlex
 import sys
 import time
@@ -64,6 +67,7 @@ __all__ = [
 
 Function = TypeVar('Function', bound=Callable[..., Any])
 
+OLDEST_TORCH = (2, 4)  # as pyproject.toml has it; packages that are laid over others are not installed by pip, which would say so
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 NEEDED = {
     'PIL',
@@ -104,6 +108,15 @@ def prepare_process() -> None:
     """What every command does first: threads share the cores, and freed memory is kept for what comes next."""
     share_cores()
     memory.keep_freed_memory()
+
+
+def require_torch() -> None:
+    """Raise UserMistake where torch is too old, as in the environments of the checkouts that this may be laid over."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # which another sentence tells
+        found = importlib.metadata.version('torch')
+        number = re.match(r'(\d+)\.(\d+)', found)
+        if number is not None and (int(number[1]), int(number[2])) < OLDEST_TORCH:
+            raise UserMistake(f'torch {found} is too old: {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]} or later is needed')
 
 
 def speaks_for_itself(error: BaseException) -> bool:
@@ -216,6 +229,7 @@ class _ClearMain(click.Command):
                 name = prog_name or os.path.basename(sys.argv[0])
                 report(f'Note: {name} is for one process, so the first of {os.environ["WORLD_SIZE"]} does all')
         try:
+            require_torch()
             args = expand_home(sys.argv[1:] if args is None else args)
             result = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
             if not standalone_mode:
