@@ -268,6 +268,9 @@ def _from_hub(address: str) -> str:
     try:
         if file is None:
             return huggingface_hub.snapshot_download(name, revision=revision, etag_timeout=HUB_SECONDS)
+        if not isinstance(huggingface_hub.try_to_load_from_cache(name, file, revision=revision), str):
+            # Asks once. hf_hub_download, where nothing is kept, asks a hub that cannot be reached six times, half a minute long.
+            huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(name, file, revision=revision), timeout=HUB_SECONDS)
         return huggingface_hub.hf_hub_download(name, file, revision=revision, etag_timeout=HUB_SECONDS)
     except Exception as error:  # a package of others: HTTP errors, missing files, no connection, each of its own class
         raise InputError(f'{address} cannot be had: {" ".join(str(error).split())[:300]}') from error

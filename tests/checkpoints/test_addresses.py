@@ -51,7 +51,13 @@ def hub(monkeypatch: pytest.MonkeyPatch, content: dict[str, bytes], folder: path
         (folder / 'found').write_bytes(content[file])
         return str(folder / 'found')
 
-    module = types.SimpleNamespace(hf_hub_download=download, snapshot_download=lambda name, **how: f'{name}@{how["revision"]}')
+    module = types.SimpleNamespace(
+        hf_hub_download=download,
+        snapshot_download=lambda name, **how: f'{name}@{how["revision"]}',
+        try_to_load_from_cache=lambda name, file, revision: None,
+        get_hf_file_metadata=lambda url, timeout: None,
+        hf_hub_url=lambda name, file, revision: f'{name}/{file}@{revision}',
+    )
     monkeypatch.setitem(sys.modules, 'huggingface_hub', module)
     return calls
 
@@ -63,6 +69,19 @@ def test_files_and_repositories_of_the_hub(tmp_path: pathlib.Path, monkeypatch: 
     assert addresses.resolve('hf://me/my.repo@main') == 'me/my.repo@main'
     with pytest.raises(InputError, match='cannot be had: 404: no b in me'):
         addresses.resolve('hf://me/my.repo/b')
+    asked: list[str] = []
+
+    def unreachable(url: str, timeout: float) -> None:
+        asked.append(f'{url} {timeout:g}')
+        raise ConnectionError('no route')
+
+    monkeypatch.setattr(sys.modules['huggingface_hub'], 'get_hf_file_metadata', unreachable)
+    del calls[:]
+    with pytest.raises(InputError, match=r'hf://me/my\.repo/a/G\.pkl cannot be had: no route'):
+        addresses.resolve('hf://me/my.repo/a/G.pkl')
+    assert (asked, calls) == (['me/my.repo/a/G.pkl@None 10'], [])  # hf_hub_download would try again for half a minute
+    monkeypatch.setattr(sys.modules['huggingface_hub'], 'try_to_load_from_cache', lambda name, file, revision: 'kept')
+    assert pathlib.Path(addresses.resolve('hf://me/my.repo/a/G.pkl')).read_bytes() == b'1'  # without a hub, too
     monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
     with pytest.raises(InputError, match='pip install huggingface_hub'):
         addresses.resolve('hf://me/my.repo/b')
