@@ -52,10 +52,10 @@ WORK: dict[str, tuple[str, str]] = {
         'embed_video.py {network} ' + EMBED + ' --dest={out}/e.zip --encoder={in}/encoder.pkl', 'frames'),
     'embed_video, in an optimisation': (
         'embed_video.py {network} ' + EMBED + ' --dest={out}/e.zip --no-report', 'frames'),
-    'train_encoder': ('train_encoder.py {network} --outdir={out} --kimg=10 --batch=4 --tick=0.1', 'Training'),
+    'train_encoder': ('train_encoder.py {network} --outdir={out} --kimg=10 --batch=4 --tick=0.1', 'Training for'),
     'tune_generator': (
-        'tune_generator.py --data={in}/coded.zip --outdir={out} --dest={out}/tuned.pkl --steps=500', 'step'),
-    'generate_video': ('generate_video.py {snapshot} --seeds=0-9 --outdir={out}/v --frames=1000', 'seed'),
+        'tune_generator.py --data={in}/coded.zip --outdir={out} --dest={out}/tuned.pkl --steps=500', 'Tuning for at most'),
+    'generate_video': ('generate_video.py {snapshot} --seeds=0-9 --outdir={out}/v --frames=1000', 'Generating'),
     'paste_video': ('paste_video.py --data={in}/coded.zip --dest={out}/pasted --overwrite', 'frames'),
     'latents_tool preview': ('latents_tool.py preview --data={in}/coded.zip --outdir={out}/previews', ''),
     'report_video': ('report_video.py --run={in} --dest={out}/page.html --videos=16 --depths=0,30 --clips=1', ''),

@@ -54,7 +54,9 @@ def test_sizes_and_names() -> None:
 @click.option(
     '--how',
     default='fine',
-    type=click.Choice(['input', 'full', 'denied', 'missing', 'memory', 'torch', 'package', 'host', 'stop', 'bug', 'fine']),
+    type=click.Choice(
+        ['input', 'full', 'quota', 'denied', 'missing', 'memory', 'torch', 'package', 'host', 'stop', 'bug', 'fine']
+    ),
 )
 @click.option('--seeds', type=command_line.SEEDS, default='0-2')
 @click.option('--fps', type=command_line.FPS, default=25)
@@ -64,6 +66,7 @@ def _sample(how: str, seeds: list[int], fps: float) -> None:
     errors: dict[str, BaseException] = {
         'input': InputError('clip 3 has 10 frames, the window needs 25; use longer clips'),
         'full': OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'out/a.mp4'),
+        'quota': OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), 'out/a.mp4'),
         'denied': PermissionError(errno.EACCES, os.strerror(errno.EACCES), '/root/a'),
         'missing': FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), 'no.pkl'),
         'memory': MemoryError(),
@@ -84,6 +87,7 @@ def _sample(how: str, seeds: list[int], fps: float) -> None:
     [
         ('input', 'clip 3 has 10 frames'),
         ('full', "no space is left on the disk while writing 'out/a.mp4'"),
+        ('quota', "your quota of the disk is used up, while writing 'out/a.mp4'"),
         ('denied', "no permission for '/root/a'"),
         ('missing', "'no.pkl'"),
         ('memory', 'out of memory'),

@@ -142,6 +142,25 @@ def test_a_full_device_is_enospc(tmp_path: pathlib.Path, monkeypatch: pytest.Mon
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.skipif(os.name == 'nt', reason='needs a shell')
+@pytest.mark.parametrize('number', [errno.EDQUOT, errno.EROFS, errno.EIO])
+def test_what_a_disk_refused_ffmpeg_is_told_with_its_number(
+    number: int, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = VideoWriter(tmp_path / 'a.mp4', fps=25)
+    real = subprocess.Popen
+
+    def refused(arguments: list[str], **kwargs: object) -> subprocess.Popen:
+        said = f'av_interleaved_write_frame(): {os.strerror(number)}'
+        return real(['/bin/sh', '-c', f'echo "{said}" >&2; exit 1'], **kwargs)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(subprocess, 'Popen', refused)
+    with pytest.raises(OSError, match=r'a\.mp4') as caught:
+        write_all(writer, smooth_frames(60, 64, 64))
+    assert caught.value.errno == number
+    assert os.listdir(tmp_path) == []
+
+
 def test_frames_are_there_while_the_folder_grows(tmp_path: pathlib.Path) -> None:
     frames = smooth_frames(3, 9, 7)
     folder = tmp_path / 'seed0000'

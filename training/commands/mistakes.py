@@ -18,8 +18,10 @@ class UserMistake(click.ClickException):
 def describe_os_error(error: OSError) -> str:
     """One sentence for an error of the operating system: what, where, and what to do."""
     where = f' {os.fspath(error.filename)!r}' if isinstance(error.filename, (str, bytes, os.PathLike)) else ''
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno == errno.ENOSPC:
         return f'no space is left on the disk{where and " while writing" + where}; free some and run the command again'
+    if error.errno == errno.EDQUOT:
+        return f'your quota of the disk is used up{where and ", while writing" + where}; free some and run the command again'
     if error.errno in (errno.EACCES, errno.EPERM):
         return f'no permission for{where or " a file"}; choose another place or change its permissions'
     if error.errno == errno.EROFS:

@@ -321,8 +321,9 @@ class _Encoder:
         """What ffmpeg said when it failed, as the error that it stands for."""
         self.complaints.seek(0)
         words = self.complaints.read().decode(errors='replace')
-        if os.strerror(errno.ENOSPC) in words:
-            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+            if os.strerror(number) in words:
+                return OSError(number, os.strerror(number), self.path)
         return OSError(f'ffmpeg could not write {self.path!r}: {" ".join(words.split())[-400:] or "it ended early"}')
 
 
