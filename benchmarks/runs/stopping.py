@@ -4,8 +4,9 @@
     python -m benchmarks.runs.stopping --resolution=256 --folder=stops256 --only=metric --times=5
 
 The image generator has random weights and NVIDIA's channels, as that of benchmarks/commands/memory.py. A command is awaited until
-it has written the words of its row, then for a random time of up to `--spread` seconds, and then asked to end. The table says how
-long that took, with what exit code (143 is that of SIGTERM), and whether the same command goes on: its line is in the output.
+it has written the words of its row, or has used so many seconds of processor time, then for a random time of up to `--spread`
+seconds, and then asked to end. The table says how long that took, with what exit code (143 is that of SIGTERM), and whether the
+command that goes on is in its output.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import sys
 import time
 
 import click
+import psutil
 
 from benchmarks.commands.memory import make_inputs
 
@@ -37,8 +39,8 @@ def slow(opts):
 """
 EMBED = '--source={in}/frames --min-frames=1 --overwrite'
 
-# What is run, and the words after which it is in the midst of its work.
-WORK: dict[str, tuple[str, str]] = {
+# What is run, and the words after which it is in the midst of its work, or the seconds of processor time.
+WORK: dict[str, tuple[str, str | float]] = {
     'train_video, in a metric that is deep in a library': (
         'train_video.py --data={in}/codes.zip --outdir={out} --kimg=13 --tick=7 --snap=1 --preview-frames=0 '
         '--plugin={in}/slow.py --metrics=slow', 'Evaluating metrics'),
@@ -47,28 +49,34 @@ WORK: dict[str, tuple[str, str]] = {
     'train_video, between steps': (
         'train_video.py --data={in}/codes.zip --outdir={out} --kimg=700 --tick=7 --snap=0 --preview-frames=0', 'tick 0'),
     'calc_metrics_video, in features of videos': (
-        'calc_metrics_video.py {snapshot} --data={in}/coded.zip --metrics=fvd64_10f --bootstrap=0 --no-cache', 'fvd'),
+        'calc_metrics_video.py {snapshot} --data={in}/coded.zip --metrics=fvd64_10f --bootstrap=0 --no-cache', 25.0),
     'embed_video, in a batch of an encoder': (
         'embed_video.py {network} ' + EMBED + ' --dest={out}/e.zip --encoder={in}/encoder.pkl', 'frames'),
     'embed_video, in an optimisation': (
-        'embed_video.py {network} ' + EMBED + ' --dest={out}/e.zip --no-report', 'frames'),
+        'embed_video.py {network} ' + EMBED + ' --dest={out}/e.zip --no-report', 25.0),
     'train_encoder': ('train_encoder.py {network} --outdir={out} --kimg=10 --batch=4 --tick=0.1', 'Training for'),
     'tune_generator': (
         'tune_generator.py --data={in}/coded.zip --outdir={out} --dest={out}/tuned.pkl --steps=500', 'Tuning for at most'),
     'generate_video': ('generate_video.py {snapshot} --seeds=0-9 --outdir={out}/v --frames=1000', 'Generating'),
     'paste_video': ('paste_video.py --data={in}/coded.zip --dest={out}/pasted --overwrite', 'frames'),
-    'latents_tool preview': ('latents_tool.py preview --data={in}/coded.zip --outdir={out}/previews', ''),
-    'report_video': ('report_video.py --run={in} --dest={out}/page.html --videos=16 --depths=0,30 --clips=1', ''),
+    'latents_tool preview': ('latents_tool.py preview --data={in}/coded.zip --outdir={out}/previews', 15.0),
+    'report_video': ('report_video.py --run={in} --dest={out}/page.html --videos=16 --depths=0,30 --clips=1', 15.0),
 }  # fmt: skip
 
 
-def stop(words: list[str], log: pathlib.Path, marker: str, delay: float) -> tuple[float, int, str]:
+def _is_there(marker: str | float, log: pathlib.Path, pid: int) -> bool:
+    if isinstance(marker, str):
+        return marker in log.read_text(errors='replace')
+    return float(psutil.Process(pid).cpu_times().user) >= marker
+
+
+def stop(words: list[str], log: pathlib.Path, marker: str | float, delay: float) -> tuple[float, int, str]:
     """Start a command, ask it to end; returns the seconds that it took, its exit code, and what it has written."""
     environment = {**os.environ, 'PYTHONUNBUFFERED': '1'}
     with log.open('wb') as output:
         process = subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=environment)
     end = time.monotonic() + LONGEST_START
-    while marker not in log.read_text(errors='replace') and process.poll() is None and time.monotonic() < end:
+    while process.poll() is None and time.monotonic() < end and not _is_there(marker, log, process.pid):
         time.sleep(0.1)
     time.sleep(delay)
     if process.poll() is not None:
