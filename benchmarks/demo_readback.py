@@ -5,8 +5,9 @@
 
 `--data` is the demo's footage, embedded, `--networks` a folder of snapshots that were trained on it (benchmarks/long_run.py
 --keep). Each model makes videos of 2000 frames from frame 0 and from frame 10,000 on; they are rendered, read, and judged as
-demo/judge.py does, and so is every stretch of 2000 frames of the embedded footage. Longer footage of the same subject, if it is
-given with --longer, says how much such stretches differ. Every snapshot adds one line to --results, and is not read again.
+demo/head/head_judge.py does, and so is every stretch of 2000 frames of the embedded footage. Longer footage of the same subject,
+if it is given with --longer, says how much such stretches differ. Every snapshot adds one line to --results, and is not read
+again.
 """
 
 import json
@@ -17,9 +18,10 @@ import click
 import numpy as np
 import torch
 
-from demo.judge import judge
+from demo.head.head_judge import judge
+from demo.head.head_world import HEAD
 from demo.truth_reader import TruthReader, load_reader
-from demo.worlds import FOLDER, HEAD
+from demo.worlds import FOLDER
 from networks.checkpoints import load_generator, load_snapshot
 from training.commands import command_line
 from training.latents.dataset import LatentDataset

@@ -17,7 +17,7 @@ from demo.fitting.fast_synthesis import fast_synthesis
 from demo.fitting.fit_generator import FitSettings, build_generator, picture_loss
 from demo.fitting.orthogonal_momentum import PairedOptimizer
 from demo.fitting.picture_pool import PicturePool
-from demo.worlds import HEAD
+from demo.head.head_world import HEAD
 from training.commands.command_line import clear_errors, command
 
 RESOLUTION = 32
@@ -37,7 +37,7 @@ def main(steps: int, pictures: int) -> None:
         z, images, features = pool.batch(np.arange(pool.count))
     importance = 1 + settings.feature_weight * features
     for name, lr in (('adam', 0.004), ('adam', 0.01), ('orthogonal momentum', 0.01), ('orthogonal momentum', 0.03)):
-        generator = build_generator(settings).train()
+        generator = build_generator(settings, HEAD).train()
         adam = torch.optim.Adam(generator.parameters(), lr=lr, betas=(0.9, 0.99))
         paired = PairedOptimizer(generator)
         started = time.process_time()

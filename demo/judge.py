@@ -1,4 +1,4 @@
-"""Judges video of a world by its true parameters: events, motion, identity drift, freezing and loops; of the head, also speech.
+"""Judges video of a world by its true parameters: events, motion, identity drift, freezing and loops.
 
 Everything works on tracks `[T, P]`, whether they are the truth of a performance or what the `TruthReader` saw.
 """
@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from demo.head.head_parameters import INDEX, TABLE
 from demo.parameters import ParameterTable
 
 WINDOW_SECONDS = 1.0  # length of the windows that are searched for loops
@@ -43,14 +42,6 @@ def onsets(track: np.ndarray, begin: float, end: float) -> np.ndarray:
     return np.asarray(events, dtype=np.int64)
 
 
-BLINK = Event(lambda column: column['blink'], 0.5, 0.25)
-
-
-def blink_events(closure: np.ndarray) -> np.ndarray:
-    """Frames `[B]` at which blinks begin in a track `[T]` of lid closure."""
-    return onsets(closure, BLINK.begin, BLINK.end)
-
-
 def match_events(found: np.ndarray, true: np.ndarray, tolerance: int = 4) -> tuple[float, float]:
     """Precision and recall of found events against true ones, each matched at most once within `tolerance` frames."""
     left = list(true)
@@ -63,7 +54,7 @@ def match_events(found: np.ndarray, true: np.ndarray, tolerance: int = 4) -> tup
     return hits / max(len(found), 1), hits / max(len(true), 1)
 
 
-def _peaks(track: np.ndarray, height: float, rise: float) -> int:
+def count_peaks(track: np.ndarray, height: float, rise: float) -> int:
     """Number of maxima above `height` that stand out by at least `rise` from the lowest point since the last one."""
     count, lowest, highest, climbing = 0, np.inf, -np.inf, True
     for value in track:
@@ -83,7 +74,7 @@ def _peaks(track: np.ndarray, height: float, rise: float) -> int:
 # Statistics.
 
 
-def closest_return(tracks: np.ndarray, fps: float, table: ParameterTable = TABLE) -> float:
+def closest_return(tracks: np.ndarray, fps: float, table: ParameterTable) -> float:
     """Smallest distance between two one-second windows of motion at least `APART_SECONDS` apart; about 0 for a loop.
 
     Motion is measured in the world's standard deviations; the distance is the root mean square over window and parameters.
@@ -104,7 +95,7 @@ def closest_return(tracks: np.ndarray, fps: float, table: ParameterTable = TABLE
     return float(np.sqrt(max(best, 0) / windows.shape[1])) if np.isfinite(best) else float('nan')
 
 
-def identity_drift(tracks: np.ndarray, fps: float, table: ParameterTable = TABLE) -> float:
+def identity_drift(tracks: np.ndarray, fps: float, table: ParameterTable) -> float:
     """Root mean square change of the identity parameters from the first to the last two seconds, in the world's deviations.
 
     About 1.4 between two strangers, 0 for one subject.
@@ -113,33 +104,6 @@ def identity_drift(tracks: np.ndarray, fps: float, table: ParameterTable = TABLE
     identity = tracks[:, : table.num_identity] / deviation.numpy()[: table.num_identity]
     num = max(1, min(round(2 * fps), len(tracks) // 2))
     return float(np.sqrt(np.mean(np.square(identity[-num:].mean(axis=0) - identity[:num].mean(axis=0)))))
-
-
-def judge(tracks: np.ndarray, fps: float = 25.0) -> dict[str, float]:
-    """All statistics of a video's tracks `[T, P]`."""
-    seconds = len(tracks) / fps
-    column = {name: tracks[:, index] for name, index in INDEX.items()}
-    blinks = blink_events(column['blink'])
-    pauses = np.diff(blinks) / fps
-    speed = {name: np.abs(np.diff(column[name])) * fps for name in ('yaw', 'pitch', 'roll')}
-    head_speed = np.degrees(np.sqrt(speed['yaw'] ** 2 + speed['pitch'] ** 2 + speed['roll'] ** 2))
-    last = head_speed[-max(1, round(2 * fps)) :]
-    return {
-        'blinks_per_minute': 60 * len(blinks) / seconds,
-        'blink_interval_seconds': float(pauses.mean()) if len(pauses) else float('nan'),
-        'shortest_blink_interval_seconds': float(pauses.min()) if len(pauses) else float('nan'),
-        'eyes_closed_fraction': float((column['blink'] > 0.5).mean()),
-        'syllables_per_second': _peaks(column['mouth_open'], 0.15, 0.12) / seconds,
-        'mouth_open_mean': float(column['mouth_open'].mean()),
-        'yaw_deviation_degrees': float(np.degrees(column['yaw'].std())),
-        'pitch_deviation_degrees': float(np.degrees(column['pitch'].std())),
-        'head_speed_degrees_per_second': float(head_speed.mean()),
-        'gaze_deviation': float(np.hypot(column['gaze_x'].std(), column['gaze_y'].std())),
-        'smile_deviation': float(column['smile'].std()),
-        'identity_drift': identity_drift(tracks, fps),
-        'speed_last_two_seconds_ratio': float(last.mean() / max(head_speed.mean(), 1e-9)),
-        'closest_return': closest_return(tracks, fps),
-    }
 
 
 def judge_motion(

@@ -20,7 +20,7 @@ from demo.fitting.fit_generator import FitSettings, GeneratorFit, Stage, finish_
 from demo.fitting.fit_readers import ReaderSettings, fit_encoder, fit_truth_reader
 from demo.measure_world import psnr
 from demo.truth_reader import TruthReader, save_reader
-from demo.worlds import WORLDS, World
+from demo.worlds import WORLDS, World, find_world
 from networks.checkpoints import file_sha256, image_generator_reference, save_module_pickle
 from networks.stylegan2 import Generator
 from networks.stylegan2_discriminator import NoDiscriminator
@@ -30,26 +30,26 @@ from training.commands.command_line import clear_errors, command
 CAR_FIT = FitSettings(
     resolution=64,
     w_dim=64,
-    channel_base=768,
-    channel_max=48,
-    stages=(Stage(32, 800, 16, 1.5e-2, 1.5e-2), Stage(64, 2200, 16, 1.5e-2, 1e-4)),
-    pool_capacity=3000,
-    pool_first=3000,
-    ema_steps=100.0,
-)
-# Fingers that cross each other are harder than anything on the car: more pictures, channels and steps.
-HAND_FIT = dataclasses.replace(
-    CAR_FIT,
     channel_base=1024,
     channel_max=96,
+    stages=(Stage(32, 1000, 16, 1.5e-2, 1.5e-2), Stage(64, 3500, 16, 1.5e-2, 1e-4)),
+    pool_capacity=4000,
+    pool_first=4000,
+    feature_weight=4.0,
+    ema_steps=100.0,
+)
+# Fingers that cross each other are harder than anything on the car: more steps in small pictures, more pictures.
+HAND_FIT = dataclasses.replace(
+    CAR_FIT,
     stages=(Stage(32, 1500, 16, 1.5e-2, 1.5e-2), Stage(64, 2000, 16, 1.5e-2, 1e-4)),
     pool_capacity=5000,
     pool_first=5000,
+    feature_weight=6.0,
 )
 SMALL_READERS = ReaderSettings(
-    code_steps=900,
+    code_steps=3000,
     code_batch=32,
-    picture_steps=150,
+    picture_steps=700,
     encoder_shape=(
         ('input_resolution', 64),
         ('channel_base', 512),
@@ -58,7 +58,7 @@ SMALL_READERS = ReaderSettings(
         ('head_features', 32),
     ),
     reader_generated=1500,
-    reader_steps=900,
+    reader_steps=1500,
     reader_batch=32,
 )
 SETTINGS = {'head': (FitSettings(), ReaderSettings()), 'hand': (HAND_FIT, SMALL_READERS), 'car': (CAR_FIT, SMALL_READERS)}
@@ -110,7 +110,7 @@ def main(world_name: str, workdir: str, dest: str, threads: int, preview: bool) 
     """Make a world's image generator, encoder, and parameter reader, from nothing but its renderer."""
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
-    world = WORLDS[world_name]
+    world = find_world(world_name)
     work, out = pathlib.Path(workdir, '' if world.name == 'head' else world.name), pathlib.Path(dest)
     work.mkdir(parents=True, exist_ok=True)
     out.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from demo.judge import comparison_table
 from demo.motion import FPS
 from demo.run_demo import average_judgement, default_folder, read_video
 from demo.truth_reader import load_reader
-from demo.worlds import FOLDER, WORLDS
+from demo.worlds import FOLDER, WORLDS, find_world
 from networks.checkpoints import load_generator, load_snapshot
 from training.commands.command_line import UserMistake, clear_errors, command
 from training.latents.dataset import LatentDataset
@@ -52,7 +52,7 @@ def write_moving(path: pathlib.Path, videos: list[np.ndarray]) -> None:
 @clear_errors
 def main(world_name: str, outdir: str | None, frames: int, videos: int) -> None:
     """Show and measure a demonstration's new video at frames 0, 1000 and 5000."""
-    world = WORLDS[world_name]
+    world = find_world(world_name)
     out = pathlib.Path(outdir) if outdir else default_folder(world)
     done = out / 'training-done.json'
     if not done.exists():

@@ -24,7 +24,7 @@ from demo.drawing.pictures import to_uint8
 from demo.judge import comparison_table, match_events
 from demo.motion import FPS
 from demo.truth_reader import TruthReader, load_reader
-from demo.worlds import FOLDER, WORLDS, World
+from demo.worlds import FOLDER, WORLDS, World, find_world
 from networks.checkpoints import load_generator
 from training.commands.command_line import FloatRange, UserMistake, clear_errors, command, progress, report
 from training.footage.clips import open_footage
@@ -234,7 +234,7 @@ def main(
     Remove the output folder to start from the beginning.
     """
     started = time.time()
-    world = WORLDS[world_name]
+    world = find_world(world_name)
     subject = world.subject if subject is None else subject
     out = (pathlib.Path(outdir) if outdir else default_folder(world)).resolve()
     out.mkdir(parents=True, exist_ok=True)

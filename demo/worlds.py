@@ -1,7 +1,7 @@
 """The worlds that the demonstration knows, and what they have in common whatever is drawn."""
 
 import dataclasses
-import functools
+import importlib
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -9,10 +9,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from demo.car import car_parameters, driving, driving_car
-from demo.hand import articulated_hand, gestures, hand_parameters
-from demo.head import dynamics, head_parameters, talking_head
-from demo.judge import BLINK, Event, judge, judge_motion
+from demo.judge import Event
 from demo.parameters import ParameterTable
 
 FOLDER = pathlib.Path(__file__).resolve().parent / 'world'
@@ -62,55 +59,15 @@ class World:
         return self.generator_file, self.encoder_file, self.reader_file
 
 
-HEAD = World(
-    name='head',
-    title='talking head',
-    table=head_parameters.TABLE,
-    render=talking_head.render_with_features,
-    perform=dynamics.perform,
-    resolution=128,
-    subject=8,
-    events={'blink': BLINK},
-    emphasis={'yaw': 6.0, 'blink': 6.0, 'mouth_open': 6.0},
-    judge=judge,
-    generator_file='talking-head-128.pkl',
-    encoder_file='talking-head-128-encoder.pkl',
-    reader_file='truth-reader.safetensors',
-    about_file='world.json',
-)
+WORLDS = {  # module and name: a world's code is imported when it is asked for, so that cars need no head
+    'head': ('demo.head.head_world', 'HEAD'),
+    'hand': ('demo.hand.hand_world', 'HAND'),
+    'car': ('demo.car.car_world', 'CAR'),
+}
 
-HAND = World(
-    name='hand',
-    title='hand',
-    table=hand_parameters.TABLE,
-    render=articulated_hand.render_with_features,
-    perform=gestures.perform,
-    resolution=64,
-    subject=8,
-    events=gestures.EVENTS,
-    emphasis=dict.fromkeys(hand_parameters.FINGERS, 6.0),
-    judge=functools.partial(judge_motion, table=hand_parameters.TABLE, events=gestures.EVENTS),
-    generator_file='hand-64.pkl',
-    encoder_file='hand-64-encoder.pkl',
-    reader_file='hand-reader.safetensors',
-    about_file='hand.json',
-)
 
-CAR = World(
-    name='car',
-    title='car',
-    table=car_parameters.TABLE,
-    render=driving_car.render_with_features,
-    perform=driving.perform,
-    resolution=64,
-    subject=8,
-    events=driving.EVENTS,
-    emphasis={'azimuth': 6.0, 'wheel_x': 6.0, 'wheel_y': 6.0, 'indicator': 6.0, 'brake_light': 6.0},
-    judge=driving.judge,
-    generator_file='car-64.pkl',
-    encoder_file='car-64-encoder.pkl',
-    reader_file='car-reader.safetensors',
-    about_file='car.json',
-)
-
-WORLDS: dict[str, World] = {world.name: world for world in (HEAD, HAND, CAR)}
+def find_world(name: str) -> World:
+    """The world of this name, one of `WORLDS`."""
+    module, attribute = WORLDS[name]
+    world: World = getattr(importlib.import_module(module), attribute)
+    return world

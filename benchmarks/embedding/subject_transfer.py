@@ -28,9 +28,10 @@ import torch
 from demo.fitting.fast_synthesis import fast_synthesis
 from demo.head.dynamics import perform
 from demo.head.head_parameters import INDEX, NUM_IDENTITY
+from demo.head.head_world import HEAD
 from demo.head.talking_head import render
 from demo.truth_reader import load_reader
-from demo.worlds import FOLDER, HEAD
+from demo.worlds import FOLDER
 from networks.checkpoints import load_encoder, load_generator, load_snapshot
 from training.commands import command_line
 from training.control.option_types import TRANSFERS

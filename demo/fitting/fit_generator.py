@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from demo.fitting.fast_synthesis import fast_synthesis
 from demo.fitting.orthogonal_momentum import PairedOptimizer
 from demo.fitting.picture_pool import PicturePool
-from demo.worlds import HEAD, World
+from demo.worlds import World
 from networks.checkpoints.durable_files import replacing
 from networks.stylegan2 import Generator
 from training.runs.weight_average import update_average
@@ -61,7 +61,7 @@ class FitSettings:
     adam_ratio: float = 0.3  # step size of biases and constants, as a part of that of the matrices
 
 
-def build_generator(settings: FitSettings, world: World = HEAD) -> Generator:
+def build_generator(settings: FitSettings, world: World) -> Generator:
     """A generator whose noise is off and whose larger resolutions have no say before their stage."""
     torch.manual_seed(settings.seed)
     generator = Generator(
@@ -112,7 +112,7 @@ def picture_loss(made: torch.Tensor, wanted: torch.Tensor, importance: torch.Ten
 class GeneratorFit:
     """The state of a fit, its steps, and its files in `folder` (`fit.pt`, `progress.jsonl`)."""
 
-    def __init__(self, folder: pathlib.Path, settings: FitSettings, world: World = HEAD) -> None:
+    def __init__(self, folder: pathlib.Path, settings: FitSettings, world: World) -> None:
         self.folder = folder
         self.settings = settings
         self.world = world

@@ -12,15 +12,17 @@ from demo.drawing.pictures import to_uint8
 from demo.fitting.fast_synthesis import fast_synthesis
 from demo.fitting.fit_generator import FitSettings, GeneratorFit, Stage, finish_generator
 from demo.fitting.fit_readers import ReaderSettings, fit_encoder, fit_truth_reader
+from demo.head import head_judge
 from demo.head.dynamics import REFRACTORY_SECONDS, perform
 from demo.head.head_parameters import INDEX, NUM_IDENTITY, NUM_PARAMETERS, TABLE
+from demo.head.head_world import HEAD
 from demo.head.talking_head import render
 from demo.make_world import write_world
 from demo.motion import FPS
 from demo.parameters import normalize_latent
 from demo.run_demo import average_judgement, check_options, find_run, make_footage, newest_snapshot, read_video
 from demo.truth_reader import load_reader
-from demo.worlds import FOLDER, HEAD
+from demo.worlds import FOLDER
 from networks.checkpoints import load_encoder, load_generator
 from networks.stylegan2 import Generator
 from training.commands.command_line import UserMistake
@@ -82,7 +84,7 @@ def test_blinks_are_events_with_a_refractory_time() -> None:
     pauses = []
     for seed in range(6):
         performance = perform(4500, seed=seed)
-        found = judging.blink_events(performance.track('blink'))
+        found = head_judge.blink_events(performance.track('blink'))
         assert judging.match_events(found, performance.blink_frames, tolerance=2) == (1.0, 1.0)
         pauses.append(np.diff(performance.blink_frames) / FPS)
         closed = (performance.track('blink') > 0.1).sum() / len(performance.blink_frames)
@@ -168,15 +170,15 @@ def test_parameters_move_what_they_name() -> None:
 
 def test_judging_sees_loops_drift_and_freezing() -> None:
     tracks = perform(500, seed=1).parameters
-    lively = judging.judge(tracks)
+    lively = head_judge.judge(tracks)
     assert lively['closest_return'] > 0.15
     assert lively['identity_drift'] == 0
-    assert judging.judge(np.tile(tracks[:125], (4, 1)))['closest_return'] < 1e-3
+    assert head_judge.judge(np.tile(tracks[:125], (4, 1)))['closest_return'] < 1e-3
     frozen = np.concatenate([tracks[:250], np.repeat(tracks[250:251], 250, axis=0)])
-    assert judging.judge(frozen)['speed_last_two_seconds_ratio'] < 0.01
+    assert head_judge.judge(frozen)['speed_last_two_seconds_ratio'] < 0.01
     stranger = perform(500, seed=2).parameters
     morph = np.linspace(0, 1, 500)[:, None]
-    assert judging.judge(tracks * (1 - morph) + stranger * morph)['identity_drift'] > 0.6
+    assert head_judge.judge(tracks * (1 - morph) + stranger * morph)['identity_drift'] > 0.6
     assert 'blinks_per_minute' in judging.comparison_table({'truth': lively})
 
 
@@ -240,10 +242,10 @@ def test_truth_is_read_back(footage: tuple) -> None:
     read = load_reader(FOLDER / HEAD.reader_file, TABLE).read(to_uint8(images))
     for name, least in (('yaw', 0.95), ('pitch', 0.85), ('roll', 0.9), ('blink', 0.9), ('mouth_open', 0.9), ('gaze_x', 0.8)):
         assert np.corrcoef(read[:, INDEX[name]], parameters[:, INDEX[name]])[0, 1] > least, name
-    precision, recall = judging.match_events(judging.blink_events(read[:, INDEX['blink']]), blinks)
+    precision, recall = judging.match_events(head_judge.blink_events(read[:, INDEX['blink']]), blinks)
     assert precision >= 0.85
     assert recall >= 0.85
-    assert judging.identity_drift(read, FPS) < 0.45  # strangers: about 1.4
+    assert judging.identity_drift(read, FPS, TABLE) < 0.45  # strangers: about 1.4
 
 
 # ----------------------------------------------------------------------------
@@ -265,7 +267,7 @@ def test_demonstration_compares_equal_lengths() -> None:
     whole, halves = average_judgement(HEAD, tracks, 700), average_judgement(HEAD, tracks, 350)
     assert whole['syllables_per_second'] == pytest.approx(halves['syllables_per_second'], abs=0.3)
     assert halves['blinks_per_minute'] == pytest.approx(
-        np.mean([judging.judge(part)['blinks_per_minute'] for part in (tracks[:350], tracks[350:])])
+        np.mean([head_judge.judge(part)['blinks_per_minute'] for part in (tracks[:350], tracks[350:])])
     )
 
 
@@ -287,15 +289,15 @@ TINY = FitSettings(
 
 
 def test_an_interrupted_fit_goes_on_to_the_same_generator(tmp_path: pathlib.Path) -> None:
-    whole = GeneratorFit(tmp_path / 'whole', TINY)
+    whole = GeneratorFit(tmp_path / 'whole', TINY, HEAD)
     assert whole.run()
-    assert not GeneratorFit(tmp_path / 'parts', TINY).run(seconds=0)
+    assert not GeneratorFit(tmp_path / 'parts', TINY, HEAD).run(seconds=0)
     for _ in range(2):
-        part = GeneratorFit(tmp_path / 'parts', TINY)
+        part = GeneratorFit(tmp_path / 'parts', TINY, HEAD)
         for _ in range(2):
             part._one_step()
         part.save()
-    rest = GeneratorFit(tmp_path / 'parts', TINY)
+    rest = GeneratorFit(tmp_path / 'parts', TINY, HEAD)
     assert rest.step == 4
     assert rest.run()
     for name, value in whole.average.state_dict().items():
@@ -303,7 +305,7 @@ def test_an_interrupted_fit_goes_on_to_the_same_generator(tmp_path: pathlib.Path
 
 
 def test_a_world_is_made_from_nothing_and_opens_again(tmp_path: pathlib.Path) -> None:
-    fit = GeneratorFit(tmp_path / 'work', TINY)
+    fit = GeneratorFit(tmp_path / 'work', TINY, HEAD)
     fit.run()
     generator = finish_generator(fit.average)
     settings = ReaderSettings(

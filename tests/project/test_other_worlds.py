@@ -1,18 +1,36 @@
 """The hand and the car: solids against brute force, renderers whose parameters do what they say, motion, and the networks."""
 
 import functools
+import json
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
 from demo.car import driving
+from demo.car.car_world import CAR
 from demo.drawing.capsules import capsule
 from demo.drawing.convex import cylinder, polyhedron, surface
+from demo.drawing.pictures import to_uint8
 from demo.drawing.surfaces import Rays, rotation_matrix
+from demo.hand.hand_world import HAND
+from demo.judge import identity_drift
 from demo.motion import FPS
-from demo.worlds import CAR, HAND, World
+from demo.run_demo import make_footage
+from demo.truth_reader import load_reader
+from demo.worlds import FOLDER, World, find_world
+from networks.checkpoints import file_sha256, load_encoder, load_generator
+from training.latents.dataset import LatentDataset
 
+GENERATOR_PSNR = {'hand': 25.0, 'car': 28.0}  # dB, fitted against rendered subjects that the fit never saw
+ENCODER_PSNR = {'hand': 22.0, 'car': 25.0}  # dB, footage of an unseen subject through encoder and generator
+READ_BACK = {  # correlation of what is read from rendered footage with the truth, at least
+    'hand': {'index': 0.85, 'middle': 0.85, 'ring': 0.8, 'little': 0.8, 'yaw': 0.8, 'roll': 0.85},
+    'car': {'azimuth': 0.9, 'elevation': 0.8, 'wheel_x': 0.85, 'wheel_y': 0.85, 'heave': 0.8},
+}
 WORLDS = pytest.mark.parametrize('world', [HAND, CAR], ids=lambda world: world.name)
 
 
@@ -189,3 +207,122 @@ def test_fingers_go_together_and_the_car_answers_its_driver() -> None:
     assert np.corrcoef(turned, drive.speed[1:])[0, 1] > 0.99
     assert turned.mean() == pytest.approx(driving.WHEEL_HERTZ * drive.speed[1:].mean(), rel=0.01)
     assert np.corrcoef(column['steer'][1:], np.diff(column['azimuth']))[0, 1] > 0.7
+
+
+# ----------------------------------------------------------------------------
+# The fitted networks.
+
+
+@WORLDS
+def test_files_are_small_and_are_those_that_were_made(world: World) -> None:
+    about = json.loads((FOLDER / world.about_file).read_text())
+    assert about['parameters'] == list(world.table.names)
+    assert set(about['sha256']) == set(world.files)
+    for name, digest in about['sha256'].items():
+        assert (FOLDER / name).stat().st_size < 2_500_000, name
+        assert file_sha256(FOLDER / name) == digest, name
+
+
+@WORLDS
+def test_generator_agrees_with_the_renderer(world: World) -> None:
+    G = load_generator(FOLDER / world.generator_file)
+    assert (G.z_dim, G.img_resolution, G.img_channels) == (len(world.table), 64, 3)
+    z = torch.from_numpy(np.random.RandomState(123456).randn(64, G.z_dim)).to(torch.float32)
+    with torch.no_grad():
+        made, middle = G(z, None, noise_mode='const'), G(z[:2], None, truncation_psi=0, noise_mode='const')
+    assert psnr(made, world.render(world.table.from_latent(z), 64)[0]) > GENERATOR_PSNR[world.name]
+    assert torch.allclose(middle[0], middle[1], atol=1e-5)
+
+
+@functools.cache
+def footage(name: str) -> tuple[np.ndarray, torch.Tensor]:
+    """Parameters and pictures of 300 frames of a subject that no fit has seen."""
+    world = find_world(name)
+    rows = world.perform(300, seed=77).parameters
+    return rows, world.render(rows, 64)[0]
+
+
+@WORLDS
+def test_encoder_reconstructs_footage_with_smooth_codes(world: World) -> None:
+    G, encoder = load_generator(FOLDER / world.generator_file), load_encoder(FOLDER / world.encoder_file)
+    _, pictures = footage(world.name)
+    with torch.no_grad():
+        codes = encoder(pictures)
+        again = G.synthesis(codes[::10], noise_mode='const')
+    assert codes.shape == (300, G.num_ws, G.w_dim)
+    assert psnr(again, pictures[::10]) > ENCODER_PSNR[world.name]
+    steps = (codes[1:] - codes[:-1]).square().mean().sqrt()
+    assert float(steps) < 0.5 * float((codes - codes.mean(dim=0)).square().mean().sqrt())
+
+
+@WORLDS
+def test_truth_is_read_back(world: World) -> None:
+    rows, pictures = footage(world.name)
+    read = load_reader(FOLDER / world.reader_file, world.table).read(to_uint8(pictures))
+    for name, least in READ_BACK[world.name].items():
+        column = world.table.index[name]
+        assert np.corrcoef(read[:, column], rows[:, column])[0, 1] > least, name
+    assert identity_drift(read, FPS, world.table) < 0.45  # strangers: about 1.4
+
+
+# ----------------------------------------------------------------------------
+# Domains.
+
+
+def run_program(*arguments: str) -> list[str]:
+    return subprocess.run([sys.executable, '-c', *arguments], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_hands_and_cars_need_no_head() -> None:
+    modules = ('demo.run_demo', 'demo.make_world', 'demo.measure_world', 'demo.measure_depths', 'demo.fitting.fit_readers')
+    loaded = run_program(
+        f'import sys, {", ".join(modules)}\nfrom demo.worlds import find_world\n'
+        "find_world('hand'), find_world('car')\nprint(*sys.modules)"
+    )
+    assert {'demo.car.driving_car', 'demo.hand.articulated_hand'} <= set(loaded)
+    assert [name for name in loaded if name.startswith('demo.head')] == []
+
+
+# Of the modules about faces, an embedding of anything else asks whether detectors are there (none is: the program hides them),
+# and uses what belongs to every recording: scenes, and the square of a frame.
+NO_DETECTOR = {'is_wanted', 'is_installed', 'FaceDetector.__init__', '_find_model', 'require_detector'}
+EVERY_RECORDING = {'split_at_cuts', 'drop_short', 'square_quad'}
+FACE_CODE_THAT_RUNS = """
+import inspect, os, sys, threading
+for name in ('mediapipe', 'dlib', 'face_recognition_models'):
+    sys.modules[name] = None
+called = set()
+def note(frame, event, _):
+    code = frame.f_code
+    if event == 'call' and code.co_flags & inspect.CO_NEWLOCALS and os.path.basename(code.co_filename).startswith('face_'):
+        owner = frame.f_locals.get('self')
+        called.add(code.co_name if owner is None else f'{type(owner).__name__}.{code.co_name}')
+threading.setprofile(note)
+sys.setprofile(note)
+import embed_video
+embed_video.main(sys.argv[1:], standalone_mode=False)
+print('functions:', *(name for name in called if not name.startswith('<')))  # but for comprehensions
+from training.footage.face_alignment import FaceAxes
+try:
+    FaceAxes(None, None, None).quads()
+except TypeError:
+    pass
+print('noticed:', *called)
+"""
+
+
+def test_footage_of_a_car_is_embedded_without_a_line_of_face_code(tmp_path: pathlib.Path) -> None:
+    make_footage(CAR, tmp_path / 'car.mp4', tmp_path / 'truth.npz', subject=3, frames=30)
+    printed = run_program(
+        FACE_CODE_THAT_RUNS,
+        f'--network={FOLDER / CAR.generator_file}',
+        f'--encoder={FOLDER / CAR.encoder_file}',
+        f'--source={tmp_path / "car.mp4"}',
+        f'--dest={tmp_path / "car.zip"}',
+        '--perceptual=none',
+    )
+    first, last = printed.index('functions:'), printed.index('noticed:')
+    assert set(printed[first + 1 : last]) - NO_DETECTOR <= EVERY_RECORDING
+    assert 'FaceAxes.quads' in printed[last:]
+    with LatentDataset(str(tmp_path / 'car.zip')) as data:
+        assert [clip.num_frames for clip in data.clips] == [30]
