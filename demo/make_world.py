@@ -30,26 +30,26 @@ from training.commands.command_line import clear_errors, command
 CAR_FIT = FitSettings(
     resolution=64,
     w_dim=64,
-    channel_base=1024,
-    channel_max=96,
-    stages=(Stage(32, 1000, 16, 1.5e-2, 1.5e-2), Stage(64, 3500, 16, 1.5e-2, 1e-4)),
-    pool_capacity=4000,
-    pool_first=4000,
-    feature_weight=4.0,
+    channel_base=768,
+    channel_max=48,
+    stages=(Stage(32, 800, 16, 1.5e-2, 1.5e-2), Stage(64, 2200, 16, 1.5e-2, 1e-4)),
+    pool_capacity=3000,
+    pool_first=3000,
     ema_steps=100.0,
 )
-# Fingers that cross each other are harder than anything on the car: more steps in small pictures, more pictures.
+# Fingers that cross each other are harder than anything on the car: more pictures, channels and steps.
 HAND_FIT = dataclasses.replace(
     CAR_FIT,
+    channel_base=1024,
+    channel_max=96,
     stages=(Stage(32, 1500, 16, 1.5e-2, 1.5e-2), Stage(64, 2000, 16, 1.5e-2, 1e-4)),
     pool_capacity=5000,
     pool_first=5000,
-    feature_weight=6.0,
 )
 SMALL_READERS = ReaderSettings(
-    code_steps=3000,
+    code_steps=2000,
     code_batch=32,
-    picture_steps=700,
+    picture_steps=600,
     encoder_shape=(
         ('input_resolution', 64),
         ('channel_base', 512),
@@ -58,7 +58,7 @@ SMALL_READERS = ReaderSettings(
         ('head_features', 32),
     ),
     reader_generated=1500,
-    reader_steps=1500,
+    reader_steps=900,
     reader_batch=32,
 )
 SETTINGS = {'head': (FitSettings(), ReaderSettings()), 'hand': (HAND_FIT, SMALL_READERS), 'car': (CAR_FIT, SMALL_READERS)}
