@@ -118,4 +118,4 @@ def test_notebooks_and_large_files_stay_out(root: pathlib.Path) -> None:
     if listing.returncode != 0:
         pytest.skip('not a git checkout')
     sizes = {name: (root / name).stat().st_size for name in listing.stdout.split('\0') if name and (root / name).exists()}
-    assert sum(sizes.values()) < 20e6, json.dumps(dict(sorted(sizes.items(), key=lambda item: -item[1])[:5]))
+    assert sum(sizes.values()) < 24e6, json.dumps(dict(sorted(sizes.items(), key=lambda item: -item[1])[:5]))
