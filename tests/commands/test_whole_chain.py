@@ -1,6 +1,6 @@
 """From footage to a page about the training, with generators of other kinds and nothing in sight that knows of faces.
 
-Two minutes of processor time, so only with SLOW_TESTS=1.
+About a minute of processor time, so only with SLOW_TESTS=1.
 """
 
 import os
