@@ -11,7 +11,8 @@ import torch
 
 from training.commands.command_line import UserMistake
 from training.runs.heartbeat import Heartbeat, meet
-from training.runs.ranks import RankLost, Ranks, settle_number
+from training.runs.rank_errors import RankLost
+from training.runs.ranks import Ranks, settle_number
 
 PROGRAM = textwrap.dedent("""
     import os, sys
@@ -29,7 +30,8 @@ PROGRAM = textwrap.dedent("""
         with ranks.joined('cpu') as r:
             assert r.gather(r.rank * 10) == [0, 10]
             assert r.from_first(['of', r.rank]) == ['of', 0]
-            print('share ' + ''.join(r.share('abcde')), flush=True)
+            sys.stdout.write('share ' + ''.join(r.share('abcde')) + '\\n')  # in one piece: the ranks share the terminal
+            sys.stdout.flush()
             if how == 'mistake':
                 with r.together():
                     if r.rank == 1:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from networks.errors import InputError
 from stylevideogan import layout
 from training.commands import command_line, stop_signals
+from training.runs.rank_errors import AgreedError, RankLost
 
 if TYPE_CHECKING:
     import torch
@@ -37,14 +38,6 @@ _joined: list[bool] = []  # filled when this process has joined others
 def have_joined() -> bool:
     """Tell whether this process has joined other ranks, or has tried to."""
     return bool(_joined)
-
-
-class RankLost(InputError):
-    """Another rank has died, or cannot be reached any more."""
-
-
-class AgreedError(InputError):
-    """A mistake that all ranks know of, so that one of them is enough to tell it."""
 
 
 @dataclasses.dataclass(frozen=True)
