@@ -67,3 +67,11 @@ class InputError(Exception):
 
 class DamagedVideo(InputError):
     """One video of a set cannot be read; the others can."""
+
+
+class RankLost(InputError):
+    """Another rank (training/runs/ranks.py) has died, or cannot be reached any more."""
+
+
+class AgreedError(InputError):
+    """A mistake that all ranks know of, so that one of them is enough to tell it."""

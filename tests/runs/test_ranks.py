@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+from networks.errors import RankLost
 from training.commands.command_line import UserMistake
 from training.runs.heartbeat import Heartbeat, meet
-from training.runs.rank_errors import RankLost
 from training.runs.ranks import Ranks, settle_number
 
 PROGRAM = textwrap.dedent("""

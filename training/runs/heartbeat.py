@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 import torch
 
-from training.runs.rank_errors import RankLost
+from networks.errors import RankLost
 
 INTERVAL = 2.0  # seconds between two beats
 LIMIT = 25.0  # seconds without a beat of a rank; torchrun takes up to 30 more to end one that hangs

@@ -15,10 +15,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from networks.errors import InputError
+from networks.errors import AgreedError, InputError, RankLost
 from stylevideogan import layout
 from training.commands import command_line, stop_signals
-from training.runs.rank_errors import AgreedError, RankLost
 
 if TYPE_CHECKING:
     import torch

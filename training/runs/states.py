@@ -16,7 +16,7 @@ from networks.errors import DAMAGED_FILE, InputError
 
 DAMAGE = (*DAMAGED_FILE, OSError)
 # What loading the parts of a state into networks and optimisers of another shape ends in.
-MISFITS = (RuntimeError, ValueError, LookupError, TypeError, AttributeError)
+MISFITS = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, OverflowError)
 
 
 def on_cpu(value: object) -> Any:
