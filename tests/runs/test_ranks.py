@@ -72,7 +72,8 @@ with ranks.joined('cpu') as ours:
     if attempt == 0 and rank == 1:
         os.kill(os.getpid(), 9)
     ours.barrier()
-    print('done', attempt, flush=True)
+    with open(os.path.join(sys.argv[2], f'rank{rank}'), 'a') as file:  # not on the terminal, where lines of ranks mix
+        file.write(f'attempt {attempt}')
 """
 
 
@@ -80,8 +81,10 @@ def test_torchrun_starts_ranks_again(root, tmp_path):
     program = tmp_path / 'program.py'
     program.write_text(RESTARTED)
     torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2', '--max-restarts=1']
-    result = subprocess.run([*torchrun, str(program), str(root)], capture_output=True, text=True, cwd=root)
-    assert result.stdout.split('\n') == ['done 1', 'done 1', ''], result.stderr
+    done = tmp_path / 'done'
+    done.mkdir()
+    result = subprocess.run([*torchrun, str(program), str(root), str(done)], capture_output=True, text=True, cwd=root)
+    assert {path.name: path.read_text() for path in done.iterdir()} == {'rank0': 'attempt 1', 'rank1': 'attempt 1'}, result.stderr
     assert result.returncode == 0
 
 
