@@ -8,7 +8,8 @@ Distances of codes come from the lines of benchmarks/long_run.py (--latents), wh
 (--networks). Distances of pictures are measured here, of windows that begin at frames 0, 225, 1000 and 10,000 of the videos of
 `--clips` seeds, after the burn-in of a model: Frechet video distance and frame distance (comparison/picture_measures.py) to the
 recording, to its W+ embedding, and with --tuned to both once more, rendered by the generator that tune_generator.py tuned to the
-data set. Both sides have the same number of clips. The floors are the halves of the footage, measured alike.
+data set. Both sides have the same number of clips. The floors are the halves of the footage, measured alike. Where the last fifth
+of the footage, which tuning does not learn from, holds enough clips, the embedding is compared with the recording there as well.
 
 Every model, depth and reference is one line in --pictures, with digests of what it was measured on. What is there of the same
 files is not measured again, so an interrupted run goes on; seeds are the outermost loop, so that whenever it is stopped,
@@ -37,7 +38,9 @@ from training.commands.file_names import stem
 ROOT = pathlib.Path(__file__).resolve().parent
 PAGE = ROOT.parent / 'docs' / 'results.md'
 DEPTHS = markdown_tables.PICTURE_DEPTHS
-OWN, TUNED = 'own', 'tuned'  # which image generator renders
+OWN, TUNED = markdown_tables.OWN, markdown_tables.TUNED  # which image generator renders
+REFERENCES = ('recording', 'embedding')
+HELD_OUT = 0.2  # of tune_generator.py
 
 Line = dict[str, Any]
 
@@ -79,12 +82,22 @@ class DataSet:
         detectors: picture_measures.Detectors.
         folder: picture_measures.FeatureFolder.
         tuned: Whether the tuned generator renders as well.
+        references: What to compare with, of REFERENCES.
 
     Raises:
         InputError: Files are not there, or do not belong together.
     """
 
-    def __init__(self, path: str, recording: str | None, clips: int, detectors: Any, folder: Any, tuned: bool) -> None:
+    def __init__(
+        self,
+        path: str,
+        recording: str | None,
+        clips: int,
+        detectors: Any,
+        folder: Any,
+        tuned: bool,
+        references: Sequence[str] = REFERENCES,
+    ) -> None:
         from metrics.inputs.video_set import same_rate
         from networks.checkpoints.image_generator_lookup import TunedTo
         from training.latents.dataset import LatentDataset
@@ -94,6 +107,7 @@ class DataSet:
         self.name = os.path.basename(path)
         self.latents = LatentDataset(path)
         self.clips, self._detectors, self._folder = clips, detectors, folder
+        self._references = references
         reference = self.latents.image_generator
         self.renderers = {OWN: load_image_generator(None, reference, beside=path)}
         if tuned:
@@ -115,12 +129,16 @@ class DataSet:
             for renderer in self.renderers:
                 self.videos[renderer, 'recording'] = recorded
 
-    def real_features(self, renderer: str, reference: str, half: int | None = None) -> Any:
-        """Features of clips of a reference."""
-        from benchmarks.comparison.picture_measures import read_clips, real_clips
+    def places(self, renderer: str | None = None) -> list[tuple[str, str]]:
+        """What is compared with, (renderer, reference), of one renderer or of all."""
+        return [place for place in self.videos if place[1] in self._references and renderer in (None, place[0])]
+
+    def real_features(self, renderer: str, reference: str, half: int | None = None, end: bool = False) -> Any:
+        """Features of clips of a reference, of all of it, a half or its end."""
+        from benchmarks.comparison.picture_measures import end_clips, read_clips, real_clips
 
         videos = self.videos[renderer, reference]
-        clips = real_clips(videos, self.clips, half)
+        clips = end_clips(videos, self.clips, HELD_OUT) if end else real_clips(videos, self.clips, half)
         return self.kept({'videos': videos.sha256, 'clips': clips}, lambda: read_clips(videos, clips))
 
     def kept(self, content: Line, clips: Any) -> Any:
@@ -154,25 +172,35 @@ class DataSet:
 
 
 def measure_floors(data: DataSet, measured: Measured) -> None:
-    """The halves of each reference against each other, and the embedding against the recording."""
-    for renderer, reference in data.videos:
+    """The halves of each reference against each other, and the embedding against the recording, all of it and its end."""
+    from benchmarks.comparison.picture_measures import end_clips
+
+    for renderer, reference in data.places():
         if reference == 'recording' and renderer != OWN:
             continue
         line = data.line(markdown_tables.HALVES, 0, None, renderer, reference, None)
         if not measured.has(line):
             first, second = (data.real_features(renderer, reference, half) for half in (0, 1))
             finish(line, first, second, data, measured)
-    for renderer, reference in data.videos:
+    for renderer, reference in data.places():
         if reference != 'recording':
             continue
-        line = data.line(markdown_tables.EMBEDDING, 0, None, renderer, reference, None)
-        if not measured.has(line):
-            recording, embedding = (data.real_features(renderer, name) for name in ('recording', 'embedding'))
-            finish(line, recording, embedding, data, measured)
+        for name, end in ((markdown_tables.EMBEDDING, False), (markdown_tables.EMBEDDING_END, True)):
+            if end and (
+                len(data.renderers) == 1
+                or 2 * len(end_clips(data.videos[renderer, reference], data.clips, HELD_OUT)) < data.clips
+            ):
+                continue
+            line = data.line(name, 0, None, renderer, reference, None)
+            if not measured.has(line):
+                recording, embedding = (data.real_features(renderer, side, end=end) for side in ('recording', 'embedding'))
+                finish(line, recording, embedding, data, measured)
 
 
-def measure_model(data: DataSet, model: str, seed: int, generator: Any, measured: Measured, advance: Any) -> None:
-    """All depths of one model against all references."""
+def measure_model(
+    data: DataSet, model: str, seed: int, generator: Any, depths: Sequence[int], measured: Measured, advance: Any
+) -> None:
+    """The depths of one model, ascending, against all references."""
     from benchmarks.comparison.picture_measures import generated_codes, rendered
     from training.videos.rendered_videos import module_sha256
 
@@ -184,15 +212,15 @@ def measure_model(data: DataSet, model: str, seed: int, generator: Any, measured
     def codes_at(depth: int) -> Any:
         nonlocal stretches
         if stretches is None:
-            stretches = zip(DEPTHS, generated_codes(generator, seeds, DEPTHS), strict=True)
+            stretches = zip(depths, generated_codes(generator, seeds, depths), strict=True)
         while depth not in codes:
             place, found = next(stretches)
             codes[place] = found
         return codes[depth]
 
-    for depth in DEPTHS:
+    for depth in depths:
         for renderer, image_generator in data.renderers.items():
-            lines = [data.line(model, seed, depth, *place, network) for place in data.videos if place[0] == renderer]
+            lines = [data.line(model, seed, depth, *place, network) for place in data.places(renderer)]
             lines = [line for line in lines if not measured.has(line)]
             if lines:
                 content: Line = {'codes': [data.latents.sha256, model, network, FIRST_SEED, data.clips, depth]}
@@ -238,7 +266,12 @@ def load_model(model: str, seed: int, data: Any, folders: Sequence[str]) -> Any:
 
 
 def measure(
-    sets: Sequence[DataSet], models: Sequence[str], seeds: Sequence[int], folders: Sequence[str], measured: Measured
+    sets: Sequence[DataSet],
+    models: Sequence[str],
+    seeds: Sequence[int],
+    depths: Sequence[int],
+    folders: Sequence[str],
+    measured: Measured,
 ) -> None:
     """All cells that there are networks for."""
     import torch
@@ -253,7 +286,7 @@ def measure(
         if (model in BASELINES and seed == 0)
         or any(network_file(folder, data.latents.path, model, seed).exists() for folder in folders)
     }
-    cells = len(found) * len(DEPTHS)
+    cells = len(found) * len(depths)
     with command_line.progress(total=cells, description='Models and depths', unit='cell', every_seconds=60) as bar:
         for seed in seeds:
             for data in sets:
@@ -262,7 +295,7 @@ def measure(
                         continue
                     with torch.no_grad():
                         generator = load_model(model, seed, data.latents, folders)
-                        measure_model(data, model, seed, generator, measured, lambda: bar.update(1))
+                        measure_model(data, model, seed, generator, depths, measured, lambda: bar.update(1))
 
 
 def with_recordings(data: Iterable[str], recordings: Iterable[str]) -> list[tuple[str, str | None]]:
@@ -288,6 +321,10 @@ def with_recordings(data: Iterable[str], recordings: Iterable[str]) -> list[tupl
               show_default=False)  # fmt: skip
 @click.option('--seeds',     help='Trainings to measure, as far as there are', metavar='LIST', type=command_line.SEEDS,
               default='0-9')  # fmt: skip
+@click.option('--depths',    help='First frames of the windows', metavar='N,..', type=command_line.NAMES,
+              show_default=','.join(map(str, DEPTHS)))  # fmt: skip
+@click.option('--references', help='What to compare with', metavar='NAME,..', type=command_line.NAMES,
+              default=','.join(REFERENCES))  # fmt: skip
 @click.option('--clips',     help='Clips of each side', metavar='INT', type=command_line.POSITIVE_INT, default=64)  # fmt: skip
 @click.option('--tuned',     help='Render with the generator tuned to the data set as well', is_flag=True)  # fmt: skip
 @click.option('--features',  help='Where features are kept', metavar='DIR', default='features')  # fmt: skip
@@ -305,6 +342,8 @@ def main(
     networks: tuple[str, ...],
     models: str,
     seeds: list[int],
+    depths: list[str] | None,
+    references: list[str],
     clips: int,
     tuned: bool,
     features: str,
@@ -318,6 +357,12 @@ def main(
         raise command_line.UserMistake('--data: which latent data set? (--table and --write work on what is measured already)')
     if clips < 2:
         raise command_line.UserMistake('--clips: a distance needs two clips or more')
+    depths = depths or [str(depth) for depth in DEPTHS]
+    known = {'--depths': ([str(depth) for depth in DEPTHS], depths), '--references': (REFERENCES, references)}
+    for name, (choices, chosen) in known.items():
+        unknown = [value for value in chosen if value not in choices]
+        if unknown:
+            raise command_line.UserMistake(f'{name}: {unknown[0]!r} is none of {", ".join(choices)}')
     if data:
         import torch
 
@@ -328,9 +373,10 @@ def main(
         with contextlib.ExitStack() as stack:
             sets = []
             for path, footage in with_recordings(data, recording):
-                sets.append(DataSet(path, footage, clips, detectors, folder, tuned))
+                sets.append(DataSet(path, footage, clips, detectors, folder, tuned, references))
                 stack.callback(sets[-1].latents.close)
-            measure(sets, re.split(r',(?![^\[]*\])', models), seeds, networks, Measured(pictures))
+            wanted = sorted({int(depth) for depth in depths})
+            measure(sets, re.split(r',(?![^\[]*\])', models), seeds, wanted, networks, Measured(pictures))
     if table or write:
         text = markdown_tables.tables(
             [line for path in latents for line in markdown_tables.read_lines(path)], markdown_tables.read_lines(pictures)

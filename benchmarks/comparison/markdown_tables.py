@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -26,6 +27,8 @@ NAMES = {
 }
 MODELS = tuple(NAMES)
 HALVES, EMBEDDING = 'halves of the footage', 'embedding'  # floors of the pictures
+EMBEDDING_END = 'embedding, end of the footage'  # what tuning has not learned from
+OWN, TUNED = 'own', 'tuned'  # which image generator renders
 PICTURE_DEPTHS = (0, 225, 1000, 10000)
 SIGNIFICANT = 0.05
 SHOWN_INTERVAL = 3  # trainings
@@ -293,7 +296,7 @@ def ratio_table(groups: Mapping[tuple[str, str, int, int], Mapping[str, Training
 def place_name(place: tuple[str, str, int, int]) -> str:
     """Data set and renderer of a group of pictures."""
     name = os.path.splitext(place[0])[0]
-    return name if place[1] == 'own' else f'{name}, {place[1]} generator'
+    return name if place[1] == OWN else f'{name}, {place[1]} generator'
 
 
 def code_section(lines: Sequence[Line]) -> list[str]:
@@ -328,7 +331,7 @@ def code_section(lines: Sequence[Line]) -> list[str]:
 
 def picture_section(lines: Sequence[Line]) -> list[str]:
     """Tables of distances of pictures."""
-    groups = {place: models for place, models in picture_groups(lines).items() if DEFAULT in models}
+    groups = {place: models for place, models in picture_groups(lines).items() if _beside_embedding(models)}
     if not groups:
         return ['## Pictures', '', 'None have been measured yet.']
     tests = all_tests(groups, PICTURE_COLUMNS)
@@ -352,6 +355,12 @@ def picture_section(lines: Sequence[Line]) -> list[str]:
     return text
 
 
+def _beside_embedding(models: Mapping[str, Trainings]) -> bool:
+    """Whether the default was compared with the embedding; others are in the section on tuning only."""
+    key = _picture_key('fvd', 'embedding', 0)
+    return any(key in result for result in models.get(DEFAULT, {}).values())
+
+
 def floors_of(models: Mapping[str, Trainings]) -> dict[str, Trainings]:
     """The rows of the floors with their one number at every depth: footage has no depth."""
     found: dict[str, Trainings] = {}
@@ -364,6 +373,100 @@ def floors_of(models: Mapping[str, Trainings]) -> dict[str, Trainings]:
     return found
 
 
+# ----------------------------------------------------------------------------
+# Tuning.
+
+TUNING_MEASURES = {'fvd': 'FVD', 'frame_distance': 'frames', 'clip_kernel_distance': 'kernel'}
+TUNING_ROWS: tuple[tuple[str, str, int | None], ...] = (
+    ('embedding', EMBEDDING, None),
+    ('its end', EMBEDDING_END, None),
+    ('generated, frame 0', DEFAULT, 0),
+    ('generated, frame 1,000', DEFAULT, 1000),
+)
+
+
+@dataclasses.dataclass
+class TunedPair:
+    """One number to the recording before and after tuning, of the same codes: a value for each training."""
+
+    data: str
+    title: str  # of TUNING_ROWS
+    measure: str
+    before: list[float]
+    after: list[float]
+
+    @property
+    def log_ratios(self) -> list[float]:
+        """Logarithms of after over before; none where a kernel distance is not above 0."""
+        if min(*self.before, *self.after) <= 0:
+            return []
+        return [math.log(after / before) for before, after in zip(self.before, self.after, strict=True)]
+
+    @property
+    def cells(self) -> str:
+        return f'{cell(summarize(self.before))} → {cell(summarize(self.after))}'
+
+
+def tuned_pairs(lines: Sequence[Line]) -> list[TunedPair]:
+    """Everything that was compared with the recording by both generators, of trainings that both have."""
+    groups = picture_groups(lines)
+    pairs = []
+    for (data, renderer, clips, frames), after in groups.items():
+        before = groups.get((data, OWN, clips, frames), {})
+        if renderer != TUNED:
+            continue
+        for measure in TUNING_MEASURES:
+            for title, model, depth in TUNING_ROWS:
+                key = _picture_key(measure, 'recording', depth)
+                sides = [
+                    {seed: result[key] for seed, result in side.get(model, {}).items() if key in result}
+                    for side in (before, after)
+                ]
+                seeds = sorted(sides[0].keys() & sides[1].keys())
+                if seeds:
+                    pairs.append(TunedPair(data, title, measure, *([side[seed] for seed in seeds] for side in sides)))
+    return pairs
+
+
+def tuning_section(lines: Sequence[Line]) -> list[str]:
+    """Distances to the recording before and after tune_generator.py, and what is certain about them."""
+    pairs = tuned_pairs(lines)
+    if not pairs:
+        return []
+    groups = picture_groups(lines)
+    titles = [title for title, _, _ in TUNING_ROWS]
+    text = ['### Before and after tuning', '', 'Distances to the recording, generator of the data set → tuned generator.']
+    data_sets = list(dict.fromkeys(pair.data for pair in pairs))
+    for measure, name in TUNING_MEASURES.items():
+        text += ['', *heading(name, 'clips', 'halves of the recording', *titles, 'trainings')]
+        for data in data_sets:
+            mine = {pair.title: pair for pair in pairs if (pair.data, pair.measure) == (data, measure)}
+            place = next(place for place in groups if place[:2] == (data, TUNED))
+            halves = groups.get((data, OWN, *place[2:]), {}).get(HALVES, {})
+            floor = values_of(halves, Column('', _of(_picture_key(measure, 'recording', None))))
+            count = max((len(pair.before) for title, pair in mine.items() if title.startswith('generated')), default=0)
+            cells = [mine[title].cells if title in mine else '' for title in titles]
+            text.append(row(os.path.splitext(data)[0], str(place[2]), number(floor[0]) if floor else '', *cells, str(count)))
+    tests = []
+    for measure, name in TUNING_MEASURES.items():
+        for title in titles:
+            found = [pair.log_ratios for pair in pairs if (pair.measure, pair.title) == (measure, title)]
+            means = [sum(ratios) / len(ratios) for ratios in found if ratios]
+            if len(means) == len(found) >= SHOWN_INTERVAL:
+                tests.append((f'{name}, {title}', means))
+    adjusted = holm([p_value(means, [0.0], fitted=True) for _, means in tests])
+    if tests:
+        text += ['', 'Tuned over before, geometric mean over the data sets (t tests of the logarithms, adjusted by Holm):', '']
+        text += heading('distance', 'data sets', 'smaller in', 'ratio', 'interval', 'p')
+    for (name, means), p in zip(tests, adjusted, strict=True):
+        summary = summarize(means)
+        interval = '' if summary.interval is None else ' to '.join(f'{math.exp(value):.2f}' for value in summary.interval)
+        smaller = sum(mean < 0 for mean in means)
+        shown = '' if p is None else '< 0.001' if p < 0.001 else f'{p:.2g}'
+        text.append(row(name, str(len(means)), str(smaller), f'{math.exp(summary.mean):.2f}', interval, shown))
+    return text
+
+
 def _counted(tests: Sequence[Test]) -> str:
     count = sum(test.p is not None for test in tests)
     return f'{count} tests, p values adjusted for all of them together (Holm); significant: below {SIGNIFICANT}.'
@@ -371,4 +474,5 @@ def _counted(tests: Sequence[Test]) -> str:
 
 def tables(codes: Sequence[Line], pictures: Sequence[Line]) -> str:
     """Everything between the markers of docs/results.md."""
-    return '\n'.join([*code_section(codes), '', *picture_section(pictures)])
+    sections = (code_section(codes), picture_section(pictures), tuning_section(pictures))
+    return '\n\n'.join('\n'.join(section) for section in sections if section)

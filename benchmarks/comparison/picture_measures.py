@@ -93,6 +93,15 @@ def real_clips(videos: VideoSet, count: int, half: int | None = None) -> list[Cl
     return [(pieces[piece][0], pieces[piece][1] + start) for piece, start in chosen]
 
 
+def end_clips(videos: VideoSet, count: int, part: float) -> list[Clip]:
+    """Up to `count` clips that do not overlap, evenly spread over the last `part` of every video; fewer where it is short."""
+    lengths = [round(part * int(length or 0)) for length in videos.num_frames]
+    begins = [int(length or 0) - end for length, end in zip(videos.num_frames, lengths, strict=True)]
+    free = choose_clips(lengths, count, CLIP_FRAMES, rule='spread').side_by_side
+    chosen = choose_clips(lengths, free, CLIP_FRAMES, rule='spread').clips
+    return [(video, begins[video] + start) for video, start in chosen]
+
+
 def read_clips(videos: VideoSet, clips: Sequence[Clip]) -> Iterator[np.ndarray]:
     """Frames of clips that are in order, one pass over each video."""
     for video in dict.fromkeys(video for video, _ in clips):

@@ -97,6 +97,30 @@ def test_the_page_keeps_what_is_around_the_tables() -> None:
         markdown_tables.put_between_markers('no markers', 'new')
 
 
+def test_tuning_is_compared_on_the_same_trainings() -> None:
+    def line(data: str, model: str, seed: int, depth: int | None, renderer: str, fvd: float) -> dict[str, Any]:
+        place = {'data': data, 'model': model, 'seed': seed, 'depth': depth, 'reference': 'recording', 'renderer': renderer}
+        return {**place, 'clips': 24, 'frames': 16, 'result': {'fvd': fvd, 'clip_kernel_distance': -0.5}}
+
+    lines = [line('a.zip', markdown_tables.HALVES, 0, None, 'own', 33.0)]
+    for data in ('a.zip', 'b.zip', 'c.zip'):
+        factor = 1 if data == 'a.zip' else 2
+        lines += [line(data, markdown_tables.EMBEDDING, 0, None, name, fvd) for name, fvd in (('own', 80.0), ('tuned', 40.0))]
+        lines += [line(data, 'default', seed, 0, 'own', 100.0 * factor) for seed in range(2)]
+        lines += [line(data, 'default', seed, 0, 'tuned', 50.0 + 10 * factor) for seed in (1, 2)]  # seed 1 is that of both
+    rows = markdown_tables.tables([], lines).splitlines()
+    assert next(row for row in rows if row.startswith('| a |')) == '| a | 24 | 33 | 80 → 40 |  | 100 → 60 |  | 1 |'
+    tests = [row.split(' | ') for row in rows if row.startswith('| FVD, ')]
+    assert [row[:4] for row in tests] == [
+        ['| FVD, embedding', '3', '3', '0.50'],
+        ['| FVD, generated, frame 0', '3', '3', f'{(0.6 * 0.35 * 0.35) ** (1 / 3):.2f}'],
+    ]
+    assert tests[0][5] == ' |'  # nothing varies
+    assert 0 < float(tests[1][5].removesuffix(' |')) < 0.1
+    assert not any(row.startswith('| kernel, ') for row in rows)  # distances below 0 have no ratio
+    assert 'None have been measured yet.' in rows  # nothing was compared with an embedding
+
+
 # ----------------------------------------------------------------------------
 # Measuring
 
@@ -148,6 +172,11 @@ def test_an_interrupted_measurement_goes_on(
     assert all(torch.equal(loaded.state_dict()[name], value) for name, value in generator.state_dict().items())
     assert run('mocogan-hd').exit_code == 0
     assert len(lines.read_text().splitlines()) == len(written) + 2 * 2
+    part = run('ar2', '--depths=20', '--references=recording')
+    assert part.exit_code == 0, part.output
+    last = [json.loads(line) for line in lines.read_text().splitlines()[len(written) + 2 * 2 :]]
+    assert [(line['depth'], line['reference']) for line in last] == [(20, 'recording')]
+    assert "--depths: '7' is none of 0, 20" in run('ar2', '--depths=7').stderr
     refused = run('walk', '--recording=other.mp4')
     assert refused.exit_code == 2
     assert 'other.mp4 has the name of no data set' in refused.stderr
@@ -158,9 +187,12 @@ def test_a_tuned_generator_renders_both_sides(
 ) -> None:
     monkeypatch.setattr(picture_measures, 'Detectors', CountingDetectors)
     monkeypatch.setattr(results_table, 'DEPTHS', (0,))
-    data = tmp_path / 'subject.zip'
+    monkeypatch.setattr(results_table, 'HELD_OUT', 0.5)  # the end has room for four clips in the recording, three in the codes
+    data, recording = tmp_path / 'subject.zip', tmp_path / 'subject.npy'
     shutil.copy(tiny_latents, data)
+    np.save(recording, np.random.RandomState(0).randint(0, 255, (1, 150, 16, 16, 3), dtype=np.uint8))
     arguments = [f'--data={data}', '--models=ar2', '--clips=4', '--seeds=0', f'--features={tmp_path}', '--tuned']
+    arguments += ['--recording', str(recording)]
 
     def run(pictures: str) -> click.testing.Result:
         return click.testing.CliRunner().invoke(results_table.main, [*arguments, f'--pictures={tmp_path / pictures}'])
@@ -177,12 +209,17 @@ def test_a_tuned_generator_renders_both_sides(
     done = run('pictures.jsonl')
     assert done.exit_code == 0, done.output
     lines = [json.loads(line) for line in (tmp_path / 'pictures.jsonl').read_text().splitlines()]
-    found = {(line['model'], line['renderer']): line for line in lines}
-    assert len(lines) == len(found) == 4  # the halves of the embedding and one model, each rendered by both
+    found = {(line['model'], line['renderer'], line['reference']): line for line in lines}
+    # Halves of the recording and of both embeddings; both embeddings against the recording, all of it and its end; one model.
+    assert len(lines) == len(found) == 3 + 2 + 2 + 4
     for model in ('ar2', markdown_tables.HALVES):
-        own, tuned = found[model, 'own'], found[model, 'tuned']
+        own, tuned = found[model, 'own', 'embedding'], found[model, 'tuned', 'embedding']
         assert own['result']['fvd'] != tuned['result']['fvd']
         assert own['inputs']['reference_sha256'] != tuned['inputs']['reference_sha256']
+    own, tuned = (found[markdown_tables.EMBEDDING_END, name, 'recording'] for name in ('own', 'tuned'))
+    assert (own['clips_real'], own['clips_fake']) == (4, 3)
+    assert own['result']['fvd'] != tuned['result']['fvd']
+    assert own['result']['fvd'] != found[markdown_tables.EMBEDDING, 'own', 'recording']['result']['fvd']
 
 
 # ----------------------------------------------------------------------------
