@@ -22,7 +22,6 @@ from typing import Any
 import torch
 
 from networks.feature_networks.lpips import LPIPS
-from networks.stylegan2 import SynthesisLayer
 from training.embedding.encoder_loss import peak_signal_to_noise, shrink
 
 STEPS = 1000
@@ -71,7 +70,7 @@ def project(
         wanted = lpips.embed(target[None])
     average = samples.mean(dim=0)
     deviation = (samples - average).square().sum(dim=1).mean().sqrt()
-    layers = [layer for layer in G.modules() if isinstance(layer, SynthesisLayer) and layer.use_noise]
+    layers = noisy_layers(G)
     stored = [layer.noise_const for layer in layers]
     codes = int(G.num_ws) if space == 'w+' else 1
     w = average.repeat(1, codes, 1).requires_grad_()  # [1, 1 or num_ws, w_dim]
@@ -107,10 +106,8 @@ def project(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            with torch.no_grad():
-                for values in maps if own_noise else ():
-                    values -= values.mean()
-                    values *= values.square().mean().rsqrt()
+            if own_noise:
+                normalize(maps)
             seconds += time.process_time() - start
             if step + 1 in looks or step + 1 == steps:
                 look(step + 1)
@@ -118,6 +115,67 @@ def project(
         for layer, values in zip(layers, stored, strict=True):
             layer.noise_const = values
     return Projection(w.detach().expand(-1, int(G.num_ws), -1)[0].clone(), curve)
+
+
+def refine_with_noise(
+    G: Any, lpips: LPIPS, target: torch.Tensor, code: torch.Tensor, *, steps: int
+) -> tuple[torch.Tensor, float, float]:
+    """Go on from a code that was found with the generator's noise maps, moving it and the maps together.
+
+    The loss, the step sizes and what is done to the maps are those of the projection; the code moves by a tenth of them, because
+    it is near to where it ends, and is not disturbed.
+
+    Args:
+        G: StyleGAN2 generator; its noise maps are as before in the end.
+        lpips: Perceptual distance.
+        target: Image `[C, H, W]` in [-1, 1], at the resolution of comparison.
+        code: W+ code `[num_ws, w_dim]`.
+        steps: Evaluations.
+
+    Returns:
+        The code `[num_ws, w_dim]`, and LPIPS and PSNR (dB) with the image's own maps.
+    """
+    layers = noisy_layers(G)
+    stored = [layer.noise_const for layer in layers]
+    maps = [noise.clone().requires_grad_() for noise in stored]
+    w = code[None].clone().requires_grad_()
+    optimizer = torch.optim.Adam([{'params': maps}, {'params': [w]}], betas=(0.9, 0.999), lr=0)
+
+    def render() -> torch.Tensor:
+        return shrink(G.synthesis(w, noise_mode='const', force_fp32=True), target.shape[1])
+
+    try:
+        for layer, values in zip(layers, maps, strict=True):
+            layer.noise_const = values
+        with torch.no_grad():
+            wanted = lpips.embed(target[None])
+        for step in range(steps):
+            for group, part in zip(optimizer.param_groups, (1.0, 0.1), strict=True):
+                group['lr'] = part * STEP_SIZE * step_size(step / steps)
+            loss = (lpips.embed(render()) - wanted).square().sum() + NOISE_WEIGHT * noise_structure(maps)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            normalize(maps)
+        with torch.no_grad():
+            image = render().clamp(-1, 1)
+            return (w.detach()[0], float(lpips(image, target[None])), float(peak_signal_to_noise(image, target[None])))
+    finally:
+        for layer, values in zip(layers, stored, strict=True):
+            layer.noise_const = values
+
+
+def noisy_layers(G: Any) -> list[Any]:
+    """The layers that have a noise map; a copy's are of another class, which was loaded with it."""
+    return [layer for layer in G.modules() if getattr(layer, 'use_noise', False)]
+
+
+@torch.no_grad()
+def normalize(maps: list[torch.Tensor]) -> None:
+    """Bring noise maps back to mean 0 and variance 1."""
+    for values in maps:
+        values -= values.mean()
+        values *= values.square().mean().rsqrt()
 
 
 def step_size(t: float) -> float:

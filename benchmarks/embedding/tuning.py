@@ -19,9 +19,12 @@ What a line says, each a mean over frames:
     transfer_moved_lpips       the same of the other people moving as the subject does (generate_video.py --transfer=orthogonal)
     edit_error                 part by which the effect of an edit changes: |D' - D| / |D|, D = G(w + e) - G(w) before, D' after,
                                e one deviation of another person's codes along the first principal direction, on that person
-    refined_lpips              frame 31 of the clip, its code optimised for LPIPS alone in 160 evaluations (only with --refine);
-                               benchmarks.embedding.embedding_methods --compare has the same without tuning
     seconds                    processor time of one thread, steps those that were taken
+
+--refine=160,1000 also optimises the code of frame 31 of the clip for LPIPS alone and says in lines of their own how near each
+generator comes to it after so many evaluations, and after as many more in which noise maps of the frame's own are fitted with
+the code as by the usual projector, which no video that is rendered from codes can have. benchmarks.embedding.embedding_methods
+--compare has the same without tuning. Beyond the first of its numbers the search begins anew from where it was.
 
 The third form takes a step of a StyleGAN2 of that resolution (config F, random weights) on one frame and one other code, and says
 how much memory that takes: on a GPU what PyTorch has allocated, otherwise what the process holds.
@@ -32,7 +35,8 @@ Pictures, rows from above: held-out.png and people.png recording, before, and ea
 import os
 import time
 import types
-from typing import TYPE_CHECKING, cast
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 import numpy as np
@@ -49,8 +53,7 @@ HELD_OUT, STOPPING = 0.2, 0.125
 NUM_CODES = 24
 COLUMNS = 6
 MEASURES = ('psnr', 'worst_psnr', 'lpips', 'jitter', 'jitter_original', 'identity', 'z_psnr', 'z_lpips', 'people_psnr',
-            'people_lpips', 'people_moved_lpips', 'transfer_moved_lpips', 'edit_error', 'refined_lpips', 'steps',
-            'seconds')  # fmt: skip
+            'people_lpips', 'people_moved_lpips', 'transfer_moved_lpips', 'edit_error', 'steps', 'seconds')  # fmt: skip
 
 
 class Bench:
@@ -140,18 +143,29 @@ class Bench:
             row['edit_error'] = self._edit_error(work, generator, people)
         return {key: float(value) for key, value in row.items()}
 
-    def refined(self, generator: 'ImageGenerator', index: int) -> float:
-        """LPIPS of frame 31 of a clip after its code was optimised for that alone."""
+    def refine(self, generator: 'ImageGenerator', index: int, evaluations: Sequence[int]) -> Iterator[dict[str, Any]]:
+        """How near the code of frame 31 of a clip comes, optimised for LPIPS alone, after numbers of evaluations, ascending."""
         import torch
 
+        from benchmarks.embedding.per_frame_projection import noisy_layers, refine_with_noise
         from training.embedding.inversion import Inversion, InversionOptions
         from training.footage.frame_bank import frames_to_images
 
         clip = self.clips[index].chosen(np.array([min(31, len(self.clips[index]) - 1)]))
         inversion = Inversion(generator, self.lpips, InversionOptions(lambda_pixel=0, lambda_average=0, lambda_layers=0, stop=0))
         targets = frames_to_images(clip.frames, int(generator.img_channels))
-        codes = inversion._optimize(targets, torch.from_numpy(clip.codes), None, 160)
-        return inversion.measure(codes, targets)[0]['lpips']
+        codes, done, seconds = torch.from_numpy(clip.codes), 0, 0.0
+        _ = inversion.inverse_curvature  # of the generator, once: does not count
+        for number in evaluations:
+            started = time.process_time()
+            codes = inversion._optimize(targets, codes, None, number - done)
+            done, seconds = number, seconds + time.process_time() - started
+            found = inversion.measure(codes, targets)[0]
+            row = {'evaluations': number, 'lpips': found['lpips'], 'psnr': found['psnr'], 'seconds': seconds}
+            if noisy_layers(generator):
+                _, lpips, psnr = refine_with_noise(generator, self.lpips, targets[0], codes[0], steps=number)
+                row |= {'own_noise_lpips': lpips, 'own_noise_psnr': psnr}
+            yield row
 
     def _edit_error(self, work: 'GeneratorTuning', generator: 'ImageGenerator', people: 'CodedFrames') -> float:
         import torch
@@ -176,7 +190,24 @@ def measure_clip(bench: Bench, results: Results, opts: types.SimpleNamespace, in
     from training.tuning.generator_tuning import GeneratorTuning, TuningOptions
 
     name = bench.names[index]
-    missing = [weight for weight in [None, *opts.localities] if not results.has(world=opts.world, clip=name, locality=weight)]
+
+    def key(weight: float | None) -> dict[str, Any]:
+        return {'world': opts.world, 'clip': name, 'locality': weight}
+
+    def is_missing(weight: float | None) -> bool:
+        return not results.has(kind='tuning', **key(weight)) or not is_refined(weight)
+
+    def is_refined(weight: float | None) -> bool:
+        return all(results.has(kind='refinement', **key(weight), evaluations=number) for number in opts.refine)
+
+    def add_all(weight: float | None, generator: 'ImageGenerator', **cost: float) -> None:
+        if not results.has(kind='tuning', **key(weight)):
+            results.add({'kind': 'tuning', **key(weight), **cost, **bench.measure(work, generator, index)})
+        if not is_refined(weight):
+            for row in bench.refine(generator, index, opts.refine):
+                results.add({'kind': 'refinement', **key(weight), **row})
+
+    missing = [weight for weight in [None, *opts.localities] if is_missing(weight)]
     if not missing:
         return
     learned, _ = bench.split(index)
@@ -190,9 +221,7 @@ def measure_clip(bench: Bench, results: Results, opts: types.SimpleNamespace, in
         kept = np.zeros((0, *learned.codes.shape[1:]), np.float32)
         work = GeneratorTuning(bench.G, learned.chosen(~mask), kept, bench.lpips, settings, micro_batch=16)
         if None in missing:
-            row = {'steps': 0, **bench.measure(work, bench.G, index)}
-            row |= {'refined_lpips': bench.refined(bench.G, index)} if opts.refine else {}
-            results.add({'world': opts.world, 'clip': name, 'locality': None, **row})
+            add_all(None, bench.G, steps=0)
             missing.remove(None)
         if weight not in missing:
             continue
@@ -215,9 +244,7 @@ def measure_clip(bench: Bench, results: Results, opts: types.SimpleNamespace, in
         seconds = time.process_time() - started
         if best_state is not None:
             work.average.synthesis.load_state_dict(best_state)
-        row = {'steps': work.step, 'seconds': seconds, **bench.measure(work, work.average, index)}
-        row |= {'refined_lpips': bench.refined(work.average, index)} if opts.refine else {}
-        results.add({'world': opts.world, 'clip': name, 'locality': weight, **row})
+        add_all(weight, work.average, steps=work.step, seconds=seconds)
         generators[weight] = work.average
     if opts.pictures and generators:
         save_pictures(bench, work, generators, index, os.path.join(opts.pictures, name))
@@ -296,21 +323,37 @@ def measure_memory(results: Results, resolution: int, device_name: str, perceptu
         del work
 
 
+def generator_name(weight: float | None) -> str:
+    """Of a weight of locality."""
+    return 'before' if weight is None else 'plain' if weight == 0 else f'locality {weight:g}'
+
+
 def table(results: Results) -> str:
-    """Means over the clips, a row for each generator, in Markdown."""
-    rows = [row for row in results.rows if 'locality' in row]
-    keys = [key for key in MEASURES if any(key in row for row in rows)]
-    lines = ['| world | generator | clips | ' + ' | '.join(keys) + ' |', '|' + '---|' * (len(keys) + 3)]
-    for world, weight in dict.fromkeys((row['world'], row['locality']) for row in rows):
-        mine = [row for row in rows if (row['world'], row['locality']) == (world, weight)]
-        name = 'before' if weight is None else 'plain' if weight == 0 else f'locality {weight:g}'
-        cells = []
-        for key in keys:
-            values = [row[key] for row in mine if key in row]
-            digits = 4 if 'lpips' in key else 0 if key in ('steps', 'seconds') else 2
-            cells.append(f'{np.mean(values):.{digits}f}' if values else '')
-        lines.append(f'| {world} | {name} | {len(mine)} | ' + ' | '.join(cells) + ' |')
-    return '\n'.join(lines)
+    """Means over the clips that every generator of a world was measured on, in Markdown."""
+    text = []
+    for kind, by, measures in (
+        ('tuning', (), MEASURES),
+        ('refinement', ('evaluations',), ('lpips', 'own_noise_lpips', 'psnr', 'own_noise_psnr', 'seconds')),
+    ):
+        rows = [row for row in results.rows if row.get('kind') == kind]
+        if not rows:
+            continue
+        keys = [key for key in measures if any(key in row for row in rows)]
+        lines = ['| ' + ' | '.join(['world', 'generator', *by, 'clips', *keys]) + ' |', '|' + '---|' * (len(keys) + len(by) + 3)]
+        groups: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
+        for row in rows:
+            groups.setdefault((row['world'], row['locality'], *(row[name] for name in by)), {})[row['clip']] = row
+        for (world, weight, *numbers), mine in groups.items():
+            common = set.intersection(*(set(other) for place, other in groups.items() if place[0] == world))
+            cells = []
+            for key in keys:
+                values = [row[key] for clip, row in mine.items() if clip in common and key in row]
+                digits = 5 if kind == 'refinement' and 'lpips' in key else 4 if 'lpips' in key else 0 if key == 'steps' else 2
+                cells.append(f'{np.mean(values):.{digits}f}' if values else '')
+            shown = [world, generator_name(weight), *map(str, numbers), str(len(common)), *cells]
+            lines.append('| ' + ' | '.join(shown) + ' |')
+        text.append('\n'.join(lines))
+    return '\n\n'.join(text)
 
 
 # fmt: off
@@ -328,7 +371,8 @@ def table(results: Results) -> str:
               default=4)
 @click.option('--batch',      help='Frames, and other codes, in a step', metavar='INT', type=command_line.POSITIVE_INT, default=8)
 @click.option('--lr',         help='Learning rate', metavar='FLOAT', type=command_line.POSITIVE_FLOAT, default=1e-3)
-@click.option('--refine',     help='Also optimise the code of one frame with each generator', is_flag=True)
+@click.option('--refine',     help='Also optimise the code of one frame with each generator, in so many evaluations',
+              metavar='N,..', type=command_line.SEEDS)
 @click.option('--pictures',   help='Folder for pictures', metavar='DIR')
 @click.option('--memory',     help='Measure the memory of a step at this resolution instead', metavar='INT',
               type=command_line.POSITIVE_INT)
@@ -343,6 +387,7 @@ def main(opts: types.SimpleNamespace, results: Results) -> None:
     if not opts.data:
         raise command_line.UserMistake('give --data, or --table')
     opts.localities = [float(weight) for weight in opts.localities]
+    opts.refine = sorted(int(number) for number in opts.refine or [])
     bench = Bench(opts)
     unknown = [name for name in opts.clips or [] if name not in bench.names]
     if unknown:
