@@ -138,7 +138,9 @@ def build(model: str, data: Any, seed: int, steps: int | None, keep: str | None,
             progress={'steps': steps, 'seconds': seconds, 'cur_nimg': round(total_kimg * 1000)},
         )
     cost = cost_of(steps, seconds, elapsed, device)
-    return finished, {**cost, 'burn_in': finished.burn_in, 'strides': windows.strides, 'coordinates': space.num_coordinates}
+    averages = {'average_of_step': trainer.averages.taken, 'wandering': round(trainer.averages.distance, 4)}
+    more = {'burn_in': finished.burn_in, 'strides': windows.strides, 'coordinates': space.num_coordinates}
+    return finished, {**cost, **averages, **more}
 
 
 class Measures:

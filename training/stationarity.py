@@ -9,8 +9,11 @@ Averages of training move the weights, and so the distribution that the frames e
 training corrects. `calibrate` does: an affine map of the coordinates, folded into the last affine maps A_j, gives the frames far
 into videos the mean and the covariance of the footage, as the paper's A_j could have learned to.
 
-It can do the same for what lies between frames, by a filter (networks.latent_generator.FilteredLatentGenerator). Means over all
-windows of `PERIOD` frames of their periodogram,
+Videos of a few trainings do not settle: they wander off over thousands of frames. `wandering` sees that, and
+training/kept_averages.py takes an earlier moving average then.
+
+`calibrate` can do the same for what lies between frames, by a filter (networks.latent_generator.FilteredLatentGenerator). Means
+over all windows of `PERIOD` frames of their periodogram,
 
     S(f) = E[Y(f) Y(f)^H] / PERIOD,      Y(f) = sum_k (y_k - m) exp(-2 pi i f k),
 
@@ -39,6 +42,9 @@ from training.kernels.recurrence.fast_rollout import rollout
 NUM_VIDEOS = 512
 LONGEST_BURN_IN = 2000  # frames; a model that takes longer is told so
 REFERENCE_FRAMES = 1000  # frames after that, which say what the distribution ends up as
+OLD = 10000  # frames until which `wandering` follows videos
+NUM_OLD_VIDEOS = 256
+STRETCH = 1000  # frames that it takes together
 BLOCK = 25  # frames that are looked at together
 EVERY = 5  # frame of them
 PERIOD = BLOCK  # frames of a periodogram
@@ -129,6 +135,37 @@ def observe(G: LatentGenerator, *, seed: int = 0, num_videos: int = NUM_VIDEOS, 
     covariance = torch.stack(products).mean(dim=0) - torch.outer(mean, mean) if products else None
     spectrum = mean_periodogram(windows, mean) if windows else None
     return LongRun(means[:first], deviation(means[:first], squares[:first]), mean, deviation(mean, square), covariance, spectrum)
+
+
+@torch.no_grad()
+def wandering(G: LatentGenerator, *, seed: int = 0, num_videos: int = NUM_OLD_VIDEOS, deadline: float | None = None) -> float:
+    """How far the frames of old videos are from those just after the longest burn-in, as a share of the variance.
+
+    The largest of `LongRun.unsettled`'s squared distances between the frames from LONGEST_BURN_IN to LONGEST_BURN_IN + STRETCH
+    and those of every later stretch up to frame OLD; more than SETTLED means that videos do not stay as they are. The same seed
+    gives the same number on one device.
+
+    Raises:
+        TimeoutError: It is later than `deadline`, a time of `time.monotonic`.
+    """
+    device = next(G.parameters()).device
+    random = torch.Generator(device).manual_seed(seed)
+    state = G.initial_state(torch.randn(num_videos, G.latent_dim, generator=random, device=device))
+    means, squares = [], []
+    for _ in range(OLD // BLOCK):
+        if deadline is not None and time.monotonic() > deadline:
+            raise TimeoutError
+        l, states = rollout(G, torch.randn(num_videos, BLOCK, G.noise_dim, generator=random, device=device), state)
+        state = tuple(h.clone() for h in states[BLOCK])
+        y = G.coordinates(l[:, :BLOCK:EVERY]).flatten(0, 1).double()
+        means.append(y.mean(dim=0))
+        squares.append(y.square().mean(dim=0))
+    size = STRETCH // BLOCK
+    mean, square = (torch.stack(column).unflatten(0, (-1, size)).mean(dim=1) for column in (means, squares))
+    deviation = (square - mean.square()).clamp(min=0).sqrt()
+    first = LONGEST_BURN_IN // STRETCH
+    run = LongRun(mean[first + 1 :], deviation[first + 1 :], mean[first], deviation[first], None)
+    return float(run.unsettled.max())
 
 
 def mean_periodogram(windows: Iterable[torch.Tensor], mean: torch.Tensor) -> torch.Tensor:

@@ -35,6 +35,7 @@ import torch
 from networks.latent_generator import LatentGenerator, State
 from networks.temporal_critic import TemporalCritic
 from torch_utils import training_stats
+from training.kept_averages import KeptAverages
 from training.kernels.critic.critic_gradients import WIDE, critic_gradients, critic_scores, workspaces
 from training.kernels.critic.wide_windows import Factored, Frames, WithMotion
 from training.kernels.critic.wide_windows import Windows as WideWindows
@@ -101,6 +102,7 @@ class TemporalTrainer:
         critics: The critic of each spacing, the smallest first.
         chains: Videos that generated windows continue; None where `carry` is 0 (the paper).
         num_steps: Steps so far.
+        averages: Moving averages of earlier steps, and which one `finished` took.
     """
 
     def __init__(
@@ -163,6 +165,7 @@ class TemporalTrainer:
         power = windows.suited.stride_power if settings.stride_power is None else settings.stride_power
         self._critic_weights = critic_weights(windows.strides, power)
         self.num_steps = 0
+        self.averages = KeptAverages(total_kimg * 1000 / self.frames_per_step)
         self.chains: VideoChains | None = None
         if settings.carry > 0:
             self.chains = VideoChains(self.G, settings.chains, windows.past_frames, settings.burn_in, self.random, self._static)
@@ -407,25 +410,36 @@ class TemporalTrainer:
     def _update_average(self) -> None:
         half_life = min(self.settings.ema_kimg * 1000, self.num_frames_shown * self.settings.ema_rampup)
         update_average(self.G_ema, self.G, decay_of(half_life, self.frames_per_step))
+        if self._settles:
+            self.averages.keep(self.num_steps, self.G_ema)
+
+    @property
+    def _settles(self) -> bool:
+        """Whether videos are meant to settle: training has seen old ones and no beginnings."""
+        return self.settings.carry == 1
+
+    def _build(self) -> LatentGenerator:
+        with torch.random.fork_rng(devices=[]):
+            G = LatentGenerator(num_components=self.G.num_components, **self._G_kwargs)
+        return G.to(self.device).requires_grad_(False).eval()
 
     def finished(self, deadline: float | None = None) -> LatentGenerator:
         """A copy of the moving average as a snapshot holds it: calibrated, and with its burn-in (training/stationarity.py).
 
+        It is an earlier moving average where videos of the newest one do not settle (`averages`).
         Where training saw fresh beginnings (`carry` below 1, such as the paper's), a video starts at its beginning, and nothing
         is calibrated. The same on every rank.
 
         Raises:
             TimeoutError: It is later than `deadline`, a time of `time.monotonic`.
         """
-        run = observe(self.G_ema, deadline=deadline) if self.settings.carry == 1 else None
+        G, run = self.G_ema, None
+        if self._settles:
+            G = self.averages.settled(self.num_steps, self.G_ema, self._build, deadline)
+            run = observe(G, deadline=deadline)
         sizes = {'num_components': self.G.num_components, **self._G_kwargs}
         return finish(
-            self.G_ema,
-            sizes,
-            run,
-            self.windows.clips,
-            calibrated=not self.settings.uncalibrated,
-            filtered=not self.settings.unfiltered,
+            G, sizes, run, self.windows.clips, calibrated=not self.settings.uncalibrated, filtered=not self.settings.unfiltered
         )
 
     def is_finite(self) -> bool:
@@ -443,6 +457,7 @@ class TemporalTrainer:
             'G_optimizer': _portable(self.G_optimizer.state_dict()),
             'C_optimizer': _portable(self.C_optimizer.state_dict()),
             'num_steps': self.num_steps,
+            'averages': self.averages.state_dict(),
             **self.rank_state(),
         }
 
@@ -475,6 +490,7 @@ class TemporalTrainer:
         self._load_optimizer(self.G_optimizer, state['G_optimizer'])
         self._load_optimizer(self.C_optimizer, state['C_optimizer'])
         self.num_steps = int(state['num_steps'])
+        self.averages.load_state_dict(state.get('averages', []))
         chains = None if rank_state is None else rank_state.get('chains')
         if self.chains is not None:
             if chains is None:

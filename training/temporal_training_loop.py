@@ -28,6 +28,7 @@ from training.runs import saving, step_threads
 from training.runs.ranks import Ranks
 from training.runs.run_folder import RunLog
 from training.runs.saving_options import SavingOptions
+from training.stationarity import LONGEST_BURN_IN, OLD
 from training.temporal_options import TrainingOptions
 from training.temporal_pictures import TRAJECTORY_SECONDS, Preview, generate_codes, generate_trajectories, plot_trajectories
 from training.temporal_trainer import TemporalTrainer
@@ -426,6 +427,14 @@ class TemporalTraining:
             self.gave_up_look = True
             self._save_state(shown)
             return self._agree(False)[0]
+        averages = self.trainer.averages
+        if 0 < averages.taken < self.trainer.num_steps:
+            self.say(f'Videos of the newest weights do not settle; the snapshot has the moving average of step {averages.taken}')
+        if averages.wanders:
+            self.say(
+                f'Warning: videos of this model go on changing after frame {LONGEST_BURN_IN}, by {averages.distance:.0%} of '
+                f'their variance until frame {OLD}; a longer training (--kimg) or another --seed may settle'
+            )
         if self.finished.burn_in > 0:
             self.say(f'Burn-in: {self.finished.burn_in} frames after a fresh i are left out of videos')
         saved = False

@@ -17,9 +17,9 @@ class Fault:
 STEP = ('tests/training/test_training_step.py',)
 GRAPHS = ('tests/kernels/test_step_graphs.py',)
 SETTLING = (
-    'tests/training/test_temporal_gan.py::test_a_video_settles_and_is_calibrated',
-    'tests/training/test_temporal_gan.py::test_calibration_is_one_affine_map_of_the_coordinates',
-    'tests/training/test_temporal_gan.py::test_calibration_moves_frames_no_further_than_it_has_to',
+    'tests/training/test_stationarity.py::test_a_video_settles_and_is_calibrated',
+    'tests/training/test_stationarity.py::test_calibration_is_one_affine_map_of_the_coordinates',
+    'tests/training/test_stationarity.py::test_calibration_moves_frames_no_further_than_it_has_to',
 )
 
 
