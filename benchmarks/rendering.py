@@ -42,9 +42,10 @@ Seconds = Callable[[Callable[[], object]], float]  # how long a call takes
 
 # Network of the public code that is told what to do on its standard input: a number of frames, answered by the seconds.
 WORKER = """
-import pickle, sys, time
-folder, weights, device, threads = sys.argv[1:]
+import pickle, runpy, sys, time
+root, folder, weights, device, threads = sys.argv[1:]
 sys.path.insert(0, folder)
+runpy.run_path(f'{root}/networks/host_compatibility.py')['provide_pkg_resources']()
 import torch
 torch.set_num_threads(int(threads))
 answers = sys.stdout
@@ -161,7 +162,7 @@ def public_worker(
         kind = 'stylegan3' if name.startswith('stylegan3') else 'stylegan2'
         with open(weights, 'wb') as file:
             pickle.dump((kind, settings, {k: v.cpu() for k, v in G.state_dict().items()}, ws.cpu(), str(picture)), file)
-        command = [sys.executable, '-c', WORKER, folder, str(weights), device, str(threads)]
+        command = [sys.executable, '-c', WORKER, str(ROOT), folder, str(weights), device, str(threads)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdin is not None
             assert process.stdout is not None

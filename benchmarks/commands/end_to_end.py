@@ -3,9 +3,13 @@
     python benchmarks/commands/end_to_end.py --public=PATH/TO/stylegan3 --sizes=256,1024 --frames=48,8 --rounds=3
 
 Both interpolate between the same two seeds of one image generator, StyleGAN2 with NVIDIA's channels and random weights, and
-write as many frames to mp4. They take turns, each in a process of its own on `--threads` threads. The public script runs on the
-processor and in float32 by being told so from outside: what it names 'cuda' is the processor, and its networks get force_fp32.
-Processor time has that of ffmpeg in it. `renderer alone` is what as many frames take without command, codes and file.
+write as many frames to mp4. With `--public` its own network class makes the pickle that both load, as anyone's training would.
+They take turns, each in a process of its own on `--threads` threads. The public script runs on the processor and in float32 by
+being told so from outside: what it names 'cuda' is the processor, and its networks get force_fp32. It renders one frame more, to
+warm up.
+Processor time has that of ffmpeg in it. `renderer alone` is what as many frames take without command, codes and file. What a
+command takes once and what it takes for a frame show in two lengths: --sizes=256,256 --frames=48,144. Bytecode is kept, as in an
+installation.
 """
 
 import json
@@ -22,10 +26,11 @@ import click
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 
 PUBLIC = """
-import functools, os, sys
-folder, words = sys.argv[1], sys.argv[2:]
+import functools, os, runpy, sys
+root, folder, words = sys.argv[1], sys.argv[2], sys.argv[3:]
 os.chdir(folder)
 sys.path.insert(0, folder)
+runpy.run_path(f'{root}/networks/host_compatibility.py')['provide_pkg_resources']()
 import torch
 import gen_video, legacy
 
@@ -43,7 +48,21 @@ def load_exact(*args, **kwargs):
     return found
 
 gen_video.torch, legacy.load_network_pkl = OnProcessor(), load_exact
+gen_video.gen_interp_video = functools.partial(gen_video.gen_interp_video, device=torch.device('cpu'))
 gen_video.generate_images(words)
+"""
+MAKE_PUBLIC = """
+import pickle, runpy, sys
+root, folder, size, path = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+sys.path.insert(0, folder)
+runpy.run_path(f'{root}/networks/host_compatibility.py')['provide_pkg_resources']()
+import torch
+from training import networks_stylegan2
+torch.manual_seed(0)
+channels = {'channel_base': 32768 if size >= 512 else 16384, 'channel_max': 512, 'conv_clamp': 256, 'num_fp16_res': 4}
+G = networks_stylegan2.Generator(512, 0, 512, size, 3, **channels).eval().requires_grad_(False)
+with open(path, 'wb') as file:
+    pickle.dump({'G': G, 'D': G, 'G_ema': G, 'training_set_kwargs': {}, 'augment_pipe': None}, file)
 """
 MAKE = """
 import sys
@@ -77,6 +96,7 @@ print(time.process_time() - begin[0], time.time() - begin[1])
 def run(words: list[str], threads: int) -> tuple[float, float]:
     """Processor and clock seconds of a process with all that it starts."""
     environment = {**os.environ, 'OMP_NUM_THREADS': str(threads)}
+    environment.pop('PYTHONDONTWRITEBYTECODE', None)
     begin = time.time()
     process = subprocess.Popen([sys.executable, *words], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
@@ -111,15 +131,19 @@ def main(public: str | None, sizes: str, frames: str, threads: int, rounds: int)
         folder = pathlib.Path(temporary)
         for size, count in zip(map(int, sizes.split(',')), map(int, frames.split(',')), strict=True):
             weights = folder / f'{size}.pkl'
-            run(['-c', MAKE, str(ROOT), str(size), str(weights)], threads)
+            if public is None:
+                run(['-c', MAKE, str(ROOT), str(size), str(weights)], threads)
+            else:
+                run(['-c', MAKE_PUBLIC, str(ROOT), os.path.abspath(public), str(size), str(weights)], threads)
             found: dict[str, list[tuple[float, float]]] = {}
             for index in range(rounds):
                 words = [f'--network={weights}', '--seeds=0-1']
                 ours = [*words, f'--outdir={folder / f"{size}-{index}"}', f'--keyframe-frames={count // 2}', '--loop']
                 found.setdefault('ours', []).append(run([str(ROOT / 'generate_video.py'), *ours, '--device=cpu'], threads))
                 if public is not None:
-                    theirs = [*words, f'--w-frames={count // 2}', f'--output={folder / f"{size}-{index}.mp4"}']
-                    found.setdefault('public', []).append(run(['-c', PUBLIC, os.path.abspath(public), *theirs], threads))
+                    theirs = [os.path.abspath(public), *words, f'--w-frames={count // 2}']
+                    theirs.append(f'--output={folder / f"{size}-{index}.mp4"}')
+                    found.setdefault('public', []).append(run(['-c', PUBLIC, str(ROOT), *theirs], threads))
                 found.setdefault('renderer alone', []).append(alone(weights, count, threads))
             for name, values in found.items():
                 processor, clock = (sorted(column) for column in zip(*values, strict=True))

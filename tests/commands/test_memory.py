@@ -92,6 +92,24 @@ def test_freed_memory_is_kept(root: pathlib.Path, kept: bool) -> None:
     assert (int(result.stdout) < 1000) == kept, result.stdout
 
 
+def test_the_garbage_collector_rests_during_imports_and_at_the_end(root: pathlib.Path) -> None:
+    """It begins with the 200,000th object and works as before then; of what there is at the end it sees nothing."""
+    program = (
+        'import atexit, gc, sys\n'
+        'usual = gc.get_threshold()\n'
+        'atexit.register(lambda: print("left", gc.get_freeze_count() > 100_000, gc.get_count()[2]))\n'
+        'from training.commands import command_line\n'
+        '@command_line.command()\n'
+        'def main():\n'
+        '    print("begins late", gc.get_threshold()[0] >= 200_000, gc.get_threshold()[1:] == usual[1:])\n'
+        '    main.kept = [[] for _ in range(201_000)]\n'
+        '    print("as before", gc.get_threshold() == usual, gc.isenabled(), gc.callbacks)\n'
+        'main([])\n'
+    )
+    result = subprocess.run([sys.executable, '-c', program], cwd=root, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines() == ['begins late True True', 'as before True True []', 'left True 0'], result.stderr
+
+
 def test_the_user_has_decided(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('MALLOC_TRIM_THRESHOLD_', '131072')
     assert not memory.keep_freed_memory()

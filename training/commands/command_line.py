@@ -3,6 +3,7 @@
 Nothing heavy is imported here, so that `--help` and a mistyped option answer at once.
 """
 
+import atexit
 import contextlib
 import functools
 import importlib.metadata
@@ -222,6 +223,8 @@ class _ClearMain(click.Command):
         prepare_process()
         _started.append(time.time())
         if standalone_mode:
+            memory.collect_after_imports()
+            atexit.register(memory.leave_objects_to_the_system)
             be_patient()
             if not self.shares_work and os.environ.get('WORLD_SIZE', '1') not in ('', '1'):
                 if os.environ.get('RANK', '0') not in ('', '0'):
