@@ -142,6 +142,36 @@ def test_memory_of_a_review_does_not_grow(G: Any, codes: np.ndarray, tmp_path: p
     assert all(250 <= shown.index < 260 for shown in worst)
 
 
+def test_of_a_long_clip_the_video_shows_the_beginning_and_every_eighth_second(
+    G: Any, codes: np.ndarray, tmp_path: pathlib.Path
+) -> None:
+    """Other frames are rendered where they are measured only; jitter is that of frames in a row, whatever the chunks are."""
+    inversion = Inversion(G, None, InversionOptions())
+    frames = np.random.default_rng(0).integers(0, 256, [450, 16, 16, 3], dtype=np.uint8)
+    targets = torch.from_numpy(frames).permute(0, 3, 1, 2) / 127.5 - 1
+    ws = torch.from_numpy(codes[np.arange(450) % len(codes)])
+    found = []
+    for chunk in (450, 7):
+        path = tmp_path / f'{chunk}.mp4'
+        rows: list[dict[str, float]] = []
+        with ClipReview(inversion, fps=25, measure_every=10, video=str(path), identity=None) as review:
+            for start in range(0, 450, chunk):
+                part = slice(start, start + chunk)
+                rows += review.add(frames[part], targets[part], ws[part])
+        filmed = [index for index in range(450) if index < 250 or 400 <= index < 425]
+        assert len(list(imageio_ffmpeg.read_frames(str(path)))) - 1 == len(filmed)
+        assert [index for index, row in enumerate(rows) if 'psnr' in row] == list(range(0, 450, 10))
+        jitter = [index for index, row in enumerate(rows) if 'pixel_jitter' in row]
+        assert jitter == [index for index in filmed if index >= 2 and index not in (400, 401)]
+        found.append([rows[index]['pixel_jitter_original'] for index in jitter])
+    expected = np.diff(frames.astype(float), n=2, axis=0)[np.array(jitter) - 2]
+    np.testing.assert_allclose(found[0], np.sqrt((expected**2).mean(axis=(1, 2, 3))), rtol=1e-5)
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-6)
+    even, _ = review.shown_frames()
+    assert [shown.index for shown in even] == sorted({shown.index for shown in even})
+    assert max(np.diff([shown.index for shown in even])) < 90
+
+
 def test_measures_survive_a_cut(tmp_path: pathlib.Path) -> None:
     path = tmp_path / 'm.jsonl'
     measures = FrameMeasures(str(path))

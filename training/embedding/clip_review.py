@@ -21,6 +21,14 @@ from training.videos.synthesis import images_to_uint8
 
 NUM_EVEN = 8  # frames at equal distances that a report shows
 NUM_WORST = 4  # frames with the largest error that a report shows
+# Of a long clip a report's video shows the beginning and every eighth run of frames behind it, because rendering the others would
+# take as long as the embedding by an encoder itself, or longer.
+BEGINNING, RUN, SHOWN_RUN = 250, 25, 8
+
+
+def is_in_video(index: int) -> bool:
+    """Whether a report's video shows the frame of a clip with this index."""
+    return index < BEGINNING or index // RUN % SHOWN_RUN == 0
 
 
 class IdentityMeasure(Protocol):
@@ -48,9 +56,11 @@ class ClipReview:
     * `psnr` and `gain` (dB), `lpips`: of every `measure_every`-th frame, see `Inversion.compare`;
     * `identity`: distance of the faces, of the same frames, where there is a measure of it and it finds a face;
     * `jitter`: root mean square of w_{t+1} - 2 w_t + w_{t-1} in standard deviations of W, from the third frame on;
-    * `pixel_jitter`, `pixel_jitter_original`: the same of the pixels, grey levels of 255 (at most 256 pixels wide).
+    * `pixel_jitter`, `pixel_jitter_original`: the same of the pixels, grey levels of 255 (at most 256 pixels wide), from the third
+      frame of a run in the video on.
 
-    Without a video only the frames that are measured are rendered, and the jitter of pixels is not measured.
+    The video shows all of a clip of 10 seconds at 25 frames a second, and an eighth of what follows (`is_in_video`). Only the frames
+    that are measured or in the video are rendered. Without a video the jitter of pixels is not measured.
 
     Args:
         inversion: Of the image generator.
@@ -68,7 +78,8 @@ class ClipReview:
         self.inversion, self.measure_every, self.identity = inversion, measure_every, identity
         self.num_frames = 0
         self._codes = torch.zeros(0, inversion.num_ws, inversion.w_dim)
-        self._last: dict[str, torch.Tensor] = {}  # the two frames before, of the original and of the embedded clip
+        self._last: dict[str, torch.Tensor] = {}  # the two frames before in the video, of the original and of the embedded clip
+        self._last_filmed = -1
         self._even: list[ShownFrame] = []
         self._stride = 1
         self._worst: list[tuple[float, int, ShownFrame]] = []  # a heap, the best of them first
@@ -100,7 +111,8 @@ class ClipReview:
             if targets is None or not self.measure_every
             else [index for index in range(len(ws)) if (self.num_frames + index) % self.measure_every == 0]
         )
-        rendered = list(range(len(ws))) if self._video is not None else measured
+        filmed = [] if self._video is None else [index for index in range(len(ws)) if is_in_video(self.num_frames + index)]
+        rendered = sorted({*measured, *filmed})
         if rendered:
             with torch.no_grad():
                 images = self.inversion.render(ws[rendered])
@@ -110,15 +122,21 @@ class ClipReview:
                 for index, row in zip(measured, self.inversion.compare(small[chosen], targets[measured]), strict=True):
                     rows[index].update(row)
             if self._video is not None:
-                self._show(frames, targets, images, small, rows, measured)
+                series = {'pixel_jitter': small[[rendered.index(index) for index in filmed]]}
+                if targets is not None:
+                    series['pixel_jitter_original'] = targets[filmed]
+                self._measure_pixel_jitter(series, rows, filmed)
+                self._show(frames, rendered, images, rows, measured)
         self.num_frames += len(ws)
         return rows
 
     def shown_frames(self) -> tuple[list[ShownFrame], list[ShownFrame]]:
         """Frames at equal distances, and those with the largest error, worst first."""
-        chosen = np.unique(np.linspace(0, max(len(self._even) - 1, 0), NUM_EVEN).round().astype(int))
+        places = np.array([entry.index for entry in self._even])
+        wanted = np.linspace(0, places[-1], NUM_EVEN) if len(places) else []
+        chosen = np.unique([np.abs(places - place).argmin() for place in wanted]).astype(int)
         worst = [item[2] for item in sorted(self._worst, key=lambda item: (-item[0], item[1]))]
-        return [self._even[index] for index in chosen if self._even], worst
+        return [self._even[index] for index in chosen], worst
 
     def close(self) -> None:
         """Put the video in its place."""
@@ -141,41 +159,48 @@ class ClipReview:
             row['jitter'] = value
         self._codes = codes[-2:]
 
+    def _measure_pixel_jitter(
+        self, series: dict[str, torch.Tensor], rows: Sequence[dict[str, float]], filmed: Sequence[int]
+    ) -> None:
+        """Jitter of the frames in the video; `series` has the pictures of embedded and of original ones."""
+        for place, index in enumerate(filmed):
+            if self._last_filmed + 1 != self.num_frames + index:
+                self._last.clear()  # another run
+            self._last_filmed = self.num_frames + index
+            for name, pictures in series.items():
+                picture = pictures[place : place + 1]
+                last = torch.cat([self._last[name], picture]) if name in self._last else picture
+                for value in (second_differences(last) * 127.5).tolist():
+                    rows[index][name] = value
+                self._last[name] = last[-2:].clone()
+
     def _show(
         self,
         frames: np.ndarray | None,
-        targets: torch.Tensor | None,
+        rendered: Sequence[int],
         images: torch.Tensor,
-        small: torch.Tensor,
         rows: Sequence[dict[str, float]],
         measured: Sequence[int],
     ) -> None:
         assert self._video is not None
-        for name, batch in (('pixel_jitter', small), ('pixel_jitter_original', targets)):
-            if batch is None:
-                continue
-            series = torch.cat([self._last[name], batch]) if name in self._last else batch
-            values = second_differences(series) * 127.5
-            for row, value in zip(rows[len(rows) - len(values) :], values.tolist(), strict=True):
-                row[name] = value
-            self._last[name] = series[-2:].clone()
-        embedded = images_to_uint8(images)
-        for index, picture in enumerate(embedded):
+        for index, picture in zip(rendered, images_to_uint8(images), strict=True):
             picture = as_rgb(picture)
             original = None if frames is None else frames[index]
             if index in measured and original is not None and self.identity is not None:
                 distance = self.identity(original, picture)
                 if distance is not None:
                     rows[index]['identity'] = distance
-            self._video.write(picture if original is None else np.concatenate([original, picture], axis=1))
+            if is_in_video(self.num_frames + index):
+                self._video.write(picture if original is None else np.concatenate([original, picture], axis=1))
             self._remember(ShownFrame(self.num_frames + index, original, picture, rows[index]))
 
     def _remember(self, shown: ShownFrame) -> None:
-        if shown.index % self._stride == 0:
+        if not self._even or shown.index // self._stride != self._even[-1].index // self._stride:
             self._even.append(shown)
-            if len(self._even) > 4 * NUM_EVEN:  # the length of the clip is not known before its end
-                self._even = self._even[::2]
+            while len(self._even) > 4 * NUM_EVEN:  # the length of the clip is not known before its end
                 self._stride *= 2
+                first_of = {entry.index // self._stride: entry for entry in reversed(self._even)}
+                self._even = [first_of[part] for part in sorted(first_of)]
         error = shown.row.get('lpips', -shown.row['psnr'] if 'psnr' in shown.row else None)
         if error is not None:
             heapq.heappush(self._worst, (error, -shown.index, shown))
