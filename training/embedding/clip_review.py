@@ -56,11 +56,11 @@ class ClipReview:
     * `psnr` and `gain` (dB), `lpips`: of every `measure_every`-th frame, see `Inversion.compare`;
     * `identity`: distance of the faces, of the same frames, where there is a measure of it and it finds a face;
     * `jitter`: root mean square of w_{t+1} - 2 w_t + w_{t-1} in standard deviations of W, from the third frame on;
-    * `pixel_jitter`, `pixel_jitter_original`: the same of the pixels, grey levels of 255 (at most 256 pixels wide), from the third
-      frame of a run in the video on.
+    * `pixel_jitter`, `pixel_jitter_original`: the same of the pixels, grey levels of 255 (at most 256 pixels wide), from the
+      third frame of a run in the video on.
 
-    The video shows all of a clip of 10 seconds at 25 frames a second, and an eighth of what follows (`is_in_video`). Only the frames
-    that are measured or in the video are rendered. Without a video the jitter of pixels is not measured.
+    The video shows all of a clip of 10 seconds at 25 frames a second, and an eighth of what follows (`is_in_video`). Only the
+    frames that are measured or in the video are rendered. Without a video the jitter of pixels is not measured.
 
     Args:
         inversion: Of the image generator.
@@ -133,10 +133,10 @@ class ClipReview:
     def shown_frames(self) -> tuple[list[ShownFrame], list[ShownFrame]]:
         """Frames at equal distances, and those with the largest error, worst first."""
         places = np.array([entry.index for entry in self._even])
-        wanted = np.linspace(0, places[-1], NUM_EVEN) if len(places) else []
-        chosen = np.unique([np.abs(places - place).argmin() for place in wanted]).astype(int)
+        wanted = np.linspace(0, max(places, default=0), NUM_EVEN)
+        chosen = {int(np.abs(places - place).argmin()) for place in wanted} if self._even else set()
         worst = [item[2] for item in sorted(self._worst, key=lambda item: (-item[0], item[1]))]
-        return [self._even[index] for index in chosen], worst
+        return [self._even[index] for index in sorted(chosen)], worst
 
     def close(self) -> None:
         """Put the video in its place."""
