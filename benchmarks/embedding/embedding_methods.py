@@ -8,8 +8,9 @@
 The first command embeds the beginning of every clip (--frames; the encoder alone all of it) in every way. The second takes the
 last frame of each such beginning, and puts what refinement and optimisation of whole chunks reach after some time beside
 what the projection of benchmarks/embedding/per_frame_projection.py has reached by then, with the same image generator and the
-same perceptual distance. Every measurement adds one line to --results, and what is there is not measured again, so that an
-interrupted run goes on. Times are processor seconds of one thread, which other work on the machine disturbs less than the clock.
+same perceptual distance. Without --encoder the ways that begin with one are left out. Every measurement adds one line to
+--results, and what is there is not measured again, so that an interrupted run goes on. Times are processor seconds of one
+thread, which other work on the machine disturbs less than the clock.
 """
 
 import dataclasses
@@ -59,7 +60,7 @@ class Bench:
 
         torch.set_num_threads(1)
         self.G: Any = load_generator(opts.network)
-        self.encoder: Any = load_encoder(opts.encoder)
+        self.encoder: Any = load_encoder(opts.encoder) if opts.encoder else None
         self.lpips = load_lpips(opts.perceptual)
         self.clips = open_footage(opts.data)
         self.inversion = Inversion(self.G, self.lpips, InversionOptions(stop=0))
@@ -142,7 +143,7 @@ def measure_methods(bench: Bench, results: Results, opts: types.SimpleNamespace)
         encoded: tuple[Any, float] | None = None
         for name, (encoder, optimise, smooth) in METHODS.items():
             key = {'kind': 'method', 'world': opts.world, 'perceptual': opts.perceptual, 'clip': clip.name, 'method': name}
-            if results.has(**key):
+            if results.has(**key) or (encoder and bench.encoder is None):
                 continue
             chunks = list(bench.frames(clip, opts.frames if optimise else None))
             if optimise:
@@ -184,7 +185,7 @@ def compare(bench: Bench, results: Results, opts: types.SimpleNamespace) -> None
         ):
             own = {**key, 'clip': clip.name, 'method': name}
             missing = [steps for steps in EVALUATIONS if not results.has(**own, steps=steps)]
-            if not missing:
+            if not missing or (encoder and bench.encoder is None):
                 continue
             bench.inversion = inversion
             first, _ = bench.embed(images[:1], encoder=encoder, optimise=True, steps=20, first_steps=100, stop=0)
@@ -289,8 +290,8 @@ def main(opts: types.SimpleNamespace, results: Results) -> None:
     unknown = [space for space in opts.spaces if space not in SPACES]
     if unknown:
         raise command_line.UserMistake(f'--spaces: {unknown[0]!r} is none of {", ".join(SPACES)}')
-    if not (opts.network and opts.encoder and opts.data):
-        raise command_line.UserMistake('give --network, --encoder and --data, or --table')
+    if not (opts.network and opts.data):
+        raise command_line.UserMistake('give --network and --data (and --encoder), or --table')
     bench = Bench(opts)
     command_line.report(f'Curvature of the loss: {bench.preparation:.1f} s')
     (compare if opts.comparing else measure_methods)(bench, results, opts)
