@@ -447,23 +447,19 @@ def tuning_section(lines: Sequence[Line]) -> list[str]:
             count = max((len(pair.before) for title, pair in mine.items() if title.startswith('generated')), default=0)
             cells = [mine[title].cells if title in mine else '' for title in titles]
             text.append(row(os.path.splitext(data)[0], str(place[2]), number(floor[0]) if floor else '', *cells, str(count)))
-    tests = []
-    for measure, name in TUNING_MEASURES.items():
-        for title in titles:
-            found = [pair.log_ratios for pair in pairs if (pair.measure, pair.title) == (measure, title)]
-            means = [sum(ratios) / len(ratios) for ratios in found if ratios]
-            if len(means) == len(found) >= SHOWN_INTERVAL:
-                tests.append((f'{name}, {title}', means))
-    adjusted = holm([p_value(means, [0.0], fitted=True) for _, means in tests])
+    tests = [pair for pair in pairs if len(pair.log_ratios) >= SHOWN_INTERVAL]
     if tests:
-        text += ['', 'Tuned over before, geometric mean over the data sets (t tests of the logarithms, adjusted by Holm):', '']
-        text += heading('distance', 'data sets', 'smaller in', 'ratio', 'interval', 'p')
-    for (name, means), p in zip(tests, adjusted, strict=True):
-        summary = summarize(means)
+        text += ['', 'Tuned over before, geometric mean over trainings (paired t tests of the logarithms, adjusted by Holm):', '']
+        text += heading('data', 'distance', 'trainings', 'smaller in', 'ratio', 'interval', 'p')
+    adjusted = holm([p_value(pair.log_ratios, [0.0], fitted=True) for pair in tests])
+    for pair, p in zip(tests, adjusted, strict=True):
+        summary = summarize(pair.log_ratios)
         interval = '' if summary.interval is None else ' to '.join(f'{math.exp(value):.2f}' for value in summary.interval)
-        smaller = sum(mean < 0 for mean in means)
+        smaller = sum(ratio < 0 for ratio in pair.log_ratios)
         shown = '' if p is None else '< 0.001' if p < 0.001 else f'{p:.2g}'
-        text.append(row(name, str(len(means)), str(smaller), f'{math.exp(summary.mean):.2f}', interval, shown))
+        distance = f'{TUNING_MEASURES[pair.measure]}, {pair.title}'
+        ratio = f'{math.exp(summary.mean):.2f}'
+        text.append(row(os.path.splitext(pair.data)[0], distance, str(summary.count), str(smaller), ratio, interval, shown))
     return text
 
 

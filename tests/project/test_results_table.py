@@ -103,21 +103,21 @@ def test_tuning_is_compared_on_the_same_trainings() -> None:
         return {**place, 'clips': 24, 'frames': 16, 'result': {'fvd': fvd, 'clip_kernel_distance': -0.5}}
 
     lines = [line('a.zip', markdown_tables.HALVES, 0, None, 'own', 33.0)]
-    for data in ('a.zip', 'b.zip', 'c.zip'):
-        factor = 1 if data == 'a.zip' else 2
-        lines += [line(data, markdown_tables.EMBEDDING, 0, None, name, fvd) for name, fvd in (('own', 80.0), ('tuned', 40.0))]
-        lines += [line(data, 'default', seed, 0, 'own', 100.0 * factor) for seed in range(2)]
-        lines += [line(data, 'default', seed, 0, 'tuned', 50.0 + 10 * factor) for seed in (1, 2)]  # seed 1 is that of both
+    lines += [line('a.zip', markdown_tables.EMBEDDING, 0, None, name, fvd) for name, fvd in (('own', 80.0), ('tuned', 40.0))]
+    for data, seeds in (('a.zip', range(3)), ('b.zip', range(1))):
+        lines += [line(data, 'default', seed, 0, 'own', 100.0) for seed in seeds]
+        lines += [line(data, 'default', seed, 0, 'tuned', 50.0 + 5 * seed) for seed in (*seeds, 7)]  # 7: not in both
     rows = markdown_tables.tables([], lines).splitlines()
-    assert next(row for row in rows if row.startswith('| a |')) == '| a | 24 | 33 | 80 → 40 |  | 100 → 60 |  | 1 |'
-    tests = [row.split(' | ') for row in rows if row.startswith('| FVD, ')]
-    assert [row[:4] for row in tests] == [
-        ['| FVD, embedding', '3', '3', '0.50'],
-        ['| FVD, generated, frame 0', '3', '3', f'{(0.6 * 0.35 * 0.35) ** (1 / 3):.2f}'],
-    ]
-    assert tests[0][5] == ' |'  # nothing varies
-    assert 0 < float(tests[1][5].removesuffix(' |')) < 0.1
-    assert not any(row.startswith('| kernel, ') for row in rows)  # distances below 0 have no ratio
+    assert next(row for row in rows if row.startswith('| b |')) == '| b | 24 |  |  |  | 100 → 50 |  | 1 |'
+    found = next(row for row in rows if row.startswith('| a | 24 |')).split(' | ')
+    assert found[2:5] == ['33', '80 → 40', '']
+    assert found[5].startswith('100 ± 0 (100 to 100) → 55 ± 5 (')
+    tests = [row.split(' | ') for row in rows if row.startswith('| a | FVD, ')]
+    assert [row[:5] for row in tests] == [['| a', 'FVD, generated, frame 0', '3', '3', '0.55']]
+    logs = np.log([0.5, 0.55, 0.6])
+    t = float(logs.mean() / logs.std(ddof=1) * math.sqrt(3))
+    assert float(tests[0][6].removesuffix(' |')) == pytest.approx(1 - abs(t) / math.sqrt(2 + t**2), rel=0.05)
+    assert not any(row.startswith('| a | kernel, ') for row in rows)  # distances below 0 have no ratio
     assert 'None have been measured yet.' in rows  # nothing was compared with an embedding
 
 
