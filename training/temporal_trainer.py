@@ -40,6 +40,7 @@ from training.kernels.critic.critic_gradients import WIDE, critic_gradients, cri
 from training.kernels.critic.wide_windows import Factored, Frames, WithMotion
 from training.kernels.critic.wide_windows import Windows as WideWindows
 from training.kernels.fast_decoder import coordinates
+from training.kernels.recorded_adam import load_state, make_adam, portable_state, set_rate
 from training.kernels.recurrence.fast_rollout import rollout
 from training.kernels.step_graphs import StepGraphs
 from training.latent_space import LatentSpace
@@ -156,8 +157,9 @@ class TemporalTrainer:
         on_gpu = self.device.type == 'cuda'
         self._static = on_gpu if static is None else static
         self._records = on_gpu and graphs and num_ranks == 1
-        self.G_optimizer = self._adam(self.G, settings.generator_lr)
-        self.C_optimizer = self._adam(self.critics, settings.critic_lr)
+        betas = (settings.beta1, settings.beta2)
+        self.G_optimizer = make_adam(self.G, settings.generator_lr, betas, self.device, self._records)
+        self.C_optimizer = make_adam(self.critics, settings.critic_lr, betas, self.device, self._records)
         self.random = torch.Generator(self.device).manual_seed(seed)
         self._future_frames = settings.diversity_windows * windows.num_frames
         # How far two futures of one moment have to be apart, squared; 0: the footage never changes so much.
@@ -400,11 +402,7 @@ class TemporalTrainer:
         left = 1 - self.num_frames_shown / (self.total_kimg * 1000)
         factor = 1.0 if self.settings.decay == 0 else min(1.0, max(left, 0.0) / self.settings.decay)
         for optimizer, rate in ((self.G_optimizer, self.settings.generator_lr), (self.C_optimizer, self.settings.critic_lr)):
-            for group in optimizer.param_groups:
-                if isinstance(group['lr'], torch.Tensor):
-                    group['lr'].fill_(rate * factor)
-                else:
-                    group['lr'] = rate * factor
+            set_rate(optimizer, rate * factor)
         training_stats.report0('Progress/learning_rate', self.settings.generator_lr * factor)
 
     def _update_average(self) -> None:
@@ -454,8 +452,8 @@ class TemporalTrainer:
             'G': self.G.state_dict(),
             'G_ema': self.G_ema.state_dict(),
             'C': [C.state_dict() for C in self.critics],
-            'G_optimizer': _portable(self.G_optimizer.state_dict()),
-            'C_optimizer': _portable(self.C_optimizer.state_dict()),
+            'G_optimizer': portable_state(self.G_optimizer),
+            'C_optimizer': portable_state(self.C_optimizer),
             'num_steps': self.num_steps,
             'averages': self.averages.state_dict(),
             **self.rank_state(),
@@ -487,8 +485,8 @@ class TemporalTrainer:
         states = state['C'] if isinstance(state['C'], list) else [state['C']]  # one critic, before version 0.2
         for C, weights in zip(self.critics, states, strict=True):
             C.load_state_dict(weights)
-        self._load_optimizer(self.G_optimizer, state['G_optimizer'])
-        self._load_optimizer(self.C_optimizer, state['C_optimizer'])
+        load_state(self.G_optimizer, state['G_optimizer'], self.device, self._records)
+        load_state(self.C_optimizer, state['C_optimizer'], self.device, self._records)
         self.num_steps = int(state['num_steps'])
         self.averages.load_state_dict(state.get('averages', []))
         chains = None if rank_state is None else rank_state.get('chains')
@@ -504,23 +502,6 @@ class TemporalTrainer:
 
     # What CUDA graphs need.
 
-    def _adam(self, module: torch.nn.Module, rate: float) -> torch.optim.Adam:
-        """For a step that is recorded the learning rate is a tensor, which is read anew each time."""
-        betas = (self.settings.beta1, self.settings.beta2)
-        lr = torch.tensor(rate, device=self.device) if self._records else rate
-        return torch.optim.Adam(module.parameters(), lr=lr, betas=betas, fused=True, capturable=self._records)
-
-    def _load_optimizer(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-        """Take over the state of an optimiser, of this or of another kind of device."""
-        state = {
-            **state,
-            'param_groups': [{**group, 'fused': True, 'capturable': self._records} for group in state['param_groups']],
-        }
-        optimizer.load_state_dict(state)
-        if self._records:
-            for group in optimizer.param_groups:
-                group['lr'] = torch.tensor(float(group['lr']), device=self.device)
-
     def _changing(self) -> dict[str, list[torch.Tensor]]:
         """All that a step changes, but for the moving average, which is no part of a phase."""
         changing: dict[str, list[torch.Tensor]] = {'G': [*self.G.parameters()], 'C': [*self.critics.parameters()]}
@@ -535,9 +516,3 @@ class TemporalTrainer:
         """What a phase reads or writes besides."""
         parameters = [*self.G.parameters(), *self.critics.parameters()]
         return [*(p.grad for p in parameters), *(workspaces(C) for C in self.critics)]
-
-
-def _portable(state: dict[str, Any]) -> dict[str, Any]:
-    """The state of an optimiser as it is saved, whatever device it belongs to."""
-    groups = [{**group, 'lr': float(group['lr']), 'capturable': False} for group in state['param_groups']]
-    return {**state, 'param_groups': groups}

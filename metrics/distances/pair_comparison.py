@@ -56,13 +56,13 @@ def match_videos(real: VideoSet, fake: VideoSet, rule: str = 'name') -> list[tup
         if doubled is not None:
             raise InputError(f'two of the {side} videos are called {doubled!r}, so pairs cannot go by names; rename one of them')
     places = {name: index for index, name in enumerate(stems[1])}
-    alone = [name for name in stems[0] if name not in places]
-    alone += [name for name in stems[1] if name not in set(stems[0])]
-    if alone:
+    alone_real = [name for name in stems[0] if name not in places]
+    alone_fake = [name for name in stems[1] if name not in set(stems[0])]
+    if alone_real or alone_fake:
         raise InputError(
-            f'{len(alone)} of the {len(stems[0])} real and {len(stems[1])} fake videos have no partner of the same '
-            f'name, for example {alone[0]!r}; give both of a pair one name, or compare them in their order '
-            f'({option("pairs", "order")})'
+            f'{len(alone_real)} of the {len(stems[0])} real videos and {len(alone_fake)} of the {len(stems[1])} fake ones have '
+            f'no partner of the same name, for example {(alone_real + alone_fake)[0]!r}; give both of a pair one name, or '
+            f'compare them in their order ({option("pairs", "order")})'
         )
     return [(index, places[name]) for index, name in enumerate(stems[0])]
 
