@@ -90,7 +90,8 @@ def filtered_leaky_relu(
     x is `[N, C, H, W]`; `padding` = (left, right, top, bottom) in samples of the raised rate, negative to crop.
     """
     if x.device.type == 'cpu' and (up == 1 or up_filter is not None):
-        return _filtered_leaky_relu_on_cpu(x, up_filter, down_filter, bias, up, down, padding, gain, slope, clamp)
+        form = _filtered_leaky_relu_on_cpu if x.requires_grad else _filtered_leaky_relu_in_bands
+        return form(x, up_filter, down_filter, bias, up, down, padding, gain, slope, clamp)
     if fused_filtered_lrelu is not None:
         return fused_filtered_lrelu.filtered_lrelu(
             x=x, fu=up_filter, fd=down_filter, b=bias.to(x.dtype), up=up, down=down, padding=padding,
@@ -100,6 +101,42 @@ def filtered_leaky_relu(
     x = upfirdn2d.upfirdn2d(x, up_filter, up=up, padding=padding, gain=up**2)
     x = bias_act.bias_act(x, act='lrelu', alpha=slope, gain=gain, clamp=clamp)
     return upfirdn2d.upfirdn2d(x, down_filter, down=down)
+
+
+BYTES_OF_A_BAND = 16 << 20  # at the raised rate
+
+
+def _filtered_leaky_relu_in_bands(
+    x: torch.Tensor,
+    up_filter: torch.Tensor | None,
+    down_filter: torch.Tensor | None,
+    bias: torch.Tensor,
+    up: int,
+    down: int,
+    padding: list[int],
+    gain: float,
+    slope: float,
+    clamp: float | None,
+) -> torch.Tensor:
+    """The same for some rows of the result after the other: whole maps at the raised rate would all be fresh memory."""
+    left, right, above, below = padding
+    up_taps, down_taps = (1 if taps is None else taps.shape[-1] for taps in (up_filter, down_filter))
+    height = (x.shape[2] * up + above + below - up_taps + 1 - down_taps) // down + 1
+    row = x[:, :, 0].numel() * x.element_size() * up * down  # of the result, at the raised rate
+    rows = max(BYTES_OF_A_BAND // max(row, 1), 4 * down_taps // down)
+    if rows >= height or up_filter is None or max(above, below) >= up_taps:
+        return _filtered_leaky_relu_on_cpu(x, up_filter, down_filter, bias, up, down, padding, gain, slope, clamp)
+    bands = []
+    for begin in range(0, height, rows):
+        # Of the transposed convolution of x without padding, a band takes `count` rows from `first` on.
+        first = begin * down + up_taps - 1 - above
+        count = (min(rows, height - begin) - 1) * down + down_taps
+        low, high = max(-(-(first - up_taps + 1) // up), 0), min((first + count - 1) // up + 1, x.shape[2])
+        inside = [left, right, up_taps - 1 - (first - low * up), first + count - (high - 1) * up - up]
+        bands.append(
+            _filtered_leaky_relu_on_cpu(x[:, :, low:high], up_filter, down_filter, bias, up, down, inside, gain, slope, clamp)
+        )
+    return torch.cat(bands, dim=2)
 
 
 def _filtered_leaky_relu_on_cpu(
@@ -114,33 +151,48 @@ def _filtered_leaky_relu_on_cpu(
     slope: float,
     clamp: float | None,
 ) -> torch.Tensor:
-    """The same by depthwise convolutions over all channels, several times as fast as one picture plane at a time."""
+    """The same by depthwise convolutions over all channels, several times as fast as one picture plane at a time.
+
+    With channels last and without gradients a separable filter goes along one axis after the other: two thirds of the time.
+    """
     x = x + bias.to(x.dtype)[:, None, None]
+    in_place = not x.requires_grad
+    by_axis = in_place and x.is_contiguous(memory_format=torch.channels_last)
     if up_filter is not None:
         # Of the transposed convolution of x without padding, this many samples are left out on each side.
         left, top = (up_filter.shape[-1] - 1 - low for low in padding[::2])
         right, bottom = (up_filter.shape[-1] - up - high for high in padding[1::2])
         common = max(min(left, right, top, bottom), 0)
-        kernel = _depthwise_kernel(up_filter, x) * up**2
-        x = torch.nn.functional.conv_transpose2d(x, kernel, stride=up, padding=common, groups=x.shape[1])
+        for kernel, axes in _depthwise_kernels(up_filter, up**2, x, by_axis):
+            step, cut = [up if axis else 1 for axis in axes], [common if axis else 0 for axis in axes]
+            x = torch.nn.functional.conv_transpose2d(x, kernel, stride=step, padding=cut, groups=x.shape[1])
         padding = [common - left, common - right, common - top, common - bottom]
     if any(padding):
         x = torch.nn.functional.pad(x, padding)
-    in_place = not x.requires_grad
     if slope != 1:
         x = torch.nn.functional.leaky_relu(x, slope, inplace=in_place)
     if clamp is not None:  # gain > 0 goes through the clamp into the filter.
         x = torch.nn.functional.hardtanh(x, -clamp / gain, clamp / gain, inplace=in_place)
     if down_filter is None:
         return x[:, :, ::down, ::down] * gain
-    kernel = _depthwise_kernel(down_filter, x).flip((2, 3)) * gain
-    return torch.nn.functional.conv2d(x, kernel, stride=down, groups=x.shape[1])
+    for kernel, axes in _depthwise_kernels(down_filter, gain, x, by_axis):
+        step = [down if axis else 1 for axis in axes]
+        x = torch.nn.functional.conv2d(x, kernel.flip((2, 3)), stride=step, groups=x.shape[1])
+    return x
 
 
-def _depthwise_kernel(taps: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """[n] (separable) or [n, n] -> [C, 1, n, n] for the channels of x."""
-    square = torch.outer(taps, taps) if taps.ndim == 1 else taps
-    return square.to(x.dtype).expand(x.shape[1], 1, -1, -1)
+def _depthwise_kernels(
+    taps: torch.Tensor, gain: float, x: torch.Tensor, by_axis: bool
+) -> list[tuple[torch.Tensor, tuple[bool, bool]]]:
+    """The passes of a filter over the channels of x: kernel, and whether it goes along the height and along the width.
+
+    [n] (separable) or [n, n] is one kernel [C, 1, n, n]; with `by_axis` the former is [C, 1, n, 1] and [C, 1, 1, n].
+    """
+    if taps.ndim == 1 and by_axis:
+        passes = [(taps[:, None] * gain, (True, False)), (taps[None, :], (False, True))]
+    else:
+        passes = [((torch.outer(taps, taps) if taps.ndim == 1 else taps) * gain, (True, True))]
+    return [(kernel.to(x.dtype).expand(x.shape[1], 1, -1, -1), axes) for kernel, axes in passes]
 
 
 # ----------------------------------------------------------------------------

@@ -39,7 +39,7 @@ COMMANDS: dict[str, str] = {
     'align, centre of the picture': 'align_video.py --source={folder}/frames --dest={folder}/aligned --size={resolution} '
                                     '--min-frames=1',
     'embed: encoder, with report': EMBED + 'encoded.zip --encoder={folder}/encoder.pkl',
-    'embed: optimisation': EMBED + 'optimised.zip --max-frames=1 --steps=1 --first-steps=1 --no-report',
+    'embed: optimisation, 2 frames': EMBED + 'optimised.zip --end=0.08 --chunk=2 --steps=1 --first-steps=1 --no-report',
     'train an encoder': 'train_encoder.py {network} --outdir={folder}/encoders --fresh --kimg=0.002 --batch=2 --tick=0.002 '
                         '--snap=100',
     'tune the generator': TUNE,

@@ -78,7 +78,7 @@ def test_layers_have_the_sizes_and_names_of_the_published_configurations(config)
 
 @pytest.mark.parametrize('radial', [False, True])
 @pytest.mark.parametrize(('up', 'down', 'padding'), [(2, 2, [9, 8, 9, 8]), (4, 2, [5, -3, 6, -4]), (1, 1, [0, 0, -1, 2])])
-def test_cpu_form_equals_upfirdn_and_activation_with_gradients(up, down, padding, radial):
+def test_cpu_form_equals_upfirdn_and_activation_with_gradients(up, down, padding, radial, monkeypatch):
     torch.manual_seed(0)
     up_filter = stylegan3.lowpass_filter(6 * up if up > 1 else 1, cutoff=2, width=8, sampling_rate=32)
     down_filter = stylegan3.lowpass_filter(6 * down if down > 1 else 1, cutoff=2, width=8, sampling_rate=32, radial=radial)
@@ -92,6 +92,20 @@ def test_cpu_form_equals_upfirdn_and_activation_with_gradients(up, down, padding
     y = bias_act.bias_act(y, act='lrelu', alpha=0.2, gain=math.sqrt(2), clamp=0.7)
     plain = upfirdn2d.upfirdn2d(y, down_filter, down=down)
     torch.testing.assert_close(fast, plain, atol=1e-6, rtol=1e-6)
+    # Without gradients some rows come after the others, and with channels last a separable filter goes along the axes in turn.
+    whole = stylegan3._filtered_leaky_relu_on_cpu
+    calls: list[int] = []
+    monkeypatch.setattr(stylegan3, '_filtered_leaky_relu_on_cpu', lambda *args: calls.append(1) or whole(*args))
+    tall = torch.cat([x.detach()] * 4, dim=2)
+    expected = stylegan3.filtered_leaky_relu(tall.requires_grad_(), up_filter, down_filter, bias.detach(), **options).detach()
+    for band, layout in ((1, torch.channels_last), (1, torch.contiguous_format), (1 << 30, torch.channels_last)):
+        monkeypatch.setattr(stylegan3, 'BYTES_OF_A_BAND', band)
+        calls.clear()
+        y = stylegan3.filtered_leaky_relu(
+            tall.detach().contiguous(memory_format=layout), up_filter, down_filter, bias.detach(), **options
+        )
+        assert (len(calls) > 1) == (band == 1 and up > 1)
+        torch.testing.assert_close(y, expected, atol=1e-6, rtol=1e-6)
     direction = torch.randn_like(plain)
     grads = [torch.autograd.grad((z * direction).sum(), [x, bias], retain_graph=True) for z in (fast, plain)]
     torch.testing.assert_close(grads[0], grads[1], atol=1e-6, rtol=1e-6)
