@@ -24,7 +24,8 @@ What a line says, each a mean over frames:
 --refine=160,1000 also optimises the code of frame 31 of the clip for LPIPS alone and says in lines of their own how near each
 generator comes to it after so many evaluations, and after as many more in which noise maps of the frame's own are fitted with
 the code as by the usual projector, which no video that is rendered from codes can have. benchmarks.embedding.embedding_methods
---compare has the same without tuning. Beyond the first of its numbers the search begins anew from where it was.
+--compare has the same without tuning. Beyond the first of its numbers the search begins anew from where it was. --project takes
+the same frame through the usual projector in W+, with the noise maps of the generator as it was.
 
 The third form takes a step of a StyleGAN2 of that resolution (config F, random weights) on one frame and one other code, and says
 how much memory that takes: on a GPU what PyTorch has allocated, otherwise what the process holds.
@@ -45,10 +46,13 @@ from benchmarks.embedding.results_file import Results, with_results
 from training.commands import command_line
 
 if TYPE_CHECKING:
+    import torch
+
     from networks.image_generator import ImageGenerator
     from training.tuning.coded_frames import CodedFrames
     from training.tuning.generator_tuning import GeneratorTuning
 
+PROJECTOR = 'before, projector'
 HELD_OUT, STOPPING = 0.2, 0.125
 NUM_CODES = 24
 COLUMNS = 6
@@ -149,11 +153,9 @@ class Bench:
 
         from benchmarks.embedding.per_frame_projection import noisy_layers, refine_with_noise
         from training.embedding.inversion import Inversion, InversionOptions
-        from training.footage.frame_bank import frames_to_images
 
-        clip = self.clips[index].chosen(np.array([min(31, len(self.clips[index]) - 1)]))
+        clip, targets = self._frame(index)
         inversion = Inversion(generator, self.lpips, InversionOptions(lambda_pixel=0, lambda_average=0, lambda_layers=0, stop=0))
-        targets = frames_to_images(clip.frames, int(generator.img_channels))
         codes, done, seconds = torch.from_numpy(clip.codes), 0, 0.0
         _ = inversion.inverse_curvature  # of the generator, once: does not count
         for number in evaluations:
@@ -166,6 +168,21 @@ class Bench:
                 _, lpips, psnr = refine_with_noise(generator, self.lpips, targets[0], codes[0], steps=number)
                 row |= {'own_noise_lpips': lpips, 'own_noise_psnr': psnr}
             yield row
+
+    def project(self, index: int) -> dict[str, Any]:
+        """The usual projector on that frame, in W+ with the generator's noise maps."""
+        from benchmarks.embedding.per_frame_projection import STEPS, project
+
+        projection = project(self.G, self.lpips, self._frame(index)[1][0], space='w+', own_noise=False, seed=0)
+        last = projection.curve[-1]
+        return {'evaluations': STEPS, **{key: last[key] for key in ('lpips', 'psnr', 'seconds')}}
+
+    def _frame(self, index: int) -> 'tuple[CodedFrames, torch.Tensor]':
+        """Frame 31 of a clip, or its last, as what it is and as image `[1, C, H, W]`."""
+        from training.footage.frame_bank import frames_to_images
+
+        clip = self.clips[index].chosen(np.array([min(31, len(self.clips[index]) - 1)]))
+        return clip, frames_to_images(clip.frames, int(self.G.img_channels))
 
     def _edit_error(self, work: 'GeneratorTuning', generator: 'ImageGenerator', people: 'CodedFrames') -> float:
         import torch
@@ -207,6 +224,8 @@ def measure_clip(bench: Bench, results: Results, opts: types.SimpleNamespace, in
             for row in bench.refine(generator, index, opts.refine):
                 results.add({'kind': 'refinement', **key(weight), **row})
 
+    if opts.project and not results.has(world=opts.world, clip=name, locality=PROJECTOR):
+        results.add({'kind': 'refinement', 'world': opts.world, 'clip': name, 'locality': PROJECTOR, **bench.project(index)})
     missing = [weight for weight in [None, *opts.localities] if is_missing(weight)]
     if not missing:
         return
@@ -323,9 +342,11 @@ def measure_memory(results: Results, resolution: int, device_name: str, perceptu
         del work
 
 
-def generator_name(weight: float | None) -> str:
+def generator_name(weight: float | str | None) -> str:
     """Of a weight of locality."""
-    return 'before' if weight is None else 'plain' if weight == 0 else f'locality {weight:g}'
+    return (
+        weight if isinstance(weight, str) else 'before' if weight is None else 'plain' if weight == 0 else f'locality {weight:g}'
+    )
 
 
 def table(results: Results) -> str:
@@ -373,6 +394,7 @@ def table(results: Results) -> str:
 @click.option('--lr',         help='Learning rate', metavar='FLOAT', type=command_line.POSITIVE_FLOAT, default=1e-3)
 @click.option('--refine',     help='Also optimise the code of one frame with each generator, in so many evaluations',
               metavar='N,..', type=command_line.SEEDS)
+@click.option('--project',    help='Also project that frame from the average code', is_flag=True)
 @click.option('--pictures',   help='Folder for pictures', metavar='DIR')
 @click.option('--memory',     help='Measure the memory of a step at this resolution instead', metavar='INT',
               type=command_line.POSITIVE_INT)
