@@ -148,6 +148,7 @@ class Page:
     async def settled(self) -> np.ndarray:
         """The picture of a pause, after all wishes so far."""
         await self.wish(type='pause')
+        await self.wish(type='pause')  # is carried out when the first one has shown its picture
         await self.wish(type='nothing')
         await self.answer('error')
         with contextlib.suppress(asyncio.TimeoutError):
@@ -256,6 +257,27 @@ def test_a_recording_is_the_video_of_its_seed(
         asyncio.run(one_frame(view))
         assert view.server.stage.motion.seed == 5
         assert torch.equal(view.server.stage.motion._track._codes[1], expected) or view.server.stage.motion.frame > 5
+
+
+def test_a_pause_before_the_first_frame_shows_it(
+    monkeypatch: pytest.MonkeyPatch, snapshot: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """So a step shows the second one, however early somebody paused."""
+    with live(monkeypatch, snapshot, tmp_path) as view:
+        view.stop()
+        stage = view.server.stage
+        stage._closing = False  # it has not shown anything; another thread carries it on
+        stage.look(1)
+        paused = stage.submit(stage.pause)
+        thread = threading.Thread(target=stage.run)
+        thread.start()
+        try:
+            paused.result(600)
+            stage.submit(stage.step).result(600)
+            assert stage.motion.frame == 1
+        finally:
+            stage.close()
+            thread.join(600)
 
 
 def state_network(snapshot: pathlib.Path) -> str:

@@ -230,7 +230,8 @@ class Stage:
         if self._changed and not self._running:
             self.motion.settle()  # whoever stands still wants to see what it comes to
             if self._looking:
-                self._show(self.motion.again(), new=False)
+                first = self.latest is None  # a pause that came before the first frame: this is it, and the next step goes beyond
+                self._show(self.motion.next() if first else self.motion.again(), new=first)
         self._changed = False
         self._tell()
 
