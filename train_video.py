@@ -146,6 +146,11 @@ def check_options(invocation: Invocation, options: TrainingOptions) -> None:
         raise command_line.UserMistake(
             f'--batch={settings.batch} cannot be shared evenly by --gpus={options.num_gpus}; choose a multiple'
         )
+    if settings.batch_gpu is not None and settings.batch % (settings.batch_gpu * options.num_gpus):
+        raise command_line.UserMistake(
+            f'--batch={settings.batch} cannot be shared by --gpus={options.num_gpus} in portions of '
+            f'--batch-gpu={settings.batch_gpu}; choose a multiple of their product'
+        )
     if invocation.desc and not re.fullmatch(r'[\w.+-]+', invocation.desc):
         raise command_line.UserMistake(f'--desc={invocation.desc!r} goes into a folder name: letters, digits, and . _ + - only')
     if settings.distortion and options.latent_space.full:

@@ -3,6 +3,7 @@
 import contextlib
 import pickle
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 # What readers of archives, arrays and pickles end in where a file is damaged, but for the system's own errors (OSError).
 DAMAGED_FILE = (
     ValueError, TypeError, LookupError, EOFError, RuntimeError, AttributeError, AssertionError, ImportError, ArithmeticError,
-    MemoryError, zipfile.BadZipFile, pickle.UnpicklingError, struct.error, zlib.error,
+    MemoryError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, pickle.UnpicklingError, struct.error, zlib.error,
 )  # fmt: skip
 MOST_SHOWN = 600  # letters of a sentence about a damaged file
 

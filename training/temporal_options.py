@@ -61,6 +61,13 @@ class Settings(OptionGroup):
     """Everything that decides a training step, training.temporal_trainer."""
 
     batch: int = option(64, 'Windows in a batch, over all GPUs', at_least=1)
+    batch_gpu: int | None = option(
+        None,
+        'Limit windows at a time per GPU; the training is then the same on any number of GPUs, to the last bit',
+        at_least=1,
+        default_text="the GPU's share of the batch",
+        absent=None,
+    )
     critic_steps: int | None = option(
         None, 'Critic updates per generator update', at_least=1, default_text='1, and 2 for footage below a minute'
     )

@@ -21,11 +21,14 @@ Gradients stay inside of a window.
 
 Of several ranks, all draw the same random numbers, those of the whole batch, and keep all chains; each computes its rows of the
 batch. What the chains go on from is collected from all ranks, so a step is the same, up to rounding, on any number of them.
+Where the batch is computed in portions of a fixed size (`batch_gpu`), each portion takes the part that a rank has otherwise, and
+gradients are added up in the order of the portions: then a step is the same to the last bit.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -82,6 +85,19 @@ def prepare_memories(G: LatentGenerator, longest: float) -> None:
             cell.bias_hh[update] = 0
 
 
+class _JoinedStates(Sequence[State]):
+    """The states of several portions, as of one rollout of all their rows."""
+
+    def __init__(self, portions: Sequence[Sequence[State]]) -> None:
+        self._portions = portions
+
+    def __len__(self) -> int:
+        return len(self._portions[0])
+
+    def __getitem__(self, time: Any) -> Any:
+        return tuple(torch.cat(column) for column in zip(*(states[time] for states in self._portions), strict=True))
+
+
 class TemporalTrainer:
     """Networks, optimisers, chains and random state, the same on every rank.
 
@@ -133,6 +149,17 @@ class TemporalTrainer:
             raise ValueError(f'a batch of {settings.batch} cannot be shared evenly by {num_ranks} ranks')
         self.rank, self.num_ranks = rank, num_ranks
         self.batch = settings.batch
+        self._num_portions = num_ranks
+        if settings.batch_gpu is not None:
+            if settings.batch % (settings.batch_gpu * num_ranks):
+                raise ValueError(
+                    f'a batch of {settings.batch} cannot be shared evenly by {num_ranks} ranks in portions of '
+                    f'{settings.batch_gpu}'
+                )
+            self._num_portions = settings.batch // settings.batch_gpu
+        each = self._num_portions // num_ranks
+        self._portions = range(rank * each, (rank + 1) * each)  # of this rank
+        self._portion = self._portions[0]  # that is being computed
         self.reversal = windows.suited.reversal if settings.reversal is None else settings.reversal
         distortion = windows.suited.distortion if settings.distortion is None else settings.distortion
         self._distort = Distortion(windows.coordinates, distortion)
@@ -156,7 +183,7 @@ class TemporalTrainer:
             module.to(self.device)
         on_gpu = self.device.type == 'cuda'
         self._static = on_gpu if static is None else static
-        self._records = on_gpu and graphs and num_ranks == 1
+        self._records = on_gpu and graphs and self._num_portions == 1
         betas = (settings.beta1, settings.beta2)
         self.G_optimizer = make_adam(self.G, settings.generator_lr, betas, self.device, self._records)
         self.C_optimizer = make_adam(self.critics, settings.critic_lr, betas, self.device, self._records)
@@ -204,12 +231,16 @@ class TemporalTrainer:
         frames = Frames(y) if isinstance(y, torch.Tensor) else y
         return [frames if weight == 0 else WithMotion(frames, weight / self.windows.motion_units[0])]
 
-    def _part(self, count: int) -> slice:
-        """This rank's rows of `count` rows; where they cannot be shared evenly, every rank computes them all."""
-        if count % self.num_ranks:
+    def _part(self, count: int, portion: int | None = None) -> slice:
+        """The rows of a portion, by default the present one, of `count` rows.
+
+        Where they cannot be shared evenly, each portion computes them all.
+        """
+        if count % self._num_portions:
             return slice(0, count)
-        own = count // self.num_ranks
-        return slice(self.rank * own, (self.rank + 1) * own)
+        own = count // self._num_portions
+        portion = self._portion if portion is None else portion
+        return slice(portion * own, (portion + 1) * own)
 
     def _gather(self, rows: torch.Tensor) -> torch.Tensor:
         """The rows of all ranks, without a gradient."""
@@ -233,21 +264,24 @@ class TemporalTrainer:
             gather: Collect the windows of all ranks.
 
         Returns:
-            Coordinates [count, past_frames + t, K] with the past of the chains before each window, and the t states, both of this
-            rank's part of the rows unless `gather` collects the first; the chains [count] of all ranks.
+            Coordinates [count, past_frames + t, K] with the past of the chains before each window, and the t states, both of the
+            present portion's rows; with `gather` the first of all rows, the second of this rank's; the chains [count] of all.
         """
-        part = self._part(count)
+        parts = [self._part(count, portion) for portion in (self._portions if gather else [self._portion])]
         num_carried = 0 if self.chains is None else round(count * self.settings.carry)
         state = self.G.initial_state(self._randn(count - num_carried, self.G.latent_dim))
         chosen = torch.zeros(0, dtype=torch.long, device=self.device)
         if self.chains is not None:
             chosen = self.chains.draw(num_carried)
             state = tuple(torch.cat(pair) for pair in zip(state, self.chains.states(chosen), strict=True))
-        l, states = rollout(self.G, self._noise(count)[part], tuple(h[part] for h in state))
+        noise = self._noise(count)
+        rolled = [rollout(self.G, noise[part], tuple(h[part] for h in state)) for part in parts]
+        states = rolled[0][1] if len(rolled) == 1 else _JoinedStates([each for _, each in rolled])
         if self._factored:
-            t = self.G.T(l)
+            t = torch.cat([self.G.T(l) for l, _ in rolled])
             return Factored(self._gather(t) if gather else t, self.G.A.weight, self.G.A.bias), states, chosen
-        y = coordinates(self.G, l)
+        y = torch.cat([coordinates(self.G, l) for l, _ in rolled])
+        part = parts[0]
         if gather:
             y, part = self._gather(y), slice(0, count)
         if self.chains is not None and self.chains.past_frames > 0:  # then every window has a past (Windows, carry = 1)
@@ -314,19 +348,20 @@ class TemporalTrainer:
             self._advance_chains(y, states, chosen)
             # Fresh and carried windows lie one after the other; shuffled, every update sees both.
             order = permutation(count, self.random, self._static)
+            generated = self._views(y, count, slice(count))
+
+        def compute(rows: torch.Tensor) -> None:
             part = self._part(batch)
-            own = order.view(self.critic_steps, batch)[:, part].flatten()
-            generated = [view[own] for view in self._views(y, count, slice(count))]
-        size = len(own) // self.critic_steps
-        for begin in range(0, len(own), size):
             shown = self._views(self.windows.sample(batch, self.random, self.reversal)[part], batch, part)
             mix = torch.rand(batch, generator=self.random, device=self.device)[part]
             for C, stride, real, fakes in zip(self.critics, self.windows.strides, shown, generated, strict=True):
-                scores_real, scores_fake, penalty = critic_gradients(
-                    C, real, fakes[begin : begin + size], mix, settings.lambda_gp
-                )
+                own = fakes[rows[part]]
+                scores_real, scores_fake, penalty = critic_gradients(C, real, own, mix, settings.lambda_gp)
                 self._report_critic(stride, scores_real, scores_fake, penalty)
-            self._step_optimizer(self.C_optimizer, self.critics)
+
+        for rows in order.view(self.critic_steps, batch):
+            self._average_gradients(self.critics, functools.partial(compute, rows))
+            self.C_optimizer.step()
 
     def _report_critic(self, stride: int, real: torch.Tensor, fake: torch.Tensor, penalty: torch.Tensor) -> None:
         place = '' if stride == self.windows.strides[0] else f'_spacing{stride}'
@@ -338,6 +373,10 @@ class TemporalTrainer:
         self._report(f'Loss/C{place}/loss', self.settings.lambda_gp * penalty.mean() - wasserstein)
 
     def _update_generator(self, penalties: bool) -> None:
+        self._average_gradients(self.G, lambda: self._generator_gradient(penalties))
+        self.G_optimizer.step()
+
+    def _generator_gradient(self, penalties: bool) -> None:
         settings = self.settings
         y, _, _ = self._generate(self.batch)
         views = self._views(y, self.batch, self._part(self.batch))
@@ -355,7 +394,6 @@ class TemporalTrainer:
                 loss = loss + settings.lambda_diversity * settings.gap_interval * self._diversity_penalty(count)
         self.G_optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self._step_optimizer(self.G_optimizer, self.G)
 
     def _angle_penalty(self, count: int) -> torch.Tensor:
         """L_GAP of `count` windows that begin at i, of as many that continue chains, or of both in the shares of `carry`."""
@@ -393,10 +431,24 @@ class TemporalTrainer:
         self._report('Loss/G/diversity', apart)
         return penalty.mean()
 
-    def _step_optimizer(self, optimizer: torch.optim.Optimizer, module: torch.nn.Module) -> None:
-        """Average the gradients over the ranks in one message, then step."""
-        sum_gradients(module.parameters(), self.num_ranks, divisor=self.num_ranks)
-        optimizer.step()
+    def _average_gradients(self, module: torch.nn.Module, compute: Callable[[], None]) -> None:
+        """Leave in the module the mean of the gradients that `compute` leaves there for each portion, over all ranks."""
+        if self._num_portions == self.num_ranks:
+            compute()
+            sum_gradients(module.parameters(), self.num_ranks, divisor=self.num_ranks)
+            return
+        drawn = self.random.get_state()
+        rows = []
+        for portion in self._portions:
+            self._portion = portion
+            self.random.set_state(drawn)  # every portion draws the numbers of the whole batch, as every rank does
+            compute()
+            rows.append(torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None]))
+        # In one order, however many ranks there are: sums of sums would round differently.
+        mean = self._gather(torch.stack(rows)).sum(dim=0) / self._num_portions
+        gradients = [p.grad for p in module.parameters() if p.grad is not None]
+        for gradient, value in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(value.view_as(gradient))
 
     def _set_learning_rates(self) -> None:
         left = 1 - self.num_frames_shown / (self.total_kimg * 1000)

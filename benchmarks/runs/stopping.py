@@ -19,8 +19,10 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import click
+import numpy as np
 import psutil
 
 from benchmarks.commands.memory import make_inputs
@@ -38,6 +40,10 @@ def slow(opts):
     return {'slow': 0.0}
 """
 EMBED = '--source={in}/frames --min-frames=1 --overwrite'
+REPORT = (
+    'report_video.py --run={in}/run --data={in}/codes.zip --dest={out}/page.html --videos=16 --depths=0,30 --clips=4 '
+    '--clip-seconds=1'
+)
 
 # What is run, and the words after which it is in the midst of its work, or the seconds of processor time.
 WORK: dict[str, tuple[str, str | float]] = {
@@ -49,7 +55,8 @@ WORK: dict[str, tuple[str, str | float]] = {
     'train_video, between steps': (
         'train_video.py --data={in}/codes.zip --outdir={out} --kimg=700 --tick=7 --snap=0 --preview-frames=0', 'tick 0'),
     'calc_metrics_video, in features of videos': (
-        'calc_metrics_video.py {snapshot} --data={in}/coded.zip --metrics=fvd64_10f --bootstrap=0 --no-cache', 25.0),
+        'calc_metrics_video.py {snapshot} --data={in}/coded.zip --metrics=fvd64_5f --real-clips=spread --bootstrap=0 '
+        '--no-cache', 'Calculating'),
     'embed_video, in a batch of an encoder': (
         'embed_video.py {network} ' + EMBED + ' --dest={out}/e.zip --encoder={in}/encoder.pkl', 'frames'),
     'embed_video, in an optimisation': (
@@ -58,10 +65,44 @@ WORK: dict[str, tuple[str, str | float]] = {
     'tune_generator': (
         'tune_generator.py --data={in}/coded.zip --outdir={out} --dest={out}/tuned.pkl --steps=500', 'Tuning for at most'),
     'generate_video': ('generate_video.py {snapshot} --seeds=0-9 --outdir={out}/v --frames=1000', 'Generating'),
-    'paste_video': ('paste_video.py --data={in}/coded.zip --dest={out}/pasted --overwrite', 'frames'),
-    'latents_tool preview': ('latents_tool.py preview --data={in}/coded.zip --outdir={out}/previews', 15.0),
-    'report_video': ('report_video.py --run={in} --dest={out}/page.html --videos=16 --depths=0,30 --clips=1', 15.0),
+    'paste_video, in its frames': ('paste_video.py --data={in}/crops.zip --dest={out}/pasted', 'Pasting'),
+    'latents_tool preview': ('latents_tool.py preview --data={in}/coded.zip --outdir={out}/previews', 'of 10 frames'),
+    'report_video, in its measures': (REPORT, 'Measuring'),
+    'report_video, in its pictures': (REPORT, 'Rendering'),
+    'make_video, in the optimisation of its first step': (
+        'make_video.py {network} --source={in}/frames --outdir={out}/made --align=center', 'Step 1'),
 }  # fmt: skip
+
+
+def make_more_inputs(place: pathlib.Path) -> None:
+    """Crops that paste_video.py puts back, and a run for report_video.py, out of what `make_inputs` has made."""
+    from networks import checkpoints
+    from training.footage.clips import open_footage
+    from training.footage.first_look import thumbnail
+    from training.latents.dataset import LatentDataset, LatentDatasetWriter
+
+    (place / 'run').mkdir(exist_ok=True)
+    shutil.copyfile(place / 'snapshot.pkl', place / 'run' / 'network-snapshot-000001.pkl')
+    (place / 'run' / 'training_options.json').write_text('{}')
+    if (place / 'crops.zip').is_file():
+        return
+    frames = list(open_footage(str(place / 'frames'))[0].frames())
+    side = frames[0].shape[0]
+    G: Any = checkpoints.load_generator(str(place / 'generator.pkl'))
+    reference = checkpoints.image_generator_reference(str(place / 'generator.pkl'), G)
+    with (
+        LatentDataset(str(place / 'coded.zip')) as coded,
+        LatentDatasetWriter(
+            str(place / 'crops.zip'), image_generator=reference, num_ws=coded.num_ws, w_dim=coded.w_dim, embedding={}
+        ) as writer,
+    ):
+        low, high = side / 8, side * 7 / 8
+        quads = np.tile(np.array([[low, low], [low, high], [high, high], [high, low]]), (len(frames), 1, 1))
+        clip = writer.open_clip('clip')
+        clip.append(np.array(coded.load_clip(0)))
+        arrays = {'quads': quads, 'thumbnails': np.stack([thumbnail(frame) for frame in frames])}
+        clip.close(fps=25.0, source=str(place / 'frames'), source_size=[side, side], arrays=arrays)
+        writer.finish()
 
 
 def _is_there(marker: str | float, log: pathlib.Path, pid: int) -> bool:
@@ -99,6 +140,7 @@ def main(resolution: int, folder: str, only: str, times: int, spread: float, see
     place, draw = pathlib.Path(folder).resolve(), random.Random(seed)
     place.mkdir(parents=True, exist_ok=True)
     make_inputs(place, resolution, frames=True)
+    make_more_inputs(place)
     (place / 'slow.py').write_text(SLOW_METRIC)
     click.echo(f'| at {resolution}x{resolution} | seconds from SIGTERM to the end | exit codes | goes on |\n|---|---|---|---|')
     for number, (name, (text, marker)) in enumerate(WORK.items()):
@@ -115,7 +157,7 @@ def main(resolution: int, folder: str, only: str, times: int, spread: float, see
             taken, code, written = stop(words.split(), place / f'log{number:02d}-{index}.txt', marker, draw.uniform(0.0, spread))
             seconds.append(taken)
             codes.add(code)
-            goes_on.append('same command' in written)
+            goes_on.append(f'\n  python {words.split()[0]} ' in written)
         shown = ', '.join(f'{value:.1f}' for value in seconds)
         told = 'yes' if all(goes_on) else 'no' if not any(goes_on) else 'in part'
         click.echo(f'| {name} | {shown} | {", ".join(map(str, sorted(codes)))} | {told} |')

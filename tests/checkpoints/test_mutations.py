@@ -9,8 +9,15 @@ import pytest
 MUTATIONS = 8
 KINDS = (
     'snapshot', 'encoder', 'generation.jsonl', 'state of an encoder', 'options of an encoder', 'state of a video',
-    'state of a tuning',
+    'state of a tuning', 'codes', 'direction', 'landmarks', 'safetensors', 'statistics of a run', 'record of make_video',
+    'unfinished video', 'unfinished data set', 'report of an embedding', 'owner of a lock', 'options of a tuning',
+    'share of features',
 )  # fmt: skip
+# What a run goes on without, where it is damaged.
+NEVER_REFUSED = ('statistics of a run', 'unfinished video', 'report of an embedding', 'owner of a lock', 'options of a tuning')
+# Changes of these come from this file itself as well.
+CHANGED_ANYHOW = ('generation.jsonl', 'codes', 'direction', 'landmarks', 'safetensors', 'share of features', *NEVER_REFUSED,
+                  'record of make_video', 'unfinished data set')  # fmt: skip
 
 
 @pytest.fixture(scope='module')
@@ -36,7 +43,7 @@ def test_changed_files_get_a_sentence_or_are_harmless(mutations: Any, workshop: 
     for seed, error in mutations.finds(workshop, kind, range(MUTATIONS), count):
         pytest.fail(f'{kind}, seed {seed}: {type(error).__name__}: {error}')
     assert count.refused + count.harmless == MUTATIONS
-    assert count.refused > 0
+    assert (count.refused > 0) == (kind not in NEVER_REFUSED)
 
 
 def test_files_that_were_not_changed_are_taken(mutations: Any, workshop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,5 +51,5 @@ def test_files_that_were_not_changed_are_taken(mutations: Any, workshop: Any, mo
     for name in ('change_bytes', 'change_zip', 'change_values'):
         monkeypatch.setattr(mutations, name, lambda draw, content: content)
     for kind in KINDS:
-        if kind != 'generation.jsonl':  # among its changes is a text of its own
+        if kind not in CHANGED_ANYHOW:
             workshop.kinds[kind](mutations.random.Random(0))

@@ -102,6 +102,7 @@ def test_a_library_that_looks_at_no_signal_is_ended(root):
     _, err = process.communicate(timeout=600)
     assert process.returncode == 143
     assert 'stopped in the middle of a long computation (SIGTERM)' in err
+    assert err.splitlines()[-1] == 'stopped'  # what the command says when it is interrupted, with how to go on
 
 
 def test_nohup_stays_nohup(root):

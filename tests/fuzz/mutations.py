@@ -32,6 +32,10 @@ from typing import Any
 import click
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / 'tests' / 'fuzz')]
+
+from small_files import SmallFiles  # noqa: E402 - lies there
+
 LONGEST_SENTENCE, LONGEST_SECONDS = 600, 10.0
 STRANGE: list[Any] = [
     None, True, -1, 0, 3, 2**31, 2**63, 10**30, -1.5, 1e308, float('nan'), float('inf'), '', 'x', '\x00', 'a' * 5000,
@@ -196,6 +200,8 @@ class Workshop:
             'state of an encoder': self.try_encoder_state, 'options of an encoder': self.try_encoder_options,
             'state of a video': self.try_video_state, 'state of a tuning': self.try_tuning_state,
         }  # fmt: skip
+        small = SmallFiles(folder / 'small', self.generator, change_bytes, change_zip, change_values)
+        self.kinds |= small.kinds
 
     @staticmethod
     def _write(path: pathlib.Path, content: dict[str, Any]) -> None:
@@ -482,7 +488,6 @@ def finds(workshop: Workshop, kind: str, seeds: Iterator[int] | range, count: Co
 @click.option('--commands', 'by_commands', help='Run whole commands', is_flag=True)
 def main(kinds: tuple[str, ...], mutations: int, seed: int, by_commands: bool) -> None:
     """Change files at random and read them."""
-    sys.path.insert(0, str(ROOT))
     found = 0
     with tempfile.TemporaryDirectory() as folder:
         workshop = Workshop(pathlib.Path(folder), by_commands=by_commands)

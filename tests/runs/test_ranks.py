@@ -12,7 +12,7 @@ import torch
 from networks.errors import RankLost
 from training.commands.command_line import UserMistake
 from training.runs.heartbeat import Heartbeat, meet
-from training.runs.ranks import Ranks, settle_number
+from training.runs.ranks import Ranks, launcher_arguments, settle_number
 
 PROGRAM = textwrap.dedent("""
     import os, sys
@@ -108,6 +108,17 @@ def test_gpus_and_torchrun_agree(monkeypatch, started, gpus, number):
             settle_number(gpus)
     else:
         assert settle_number(gpus) == number
+
+
+@pytest.mark.parametrize('module', [False, True])
+def test_torchrun_takes_no_option_of_a_command_for_its_own(module):
+    from torch.distributed.run import get_args_parser
+
+    script = [*(['-m'] if module else []), 'embed_video', '--start=2', '--run=runs', '--standalone', '--source', '-m', '--', 'x']
+    read = get_args_parser().parse_args(launcher_arguments(2, script))
+    assert read.standalone
+    assert (read.nproc_per_node, read.module) == ('2', module)
+    assert [read.training_script, *read.training_script_args] == script[module:]
 
 
 def hearts(count: int, limit: float = 0.6) -> tuple[torch.distributed.Store, list[Heartbeat], list[str]]:

@@ -165,14 +165,18 @@ def clear_errors(function: Function | None = None, *, interrupted: str = INTERRU
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
+        def last_words() -> str:
+            speaks = os.environ.get('RANK', '0') == '0' and not ('RANK' in os.environ and 'STYLEVIDEOGAN_LAUNCHED' in os.environ)
+            return f'{interrupted}{this_command()}' if speaks else ''
+
         try:
-            with stop_signals.handling(), naming_options():
+            with stop_signals.handling(last_words), naming_options():
                 return function(*args, **kwargs)
         except (click.ClickException, click.exceptions.Exit):
             raise
         except (KeyboardInterrupt, click.Abort) as stop:
-            if os.environ.get('RANK', '0') == '0' and not ('RANK' in os.environ and 'STYLEVIDEOGAN_LAUNCHED' in os.environ):
-                report(f'\n{interrupted}{this_command()}')
+            if words := last_words():
+                report(f'\n{words}')
             raise click.exceptions.Exit(stop.exit_code if isinstance(stop, stop_signals.Stopped) else EXIT_INTERRUPTED) from stop
         except InputError as error:
             raise UserMistake(str(error)) from error

@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 SIGNALS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGBREAK') if hasattr(signal, name)]
@@ -44,6 +44,7 @@ class _State:
     handled_at: float = 0.0  # when Python last came to handle one
     hold = False  # only note them
     installed = False
+    last_words: Callable[[], str] = staticmethod(lambda: '')  # of a process that has to end without its main thread
 
 
 _state = _State()
@@ -69,8 +70,12 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 
 @contextlib.contextmanager
-def handling() -> Iterator[None]:
-    """Handle the signals inside the block (main thread only; elsewhere Python allows no handler); blocks may be nested."""
+def handling(last_words: Callable[[], str] | None = None) -> Iterator[None]:
+    """Handle the signals inside the block (main thread only; elsewhere Python allows no handler); blocks may be nested.
+
+    Args:
+        last_words: What is said where the process has to end without its main thread, such as the command that goes on.
+    """
     if _state.installed or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -81,13 +86,15 @@ def handling() -> Iterator[None]:
             continue
         before[number] = signal.signal(number, _handle)
     _state.installed, _state.asked, _state.hold = True, None, False
+    if last_words is not None:
+        _state.last_words = last_words
     try:
         with _watching():
             yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-        _state.installed, _state.asked = False, None
+        _state.installed, _state.asked, _state.last_words = False, None, _State.last_words
 
 
 @contextlib.contextmanager
@@ -156,9 +163,8 @@ def _watch(woken: socket.socket) -> None:
                 time.sleep(0.1)
             if _state.handled_at < came - 1 and _state.installed:
                 with contextlib.suppress(OSError, ValueError):
-                    sys.stderr.write(
-                        f'\nstopped in the middle of a long computation ({signal.Signals(number).name}); what was '
-                        'saved before is whole\n'
-                    )
+                    name = signal.Signals(number).name
+                    words = f'stopped in the middle of a long computation ({name}); what was saved before is whole'
+                    sys.stderr.write('\n' + '\n'.join(filter(None, (words, _state.last_words().strip()))) + '\n')
                     sys.stderr.flush()
                 os._exit(128 + number)

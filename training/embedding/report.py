@@ -5,7 +5,6 @@ equal distances and the worst ones) and `i-NAME.jsonl` (measures of every frame)
 `index.html` shows everything in a browser.
 """
 
-import contextlib
 import html
 import json
 import os
@@ -66,8 +65,8 @@ class EmbeddingReport:
         except (FileNotFoundError, *DAMAGED_FILE):
             return  # none, or not ours
         for name in [*names, 'report.json', 'index.html']:
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(os.path.join(self.folder, name))
+            if os.path.isfile(path := os.path.join(self.folder, name)):
+                os.remove(path)
 
     def add_clip(
         self, index: int, name: str, fps: float, measures: str, even: Sequence[ShownFrame], worst: Sequence[ShownFrame]

@@ -9,6 +9,7 @@
 """
 
 import dataclasses
+import errno
 import functools
 import os
 import re
@@ -169,7 +170,9 @@ def read_codes(path: str, *, num_ws: int, w_dim: int) -> tuple[np.ndarray, float
             if not isinstance(value, torch.Tensor):
                 raise InputError(f'{path} holds a {type(value).__name__} where a tensor of codes [T, L, D] belongs.')
             codes = value.detach().to(torch.float32).numpy()
-    except DAMAGED_FILE as error:
+    except (*DAMAGED_FILE, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: a place before the file's beginning
+            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f'{path} cannot be read as W+ codes, or it is cut off: {reason}') from error
     if codes.dtype == np.uint8 and codes.ndim in (4, 5) and codes.shape[-1] == 3:

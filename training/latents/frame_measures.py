@@ -61,7 +61,7 @@ class FrameMeasures:
 
 
 def read_measures(path: str) -> Iterator[dict[str, float]]:
-    """Yield the rows of a file in order, up to the first that is cut off; none where there is no file."""
+    """Yield the rows of a file in order, up to the first that is cut off or damaged; none where there is no file."""
     if not os.path.isfile(path):
         return
     with open(path, encoding='utf-8', errors='replace') as file:
@@ -72,6 +72,10 @@ def read_measures(path: str) -> Iterator[dict[str, float]]:
                 row = json.loads(line)
             except (ValueError, RecursionError):
                 return
-            if not isinstance(row, dict):
+            if not isinstance(row, dict) or not all(_is_finite(value) for value in row.values()):
                 return
             yield row
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and abs(value) < 1e300

@@ -9,6 +9,7 @@ import contextlib
 import copy
 import json
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -267,7 +268,7 @@ class LatentDatasetWriter:
                 f'{self.partial_folder} holds an interrupted run that took other clips; remove this folder to start over, or '
                 'give the options of that run to finish it.'
             )
-        self._description['clips'] = before['clips']
+        self._description['clips'] = [self._checked(entry) for entry in before['clips']]
         self._description['preparation'] = before.get('preparation', [])
         self.read_clips()
         for member in clip_members(self._description['clips']):
@@ -279,10 +280,31 @@ class LatentDatasetWriter:
         clips = {clip['file']: clip for clip in self._description['clips']}
         for name in os.listdir(self._file('clips')):
             if name.endswith(ENTRY_ENDING) and f'clips/{name[: -len(ENTRY_ENDING)]}' not in clips:
-                with open(self._file('clips', name), encoding='utf-8') as file:
-                    entry = json.load(file)
+                try:
+                    with open(self._file('clips', name), encoding='utf-8') as file:
+                        entry = self._checked(json.load(file))
+                except DAMAGED_FILE as error:
+                    raise InputError(f'{self._file("clips", name)} is damaged; remove it, and its clip is made again.') from error
                 clips[entry['file']] = entry
         self._description['clips'] = [clips[file] for file in sorted(clips)]
+
+    @staticmethod
+    def _checked(entry: Any) -> dict[str, Any]:
+        """What dataset.json tells of a clip, as an earlier run has left it.
+
+        Raises:
+            ValueError: It cannot be.
+        """
+        if not isinstance(entry, dict) or not isinstance(entry.get('name'), str):
+            raise ValueError('no clip')
+        for key in ('num_frames', 'fps'):
+            value = entry.get(key)
+            if isinstance(value, bool) or not isinstance(value, (int, float) if key == 'fps' else int) or not 0 < value < 1e9:
+                raise ValueError(key)
+        members = [entry.get('file'), *dict(entry.get('arrays', {})).values()]
+        if not all(isinstance(member, str) and re.fullmatch(r'clips/[^/\\\0]+\.npy', member) for member in members):
+            raise ValueError('members')
+        return entry
 
     def _save_description(self, name: str = 'dataset.json') -> None:
         clips = self._description['clips']

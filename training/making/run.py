@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shlex
@@ -87,18 +88,23 @@ class _Record:
         if before['options'] != wanted:
             old = before['options']
             other = [name for name in DECIDING if old.get(name) != wanted[name]]
+            what = f' (--{other[0]})' if other else ', of another version'  # which has more of them
             raise InputError(
-                f'--outdir: {options.outdir} holds a result of other options (--{other[0]}); give the same ones to go on, or '
+                f'--outdir: {options.outdir} holds a result of other options{what}; give the same ones to go on, or '
                 'choose another folder'
             )
         self._content = before
+        times = before['seconds']
+        before['seconds'] = {name: value for name, value in times.items() if _is_number(value)}
 
     def first_look(self) -> FirstLook:
         """What was found before the first step; by an earlier run if there was one."""
         known = self._content.get('found')
         if known is not None:
             with contextlib.suppress(TypeError):  # damaged
-                return FirstLook(**known)
+                found = FirstLook(**known)
+                if _is_number(found.num_frames) and _is_number(found.seconds_per_picture) and found.align in ('ffhq', 'center'):
+                    return dataclasses.replace(found, num_frames=int(found.num_frames), why=str(found.why))
         command_line.report('Looking at the footage and the generator')
         found = look(self._options)
         self._content['found'] = vars(found)
@@ -116,6 +122,10 @@ class _Record:
         with replacing(self._path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
             json.dump(self._content, file, indent=2)
             file.write('\n')
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and 0 <= value < 1e12
 
 
 def _identity(value: object) -> Any:

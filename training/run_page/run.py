@@ -29,6 +29,7 @@ STATISTICS = (
     'Loss/C/wasserstein', 'Loss/C/gradient_penalty', 'Loss/G/gradient_angle', 'Loss/G/diversity', 'Loss/G/loss',
     'Timing/sec_per_kimg', 'Progress/learning_rate',
 )  # fmt: skip
+LARGEST_DRAWN = 1e30
 MOST_POINTS = 400  # of a curve; more cannot be seen
 COPIES = 0.5  # as near to the footage as that, in units of its own distance to itself, is a copy
 CALM, RESTLESS = 0.8, 1.25  # of the footage's speed
@@ -249,14 +250,19 @@ def _lines(path: str) -> Iterator[dict[str, Any]]:
                     yield line
 
 
+def _can_be_drawn(*values: float) -> bool:
+    """Whether these are numbers that an axis can show; a damaged file may hold others."""
+    return all(abs(value) < LARGEST_DRAWN for value in values)
+
+
 def read_statistics(run_dir: str) -> dict[str, list[tuple[float, float]]]:
     """(kimg, mean) of the statistics that say how a training goes, from stats.jsonl."""
     found: dict[str, list[tuple[float, float]]] = {}
     for line in _lines(os.path.join(run_dir, 'stats.jsonl')):
-        with contextlib.suppress(KeyError, TypeError, ValueError):
+        with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
             kimg = float(line['Progress/kimg']['mean'])
             for name in STATISTICS:
-                if name in line and math.isfinite(value := float(line[name]['mean'])):
+                if name in line and _can_be_drawn(kimg, value := float(line[name]['mean'])):
                     found.setdefault(name, []).append((kimg, value))
     return {name: points[:: -(-len(points) // MOST_POINTS)] for name, points in found.items() if len(points) > 1}
 
@@ -269,10 +275,10 @@ def read_metrics(run_dir: str) -> dict[str, list[tuple[float, float]]]:
             continue
         values: dict[float, float] = {}
         for line in _lines(os.path.join(run_dir, name)):
-            with contextlib.suppress(KeyError, TypeError, ValueError):
+            with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
                 kimg = re.fullmatch(r'network-snapshot-(\d+)\.pkl', os.path.basename(line['snapshot_pkl']))
                 value = float(line['results'][match[1]])
-                if kimg and math.isfinite(value):
+                if kimg and _can_be_drawn(float(kimg[1]), value):
                     values[float(kimg[1])] = value
         if values:
             found[match[1]] = sorted(values.items())

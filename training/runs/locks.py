@@ -88,7 +88,7 @@ class Lock:
 
     @staticmethod
     def _read_owner(handle: int) -> dict[str, Any]:
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
             os.lseek(handle, 0, os.SEEK_SET)
             owner = json.loads(os.read(handle, 4096))
             if isinstance(owner, dict):
@@ -106,7 +106,7 @@ class Lock:
                 return True
             # Where the clock was set in between, only the time since the machine started says that it is the same process.
             return abs(_started_after_boot(pid) - float(owner['after_boot'])) < 0.02
-        except (psutil.Error, KeyError, TypeError, ValueError):
+        except (psutil.Error, KeyError, TypeError, ValueError, OverflowError):
             return False
 
     def _refusal(self, owner: dict[str, Any]) -> str:

@@ -231,6 +231,15 @@ def _means_lost(error: BaseException) -> bool:
     )
 
 
+def launcher_arguments(num_ranks: int, script: Sequence[str]) -> list[str]:
+    """What torchrun is given to start `script`, which is as of `layout.start_again`.
+
+    Behind '--', because torchrun takes an option that two of its own begin with (`--start`, `--run`) for theirs, and stops.
+    """
+    module = ['-m'] if script[0] == '-m' else []
+    return ['--standalone', f'--nproc-per-node={num_ranks}', *module, '--', *script[len(module) :]]
+
+
 def start(num_ranks: int, command: str) -> None:
     """Be torchrun for `num_ranks` ranks of this very command on this machine, and leave as they do; returns never.
 
@@ -246,7 +255,7 @@ def start(num_ranks: int, command: str) -> None:
 
     command_line.report(f'Starting {num_ranks} processes')
     script = layout.start_again(command_line.__name__, command, sys.argv)
-    arguments = ['--standalone', f'--nproc-per-node={num_ranks}', *script]
+    arguments = launcher_arguments(num_ranks, script)
     os.environ['STYLEVIDEOGAN_LAUNCHED'] = '1'  # this process says how to go on, not rank 0 as well
     os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // num_ranks)))
     try:

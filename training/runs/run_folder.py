@@ -216,5 +216,5 @@ def _kimg_of(line: str) -> float:
     """Where a line of statistics was written; infinity where that cannot be read, so that it is dropped."""
     try:
         return float(json.loads(line)['Progress/kimg']['mean'])
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return float('inf')

@@ -21,7 +21,7 @@ import numpy as np
 import dnnlib
 from metrics.inputs.video_set import VideoSet, same_rate
 from networks.checkpoints.durable_files import replacing
-from networks.errors import DamagedVideo, InputError, option
+from networks.errors import DAMAGED_FILE, DamagedVideo, InputError, option
 from training.commands import command_line
 from training.footage.clips import DEFAULT_FPS, fit, say_notes
 from training.latents.dataset import is_latent_dataset
@@ -280,7 +280,7 @@ def _look_at(recording: Recording, *, every_image: bool) -> tuple[int, str, str,
 
 
 def _read_json(path: str, length: int) -> list[Any] | None:
-    with contextlib.suppress(OSError, ValueError, TypeError), open(path, encoding='utf-8') as file:
+    with contextlib.suppress(OSError, *DAMAGED_FILE), open(path, encoding='utf-8') as file:
         content = json.load(file)
         if len(content) == length and all(len(row) == 6 for row in content):
             return content

@@ -13,7 +13,6 @@ import hashlib
 import json
 import math
 import os
-import pickle
 import shutil
 import subprocess
 import tempfile
@@ -27,7 +26,7 @@ import PIL.Image
 import torch
 
 from networks.checkpoints.durable_files import replacing, sync_folder
-from networks.errors import InputError
+from networks.errors import DAMAGED_FILE, InputError
 from training.commands.progress import progress
 from training.videos.output import CONTAINERS, SOUND, VideoWriter
 
@@ -109,13 +108,17 @@ class SegmentedVideo:
                 progress = json.load(file)
             if progress['key'] != self._key:
                 return None
-            done, name = int(progress['num_frames']), os.path.basename(progress['state'])
-            if not all(os.path.isfile(self._segment(start)) for start in range(0, done, self._length)):
+            done, name = progress['num_frames'], os.path.basename(progress['state'])
+            if not isinstance(done, int) or not 0 <= done <= (self._num_frames or done):
+                return None
+            if (self._num_frames and done % self._length and done != self._num_frames) or not all(
+                os.path.isfile(self._segment(start)) for start in range(0, done, self._length)
+            ):
                 return None
             if done == 0:
                 return 0, None, ''
             return done, torch.load(os.path.join(self._folder, name), map_location=self._device, weights_only=True), name
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError, RecursionError, pickle.UnpicklingError):
+        except (OSError, *DAMAGED_FILE):
             return None
 
     def _write_progress(self) -> None:

@@ -89,7 +89,7 @@ def _description(path: str) -> dict[str, Any]:
             content = json.load(file)
     except OSError as error:
         raise InputError(f'{path}: there is no config.json that says what network this is') from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f'{path}: its config.json is damaged') from error
     return content if isinstance(content, dict) else {}
 

@@ -27,6 +27,7 @@ TABLE = [
         ('--whitening', 0.5, 1, BOTH),
         ('--full-codes', None, True, BOTH),
         ('--batch', 8, 4, BOTH),
+        ('--batch-gpu', None, 2, BOTH),
         ('--critic-steps', 2, 1, BOTH),
         ('--lambda-gp', 10, 1, BOTH),
         ('--lambda-gap', 3, 30, G),
