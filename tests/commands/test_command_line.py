@@ -249,6 +249,25 @@ def test_torchrun_starts_a_command_for_one_process_once(monkeypatch: pytest.Monk
     assert done == ['alone', 'shared', 'shared']
 
 
+def test_a_rank_with_nothing_to_say_lets_the_first_one_speak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchrun ends all ranks as soon as one has ended, also the one that was about to say what is wrong."""
+
+    @command_line.command(shares_work=True)
+    @command_line.clear_errors
+    def wrong() -> None:
+        raise InputError('clip 3 is damaged')
+
+    waited: list[float] = []
+    monkeypatch.setattr(command_line.time, 'sleep', waited.append)
+    monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'x')
+    for rank in ('0', '1'):
+        monkeypatch.setenv('RANK', rank)
+        monkeypatch.setenv('LOCAL_RANK', rank)
+        result = CliRunner().invoke(wrong, [])
+        assert result.exit_code == 2
+        assert ('clip 3 is damaged' in result.output) == (rank == '0') == (not waited)
+
+
 def test_help_needs_neither_torch_nor_time_to_import_it(root: pathlib.Path) -> None:
     program = "import sys; sys.modules['torch'] = None; from stylevideogan.__main__ import usage; print(usage())"
     done = subprocess.run([sys.executable, '-c', program], cwd=root, capture_output=True, text=True)

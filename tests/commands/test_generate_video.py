@@ -229,7 +229,9 @@ def test_first_frame_is_there_before_the_last_is_made(home: pathlib.Path, tmp_pa
 def test_rerun_skips_only_what_is_the_same(home: pathlib.Path, tmp_path: pathlib.Path) -> None:
     assert run(home, tmp_path, '--seeds=0', '--frames=4').exit_code == 0
     made = os.stat(tmp_path / 'seed0000.mp4').st_mtime_ns
-    assert run(home, tmp_path, '--seeds=0-1', '--frames=4', '--skip-existing').exit_code == 0
+    result = run(home, tmp_path, '--seeds=0-1', '--frames=4', '--skip-existing')
+    assert result.exit_code == 0
+    assert f'1 of 2 files are there already in {tmp_path}; to be made: seed0001' in result.stderr
     assert os.stat(tmp_path / 'seed0000.mp4').st_mtime_ns == made
     assert (tmp_path / 'seed0001.mp4').exists()
     result = run(home, tmp_path, '--seeds=0-1', '--frames=4', '--skip-existing')

@@ -69,6 +69,7 @@ __all__ = [
 Function = TypeVar('Function', bound=Callable[..., Any])
 
 OLDEST_TORCH = (2, 4)  # as pyproject.toml has it; packages that are laid over others are not installed by pip, which would say so
+SILENT_SECONDS = 10.0  # at most, in which another rank tells what was wrong
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 NEEDED = {
     'PIL',
@@ -245,6 +246,8 @@ class _ClearMain(click.Command):
             if not standalone_mode:
                 raise
             if not speaks_for_itself(error):
+                if 'TORCHELASTIC_RUN_ID' in os.environ:  # torchrun ends all ranks with the first, and one of them speaks for all
+                    time.sleep(SILENT_SECONDS)
                 sys.exit(EXIT_MISTAKE)
             program = prog_name or os.path.basename(sys.argv[0])
             hint = f' (see: {program} --help)' if isinstance(error, click.UsageError) else ''

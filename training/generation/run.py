@@ -31,6 +31,7 @@ from training.runs.locks import Lock
 from training.runs.ranks import Ranks
 
 FRAMES = 250
+MOST_NAMED = 8  # files in a sentence
 FRAMES_PER_KEYFRAME = 120
 INTERPOLATION_FPS = 30.0
 # What needs the temporal model: (name in the options, option).
@@ -396,6 +397,7 @@ def _write_all(
                 going_on = stack.enter_context(
                     unfinished(outdir, part, [settings, [output.name for output in outputs], options.save_codes])
                 )
+        all_outputs = outputs
         if ours.from_first(going_on) or options.skip_existing:
             outputs = [
                 output for output in outputs
@@ -405,6 +407,11 @@ def _write_all(
         check_space(outdir, count, num_frames, rendering, image_generator, options.save_codes)
         if not outputs and ours.is_first:
             command_line.report(f'Everything is there already in {outdir}')
+        elif len(outputs) < len(all_outputs) and ours.is_first:
+            missing = ', '.join(output.name for output in outputs[:MOST_NAMED]) + (', ...' if len(outputs) > MOST_NAMED else '')
+            command_line.report(
+                f'{len(all_outputs) - len(outputs)} of {len(all_outputs)} files are there already in {outdir}; to be made: {missing}'
+            )
         outputs = ours.from_first(outputs)  # what one rank has finished already, another one must not leave out on its own
         with ours.together():
             _write_share(
