@@ -410,7 +410,8 @@ def _write_all(
         elif len(outputs) < len(all_outputs) and ours.is_first:
             missing = ', '.join(output.name for output in outputs[:MOST_NAMED]) + (', ...' if len(outputs) > MOST_NAMED else '')
             command_line.report(
-                f'{len(all_outputs) - len(outputs)} of {len(all_outputs)} files are there already in {outdir}; to be made: {missing}'
+                f'{len(all_outputs) - len(outputs)} of {len(all_outputs)} files are there already in {outdir}; '
+                f'to be made: {missing}'
             )
         outputs = ours.from_first(outputs)  # what one rank has finished already, another one must not leave out on its own
         with ours.together():

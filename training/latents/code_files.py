@@ -171,7 +171,7 @@ def read_codes(path: str, *, num_ws: int, w_dim: int) -> tuple[np.ndarray, float
                 raise InputError(f'{path} holds a {type(value).__name__} where a tensor of codes [T, L, D] belongs.')
             codes = value.detach().to(torch.float32).numpy()
     except (*DAMAGED_FILE, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: a place before the file's beginning
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # these are of what the file says
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f'{path} cannot be read as W+ codes, or it is cut off: {reason}') from error
