@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 FRAMES = 10  # of the footage; a tuning needs as many
-CODES = 80  # frames of the data set that a model is trained on
+CODES = 400  # frames of the data set that a model is trained on and codes are measured against
 NEVER = '--idle-minutes=0.05'  # minutes without viewers
 
 # What is run, by names; earlier ones make what later ones read.
@@ -39,7 +39,7 @@ COMMANDS: dict[str, str] = {
     'align, centre of the picture': 'align_video.py --source={folder}/frames --dest={folder}/aligned --size={resolution} '
                                     '--min-frames=1',
     'embed: encoder, with report': EMBED + 'encoded.zip --encoder={folder}/encoder.pkl',
-    'embed: optimisation, 2 frames': EMBED + 'optimised.zip --end=0.08 --chunk=2 --steps=1 --first-steps=1 --no-report',
+    'embed: optimisation, two clips of a frame': EMBED + 'optimised.zip --end=0.08 --steps=1 --first-steps=1 --no-report',
     'train an encoder': 'train_encoder.py {network} --outdir={folder}/encoders --fresh --kimg=0.002 --batch=2 --tick=0.002 '
                         '--snap=100',
     'tune the generator': TUNE,
@@ -57,8 +57,9 @@ COMMANDS: dict[str, str] = {
     'preview of codes': 'latents_tool.py preview --data={folder}/coded.zip --outdir={folder}/previews',
     'page of a run': 'report_video.py --run={run} --dest={folder}/page.html --videos=16 --depths=0,30 --clips=1 '
                      '--clip-seconds=0.2',
-    'measure codes': MEASURE + '{snapshot} --data={folder}/codes.zip --metrics=lfd64_25f',
-    'measure videos, fvd2_10f': MEASURE + '{snapshot} --data={folder}/coded.zip --metrics=fvd2_10f --bootstrap=0 --no-cache',
+    'measure codes': MEASURE + '{snapshot} --data={folder}/codes.zip --metrics=lfd2048_25f',
+    'measure videos, fvd2_10f': MEASURE + '{snapshot} --data={folder}/codes.zip --metrics=fvd2_10f --real-clips=spread '
+                                '--bootstrap=0 --no-cache',
     'measure videos, lpips_alex': MEASURE + '--fake={folder}/frames --real={folder}/frames --metrics=lpips_alex_2f --pairs=order',
 }  # fmt: skip
 
