@@ -90,6 +90,13 @@ def persistent_class(orig_class: Class) -> Class:
             _check_pickleable(self, state)
             return _reconstruct_persistent_obj, (_meta(self, state),)
 
+        if '__deepcopy__' not in dir(orig_class):
+
+            def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+                # By __reduce__ it would be of a second class, made from the source text, which isinstance does not know.
+                copied = memo[id(self)] = type(self).__new__(type(self))
+                return _set_state(copied, copy.deepcopy(_state(self), memo))
+
     functools.update_wrapper(vars(Persistent)['__init__'], inspect.getattr_static(orig_class, '__init__'))
     for attribute in ('__name__', '__qualname__', '__module__', '__doc__'):
         setattr(Persistent, attribute, getattr(orig_class, attribute))
@@ -177,12 +184,16 @@ def _reconstruct_persistent_obj(meta: Any) -> Any:
     if meta.class_name not in vars(module):
         raise pickle.UnpicklingError(f'the source text in the pickle does not define the class {meta.class_name}')
     cls = persistent_class(vars(module)[meta.class_name])
-    obj = cls.__new__(cls)
+    return _set_state(cls.__new__(cls), meta.state)
+
+
+def _set_state(obj: Any, state: dict[str, Any]) -> Any:
+    """Give an object that was just made its state, and return it."""
     set_state = getattr(obj, '__setstate__', None)
     if set_state is None:
-        vars(obj).update(meta.state)
+        vars(obj).update(state)
     else:
-        set_state(meta.state)
+        set_state(state)
     return obj
 
 

@@ -189,7 +189,13 @@ def test_objects_carry_their_source(module, tmp_path):
     assert type(pickle.loads(data)['net']) is type(other)
     again = pickle.loads(pickle.dumps(other))
     assert again.state_dict().keys() == net.state_dict().keys()
-    assert copy.deepcopy(other).weight.tolist() == [5] * 3
+    copied = copy.deepcopy(other)
+    assert (type(copied), type(copied.layer)) == (type(other), type(other.layer))  # isinstance knows it
+    assert copied.weight.tolist() == [5] * 3
+    with torch.no_grad():
+        copied.weight.zero_()
+    copied.layer.options['a'][1]['b'] = 7
+    assert (other.weight.tolist(), other.layer.options['a'][1]['b']) == ([5] * 3, 2)  # nothing is shared
 
 
 def test_the_stream_is_what_others_expect(module):
