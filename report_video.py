@@ -8,6 +8,8 @@ import click
 from training.commands import command_line, shared_options
 from training.control import option_types
 
+INTERRUPTED = 'interrupted; finished parts are kept for the same command, and an older page is as it was'
+
 
 def _parse_depths(text: str) -> list[int]:
     try:
@@ -43,7 +45,7 @@ def _parse_depths(text: str) -> list[int]:
 @shared_options.force_image_network
 @shared_options.trust_pickle
 @shared_options.device
-@command_line.clear_errors(interrupted='interrupted; an older page is as it was')
+@command_line.clear_errors(interrupted=INTERRUPTED)
 def main(**options: Any) -> None:
     """Write a page about a training run: one HTML file that opens from disk, without a network.
 

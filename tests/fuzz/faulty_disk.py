@@ -2,6 +2,7 @@
 
     python tests/fuzz/faulty_disk.py                             # every write of every command: full, broken, short, read-only
     python tests/fuzz/faulty_disk.py --command=train_video --every=5
+    python tests/fuzz/faulty_disk.py --places                    # of every place that writes, three of its writes
 
 Needs Linux and a C compiler: faulty_disk.c is preloaded into this process, so that writes of torch fail as well as those of
 Python. Writes of ffmpeg, another process, are not reached.
@@ -16,12 +17,13 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -59,6 +61,38 @@ class Disk:
     def count(self) -> int:
         """Writes since it was armed."""
         return int(self.shim.faulty_disk_count())
+
+    @contextlib.contextmanager
+    def places(self) -> Iterator[dict[tuple[Any, ...], list[int]]]:
+        """Numbers of the writes in the block, by call, name of the file, and the lines of this project that lead there."""
+        found: dict[tuple[Any, ...], list[int]] = {}
+
+        def told(number: int, call: bytes, path: bytes) -> None:
+            lines, frame = [], sys._getframe(1)
+            while frame is not None:
+                if frame.f_code.co_filename.startswith(str(ROOT)) and frame.f_code.co_filename != __file__:
+                    lines.append((frame.f_code.co_filename, frame.f_lineno))
+                frame = frame.f_back  # type: ignore[assignment]
+            name = re.sub(r'\d+', '0', re.sub(r'\.[a-z0-9_]{8}\.tmp$', '.tmp', os.path.basename(os.fsdecode(path))))
+            found.setdefault((call, name, *lines), []).append(number)
+
+        function = ctypes.CFUNCTYPE(None, ctypes.c_long, ctypes.c_char_p, ctypes.c_char_p)(told)
+        self.shim.faulty_disk_tell(function)
+        try:
+            yield found
+        finally:
+            self.shim.faulty_disk_tell(None)
+
+
+def where(places: dict[tuple[Any, ...], list[int]], number: int) -> str:
+    """What a write is, in words."""
+    call, name, *lines = next(place for place, numbers in places.items() if number in numbers)
+    return f'{call.decode()} {name}: ' + ' < '.join(f'{os.path.basename(path)}:{line}' for path, line in lines[:3])
+
+
+def of_each_place(places: dict[tuple[Any, ...], list[int]]) -> list[int]:
+    """The first write of each place, one in the middle, and the last."""
+    return sorted({number for numbers in places.values() for number in (numbers[0], numbers[len(numbers) // 2], numbers[-1])})
 
 
 PICTURES = ('fakes', 'recon', 'reals', 'samples', 'trajectories')  # of trainings, which a full disk may cost
@@ -296,7 +330,10 @@ def check(world: World, disk: Disk, command: str, number: int, kind: str, wanted
 @click.option('--command', 'commands', help='Command; may be repeated  [default: all]', multiple=True)
 @click.option('--kind', 'kinds', help='Kind of fault; may be repeated', type=click.Choice(list(KINDS)), multiple=True)
 @click.option('--every', help='Try only every N-th write', type=click.IntRange(min=1), default=1, show_default=True)
-def main(commands: tuple[str, ...], kinds: tuple[str, ...], every: int) -> None:
+@click.option(
+    '--places', help='Of each place in the program that writes, try its first, a middle and its last write', is_flag=True
+)
+def main(commands: tuple[str, ...], kinds: tuple[str, ...], every: int, places: bool) -> None:
     """Let writes fail."""
     if 'faulty_disk' not in os.environ.get('LD_PRELOAD', ''):
         os.environ['LD_PRELOAD'] = build(tempfile.mkdtemp())
@@ -309,18 +346,21 @@ def main(commands: tuple[str, ...], kinds: tuple[str, ...], every: int) -> None:
         for command in commands or world.commands:
             out = world.empty(command)
             disk.arm(out, -1)
-            code, said = world.run(command, out)
+            with disk.places() as found:
+                code, said = world.run(command, out)
             assert code == 0, said
             count, wanted = disk.count(), world.result(out)
             assert wanted, command
+            if places:
+                tell(f'{command}: {count} writes at {len(found)} places')
             for kind in kinds or KINDS:
                 tried = 0
-                for number in range(0, count, every):
+                for number in (of_each_place(found) if places else range(count))[::every]:
                     tried += 1
                     problem = check(world, disk, command, number, kind, wanted)
                     if problem is not None:
                         wrong += 1
-                        tell(f'{command}, write {number} of {count}, {kind}: {problem}')
+                        tell(f'{command}, write {number} of {count} ({where(found, number)}), {kind}: {problem}')
                 tell(f'{command}: {tried} of {count} writes, {kind}: done')
     sys.exit(wrong > 0)
 

@@ -2,8 +2,13 @@
 
 import base64
 import json
+import math
 import pathlib
 import re
+import shlex
+import signal
+import subprocess
+import sys
 import xml.etree.ElementTree
 from typing import Any
 
@@ -17,8 +22,11 @@ from networks import checkpoints
 from networks.latent_generator import LatentGenerator
 from training import temporal_snapshot
 from training.latents.dataset import LatentDataset, LatentDatasetWriter
-from training.run_page import measures
+from training.run_page import kept as kept_parts
+from training.run_page import measures, pictures
+from training.run_page.kept import KeptParts
 from training.run_page.measures import FIRST_SEED, WINDOW, nearest_moments
+from training.runs.locks import lock_target
 
 NAME = 'a <b>&"run"'  # folders and clips are called what people like
 
@@ -53,9 +61,11 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory, tiny_generator: pathlib.Pa
     return run
 
 
+SMALL = ('--videos=16', '--depths=0,60', '--clip-seconds=0.4', '--subject=seed:1', '--device=cpu')
+
+
 def report(run: pathlib.Path, *arguments: str) -> click.testing.Result:
-    small = ['--videos=16', '--depths=0,60', '--clip-seconds=0.4', '--subject=seed:1', '--device=cpu']
-    return click.testing.CliRunner().invoke(report_video.main, [f'--run={run}', *small, *arguments])
+    return click.testing.CliRunner().invoke(report_video.main, [f'--run={run}', *SMALL, *arguments])
 
 
 @pytest.fixture(scope='module')
@@ -158,6 +168,107 @@ def test_numbers_of_a_model_that_is_known(monkeypatch: pytest.MonkeyPatch) -> No
         assert np.allclose(depth.variances, 4, atol=0.5)
         assert depth.motion_distance > 3 * found.floor[0]
     assert all(np.abs(curve[np.isfinite(curve)]).max() < 0.15 for curve in found.autocorrelations.values())
+
+
+KILLED = """
+import os, signal, sys, report_video
+from training.run_page import pictures
+clip, calls = pictures.clip, []
+def killed(*arguments):
+    calls.append(1)
+    if len(calls) == 2:
+        os.kill(os.getpid(), signal.{signal})
+    return clip(*arguments)
+pictures.clip = killed
+sys.argv[0] = 'report_video.py'
+report_video.main()
+"""
+
+
+@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_page_goes_on(
+    number: signal.Signals, run_dir: pathlib.Path, page: str, tmp_path: pathlib.Path, root: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Killed within its second row of clips: neither the measures nor the first row are made again, and the page is the same."""
+    dest = tmp_path / 'page.html'
+    code = KILLED.format(signal=number.name)
+    words = [sys.executable, '-c', code, f'--run={run_dir}', *SMALL, f'--dest={dest}']
+    killed = subprocess.run(words, cwd=root, capture_output=True, text=True, check=False)
+    assert killed.returncode == (-9 if number == signal.SIGKILL else 143), killed.stderr
+    if number == signal.SIGTERM:
+        assert f'python report_video.py --run={shlex.quote(str(run_dir))[1:-1]}' in killed.stderr.replace("'", '')
+    assert not dest.exists()
+
+    def made_again(*arguments: Any) -> Any:
+        raise AssertionError('the measures were there')
+
+    rows: list[str] = []
+    clip = pictures.clip
+    monkeypatch.setattr(measures, 'generate_windows', made_again)
+    monkeypatch.setattr(pictures, 'clip', lambda *arguments: rows.append(arguments[-1]) or clip(*arguments))
+    result = report(run_dir, f'--dest={dest}')
+    assert result.exit_code == 0, result.output
+    assert rows == ['row-1', 'row-2']
+    assert dest.read_text(encoding='utf-8') == page
+    assert [path.name for path in tmp_path.iterdir()] == ['page.html']  # nothing hidden is left
+
+
+def test_other_options_take_only_what_they_share(run_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    kept = KeptParts(str(tmp_path / 'page.html'), ['a snapshot'])
+    made: list[int] = []
+
+    def make() -> list[np.ndarray]:
+        made.append(1)
+        return [np.arange(3), np.zeros((0, 2))]
+
+    for inputs, count in (([0, 60], 1), ([0, 60], 1), ([0, 90], 2)):
+        found = kept.part('videos', inputs, make)
+        assert len(made) == count
+        assert [values.tolist() for values in found] == [[0, 1, 2], []]
+    KeptParts(str(tmp_path / 'page.html'), ['another snapshot']).part('videos', [0, 60], make)
+    assert len(made) == 3
+    for path in pathlib.Path(kept.folder).iterdir():
+        path.write_bytes(path.read_bytes()[:-30])  # a power cut
+    assert kept.part('videos', [0, 60], make)[0].tolist() == [0, 1, 2]
+    assert len(made) == 4
+
+
+def test_frames_that_take_long_are_kept(
+    tiny_generator: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    G: Any = checkpoints.load_generator(str(tiny_generator))
+    codes = torch.randn(21, 6, 8, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(kept_parts, 'KEEP_SECONDS', math.inf)
+    whole = list(KeptParts(str(tmp_path / 'a.html'), 0).frames('row', G, codes, lambda frames: frames))
+    assert len(whole) == 21
+    assert not (tmp_path / '.a.html.unfinished').exists()  # quick ones are not
+    monkeypatch.setattr(kept_parts, 'KEEP_SECONDS', 0)
+    kept = KeptParts(str(tmp_path / 'b.html'), 0)
+    for _ in zip(range(18), kept.frames('row', G, codes, lambda frames: frames), strict=False):
+        pass
+    rendered: list[int] = []
+    render = kept_parts.render_codes
+    monkeypatch.setattr(kept_parts, 'render_codes', lambda G, ws, batch: rendered.append(len(ws)) or render(G, ws, batch=batch))
+    again = list(kept.frames('row', G, codes, lambda frames: frames))
+    assert rendered == [5]
+    assert np.array_equal(np.stack(again), np.stack(whole))
+    kept.drop('row')
+    assert list(pathlib.Path(kept.folder).iterdir()) == []
+
+
+def test_a_disk_that_keeps_nothing_costs_nothing_else(run_dir: pathlib.Path, page: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / '.page.html.unfinished').write_text('a file where the folder would be')
+    result = report(run_dir, f'--dest={tmp_path}/page.html')
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / 'page.html').read_text(encoding='utf-8') == page
+
+
+def test_one_page_at_a_time(run_dir: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    with lock_target(tmp_path / 'page.html', '--dest'):
+        result = report(run_dir, f'--dest={tmp_path}/page.html')
+    assert result.exit_code == 2
+    assert f'--dest: {tmp_path}/page.html is in use by' in result.output
 
 
 @pytest.mark.parametrize(

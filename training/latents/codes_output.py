@@ -27,13 +27,18 @@ class CodesWriter:
         self.shape = shape
         self.num_frames = 0
         self._place = contextlib.ExitStack()  # what moves the file to its place in the end, or drops it
-        self._file = open(self._place.enter_context(replacing(self.path)), 'wb')  # noqa: SIM115
-        self._zip = zipfile.ZipFile(self._file, 'w')
-        with self._zip.open('fps.npy', 'w') as member:
-            np.lib.format.write_array(member, np.asarray(fps, np.float64))
-        self._member = self._zip.open('w.npy', 'w', force_zip64=True)
-        header = {'descr': '<f4', 'fortran_order': False, 'shape': shape}
-        np.lib.format.write_array_header_1_0(self._member, header)
+        temporary = self._place.enter_context(replacing(self.path))
+        try:
+            self._file = open(temporary, 'wb')  # noqa: SIM115
+            self._zip = zipfile.ZipFile(self._file, 'w')
+            with self._zip.open('fps.npy', 'w') as member:
+                np.lib.format.write_array(member, np.asarray(fps, np.float64))
+            self._member = self._zip.open('w.npy', 'w', force_zip64=True)
+            header = {'descr': '<f4', 'fortran_order': False, 'shape': shape}
+            np.lib.format.write_array_header_1_0(self._member, header)
+        except BaseException:
+            self.abort()
+            raise
 
     def write(self, code: np.ndarray) -> None:
         """Add one frame's code [num_ws, w_dim]."""
@@ -53,11 +58,9 @@ class CodesWriter:
 
     def abort(self) -> None:
         """Drop what was written."""
-        with contextlib.suppress(OSError, ValueError):  # a full disk fails here again
-            self._member.close()
-            self._zip.close()
-        with contextlib.suppress(OSError):
-            self._file.close()
+        for part in ('_member', '_zip', '_file'):  # as far as they were opened
+            with contextlib.suppress(AttributeError, OSError, ValueError):  # a full disk fails here again
+                getattr(self, part).close()
         dropped = InterruptedError()
         self._place.__exit__(type(dropped), dropped, None)
 

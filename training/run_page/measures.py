@@ -7,6 +7,7 @@ the latent generator are enough: one of many videos, windows of which are kept a
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -135,6 +136,7 @@ def measure(
     *,
     videos: int = VIDEOS,
     advance: Callable[[str], None] = lambda what: None,
+    keep: Callable[[str, Callable[[], list[torch.Tensor]]], list[torch.Tensor]] = lambda name, make: make(),
 ) -> Measures:
     """Measure the videos of a latent generator.
 
@@ -145,6 +147,7 @@ def measure(
         depths: Frames at which to look, rising.
         videos: How many.
         advance: Told what comes next.
+        keep: Called with a name and a function that makes tensors, which an interrupted run may have left.
 
     Raises:
         InputError: too little footage, or depths that lie less than a window apart.
@@ -159,12 +162,18 @@ def measure(
     real = [alive.components.project(clip) for clip in clips]
     step = _rms_step(real)
     advance(f'{videos} videos at {len(depths)} depths')
-    seeds = range(FIRST_SEED, FIRST_SEED + videos)
     space = _TwoSpaces(kernel.space, alive.components)
+    places = [(depth, WINDOW) for depth in depths]
+    passes = []
+    for first in range(FIRST_SEED, FIRST_SEED + videos, VIDEOS):
+        seeds = range(first, min(first + VIDEOS, FIRST_SEED + videos))
+        make = functools.partial(_all_windows, generator, space, seeds, places)
+        passes.append(keep(f'videos-{first}-{len(seeds)}', make))
     found, near = [], torch.zeros(0)
     moment = max((depth for depth in depths if depth <= 1000), default=depths[0])
     result: dict[str, float] = {}
-    for depth, windows in zip(depths, generate_windows(generator, space, seeds, [(d, WINDOW) for d in depths]), strict=True):
+    for depth, parts in zip(depths, zip(*passes, strict=True), strict=True):
+        windows = torch.cat(parts)
         result = kernel.compare(windows[..., :size])
         own = windows[..., size:]
         found.append(
@@ -174,15 +183,15 @@ def measure(
     advance('a minute of some videos')
     minute = round(MINUTE * fps)
     late = max(depths[-1], minute)
-    first, last = generate_windows(
-        generator, alive.components, range(FIRST_SEED, FIRST_SEED + LONG_VIDEOS), [(0, minute), (late, minute)]
-    )
+    seeds = range(FIRST_SEED, FIRST_SEED + LONG_VIDEOS)
+    make = functools.partial(_all_windows, generator, alive.components, seeds, [(0, minute), (late, minute)])
+    first_minute, last_minute = keep(f'minutes-{len(seeds)}', make)
     longest = max(real, key=len)
     frames = np.unique(np.linspace(1, round(LAGS * fps), 50).round().astype(int))
     curves = {
         'footage': np.array([_real_autocorrelation(longest, int(lag)) for lag in frames]),
-        'first minute': np.array([autocorrelation(first.double(), int(lag)) for lag in frames]),
-        f'minute from frame {late} on': np.array([autocorrelation(last.double(), int(lag)) for lag in frames]),
+        'first minute': np.array([autocorrelation(first_minute.double(), int(lag)) for lag in frames]),
+        f'minute from frame {late} on': np.array([autocorrelation(last_minute.double(), int(lag)) for lag in frames]),
     }
     advance('the nearest moments of the footage')
     return Measures(
@@ -192,10 +201,14 @@ def measure(
         lags=frames / fps,
         autocorrelations=curves,
         real_tracks=[track[:minute, :COMPONENTS].numpy() for track in sorted(real, key=len, reverse=True)[:3]],
-        tracks=[track[:, :COMPONENTS].numpy() for track in first[:3]],
+        tracks=[track[:, :COMPONENTS].numpy() for track in first_minute[:3]],
         nearness=nearest_moments(near, real, fps, moment),
         videos=videos,
     )
+
+
+def _all_windows(generator: Any, space: Any, seeds: Sequence[int], places: Sequence[tuple[int, int]]) -> list[torch.Tensor]:
+    return list(generate_windows(generator, space, seeds, places))
 
 
 def _rms_step(tracks: Sequence[torch.Tensor]) -> float:

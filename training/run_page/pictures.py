@@ -14,10 +14,10 @@ import PIL.Image
 import torch
 
 from training.control.transfer import subject_shift
+from training.run_page.kept import KeptParts
 from training.run_page.measures import FIRST_SEED, Pair
 from training.videos.code_sources import ModelSource, default_burn_in
-from training.videos.output import VideoWriter, as_rgb, image_grid
-from training.videos.synthesis import render_codes
+from training.videos.output import VideoWriter, image_grid
 
 LARGEST_SIDE = 256  # of a picture in a row; a page of 1024 x 1024 pictures would be hundreds of megabytes
 GAP = 4  # pixels between the cells of a grid
@@ -34,8 +34,8 @@ def _small(frames: np.ndarray, side: int = LARGEST_SIDE) -> np.ndarray:
     return np.stack([np.asarray(PIL.Image.fromarray(frame).resize(size, PIL.Image.Resampling.LANCZOS)) for frame in frames])
 
 
-def _render(image_generator: Any, codes: Any) -> np.ndarray:
-    return _small(np.stack([as_rgb(frame) for frame in render_codes(image_generator, codes)]))
+def _render(image_generator: Any, codes: torch.Tensor, kept: KeptParts, name: str) -> np.ndarray:
+    return np.stack(list(kept.frames(name, image_generator, codes, _small)))
 
 
 def picture(frames: np.ndarray, columns: int) -> str:
@@ -47,14 +47,25 @@ def picture(frames: np.ndarray, columns: int) -> str:
     return f'data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}'
 
 
-def clip(image_generator: Any, clips: Sequence[torch.Tensor], fps: float, advance: Callable[[int], object]) -> str:
-    """Clips of codes [T, num_ws, w_dim] side by side, as a data address of an mp4."""
-    streams = [render_codes(image_generator, codes) for codes in clips]
+def clip(
+    image_generator: Any, clips: Sequence[torch.Tensor], fps: float, advance: Callable[[int], object], kept: KeptParts, name: str
+) -> str:
+    """Clips of codes [T, num_ws, w_dim] side by side, as a data address of an mp4.
+
+    Args:
+        image_generator: Image generator.
+        clips: Codes.
+        fps: Frames per second.
+        advance: Told of every step how many pictures it had.
+        kept: Where frames are kept that take long.
+        name: Of these frames there.
+    """
+    streams = [kept.frames(f'{name}-{column}', image_generator, codes, _small) for column, codes in enumerate(clips)]
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, 'clip.mp4')
         with VideoWriter(path, fps=fps, crf=20) as writer:
             for frames in zip(*streams, strict=True):
-                writer.write(image_grid(_small(np.stack([as_rgb(frame) for frame in frames])), len(frames)))
+                writer.write(image_grid(np.stack(frames), len(frames)))
                 advance(len(frames))
         with open(path, 'rb') as file:
             return f'data:video/mp4;base64,{base64.b64encode(file.read()).decode()}'
@@ -73,14 +84,16 @@ def real_stretches(clips: Sequence[np.ndarray], count: int, length: int) -> list
     return [torch.from_numpy(clips[places[k][0]][places[k][1] : places[k][1] + length].copy()) for k in chosen]
 
 
-def pairs(image_generator: Any, generator: Any, clips: Sequence[np.ndarray], found: Sequence[Pair]) -> str:
+def pairs(image_generator: Any, generator: Any, clips: Sequence[np.ndarray], found: Sequence[Pair], kept: KeptParts) -> str:
     """Generated moments above, the nearest moments of the footage below."""
     made = [codes_at(generator, pair.seed, pair.frame, 1) for pair in found]
     real = [torch.from_numpy(clips[pair.clip][pair.real_frame : pair.real_frame + 1].copy()) for pair in found]
-    return picture(_render(image_generator, torch.cat([*made, *real])), len(found))
+    return picture(_render(image_generator, torch.cat([*made, *real]), kept, 'pairs'), len(found))
 
 
-def transfer_rows(image_generator: Any, generator: Any, subjects: Sequence[np.ndarray], method: str, fps: float) -> str:
+def transfer_rows(
+    image_generator: Any, generator: Any, subjects: Sequence[np.ndarray], method: str, fps: float, kept: KeptParts
+) -> str:
     """The same motion by the trained subject and by others, one below the other; a second between two pictures.
 
     Args:
@@ -89,9 +102,10 @@ def transfer_rows(image_generator: Any, generator: Any, subjects: Sequence[np.nd
         subjects: Codes [N, num_ws, w_dim] of each other subject.
         method: See training.control.transfer.
         fps: Frames per second.
+        kept: Where pictures are kept that take long.
     """
     source = ModelSource(generator, FIRST_SEED)
     motion = torch.cat([source.read(100) for _ in range(FRAMES_OF_MOTION // 100)])
     moments = motion[:: max(1, round(fps))][:MOMENTS]
     rows = [moments, *(moments + subject_shift(method, motion, codes).to(moments) for codes in subjects)]
-    return picture(_render(image_generator, torch.cat(rows)), len(moments))
+    return picture(_render(image_generator, torch.cat(rows), kept, 'transfer'), len(moments))

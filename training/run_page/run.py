@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -12,8 +13,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
 
-from networks.checkpoints import replacing
+from networks.checkpoints import file_sha256, replacing
+from networks.checkpoints.image_generator_lookup import local_file
 from networks.errors import InputError
 from training.best_snapshot import find_snapshot
 from training.commands import command_line
@@ -21,7 +24,9 @@ from training.generation.pictures import PictureReader
 from training.generation.run import load_encoder, load_networks
 from training.latents.dataset import LatentDataset
 from training.run_page import charts, pictures
+from training.run_page.kept import KeptParts, digest
 from training.run_page.measures import Measures, measure
+from training.runs.locks import lock_target
 from training.temporal_snapshot import versions
 
 TEMPLATE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'page.html')
@@ -51,6 +56,11 @@ def write_report(options: types.SimpleNamespace) -> None:
     if not os.path.isdir(os.path.dirname(os.path.abspath(dest))):
         raise InputError(f'--dest: there is no folder {os.path.dirname(dest)!r}')
     network, reason = find_snapshot(options.network or run_dir)
+    with lock_target(dest, '--dest'):
+        _write_page(options, run_dir, dest, network, reason)
+
+
+def _write_page(options: types.SimpleNamespace, run_dir: str, dest: str, network: str, reason: str) -> None:
     command_line.report(f'Loading {network}' + (f' ({reason})' if reason else ''))
     device = command_line.choose_device(options.device)
     snapshot, image_generator, sha256, image_sha256 = load_networks(
@@ -58,12 +68,18 @@ def write_report(options: types.SimpleNamespace) -> None:
     )
     described = snapshot.get('data') or {}
     clips, names, fps, data_sha256 = read_footage(options.data or described.get('path'), described, image_generator)
-    reader = PictureReader(image_generator, load_encoder(options, image_generator, device), align=options.align)
-    subjects = [reader.read(source) for source in options.subject]
+    kept = KeptParts(dest, [sha256, image_sha256, data_sha256, device.type, versions()])
+    if os.path.isdir(kept.folder):
+        command_line.report('Going on with what an interrupted command has left')
+    subjects = read_subjects(options, image_generator, device, kept)
     generator = snapshot['G_ema'].eval().requires_grad_(False)
     found = measure(
         generator.cpu(), clips, fps, options.depths, videos=options.videos,
         advance=lambda what: command_line.report(f'Measuring {what}'),
+        keep=lambda name, make: [
+            torch.from_numpy(values)
+            for values in kept.part(name, list(options.depths), lambda: [tensor.numpy() for tensor in make()])
+        ],
     )  # fmt: skip
     generator.to(device)
     page = {
@@ -83,11 +99,31 @@ def write_report(options: types.SimpleNamespace) -> None:
         'commands': commands(os.path.basename(os.path.abspath(run_dir)), os.path.basename(network), found),
         'subjects': [shown(source) for source in options.subject],
         'transfer': options.transfer,
-        **render(options, image_generator, generator, clips, subjects, found, fps),
+        **render(options, image_generator, generator, clips, subjects, found, fps, kept),
     }
     with replacing(dest) as temporary, open(temporary, 'w', encoding='utf-8') as file:
         file.write(compose(page))
+    kept.remove()
     command_line.report(f'Wrote {dest} ({command_line.format_bytes(os.path.getsize(dest))})')
+
+
+def read_subjects(options: types.SimpleNamespace, image_generator: Any, device: Any, kept: KeptParts) -> list[np.ndarray]:
+    """Codes [N, num_ws, w_dim] of each of --subject; what is embedded, which may take minutes, is kept."""
+    readers: list[PictureReader] = []
+
+    def read(source: str) -> list[np.ndarray]:
+        if not readers:
+            readers.append(PictureReader(image_generator, load_encoder(options, image_generator, device), align=options.align))
+        return [readers[0].read(source)]
+
+    encoder = file_sha256(local_file(options.encoder)) if options.encoder else None
+    codes = []
+    for index, source in enumerate(options.subject):
+        if os.path.isfile(source):
+            codes += kept.part(f'subject-{index}', [file_sha256(source), encoder, options.align], functools.partial(read, source))
+        else:
+            codes += read(source)
+    return codes
 
 
 def read_footage(
@@ -112,7 +148,7 @@ def read_footage(
 
 def render(
     options: types.SimpleNamespace, image_generator: Any, generator: Any, clips: list[np.ndarray], subjects: list[np.ndarray],
-    found: Measures, fps: float,
+    found: Measures, fps: float, kept: KeptParts,
 ) -> dict[str, Any]:  # fmt: skip
     """Everything on the page that is rendered."""
     count, length = options.clips, max(2, round(options.clip_seconds * fps))
@@ -123,14 +159,18 @@ def render(
         where = f'generated, from {charts.clock(depth, fps)} on'
         rows.append((where, [pictures.codes_at(generator, seed, depth, length) for seed in range(count)]))
     with command_line.progress(total=len(rows) * count * length, description='Rendering') as bar:
-        videos = [(name, pictures.clip(image_generator, row, fps, bar.update)) for name, row in rows]
+        videos = []
+        for index, (name, row) in enumerate(rows):
+            make = functools.partial(pictures.clip, image_generator, row, fps, bar.update, kept, f'row-{index}')
+            videos.append((name, kept.text(f'clip-{index}', [digest(codes) for codes in row], make)))
+            kept.drop(f'row-{index}-')
     command_line.report('Rendering pictures')
     side = min(int(image_generator.img_resolution), pictures.LARGEST_SIDE)
     return {
         'videos': videos,
         'video_size': (side * count, side),
-        'pairs': pictures.pairs(image_generator, generator, clips, found.nearness.pairs),
-        'transfer_rows': pictures.transfer_rows(image_generator, generator, subjects, options.transfer, fps)
+        'pairs': pictures.pairs(image_generator, generator, clips, found.nearness.pairs, kept),
+        'transfer_rows': pictures.transfer_rows(image_generator, generator, subjects, options.transfer, fps, kept)
         if subjects
         else None,
     }
