@@ -142,11 +142,13 @@ class World:
         training = (f'--data={data}', '--outdir={out}', *tiny, '--kimg=0.6', '--tick=0.28', '--snap=1')
         self.commands: dict[str, tuple[str, ...]] = {
             'train_video': (*training, '--preview-frames=0'),
-            'train_video with pictures': (*training, '--preview-frames=2'),
+            'train_video with pictures': (*training, '--preview-frames=2', '--metrics=drift_latent_200f', '--keep-states=2'),
             'train_encoder': (f'--network={network}', '--outdir={out}', '--kimg=0.016', '--batch=4', '--tick=0.008', '--snap=1',
                               '--perceptual=none', '--cbase=16', '--cmax=4', '--hidden=4', '--device=cpu'),
             'embed_video': (f'--network={network}', f'--source={frames}', '--dest={out}/x.zip', f'--encoder={encoder}',
                             '--chunk=4', '--perceptual=none', '--min-frames=2', '--device=cpu'),
+            'embed_video optimised': (f'--network={network}', f'--source={frames}', '--dest={out}/x', '--steps=2', '--chunk=4',
+                                      '--first-steps=2', '--perceptual=none', '--min-frames=2', '--device=cpu', '--preview'),
         }  # fmt: skip
         snapshot = folder / 'network-snapshot-000001.pkl'
         latent = LatentGenerator(int(G.num_ws), 4, num_components=4, burn_in=2)
@@ -156,7 +158,7 @@ class World:
                 str(snapshot), G=latent, G_ema=latent, C=latent, image_generator=reference, data=describe_dataset(dataset),
                 training_options={}, progress={},
             )  # fmt: skip
-        for ending in ('png', 'mp4'):
+        for ending in ('png', 'mp4', 'gif'):
             self.commands[f'generate_video {ending}'] = (
                 f'--network={snapshot}', '--outdir={out}', '--seeds=0-1', '--frames=4',
                 '--save-codes', f'--format={ending}', '--skip-existing', '--device=cpu',
