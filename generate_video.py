@@ -96,6 +96,8 @@ INTERRUPTED = 'interrupted; finished files and segments are kept, and the same c
               metavar='INT', type=command_line.POSITIVE_INT)
 @click.option('--shard',         help='Make only the K-th of N shares of the files, as one of N independent jobs',
               metavar='K/N', type=SHARD)
+@click.option('--merge',         help='Make nothing: check that the shares of all jobs are in this folder and in others that are '
+                                      'named so, and put their files together in --outdir', metavar='DIR', multiple=True)
 @click.option('--precision',     help='Of rendering: auto is fp32 on a CPU and what the checkpoint declares on a GPU; bf16 is '
                                       'faster where the processor has it, and differs by less than a video encoder changes',
               type=click.Choice(['auto', 'fp32', 'bf16']), default='auto')
@@ -130,6 +132,12 @@ def main(**options: Any) -> None:
     # A loop of eight seconds for a phone, with a smile that comes and goes.
     python generate_video.py --network=network-snapshot-000500.pkl --outdir=out --seconds=8 --loop --size=1080x1920 \\
         --edit=smile.npy:0@0,2@100,0@199
+
+    \b
+    # Two independent jobs, here or on two machines, and a check that all files are there.
+    python generate_video.py --network=network-snapshot-000500.pkl --outdir=out --seeds=0-99 --shard=1/2
+    python generate_video.py --network=network-snapshot-000500.pkl --outdir=out --seeds=0-99 --shard=2/2
+    python generate_video.py --network=network-snapshot-000500.pkl --outdir=out --seeds=0-99 --merge=out
 
     \b
     # An image generator alone.

@@ -55,7 +55,23 @@ def test_sizes_and_names() -> None:
     '--how',
     default='fine',
     type=click.Choice(
-        ['input', 'full', 'quota', 'denied', 'missing', 'memory', 'torch', 'package', 'host', 'stop', 'bug', 'fine']
+        [
+            'input',
+            'full',
+            'broken',
+            'quota',
+            'denied',
+            'missing',
+            'memory',
+            'torch',
+            'torch at the end',
+            'torch at the beginning',
+            'package',
+            'host',
+            'stop',
+            'bug',
+            'fine',
+        ]
     ),
 )
 @click.option('--seeds', type=command_line.SEEDS, default='0-2')
@@ -71,6 +87,10 @@ def _sample(how: str, seeds: list[int], fps: float) -> None:
         'missing': FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), 'no.pkl'),
         'memory': MemoryError(),
         'torch': RuntimeError('[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file'),
+        'broken': OSError(errno.EIO, os.strerror(errno.EIO), 'out/a.mp4'),
+        'torch at the beginning': RuntimeError(
+            '[enforce fail at inline_container.cc:747] . open file failed with strerror: Read-only file system'
+        ),
         'torch at the end': RuntimeError('[enforce fail at inline_container.cc:672] . unexpected pos 128 vs 0'),
         'package': ModuleNotFoundError("No module named 'imageio_ffmpeg'", name='imageio_ffmpeg'),
         'host': ModuleNotFoundError("No module named 'scipy'", name='scipy.linalg'),
@@ -91,8 +111,10 @@ def _sample(how: str, seeds: list[int], fps: float) -> None:
         ('denied', "no permission for '/root/a'"),
         ('missing', "'no.pkl'"),
         ('memory', 'out of memory'),
-        ('torch', 'full'),
-        ('torch at the end', 'full'),
+        ('torch', 'the disk is probably full'),
+        ('torch at the beginning', 'could not be opened for writing: read-only file system'),
+        ('torch at the end', 'the disk is probably full'),
+        ('broken', "the disk reports an error at 'out/a.mp4'"),
         ('package', "'imageio_ffmpeg' is not installed; pip install -r requirements.txt"),
         ('host', "'scipy' is not installed; pip install scipy brings it"),  # a checkout's own files need it
     ],

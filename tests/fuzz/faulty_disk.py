@@ -2,7 +2,7 @@
 
     python tests/fuzz/faulty_disk.py                             # every write of every command: full, broken, short, read-only
     python tests/fuzz/faulty_disk.py --command=train_video --every=5
-    python tests/fuzz/faulty_disk.py --places                    # of every place that writes, three of its writes
+    python tests/fuzz/faulty_disk.py --places                    # the first write of every place that writes, with three faults
 
 Needs Linux and a C compiler: faulty_disk.c is preloaded into this process, so that writes of torch fail as well as those of
 Python. Writes of ffmpeg, another process, are not reached.
@@ -38,6 +38,9 @@ KINDS = {
 }
 
 
+LINES = 3  # of this project, from the innermost out, that tell one place from another
+
+
 def build(folder: str) -> str:
     """Compile the shim."""
     path = os.path.join(folder, 'faulty_disk.so')
@@ -70,11 +73,11 @@ class Disk:
         def told(number: int, call: bytes, path: bytes) -> None:
             lines, frame = [], sys._getframe(1)
             while frame is not None:
-                if frame.f_code.co_filename.startswith(str(ROOT)) and frame.f_code.co_filename != __file__:
+                if frame.f_code.co_filename.startswith(str(ROOT)) and not os.path.samefile(frame.f_code.co_filename, __file__):
                     lines.append((frame.f_code.co_filename, frame.f_lineno))
                 frame = frame.f_back  # type: ignore[assignment]
             name = re.sub(r'\d+', '0', re.sub(r'\.[a-z0-9_]{8}\.tmp$', '.tmp', os.path.basename(os.fsdecode(path))))
-            found.setdefault((call, name, *lines), []).append(number)
+            found.setdefault((call, name, *lines[:LINES]), []).append(number)
 
         function = ctypes.CFUNCTYPE(None, ctypes.c_long, ctypes.c_char_p, ctypes.c_char_p)(told)
         self.shim.faulty_disk_tell(function)
@@ -90,9 +93,15 @@ def where(places: dict[tuple[Any, ...], list[int]], number: int) -> str:
     return f'{call.decode()} {name}: ' + ' < '.join(f'{os.path.basename(path)}:{line}' for path, line in lines[:3])
 
 
-def of_each_place(places: dict[tuple[Any, ...], list[int]]) -> list[int]:
-    """The first write of each place, one in the middle, and the last."""
-    return sorted({number for numbers in places.values() for number in (numbers[0], numbers[len(numbers) // 2], numbers[-1])})
+def faults_of_places(places: dict[tuple[Any, ...], list[int]]) -> dict[str, list[int]]:
+    """Kind -> writes: the first of each place fails once, from then on, and is short; full and broken disks take turns."""
+    faults: dict[str, list[int]] = {kind: [] for kind in KINDS}
+    for index, ((call, *_), numbers) in enumerate(places.items()):
+        faults[('full', 'broken')[index % 2]].append(numbers[0])
+        faults[('read-only from then on', 'full from then on')[index % 2]].append(numbers[0])
+        if b'write' in call:
+            faults['short'].append(numbers[0])
+    return faults
 
 
 PICTURES = ('fakes', 'recon', 'reals', 'samples', 'trajectories')  # of trainings, which a full disk may cost
@@ -114,9 +123,12 @@ class World:
         from networks.w_encoder import WEncoder
         from training import stationarity
         from training.latents.dataset import LatentDataset, LatentDatasetWriter
+        from training.run_page import measures, pictures
         from training.temporal_snapshot import describe_dataset, save_snapshot
 
-        stationarity.LONGEST_BURN_IN = stationarity.REFERENCE_FRAMES = 50  # writes nothing, and takes a minute
+        # These write nothing, and take a minute.
+        stationarity.LONGEST_BURN_IN = stationarity.REFERENCE_FRAMES = 50
+        measures.MINUTE, measures.LONG_VIDEOS, measures.NEAREST_REAL, pictures.FRAMES_OF_MOTION = 2.0, 4, 100, 200
         self.folder = folder
         torch.manual_seed(0)
         torch.set_num_threads(1)
@@ -332,9 +344,7 @@ def check(world: World, disk: Disk, command: str, number: int, kind: str, wanted
 @click.option('--command', 'commands', help='Command; may be repeated  [default: all]', multiple=True)
 @click.option('--kind', 'kinds', help='Kind of fault; may be repeated', type=click.Choice(list(KINDS)), multiple=True)
 @click.option('--every', help='Try only every N-th write', type=click.IntRange(min=1), default=1, show_default=True)
-@click.option(
-    '--places', help='Of each place in the program that writes, try its first, a middle and its last write', is_flag=True
-)
+@click.option('--places', help='Try the first write of each place in the program that writes', is_flag=True)
 def main(commands: tuple[str, ...], kinds: tuple[str, ...], every: int, places: bool) -> None:
     """Let writes fail."""
     if 'faulty_disk' not in os.environ.get('LD_PRELOAD', ''):
@@ -355,15 +365,15 @@ def main(commands: tuple[str, ...], kinds: tuple[str, ...], every: int, places: 
             assert wanted, command
             if places:
                 tell(f'{command}: {count} writes at {len(found)} places')
+            faults = faults_of_places(found) if places else {kind: list(range(count)) for kind in KINDS}
             for kind in kinds or KINDS:
-                tried = 0
-                for number in (of_each_place(found) if places else range(count))[::every]:
-                    tried += 1
+                tried = faults[kind][::every]
+                for number in tried:
                     problem = check(world, disk, command, number, kind, wanted)
                     if problem is not None:
                         wrong += 1
                         tell(f'{command}, write {number} of {count} ({where(found, number)}), {kind}: {problem}')
-                tell(f'{command}: {tried} of {count} writes, {kind}: done')
+                tell(f'{command}: {len(tried)} of {count} writes, {kind}: done')
     sys.exit(wrong > 0)
 
 

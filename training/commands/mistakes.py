@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sys
 
 import click
@@ -26,6 +27,8 @@ def describe_os_error(error: OSError) -> str:
         return f'no permission for{where or " a file"}; choose another place or change its permissions'
     if error.errno == errno.EROFS:
         return f'the disk is mounted read-only{where and ", so there is no writing to" + where}; choose another place'
+    if error.errno == errno.EIO:
+        return f'the disk reports an error{where and " at" + where} (input/output error); what was saved before is whole'
     if error.errno == errno.ENOENT:
         return f'no such file or folder:{where or " (unnamed)"}; check the path'
     if error.errno == errno.EISDIR:
@@ -51,6 +54,8 @@ def describe_memory_error(error: BaseException) -> str | None:
 
 def describe_torch_write_error(error: BaseException) -> str | None:
     """One sentence when torch.save could not write: it hides the system's error, nearly always a full disk."""
+    if isinstance(error, RuntimeError) and (match := re.search(r'open file failed with strerror: ([^\n]{1,80})', str(error))):
+        return f'a file could not be opened for writing: {match[1].strip().rstrip(".").lower()}; choose another place'
     words = ('PytorchStreamWriter failed writing', '. unexpected pos ', 'iostream error')  # the others where it notices late
     if isinstance(error, RuntimeError) and any(word in str(error) for word in words):
         return 'a file could not be written to its end, the disk is probably full; free some space and run again'

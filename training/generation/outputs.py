@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from networks.checkpoints.durable_files import append_line
@@ -72,24 +72,39 @@ class Records:
         line = {'file': output.name, 'seeds': output.seeds, **settings, **more}
         append_line(self.path, json.dumps(line))
 
-    def has(self, output: Output, settings: dict[str, Any], names: list[str], unsaid: dict[str, Any]) -> bool:
-        """Whether the last file of this name was made by the same settings, and all `names` are still there.
-
-        `unsaid` is what lines of earlier versions, which do not name a setting, mean by that.
-        """
-        last: dict[str, Any] | None = None
+    def last(self) -> dict[str, dict[str, Any]]:
+        """The last line of each file, by its name."""
+        found: dict[str, dict[str, Any]] = {}
         with contextlib.suppress(FileNotFoundError), open(self.path, encoding='utf-8', errors='replace') as file:
             for text in file:
                 with contextlib.suppress(ValueError, RecursionError):  # a line that a power cut left half-written
                     line = json.loads(text)
-                    last = line if isinstance(line, dict) and line.get('file') == output.name else last
+                    if isinstance(line, dict) and isinstance(line.get('file'), str):
+                        found[line['file']] = line
+        return found
+
+    @staticmethod
+    def differences(line: dict[str, Any], output: Output, settings: dict[str, Any], unsaid: dict[str, Any]) -> list[str]:
+        """Names of the settings that a line has otherwise; `unsaid` is what lines that do not name a setting mean by that."""
         wanted = json.loads(json.dumps({'seeds': output.seeds, **settings}))
-        before = {**json.loads(json.dumps(unsaid)), **(last or {})}
-        return (
-            last is not None
-            and all(key in before and before[key] == value for key, value in wanted.items())
-            and all(os.path.exists(os.path.join(self.outdir, name)) for name in names)
-        )
+        before = {**json.loads(json.dumps(unsaid)), **line}
+        return [key for key, value in wanted.items() if key not in before or before[key] != value]
+
+    def missing(
+        self,
+        outputs: Sequence[Output],
+        settings: dict[str, Any],
+        names: Callable[[Output], Sequence[str]],
+        unsaid: dict[str, Any],
+    ) -> list[Output]:
+        """Those of some outputs whose last file was not made by these settings, or of which one of the files `names` is gone."""
+        lines = self.last()
+        return [
+            output for output in outputs
+            if output.name not in lines
+            or self.differences(lines[output.name], output, settings, unsaid)
+            or not all(os.path.exists(os.path.join(self.outdir, name)) for name in [output.name, *names(output)])
+        ]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from networks.errors import InputError
 from training.commands import command_line
+from training.generation.merging import merge_shares, sizes
 from training.generation.outputs import (
     ENDINGS,
     WITH_CRF,
@@ -108,6 +109,8 @@ def check_options(options: types.SimpleNamespace) -> None:
     if options.audio and not os.path.isfile(options.audio):
         raise InputError(f'--audio: there is no file {options.audio!r}')
     check_keyframes([('--trunc', options.trunc, -10, 10), ('--motion-scale', options.motion_scale, -10, 10)])
+    if options.merge and options.shard is not None:
+        raise InputError('--shard makes one share, and --merge puts all of them together; give one of them')
     if options.motion and options.grid:
         raise InputError('--motion makes one video, so it cannot go with --grid')
 
@@ -217,7 +220,7 @@ def _generate_motion(
         'device': device.type, **({'inputs': plan.notes['inputs']} if 'inputs' in plan.notes else {}),
     }  # fmt: skip
     if request.loop:
-        for output in outputs:  # before the first file: a loop that does not close is said at once
+        for output in outputs if not options.merge else []:  # before the first file: a loop that does not close is said at once
             for seed in output.seeds:
                 plan.bridge(seed)
 
@@ -314,15 +317,25 @@ def _generate_interpolation(options: types.SimpleNamespace, request: Request, ne
     }
     if options.stills:
         records = Records(outdir)
-        for seed in ours.share(options.seeds):
-            output = Output(f'seed{seed:04d}.png', (seed,), 1)
+        stills = [Output(f'seed{seed:04d}.png', (seed,), 1) for seed in options.seeds]
+        if options.merge:
+            with ours.together():
+                if ours.is_first:
+                    merge_shares(options.merge, outdir, stills, record, {}, lambda output: [])
+            return
+        stills = options.shard.of(stills) if options.shard is not None else stills
+        for output in ours.share(stills):
+            (seed,) = output.seeds
             codes = Pipeline(InterpolationSource(codes_of_seeds(image_generator, [seed], psi), 1), edits).read(1)
             frame = next(
                 iter(render_codes(image_generator, codes, batch=1, noise_mode=options.noise_mode, precision=options.precision))
             )
             write_still(os.path.join(outdir, output.name), frame.squeeze())
-            records.add(output, record, network=network, versions=versions(), timestamp=time.time())
-        command_line.report(f'Wrote {len(options.seeds)} pictures to {outdir}')
+            records.add(
+                output, record, network=network, versions=versions(), timestamp=time.time(),
+                sizes=sizes(outdir, [output.name]), **_share_note(options),
+            )  # fmt: skip
+        command_line.report(f'Wrote {len(stills)} pictures to {outdir}')
         return
     cells = options.grid[0] * options.grid[1] if options.grid else 1
     per_cell = options.keyframes or len(options.seeds) // cells
@@ -386,6 +399,15 @@ def _write_all(
     unsaid = {
         **dataclasses.asdict(Request()), 'size': None, 'pad': None, 'format': options.ending, 'precision': 'auto',
     }  # fmt: skip
+
+    def codes(output: Output) -> list[str]:
+        return list(names(output)) if options.save_codes else []
+
+    if options.merge:
+        with ours.together():
+            if ours.is_first:
+                merge_shares(options.merge, outdir, outputs, settings, unsaid, codes)
+        return
     if options.shard is not None:
         outputs = options.shard.of(outputs)
     part = f'-{options.shard}' if options.shard is not None else ''
@@ -399,13 +421,14 @@ def _write_all(
                 )
         all_outputs = outputs
         if ours.from_first(going_on) or options.skip_existing:
-            outputs = [
-                output for output in outputs
-                if not records.has(output, settings, [output.name, *(names(output) if options.save_codes else [])], unsaid)
-            ]  # fmt: skip
+            outputs = records.missing(outputs, settings, codes, unsaid)
         count = sum(len(output.seeds) for output in outputs)
         check_space(outdir, count, num_frames, rendering, image_generator, options.save_codes)
-        if not outputs and ours.is_first:
+        if not all_outputs and ours.is_first:
+            command_line.report(
+                f'Share {options.shard.number} of {options.shard.count} has no files; there are fewer than shares'
+            )
+        elif not outputs and ours.is_first:
             command_line.report(f'Everything is there already in {outdir}')
         elif len(outputs) < len(all_outputs) and ours.is_first:
             missing = ', '.join(output.name for output in outputs[:MOST_NAMED]) + (', ...' if len(outputs) > MOST_NAMED else '')
@@ -450,11 +473,16 @@ def _write_share(
                 codes_paths=[os.path.join(outdir, name) for name in names(output)] if options.save_codes else [], bar=bar,
                 settings=settings,
             )  # fmt: skip
+            written = [output.name, *(names(output) if options.save_codes else [])]
             records.add(
                 output, settings, network=network, seconds=round(time.time() - started, 3), versions=versions(),
-                timestamp=time.time(), **found(output),
+                timestamp=time.time(), sizes=sizes(outdir, written), **_share_note(options), **found(output),
             )  # fmt: skip
             command_line.report(f'Wrote {os.path.join(outdir, output.name)}')
+
+
+def _share_note(options: types.SimpleNamespace) -> dict[str, str]:
+    return {'shard': str(options.shard)} if options.shard is not None else {}
 
 
 def sources_of(output: Output, names: Any) -> list[str]:

@@ -64,6 +64,7 @@ TABLE = [
         ('--precision', 'auto', 'bf16', pictures),  # a processor without bfloat16 refuses it
         ('--gpus', None, '0', outcome),  # more than one is another process: tests/commands/test_generate_video.py
         ('--shard', ('--seeds=3,4', '--shard=1/2'), ('--seeds=3,4', '--shard=2/2'), names),
+        ('--merge', None, '{folder}', outcome),
     ),
     *rows(
         'generate_video',
