@@ -5,7 +5,8 @@
 Both forms do the same: a rollout without gradient for the critic's windows, two updates of the critic with gradient penalty, one
 of the generator, and every fourth step its angle and diversity penalties. The plain form is written from the definitions in
 `networks/` and `training/temporal_loss.py`; the fast one calls `critic_gradients.py`, `fast_rollout.py` and `fast_decoder.py`
-of `training/kernels/`. They take turns within one process. Windows are random walks: what they hold does not change the time.
+of `training/kernels/`. They take turns within one process. Windows are stretches of a random walk: what they hold does not change
+the time, but with whole codes it counts how often they overlap, so that `--frames` is the length of the footage.
 """
 
 import functools
@@ -26,8 +27,8 @@ from networks.latent_generator import LatentGenerator, State  # noqa: E402
 from networks.temporal_critic import TemporalCritic  # noqa: E402
 from training.kernels import native_code  # noqa: E402
 from training.kernels.critic.critic_gradients import WIDE, critic_gradients, critic_scores  # noqa: E402
-from training.kernels.critic.wide_windows import Factored, Frames, WithMotion  # noqa: E402
-from training.kernels.fast_decoder import coordinates  # noqa: E402
+from training.kernels.critic.wide_windows import Chosen, Factored, WithMotion  # noqa: E402
+from training.kernels.fast_decoder import coordinates, widened  # noqa: E402
 from training.kernels.recurrence.fast_rollout import rollout  # noqa: E402
 from training.temporal_loss import diversity_penalty, first_of_ends, gradient_angle_penalty, gradient_penalty  # noqa: E402
 
@@ -42,9 +43,10 @@ class Step:
         codes: Style layers and size of a style vector.
         components: Coordinates of the space; 0 = all numbers of a code.
         fast: Which form.
+        footage: Frames of it.
     """
 
-    def __init__(self, codes: tuple[int, int], components: int, fast: bool) -> None:
+    def __init__(self, codes: tuple[int, int], components: int, fast: bool, footage: int = 1500) -> None:
         torch.manual_seed(0)
         self.fast = fast
         self.G = LatentGenerator(*codes, num_components=components)
@@ -55,7 +57,7 @@ class Step:
             torch.optim.Adam(module.parameters(), lr=1e-3, betas=(0.5, 0.9), fused=fast) for module in (self.C, self.G)
         )
         self.unit = torch.full((self.size,), 3.0)
-        self.real = torch.randn(4 * BATCH, FRAMES, self.size).cumsum(dim=1) / FRAMES**0.5
+        self.real = torch.randn(footage, self.size).cumsum(dim=0) / footage**0.5
 
     def rollout(self, count: int, state: State | None = None, s: torch.Tensor | None = None) -> torch.Tensor:
         s = torch.randn(count, FRAMES - 1, self.G.noise_dim) if s is None else s
@@ -73,11 +75,13 @@ class Step:
         l = self.rollout(count)
         if not (self.fast and self.C.num_features >= WIDE):
             return self.view(self.coordinates(l))
-        return WithMotion(Factored(self.G.T(l), self.G.A.weight, self.G.A.bias), self.unit)
+        return WithMotion(Factored(widened(self.G, l), self.G.A.weight, self.G.A.bias), self.unit)
 
     def real_windows(self) -> Any:
-        y = self.real[torch.randint(len(self.real), (BATCH,))]
-        return WithMotion(Frames(y), self.unit) if self.fast and self.C.num_features >= WIDE else self.view(y)
+        frames = torch.randint(len(self.real) - FRAMES + 1, (BATCH, 1)) + torch.arange(FRAMES)
+        if self.fast and self.C.num_features >= WIDE:
+            return WithMotion(Chosen(self.real, frames), self.unit)
+        return self.view(self.real[frames])
 
     def update_critic(self) -> None:
         with torch.no_grad():
@@ -146,12 +150,13 @@ def interleaved(forms: Sequence[Callable[[int], None]], rounds: int) -> list[lis
 @click.command()
 @click.option('--codes', help='Layers x numbers of a code', metavar='LxW', default='10x128', show_default=True)
 @click.option('--components', help='Coordinates, 0 = the whole codes', type=click.IntRange(0), default=16, show_default=True)
+@click.option('--frames', help='Frames of footage', type=click.IntRange(2 * FRAMES), default=1500, show_default=True)
 @click.option('--rounds', help='Steps of each form', metavar='INT', type=click.IntRange(3), default=24, show_default=True)
-def main(codes: str, components: int, rounds: int) -> None:
+def main(codes: str, components: int, frames: int, rounds: int) -> None:
     """Print processor time of a step (median, smallest to largest) in both forms, and how far apart they end."""
     torch.set_num_threads(1)
     num_ws, w_dim = map(int, codes.split('x'))
-    forms = [Step((num_ws, w_dim), components, fast) for fast in (False, True)]
+    forms = [Step((num_ws, w_dim), components, fast, frames) for fast in (False, True)]
     compiled = native_code.load('temporal_kernels') is not None
     print(f'{codes}, {components or "all"} coordinates, batch {BATCH}, {FRAMES} frames, {CRITIC_STEPS} critic steps, one thread,')
     print(f'torch {torch.__version__}, compiled blocks: {"yes" if compiled else "no"}, {rounds} rounds, processor time in ms\n')

@@ -145,13 +145,17 @@ class Windows:
         Short footage is one path: at its end the model has never seen a way on, and goes round in circles there. Played
         backwards as well, every frame has a way back.
         """
+        return self.coordinates[self.sample_frames(count, generator, reversal)]
+
+    def sample_frames(self, count: int, generator: torch.Generator, reversal: float = 0.0) -> torch.Tensor:
+        """Which frames `sample` shows, as rows of `coordinates`: [count, span]."""
         device = self.starts.device
         chosen = torch.randint(len(self.starts), (count,), generator=generator, device=device)
         offsets = torch.arange(self.span, device=device).expand(count, -1)
         if reversal > 0:
             backwards = torch.rand(count, 1, generator=generator, device=device) < reversal
             offsets = torch.where(backwards, self.span - 1 - offsets, offsets)
-        return self.coordinates[self.starts[chosen].unsqueeze(1) + offsets]
+        return self.starts[chosen].unsqueeze(1) + offsets
 
 
 class Distortion:

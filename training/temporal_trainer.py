@@ -40,9 +40,9 @@ from networks.temporal_critic import TemporalCritic
 from torch_utils import training_stats
 from training.kept_averages import KeptAverages
 from training.kernels.critic.critic_gradients import WIDE, critic_gradients, critic_scores, workspaces
-from training.kernels.critic.wide_windows import Factored, Frames, WithMotion
+from training.kernels.critic.wide_windows import Chosen, Factored, WithMotion
 from training.kernels.critic.wide_windows import Windows as WideWindows
-from training.kernels.fast_decoder import coordinates
+from training.kernels.fast_decoder import coordinates, widened
 from training.kernels.recorded_adam import load_state, make_adam, portable_state, set_rate
 from training.kernels.recurrence.fast_rollout import rollout
 from training.kernels.step_graphs import StepGraphs
@@ -222,14 +222,17 @@ class TemporalTrainer:
     def _noise(self, count: int) -> torch.Tensor:
         return self._randn(count, self.windows.num_frames - 1, self.G.noise_dim)
 
-    def _views(self, y: torch.Tensor | Factored, count: int, part: slice) -> Sequence[torch.Tensor | WideWindows]:
+    def _views(self, y: torch.Tensor | Factored | Chosen, count: int, part: slice) -> Sequence[torch.Tensor | WideWindows]:
         """What the critics see of the windows y, the rows `part` of `count`."""
         weight = self.settings.motion_weight
-        if not self._factored:
-            assert isinstance(y, torch.Tensor)
+        if isinstance(y, torch.Tensor):
             return self.windows.views(self._distort(y, count, part, self.random), weight)
-        frames = Frames(y) if isinstance(y, torch.Tensor) else y
-        return [frames if weight == 0 else WithMotion(frames, weight / self.windows.motion_units[0])]
+        return [y if weight == 0 else WithMotion(y, weight / self.windows.motion_units[0])]
+
+    def _real_windows(self, part: slice) -> torch.Tensor | Chosen:
+        """The rows `part` of real windows that are drawn for the whole batch, [rows, span, K]."""
+        frames = self.windows.sample_frames(self.batch, self.random, self.reversal)[part]
+        return Chosen(self.windows.coordinates, frames) if self._factored else self.windows.coordinates[frames]
 
     def _part(self, count: int, portion: int | None = None) -> slice:
         """The rows of a portion, by default the present one, of `count` rows.
@@ -278,7 +281,7 @@ class TemporalTrainer:
         rolled = [rollout(self.G, noise[part], tuple(h[part] for h in state)) for part in parts]
         states = rolled[0][1] if len(rolled) == 1 else _JoinedStates([each for _, each in rolled])
         if self._factored:
-            t = torch.cat([self.G.T(l) for l, _ in rolled])
+            t = torch.cat([widened(self.G, l) for l, _ in rolled])
             return Factored(self._gather(t) if gather else t, self.G.A.weight, self.G.A.bias), states, chosen
         y = torch.cat([coordinates(self.G, l) for l, _ in rolled])
         part = parts[0]
@@ -352,7 +355,7 @@ class TemporalTrainer:
 
         def compute(rows: torch.Tensor) -> None:
             part = self._part(batch)
-            shown = self._views(self.windows.sample(batch, self.random, self.reversal)[part], batch, part)
+            shown = self._views(self._real_windows(part), batch, part)
             mix = torch.rand(batch, generator=self.random, device=self.device)[part]
             for C, stride, real, fakes in zip(self.critics, self.windows.strides, shown, generated, strict=True):
                 own = fakes[rows[part]]

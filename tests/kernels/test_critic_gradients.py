@@ -6,7 +6,7 @@ import torch
 from networks.temporal_critic import TemporalCritic
 from training.kernels import native_code
 from training.kernels.critic.critic_gradients import critic_gradients, critic_scores, critic_scores_and_input_gradient
-from training.kernels.critic.wide_windows import Factored, Frames, WithMotion
+from training.kernels.critic.wide_windows import Chosen, Factored, Frames, WithMotion
 from training.temporal_loss import gradient_penalty
 
 
@@ -107,6 +107,30 @@ def test_windows_as_their_factors(num_features, motion):
     picked = fake[torch.tensor([4, 1])]
     assert picked.shape == (2, 9, num_features)
     torch.testing.assert_close(picked.dense(), fake.dense()[[4, 1]])
+
+
+@pytest.mark.parametrize('motion', [False, True])
+def test_windows_that_share_frames(motion):
+    """Frames of footage, which several windows show and of which one goes backwards, are what copies of them are."""
+    C = make_critic(num_features=1030, num_frames=9)
+    y = torch.randn(31, 515 if motion else 1030).double()
+    index = torch.arange(9) + torch.tensor([0, 3, 3, 20, 22, 7]).unsqueeze(1)
+    index[4] = index[4].flip(0)
+    chosen, fake = Chosen(y, index), Frames(torch.randn(6, 9, y.shape[1]).double())
+    real = chosen
+    if motion:
+        unit = torch.rand(515).double()
+        real, fake = WithMotion(chosen, unit), WithMotion(fake, unit)
+    assert real.shape == (6, 9, 1030)
+    assert torch.equal(chosen[2:4].dense(), y[index[2:4]])
+    weight, g = torch.randn(4, y.shape[1]).double(), torch.randn(6, 9, 4).double()
+    torch.testing.assert_close(chosen.sums(weight), y[index] @ weight.T)
+    torch.testing.assert_close(chosen.weight_gradient(g), torch.einsum('nto,ntf->of', g, y[index]))
+    torch.testing.assert_close(chosen.weight_gradient(g, torch.ones(4, y.shape[1]).double()) - 1, chosen.weight_gradient(g))
+    mix = torch.rand(6).double()
+    expected, gradients = by_definition(C, real.dense(), fake.dense(), mix, 10.0)
+    torch.testing.assert_close(critic_gradients(C, real, fake, mix, 10.0), expected)
+    torch.testing.assert_close([p.grad for p in C.parameters()], list(gradients))
 
 
 def test_gradient_that_vanishes_has_a_penalty_and_no_direction():

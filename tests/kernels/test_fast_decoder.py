@@ -5,7 +5,7 @@ import torch
 
 from networks.latent_generator import LatentGenerator
 from training.kernels import native_code
-from training.kernels.fast_decoder import coordinates
+from training.kernels.fast_decoder import coordinates, widened
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +44,23 @@ def test_values_and_gradients(kwargs, shape):
     torch.testing.assert_close(only_parameters, torch.autograd.grad(G.coordinates(l).sum(), inputs[1:]))
 
 
+@pytest.mark.parametrize('widths', [[5, 33], [40]])
+def test_widened(widths):
+    """What the maps see ends with an activation, unlike coordinates."""
+    torch.manual_seed(2)
+    G = LatentGenerator(2, 5, latent_dim=7, widening_widths=widths).double()
+    l = torch.randn(9, 29, 7).double().requires_grad_(True)
+    inputs = [l, *G.T.parameters()]
+    expected, found = G.T(l), widened(G, l)
+    assert '_Stack' in found.grad_fn.next_functions[0][0].name()
+    torch.testing.assert_close(found, expected)
+    weights = torch.randn_like(expected)
+    torch.testing.assert_close(
+        torch.autograd.grad((found * weights).sum(), inputs), torch.autograd.grad((expected * weights).sum(), inputs)
+    )
+    assert torch.equal(widened(LatentGenerator(2, 5, widening_widths=[]), l.float()[..., :5]), l.float()[..., :5])
+
+
 @pytest.mark.parametrize('case', ['activation', 'hook', 'no compiler', 'empty'])
 def test_falls_back(case, monkeypatch):
     G = LatentGenerator(2, 5, widening_widths=[8])
@@ -57,3 +74,4 @@ def test_falls_back(case, monkeypatch):
     else:
         l = l[:0]
     assert torch.equal(coordinates(G, l), G.coordinates(l))
+    assert torch.equal(widened(G, l), G.T(l))

@@ -21,20 +21,30 @@ WIDE = 2048  # coordinates from which on PyTorch's products, made for large matr
 
 def coordinates(G: LatentGenerator, l: torch.Tensor) -> torch.Tensor:
     """Coordinates `[..., C]` of memories of the last cell `[..., latent_dim]`; C is what `G.coordinates` says."""
-    if G.A.out_features >= WIDE:
-        return G.coordinates(l)
     layers = _layers(G)
-    name = native_code.suffix(l)
+    library = None if layers is None or G.A.out_features >= WIDE else _library(layers, l)
+    return G.coordinates(l) if layers is None or library is None else _through(library, layers, l)
+
+
+def widened(G: LatentGenerator, l: torch.Tensor) -> torch.Tensor:
+    """T(l), what the maps A_j see, `[..., R]`."""
+    layers = (_layers(G) or [])[:-1]
+    library = _library(layers, l) if layers else None
+    return G.T(l) if library is None else _through(library, layers, l)
+
+
+def _library(layers: list[tuple[Any, float]], l: torch.Tensor) -> ctypes.CDLL | None:
     if (
-        layers is None
-        or name is None
+        native_code.suffix(l) is None
         or l.numel() == 0
         or any(p.dtype != l.dtype for layer, _ in layers for p in layer.parameters())
     ):
-        return G.coordinates(l)
+        return None
     library = native_code.load('temporal_kernels')
-    if library is None or not _agrees(library, l.dtype):
-        return G.coordinates(l)
+    return library if library is not None and _agrees(library, l.dtype) else None
+
+
+def _through(library: ctypes.CDLL, layers: list[tuple[Any, float]], l: torch.Tensor) -> torch.Tensor:
     parameters = [parameter for layer, _ in layers for parameter in (layer.weight, layer.bias)]
     keep = torch.is_grad_enabled() and any(x.requires_grad for x in (l, *parameters))
     flat = _Stack.apply(library, keep, tuple(slope for _, slope in layers), l.reshape(-1, l.shape[-1]), *parameters)
@@ -69,8 +79,8 @@ class _Stack(torch.autograd.Function):
             kept = [x.new_empty(len(x), -(-width // lanes) * lanes) for width in widths[1:-1]]
         out = x.new_empty(len(x), widths[-1])
         ctx.call = (library, widths, slopes)
-        ctx.save_for_backward(x, *parameters, *kept)
         _call('forward', ctx.call, parameters, [x, kept if kept else None, out])
+        ctx.save_for_backward(x, *parameters, *kept, *([] if slopes[-1] == 1 else [out]))
         return out
 
     @staticmethod
@@ -78,7 +88,9 @@ class _Stack(torch.autograd.Function):
     def backward(ctx: Any, g_out: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
         x, *rest = ctx.saved_tensors
         num_parameters = 2 * len(ctx.call[2])
-        parameters, kept = rest[:num_parameters], rest[num_parameters:]
+        parameters, kept = rest[:num_parameters], rest[num_parameters : num_parameters + len(ctx.call[2]) - 1]
+        if ctx.call[2][-1] != 1:  # the stack ends with a leaky ReLU, which the compiled pass does not know
+            g_out = torch.ops.aten.leaky_relu_backward(g_out, rest[-1], ctx.call[2][-1], True)
         g_x = torch.empty_like(x) if ctx.needs_input_grad[3] else None
         gradients = [torch.empty_like(parameter) for parameter in parameters]
         _call('backward', ctx.call, parameters, [x, kept, g_out.contiguous(), g_x, gradients])
@@ -113,7 +125,10 @@ def _agrees(library: ctypes.CDLL, dtype: torch.dtype) -> bool:
         assert layers is not None
         parameters = [parameter for layer, _ in layers for parameter in (layer.weight, layer.bias)]
         results = []
-        for y in (_Stack.apply(library, True, tuple(slope for _, slope in layers), l, *parameters), G.coordinates(l)):
+        for y in (_through(library, layers, l), G.coordinates(l)):
             results.append([y, *torch.autograd.grad(y.sin().sum(), [l, *parameters])])
+        for y in (_through(library, layers[:-1], l), G.T(l)):
+            results.append([y, *torch.autograd.grad(y.sin().sum(), [l, *parameters[:-2]])])
     tolerance = 1e-3 if dtype == torch.float32 else 1e-9
-    return all(torch.allclose(a, b, rtol=tolerance, atol=tolerance) for a, b in zip(*results, strict=True))
+    pairs = [pair for both in (results[:2], results[2:]) for pair in zip(*both, strict=True)]
+    return all(torch.allclose(a, b, rtol=tolerance, atol=tolerance) for a, b in pairs)

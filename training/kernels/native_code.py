@@ -26,7 +26,7 @@ from networks.checkpoints.durable_files import replacing
 
 enabled = True  # False: the plain forms everywhere
 
-_FLAGS = ['-O3', '-std=c++17', '-fPIC', '-shared', '-fno-math-errno']
+_FLAGS = ['-O3', '-std=c++17', '-fPIC', '-shared', '-pthread', '-fno-math-errno']
 _PROCESSOR_FLAGS: tuple[list[str], ...] = (['-march=native'], ['-mcpu=native'], [])  # the first that this compiler knows
 _TIMEOUT = 900  # seconds; it takes 15 where nothing else runs
 _FOLDER = pathlib.Path(__file__).resolve().parent

@@ -188,14 +188,34 @@ template <class T> struct Critic {
             for (int j = 0; j < size; j++) top_gradient[j] += weight * top[(size_t)n * size + j];
     }
 
-    void update(const T* const* parameters, T* const* gradients, const T* real, const T* fake, const T* mix, int batch,
-                double lambda, T* scores, T* penalty) {
-        prepare(parameters);
+    void clear() {  // no gradients yet
         for (CriticLayer<T>& layer : layers) {
             layer.weight_gradient.assign(layer.weight_gradient.size(), 0);
             layer.bias_gradient.assign(layer.bias_gradient.size(), 0);
         }
         top_gradient.assign(top_gradient.size(), 0);
+    }
+
+    void give(T* const* gradients) {  // those that have come together, in the order of the parameters
+        for (CriticLayer<T>& layer : layers) {
+            T *weight = *gradients++, *bias = *gradients++;
+            for (int o = 0; o < layer.outputs; o++) {
+                bias[o] = layer.bias_gradient[o];
+                for (int i = 0; i < layer.inputs; i++)
+                    for (int k = 0; k < layer.taps; k++)
+                        weight[((size_t)o * layer.inputs + i) * layer.taps + k] =
+                            layer.weight_gradient[((size_t)o * layer.taps + k) * layer.wide_inputs + i];
+            }
+        }
+        for (int c = 0; c < channels; c++)
+            for (int t = 0; t < frames; t++) gradients[0][c * frames + t] = top_gradient[(size_t)t * wide_channels + c];
+        gradients[1][0] = 0;  // -1 / batch for each real, 1 / batch for each fake window
+    }
+
+    void update(const T* const* parameters, T* const* gradients, const T* real, const T* fake, const T* mix, int batch,
+                double lambda, T* scores, T* penalty) {
+        prepare(parameters);
+        clear();
         const size_t size = (size_t)num_frames * features;
         for (int which = 0; which < 2; which++) {
             const T weight = T(which ? 1.0 : -1.0) / batch;
@@ -233,19 +253,7 @@ template <class T> struct Critic {
             linearised(count);
             add_gradients(count, 1, false);
         }
-        for (CriticLayer<T>& layer : layers) {
-            T *weight = *gradients++, *bias = *gradients++;
-            for (int o = 0; o < layer.outputs; o++) {
-                bias[o] = layer.bias_gradient[o];
-                for (int i = 0; i < layer.inputs; i++)
-                    for (int k = 0; k < layer.taps; k++)
-                        weight[((size_t)o * layer.inputs + i) * layer.taps + k] =
-                            layer.weight_gradient[((size_t)o * layer.taps + k) * layer.wide_inputs + i];
-            }
-        }
-        for (int c = 0; c < channels; c++)
-            for (int t = 0; t < frames; t++) gradients[0][c * frames + t] = top_gradient[(size_t)t * wide_channels + c];
-        gradients[1][0] = 0;  // -1 / batch for each real, 1 / batch for each fake window
+        give(gradients);
     }
 
     void input_gradient(const T* const* parameters, const T* x, int batch, T* scores, T* gradient) {

@@ -25,9 +25,11 @@ from typing import Any
 
 import torch
 
+from training.kernels import native_code
 from training.kernels.critic.critic_layers import CriticLayers, layers_of
-from training.kernels.critic.critic_native import NativePasses, native_passes
-from training.kernels.critic.critic_passes import WideWorkspace, Workspace
+from training.kernels.critic.critic_native import NativePasses, native_passes, native_wide_passes
+from training.kernels.critic.critic_passes import Between, WideWorkspace, Workspace
+from training.kernels.critic.wide_products import times, transposed_times
 from training.kernels.critic.wide_windows import Factored, Windows, WithMotion, as_tensor, as_windows
 from training.temporal_loss import gradient_penalty
 
@@ -91,21 +93,25 @@ class _ScoresOfFactors(torch.autograd.Function):
         ctx: Any, t: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, unit: torch.Tensor | None, wide: WideWorkspace
     ) -> torch.Tensor:
         factored = Factored(t, weight, bias)
-        x = factored if unit is None else WithMotion(factored, unit)
-        scores, d = wide.scores_and_d(x)
-        first = wide.first.weight.detach().clone()  # the critic may have moved on before the backward pass
-        ctx.save_for_backward(t, weight, d, first if not isinstance(x, WithMotion) else x.both(first))
+        first = wide.first.weight.detach()
+        # A copy, because the critic may have moved on before the backward pass.
+        first = first.clone() if unit is None else WithMotion(factored, unit).both(first)
+        product = times(first, weight)
+        sums = factored.sums_through(product, first)
+        scores, d = wide.scores_and_d(sums if unit is None else WithMotion.joined(sums))
+        ctx.save_for_backward(t, d, first, product)
         ctx.motion = unit is not None
         return scores
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, of_scores: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
-        t, weight, d, first = ctx.saved_tensors
+        t, d, first, product = ctx.saved_tensors
         d = d * of_scores.view(-1, 1, 1)
-        flat = (WithMotion.spread(d) if ctx.motion else d).reshape(-1, len(first))
-        of_t = (flat @ (first @ weight)).view_as(t)
-        return of_t, first.t() @ (flat.t() @ t.reshape(len(flat), -1)), first.t() @ flat.sum(dim=0), None, None
+        flat = (WithMotion.spread(d) if ctx.motion else d).flatten(0, 1)
+        of_t = times(flat, product).view_as(t)
+        of_weight = transposed_times(first, transposed_times(flat, t.flatten(0, 1)))
+        return of_t, of_weight, first.t() @ flat.sum(dim=0), None, None
 
 
 def critic_scores(C: torch.nn.Module, x: torch.Tensor | Windows) -> torch.Tensor:
@@ -152,12 +158,13 @@ def _passes(
     if native is not None:
         return native
     known = _workspaces.setdefault(C, {})
-    key = (count, shape[1], like.dtype, like.device, wide, *map(id, layers.modules))
+    key = (count, shape[1], like.dtype, like.device, wide, native_code.enabled, *map(id, layers.modules))
     if key not in known:
         while len(known) >= 2:
             del known[next(iter(known))]
         if wide:
-            known[key] = WideWorkspace(*layers.embedding[0], tail, count, shape[1], like)
+            between = native_wide_passes(layers, shape[1], like) or Between(*layers.embedding[0], tail, count, shape[1], like)
+            known[key] = WideWorkspace(layers.embedding[0][0], between)
         else:
             known[key] = Workspace(layers, count, shape[1], like)
     return known[key]

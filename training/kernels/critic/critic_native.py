@@ -13,7 +13,8 @@ import torch
 from networks.temporal_critic import TemporalCritic
 from training.kernels import native_code
 from training.kernels.critic.critic_layers import CriticLayers, gradient_of, layers_of
-from training.kernels.critic.critic_passes import Workspace
+from training.kernels.critic.critic_passes import Between, Workspace
+from training.kernels.critic.wide_products import wide_kernels
 
 _natives: weakref.WeakKeyDictionary[torch.nn.Module, tuple[tuple[Any, ...], NativePasses]] = weakref.WeakKeyDictionary()
 
@@ -50,6 +51,49 @@ def _agrees(library: ctypes.CDLL, dtype: torch.dtype) -> bool:
         results.append([value.clone() for value in [*values, *(gradient_of(parameter) for parameter in C.parameters())]])
     tolerance = 1e-3 if dtype == torch.float32 else 1e-9
     return all(torch.allclose(a, b, rtol=tolerance, atol=tolerance) for a, b in zip(*results, strict=True))
+
+
+def native_wide_passes(layers: CriticLayers, length: int, like: torch.Tensor) -> NativeWidePasses | None:
+    """The compiled form behind a wide first layer; None where it cannot be had."""
+    name = native_code.suffix(like)
+    if name is None or like.dtype != layers.last.weight.dtype:
+        return None
+    library = wide_kernels(like.dtype)
+    if library is None or not _wide_agrees(library, like.dtype):
+        return None
+    return NativeWidePasses(library, name, layers, length)
+
+
+@functools.cache
+def _wide_agrees(library: ctypes.CDLL, dtype: torch.dtype) -> bool:
+    """The same of the form behind a wide first layer."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        C = TemporalCritic(40, num_frames=10, narrowing_widths=[18, 9], temporal_channels=[7, 33]).to(dtype)
+        real, fake, mix = torch.randn(11, 10, 18, dtype=dtype), torch.randn(11, 10, 18, dtype=dtype), torch.rand(11, dtype=dtype)
+    layers = layers_of(C)
+    assert layers is not None
+    first = layers.embedding[0]
+    tail = CriticLayers(layers.embedding[1:], layers.convolutions, layers.last)
+    results = []
+    with torch.no_grad():
+        gram = first[0].weight @ first[0].weight.t()
+        native = NativeWidePasses(library, str(native_code.suffix(real)), layers, 10)
+        for form, count in (
+            (native, 11),
+            (Between(*first, tail, 11, 10, real), 11),
+            (native, 33),
+            (Between(*first, tail, 33, 10, real), 33),
+        ):
+            if count == 11:
+                results.append(list(form.scores_and_d(real)))
+                continue
+            values = form.update(real, fake, gram, mix, 10.0)
+            rest = [gradient_of(parameter) for parameter in list(C.parameters())[1:]]
+            results.append([value.clone() for value in [*values, *rest]])
+    tolerance = 1e-3 if dtype == torch.float32 else 1e-9
+    pairs = [*zip(results[0], results[1], strict=True), *zip(results[2], results[3], strict=True)]
+    return all(torch.allclose(a, b, rtol=tolerance, atol=tolerance) for a, b in pairs)
 
 
 class NativePasses:
@@ -114,3 +158,71 @@ class NativePasses:
             native_code.pointer(gradient),
         )
         return scores, gradient
+
+
+class NativeWidePasses:
+    """The passes behind a first layer with thousands of inputs, see `critic_passes.WidePasses`."""
+
+    def __init__(self, library: ctypes.CDLL, name: str, layers: CriticLayers, length: int) -> None:
+        self.layers = layers.modules
+        slopes = [slope for _, slope in [*layers.embedding, *layers.convolutions]]
+        widths = [layer.weight.shape[0] for layer in layers.modules[:-1]]
+        create = getattr(library, f'wide_create_{name}')
+        create.restype = ctypes.c_void_p
+        handle = create(
+            length,
+            len(layers.embedding),
+            len(widths),
+            (ctypes.c_int * len(widths))(*widths),
+            (ctypes.c_double * len(slopes))(*slopes),
+        )
+        self.handle = ctypes.c_void_p(handle)
+        weakref.finalize(self, getattr(library, f'wide_destroy_{name}'), self.handle)
+        self._scores = getattr(library, f'wide_scores_{name}')
+        self._update = getattr(library, f'wide_update_{name}')
+
+    def _parameters(self) -> list[torch.Tensor]:
+        """All but the first weight."""
+        return [parameter for layer in self.layers for parameter in (layer.weight, layer.bias)][1:]
+
+    def scores_and_d(self, sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See WideWorkspace."""
+        sums = sums.contiguous()
+        parameters = [parameter.contiguous() for parameter in self._parameters()]
+        scores, d = sums.new_empty(len(sums)), torch.empty_like(sums)
+        self._scores(
+            self.handle,
+            native_code.pointers(parameters),
+            native_code.pointer(sums),
+            len(sums),
+            native_code.pointer(scores),
+            native_code.pointer(d),
+        )
+        return scores, d
+
+    def update(
+        self, real: torch.Tensor, fake: torch.Tensor, gram: torch.Tensor, mix: torch.Tensor, lambda_gp: float
+    ) -> tuple[torch.Tensor, ...]:
+        """See WidePasses."""
+        batch = len(mix)
+        real, fake, gram, mix = real.contiguous(), fake.contiguous(), gram.contiguous(), mix.contiguous()
+        parameters = [parameter.contiguous() for parameter in self._parameters()]
+        gradients = [gradient_of(parameter) for parameter in self._parameters()]
+        scores, penalty, d = real.new_empty(2, batch), real.new_empty(batch), real.new_empty(2, *real.shape)
+        outer = torch.empty_like(gram)
+        self._update(
+            self.handle,
+            native_code.pointers(parameters),
+            native_code.pointers(gradients),
+            native_code.pointer(real),
+            native_code.pointer(fake),
+            native_code.pointer(gram),
+            native_code.pointer(mix),
+            batch,
+            ctypes.c_double(lambda_gp),
+            native_code.pointer(scores),
+            native_code.pointer(penalty),
+            native_code.pointer(d),
+            native_code.pointer(outer),
+        )
+        return scores[0], scores[1], penalty, d[0], d[1], outer

@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 
 from training.kernels.critic.critic_layers import KERNEL, PADDING, STRIDE, CriticLayers, gradient_of
-from training.kernels.critic.wide_windows import Frames, Windows
+from training.kernels.critic.wide_products import times, times_transposed, transposed_times
+from training.kernels.critic.wide_windows import Frames, Windows, weight_gradient
 
 
 class _Frames:
@@ -202,15 +205,63 @@ class WideWorkspace:
     and the penalty's part of dL/dW_1 is (sum of factor * d d^T) W_1. Nothing of the interpolates is ever as wide as a code.
     """
 
+    def __init__(self, first: torch.nn.Linear, between: WidePasses) -> None:
+        self.first, self.between = first, between
+
+    def scores_and_d(self, sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Scores out of the first layer's sums `[N, T, O]` without bias, and the gradient of each for its sums."""
+        return self.between.scores_and_d(sums)
+
+    def scores_and_input_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See critic_scores_and_input_gradient()."""
+        scores, d = self.scores_and_d(Frames(x).sums(self.first.weight))
+        return scores, times(d.flatten(0, 1), self.first.weight).view_as(x)
+
+    def update(
+        self, real: Windows, fake: Windows, mix: torch.Tensor, lambda_gp: float
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """See critic_gradients()."""
+        weight = self.first.weight
+        gram = times_transposed(weight, weight)
+        results = self.between.update(real.sums(weight), fake.sums(weight), gram, mix, lambda_gp)
+        scores_real, scores_fake, penalty, of_real, of_fake, outer = results
+        gradient = gradient_of(weight)
+        weight_gradient([(real, of_real), (fake, of_fake)], gradient)
+        transposed_times(outer.t(), weight, onto=gradient)
+        return scores_real, scores_fake, penalty
+
+
+class WidePasses(Protocol):
+    """What lies between the first layer's sums and their gradients."""
+
+    def scores_and_d(self, sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See WideWorkspace."""
+
+    def update(
+        self, real: torch.Tensor, fake: torch.Tensor, gram: torch.Tensor, mix: torch.Tensor, lambda_gp: float
+    ) -> tuple[torch.Tensor, ...]:
+        """Put the gradients of all parameters but the first weight into `.grad`.
+
+        Args:
+            real, fake: Sums `[N, T, O]` without bias.
+            gram: K, `[O, O]`.
+            mix, lambda_gp: See critic_gradients().
+
+        Returns:
+            Scores of real and of fake windows and L_GP `[N]`, gradients `[N, T, O]` for both sums, and the sum of factor * d d^T
+            `[O, O]`.
+        """
+
+
+class Between:
+    """These passes out of PyTorch's operations."""
+
     def __init__(
         self, first: torch.nn.Linear, slope: float, tail: CriticLayers, count: int, length: int, like: torch.Tensor
     ) -> None:
         self.first, self.slope, self.count = first, slope, count
         self.z = like.new_empty(count, length, first.out_features)
         self.tail = Workspace(tail, count, length, self.z)
-
-    def _sums(self, x: Windows, out: torch.Tensor) -> None:
-        torch.add(x.sums(self.first.weight), _there(self.first.bias), out=out)
 
     def _scores(self) -> torch.Tensor:
         torch._C._nn.leaky_relu(self.z, self.slope, out=self.tail.input)
@@ -222,42 +273,35 @@ class WideWorkspace:
         back = self.tail.layers[0].transposed(slice(0, self.count))
         return torch.ops.aten.leaky_relu_backward(back, self.tail.input, self.slope, True)
 
-    def scores_and_d(self, x: Windows) -> tuple[torch.Tensor, torch.Tensor]:
-        """Scores, and the gradients `[N, T, O]` of each for the first layer's sums."""
-        self._sums(x, self.z)
+    def scores_and_d(self, sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See WideWorkspace."""
+        torch.add(sums, _there(self.first.bias), out=self.z)
         return self._scores(), self._d(self.z.new_ones(self.count))
 
-    def scores_and_input_gradient(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """See critic_scores_and_input_gradient()."""
-        scores, d = self.scores_and_d(Frames(x))
-        return scores, d @ self.first.weight
-
     def update(
-        self, real: Windows, fake: Windows, mix: torch.Tensor, lambda_gp: float
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """See critic_gradients()."""
-        batch, weight = len(mix), self.first.weight
+        self, real: torch.Tensor, fake: torch.Tensor, gram: torch.Tensor, mix: torch.Tensor, lambda_gp: float
+    ) -> tuple[torch.Tensor, ...]:
+        """See WidePasses."""
+        batch = len(mix)
         mixed = slice(2 * batch, 3 * batch)
-        self._sums(real, self.z[:batch])
-        self._sums(fake, self.z[batch : 2 * batch])
+        bias = _there(self.first.bias)
+        torch.add(real, bias, out=self.z[:batch])
+        torch.add(fake, bias, out=self.z[batch : 2 * batch])
         torch.lerp(self.z[:batch], self.z[batch : 2 * batch], mix.view(-1, 1, 1), out=self.z[mixed])
         scores = self._scores()
         weights = _weights(batch, self.z)
         d = self._d(weights)
-        products = d[mixed] @ (weight @ weight.t())
-        norm = (d[mixed] * products).sum(dim=(1, 2)).clamp(min=0).sqrt()
+        of_real, of_fake, of_mixed = d.split(batch)
+        products = of_mixed @ gram
+        norm = (of_mixed * products).sum(dim=(1, 2)).clamp(min=0).sqrt()
         factor = _factor(norm, lambda_gp).view(-1, 1, 1)
         u = self.tail.input[mixed]
         u.copy_(torch.ops.aten.leaky_relu_backward(products * factor, u, self.slope, True))
         self.tail.linearised(mixed)
         self.tail.fill_gradients(weights, 2 * batch)
-        of_real, of_fake, of_mixed = d.split(batch)
-        gradient = gradient_of(weight)
         outer = of_mixed.flatten(0, 1).t() @ (of_mixed * factor).flatten(0, 1)
-        torch.addmm(real.weight_gradient(of_real), outer, weight, out=gradient)
-        gradient += fake.weight_gradient(of_fake)
-        torch.sum(d[: 2 * batch], dim=(0, 1), out=gradient_of(_there(self.first.bias)))
-        return scores[:batch], scores[batch : 2 * batch], (norm - 1).square()
+        torch.sum(d[: 2 * batch], dim=(0, 1), out=gradient_of(bias))
+        return scores[:batch], scores[batch : 2 * batch], (norm - 1).square(), of_real, of_fake, outer
 
 
 def _weights(batch: int, like: torch.Tensor) -> torch.Tensor:

@@ -7,15 +7,20 @@ its gradients g^T x are then products with small matrices,
     W x = t (W A)^T + W b            g^T x = (g^T t) A^T + (sum of g) b^T
     W [y, motion] = [W_1; W_2 u] y, the second half as differences over time
 
-exactly, but for rounding. Real windows have no such factors; for them the second line saves the motion.
+exactly, but for rounding. Real windows have no such factors. They overlap: a frame that several of them show goes through the
+products once, and none is copied.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+
+from training.kernels.critic.wide_products import times, times_transposed, transposed_times
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +46,17 @@ class Factored:
 
     def sums(self, weight: torch.Tensor) -> torch.Tensor:
         """W x of every frame, `[N, T, O]`, for W `[O, F]`."""
-        return self.t @ (weight @ self.weight).t() + weight @ self.bias
+        return self.sums_through(times(weight, self.weight), weight)
 
-    def weight_gradient(self, g: torch.Tensor) -> torch.Tensor:
-        """g^T x, `[O, F]`, for gradients g `[N, T, O]` of the sums."""
-        flat = g.reshape(-1, g.shape[2])
-        return torch.addmm(torch.outer(flat.sum(dim=0), self.bias), flat.t() @ self.t.reshape(len(flat), -1), self.weight.t())
+    def sums_through(self, product: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """The same where W A `[O, r]` is known."""
+        return (times_transposed(self.t.flatten(0, 1), product) + weight @ self.bias).view(*self.t.shape[:2], -1)
+
+    def weight_gradient(self, g: torch.Tensor, onto: torch.Tensor | None = None) -> torch.Tensor:
+        """g^T x, `[O, F]`, for gradients g `[N, T, O]` of the sums; added to what is in `onto`, if that is given."""
+        flat = g.flatten(0, 1)
+        total = times_transposed(transposed_times(flat, self.t.flatten(0, 1)), self.weight, onto=onto)
+        return total.addr_(flat.sum(dim=0), self.bias)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,18 +77,62 @@ class Frames:
 
     def sums(self, weight: torch.Tensor) -> torch.Tensor:
         """See Factored."""
-        return self.x @ weight.t()
+        return times_transposed(self.x.flatten(0, 1), weight).view(*self.x.shape[:2], -1)
 
-    def weight_gradient(self, g: torch.Tensor) -> torch.Tensor:
+    def weight_gradient(self, g: torch.Tensor, onto: torch.Tensor | None = None) -> torch.Tensor:
         """See Factored."""
-        return g.reshape(-1, g.shape[2]).t() @ self.x.reshape(-1, self.x.shape[2])
+        return transposed_times(g.flatten(0, 1), self.x.flatten(0, 1), onto=onto)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """Windows y[index] out of all frames: y `[frames, F]`, index `[N, T]`."""
+
+    y: torch.Tensor
+    index: torch.Tensor
+
+    def __getitem__(self, samples: Any) -> Chosen:
+        return Chosen(self.y, self.index[samples])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (*self.index.shape, self.y.shape[1])  # type: ignore[return-value]
+
+    def dense(self) -> torch.Tensor:
+        return self.y[self.index]
+
+    @functools.cached_property
+    def _distinct(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The frames that are shown, each once, and the place of every one of `[N T]` among them."""
+        distinct, place = torch.unique(self.index, return_inverse=True)
+        return distinct, place.flatten()
+
+    @property
+    def _fixed(self) -> bool:
+        """Whether the number of frames may not depend on what they are, as on GPUs (training/kernels/step_graphs.py)."""
+        return self.y.device.type != 'cpu'
+
+    def sums(self, weight: torch.Tensor) -> torch.Tensor:
+        """See Factored."""
+        if self._fixed:
+            return Frames(self.dense()).sums(weight)
+        distinct, place = self._distinct
+        return times_transposed(self.y, weight, distinct)[place].view(*self.index.shape, -1)
+
+    def weight_gradient(self, g: torch.Tensor, onto: torch.Tensor | None = None) -> torch.Tensor:
+        """See Factored."""
+        if self._fixed:
+            return Frames(self.dense()).weight_gradient(g, onto)
+        distinct, place = self._distinct
+        of_distinct = g.new_zeros(len(distinct), g.shape[2]).index_add_(0, place, g.flatten(0, 1))
+        return transposed_times(of_distinct, self.y, distinct, onto)
 
 
 @dataclasses.dataclass(frozen=True)
 class WithMotion:
     """Windows y with their motion beside them, (y_k - y_{k-1}) u with u `[F]`: 2 F numbers a frame."""
 
-    y: Factored | Frames
+    y: Factored | Frames | Chosen
     unit: torch.Tensor
 
     def __getitem__(self, samples: Any) -> WithMotion:
@@ -98,11 +152,16 @@ class WithMotion:
         frames, motion = weight.chunk(2, dim=1)
         return torch.cat([frames, motion * self.unit])
 
-    def sums(self, weight: torch.Tensor) -> torch.Tensor:
-        """See Factored."""
-        frames, motion = self.y.sums(self.both(weight)).chunk(2, dim=2)
+    @staticmethod
+    def joined(sums: torch.Tensor) -> torch.Tensor:
+        """The sums `[N, T, O]` out of those of y `[N, T, 2 O]`."""
+        frames, motion = sums.chunk(2, dim=2)
         frames[:, 1:] += torch.diff(motion, dim=1)
         return frames
+
+    def sums(self, weight: torch.Tensor) -> torch.Tensor:
+        """See Factored."""
+        return self.joined(self.y.sums(self.both(weight)))
 
     @staticmethod
     def spread(g: torch.Tensor) -> torch.Tensor:
@@ -111,13 +170,25 @@ class WithMotion:
         motion[:, :-1] -= g[:, 1:]
         return torch.cat([g, motion], dim=2)
 
-    def weight_gradient(self, g: torch.Tensor) -> torch.Tensor:
-        """See Factored."""
-        frames, motion = self.y.weight_gradient(self.spread(g)).chunk(2)
-        return torch.cat([frames, motion * self.unit], dim=1)
+
+Windows = Factored | Frames | Chosen | WithMotion
 
 
-Windows = Factored | Frames | WithMotion
+def weight_gradient(pairs: Sequence[tuple[Windows, torch.Tensor]], out: torch.Tensor) -> None:
+    """Put the sum of g^T x over all (x, g) into out `[O, F]`; where one x has its motion beside it, all have, in one unit."""
+    unit, total = None, None
+    for x, g in pairs:
+        if isinstance(x, WithMotion):
+            unit = x.unit
+            total = x.y.weight_gradient(x.spread(g), total)
+        else:
+            total = x.weight_gradient(g, total)
+    assert total is not None
+    if unit is None:
+        out.copy_(total)
+    else:
+        frames, motion = total.chunk(2)
+        torch.cat([frames, motion.mul_(unit)], dim=1, out=out)
 
 
 def as_windows(x: torch.Tensor | Windows) -> Windows:

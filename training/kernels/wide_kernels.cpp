@@ -1,0 +1,39 @@
+// Training on whole codes, whose thousands of numbers a frame make products of large matrices: these, and the critic behind its
+// first layer. Float and double, like temporal_kernels.cpp; critic/wide_products.py and critic/wide_native.py call it.
+
+#include "critic/products.h"
+#include "critic/wide_critic.h"
+
+#define PRODUCTS(NAME, T)                                                                                                          \
+    extern "C" void multiply_##NAME(int rows, int depth, int columns, const T* a, const int64_t* index, const T* b, int turned,    \
+                                    T* out, int add, int threads) {                                                                \
+        std::vector<const T*> pointers(rows);                                                                                      \
+        for (int i = 0; i < rows; i++) pointers[i] = a + (index ? index[i] : i) * (int64_t)depth;                                  \
+        multiply<T>(rows, depth, columns, pointers.data(), b, turned, out, add, threads);                                          \
+    }                                                                                                                              \
+    extern "C" void multiply_columns_##NAME(int rows, int depth, int columns, const T* a, const T* b, const int64_t* index,        \
+                                            T* out, int add, int threads) {                                                        \
+        std::vector<const T*> pointers(depth);                                                                                     \
+        for (int k = 0; k < depth; k++) pointers[k] = b + (index ? index[k] : k) * (int64_t)columns;                               \
+        multiply_columns<T>(rows, depth, columns, a, pointers.data(), out, add, threads);                                          \
+    }
+
+PRODUCTS(float, float)
+PRODUCTS(double, double)
+
+#define WIDE_CRITIC(NAME, T)                                                                                                       \
+    extern "C" void* wide_create_##NAME(int frames, int num_linear, int num_layers, const int* widths, const double* slopes) {     \
+        return new WideCritic<T>(frames, num_linear, num_layers, widths, slopes);                                                  \
+    }                                                                                                                              \
+    extern "C" void wide_destroy_##NAME(void* critic) { delete (WideCritic<T>*)critic; }                                           \
+    extern "C" void wide_scores_##NAME(void* critic, const T* const* parameters, const T* sums, int batch, T* scores, T* d) {      \
+        ((WideCritic<T>*)critic)->scores(parameters, sums, batch, scores, d);                                                      \
+    }                                                                                                                              \
+    extern "C" void wide_update_##NAME(void* critic, const T* const* parameters, T* const* gradients, const T* real,               \
+                                       const T* fake, const T* gram, const T* mix, int batch, double lambda, T* scores,            \
+                                       T* penalty, T* d, T* outer) {                                                               \
+        ((WideCritic<T>*)critic)->update(parameters, gradients, real, fake, gram, mix, batch, lambda, scores, penalty, d, outer);  \
+    }
+
+WIDE_CRITIC(float, float)
+WIDE_CRITIC(double, double)
