@@ -28,6 +28,7 @@ NAMES = {
 MODELS = tuple(NAMES)
 HALVES, EMBEDDING = 'halves of the footage', 'embedding'  # floors of the pictures
 EMBEDDING_END = 'embedding, end of the footage'  # what tuning has not learned from
+REFINED = '-refined'  # ends the name of a data set whose codes were optimised, beside one of an encoder's
 OWN, TUNED = 'own', 'tuned'  # which image generator renders
 PICTURE_DEPTHS = (0, 225, 1000, 10000)
 SIGNIFICANT = 0.05
@@ -447,19 +448,38 @@ def tuning_section(lines: Sequence[Line]) -> list[str]:
             count = max((len(pair.before) for title, pair in mine.items() if title.startswith('generated')), default=0)
             cells = [mine[title].cells if title in mine else '' for title in titles]
             text.append(row(os.path.splitext(data)[0], str(place[2]), number(floor[0]) if floor else '', *cells, str(count)))
-    tests = [pair for pair in pairs if len(pair.log_ratios) >= SHOWN_INTERVAL]
-    if tests:
-        text += ['', 'Tuned over before, geometric mean over trainings (paired t tests of the logarithms, adjusted by Holm):', '']
-        text += heading('data', 'distance', 'trainings', 'smaller in', 'ratio', 'interval', 'p')
-    adjusted = holm([p_value(pair.log_ratios, [0.0], fitted=True) for pair in tests])
-    for pair, p in zip(tests, adjusted, strict=True):
-        summary = summarize(pair.log_ratios)
+    alone = [pair for pair in pairs if len(pair.log_ratios) >= SHOWN_INTERVAL]
+    rows = [(os.path.splitext(pair.data)[0], pair, pair.log_ratios) for pair in alone]
+    text += _ratio_table('Tuned over before, geometric mean over trainings', 'trainings', rows)
+    groups_of_data: dict[tuple[bool, int, str, str], list[TunedPair]] = {}
+    for pair in pairs:
+        clips = next(place[2] for place in groups if place[:2] == (pair.data, TUNED))
+        kind = os.path.splitext(pair.data)[0].endswith(REFINED)
+        groups_of_data.setdefault((kind, clips, pair.measure, pair.title), []).append(pair)
+    rows = []
+    for (refined, *_), together in groups_of_data.items():
+        ratios = [sum(pair.log_ratios) / len(pair.log_ratios) for pair in together if pair.log_ratios]
+        if len(ratios) >= SHOWN_INTERVAL:
+            name = 'codes optimised' if refined else 'codes of an encoder'
+            rows.append((name, together[0], ratios))
+    title = 'Tuned over before, geometric mean over recordings, each with the mean of its trainings'
+    return text + _ratio_table(title, 'recordings', rows)
+
+
+def _ratio_table(title: str, count: str, rows: Sequence[tuple[str, TunedPair, list[float]]]) -> list[str]:
+    """(data, what was measured, logarithms of ratios) as a table with paired t tests."""
+    if not rows:
+        return []
+    text = ['', f'{title} (paired t tests of the logarithms, adjusted by Holm):', '']
+    text += heading('data', 'distance', count, 'smaller in', 'ratio', 'interval', 'p')
+    adjusted = holm([p_value(ratios, [0.0], fitted=True) for *_, ratios in rows])
+    for (data, pair, ratios), p in zip(rows, adjusted, strict=True):
+        summary = summarize(ratios)
         interval = '' if summary.interval is None else ' to '.join(f'{math.exp(value):.2f}' for value in summary.interval)
-        smaller = sum(ratio < 0 for ratio in pair.log_ratios)
+        smaller = sum(ratio < 0 for ratio in ratios)
         shown = '' if p is None else '< 0.001' if p < 0.001 else f'{p:.2g}'
         distance = f'{TUNING_MEASURES[pair.measure]}, {pair.title}'
-        ratio = f'{math.exp(summary.mean):.2f}'
-        text.append(row(os.path.splitext(pair.data)[0], distance, str(summary.count), str(smaller), ratio, interval, shown))
+        text.append(row(data, distance, str(summary.count), str(smaller), f'{math.exp(summary.mean):.2f}', interval, shown))
     return text
 
 

@@ -59,6 +59,21 @@ COLUMNS = 6
 MEASURES = ('psnr', 'worst_psnr', 'lpips', 'jitter', 'jitter_original', 'identity', 'z_psnr', 'z_lpips', 'people_psnr',
             'people_lpips', 'people_moved_lpips', 'transfer_moved_lpips', 'edit_error', 'steps', 'seconds')  # fmt: skip
 
+FEWEST_CLIPS = 3  # to say anything about others
+# Measures whose differences are tested: 1 (-1) where more (less) of it is better, and whether there is any before tuning.
+COMPARED = {
+    'psnr': (1, True),
+    'worst_psnr': (1, True),
+    'lpips': (-1, True),
+    'identity': (-1, True),
+    'jitter': (0, True),
+    'people_lpips': (-1, True),
+    'z_lpips': (-1, False),
+    'people_moved_lpips': (-1, False),
+    'transfer_moved_lpips': (-1, False),
+    'edit_error': (-1, False),
+}
+
 
 class Bench:
     """The networks, the frames of all clips, and the measures of a generator."""
@@ -374,7 +389,47 @@ def table(results: Results) -> str:
             shown = [world, generator_name(weight), *map(str, numbers), str(len(common)), *cells]
             lines.append('| ' + ' | '.join(shown) + ' |')
         text.append('\n'.join(lines))
-    return '\n\n'.join(text)
+    differences = difference_table([row for row in results.rows if row.get('kind') == 'tuning'])
+    return '\n\n'.join([*text, *([differences] if differences else [])])
+
+
+def difference_table(rows: Sequence[dict[str, Any]]) -> str:
+    """What tuning changes, and what locality changes about that, paired over clips, in Markdown; empty below three clips."""
+    from benchmarks.comparison.significance import holm, p_value, summarize
+
+    found: dict[tuple[str, float | None], dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault((row['world'], row['locality']), {})[row['clip']] = row
+    lines = []
+    for world in dict.fromkeys(world for world, _ in found):
+        weights = [weight for place, weight in found if place == world]
+        pairs: list[tuple[float | None, float]] = [(None, weight) for weight in weights if weight is not None and None in weights]
+        pairs += [(0.0, weight) for weight in weights if weight and 0.0 in weights]
+        tests = []
+        for old, new in pairs:
+            before, after = found[world, old], found[world, new]
+            for key, (sign, from_before) in COMPARED.items():
+                clips = [clip for clip in before if key in before[clip] and key in after.get(clip, {})]
+                if len(clips) >= FEWEST_CLIPS and (old is not None or from_before):
+                    tests.append((old, new, key, sign, [after[clip][key] - before[clip][key] for clip in clips]))
+        adjusted = holm([p_value(changes, [0.0], fitted=True) for *_, changes in tests])
+        for (old, new, key, sign, changes), p in zip(tests, adjusted, strict=True):
+            summary = summarize(changes)
+            digits = 4 if 'lpips' in key or key == 'identity' else 2
+            interval = '' if summary.interval is None else ' to '.join(f'{value:+.{digits}f}' for value in summary.interval)
+            better = f'{sum(sign * change > 0 for change in changes)} of {len(changes)}' if sign else f'{len(changes)} clips'
+            shown = '' if p is None else '< 0.001' if p < 0.001 else f'{p:.2g}'
+            cells = [
+                world,
+                f'{generator_name(old)} → {generator_name(new)}',
+                key,
+                f'{summary.mean:+.{digits}f}',
+                interval,
+                better,
+            ]
+            lines.append('| ' + ' | '.join([*cells, shown]) + ' |')
+    head = ['| world | generators | measure | difference | interval | better in | p |', '|---|---|---|---|---|---|---|']
+    return '\n'.join([*head, *lines]) if lines else ''
 
 
 # fmt: off

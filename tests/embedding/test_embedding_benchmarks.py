@@ -1,10 +1,13 @@
-"""Benchmarks of embedding and tuning: means over the same clips, and noise maps that are as before in the end."""
+"""Benchmarks of embedding and tuning: means and tests over the same clips, noise of a stated size, noise maps as they were."""
 
 import copy
 import pathlib
 
+import numpy as np
+import pytest
 import torch
 
+from benchmarks.embedding import identity_scale
 from benchmarks.embedding.per_frame_projection import noisy_layers, refine_with_noise
 from benchmarks.embedding.results_file import Results
 from benchmarks.embedding.tuning import table
@@ -54,3 +57,45 @@ def test_the_table_compares_generators_on_the_clips_that_all_have(tmp_path: path
     assert '| w | before | 1 | 20.00 |' in rows
     assert '| w | plain | 1 | 22.00 |' in rows
     assert '| w | before | 20 | 1 | 0.10000 |' in rows
+    assert not any('→' in row for row in rows)  # one clip says nothing about others
+
+
+def test_the_table_says_what_is_certain_about_the_same_clips(tmp_path: pathlib.Path) -> None:
+    results = Results(str(tmp_path / 'tuning.jsonl'))
+    for clip, before, plain, local in (('a', 20.0, 20.9, 21.0), ('b', 30.0, 29.9, 31.0), ('c', 25.0, 25.7, 27.5)):
+        for locality, psnr, moved in ((None, before, 0.0), (0.0, plain, 0.3), (1.0, local, 0.1 + before / 1000)):
+            row = {'psnr': psnr, 'z_lpips': moved, 'steps': 5}
+            results.add({'kind': 'tuning', 'world': 'w', 'clip': clip, 'locality': locality, **row})
+    results.add({'kind': 'tuning', 'world': 'w', 'clip': 'd', 'locality': None, 'psnr': 99.0})
+    rows = [row.removesuffix(' |').split(' | ')[1:] for row in table(results).splitlines() if '→' in row]
+    assert [row[:3] + row[4:5] for row in rows] == [
+        ['before → plain', 'psnr', '+0.50', '2 of 3'],
+        ['before → locality 1', 'psnr', '+1.50', '3 of 3'],
+        ['plain → locality 1', 'psnr', '+1.00', '3 of 3'],
+        ['plain → locality 1', 'z_lpips', '-0.1750', '3 of 3'],
+    ]
+    gains = np.array([1.0, 1.0, 2.5])
+    t = float(gains.mean() / gains.std(ddof=1) * 3**0.5)
+    p = 1 - t / (2 + t * t) ** 0.5  # Student's t with two degrees of freedom
+    assert float(rows[1][5]) == pytest.approx(min(1, 3 * p), rel=0.05)  # the second smallest of four
+    half = 4.3027 * gains.std(ddof=1) / 3**0.5
+    assert rows[1][3] == f'{gains.mean() - half:+.2f} to {gains.mean() + half:+.2f}'
+
+
+def test_the_scale_of_identity_compares_the_frames_that_it_says() -> None:
+    frame = np.full((40, 40, 3), 128, np.uint8)
+    for decibel, grain in ((27, 1), (33, 1), (27, 4)):
+        changed = identity_scale.noisy(frame, decibel, grain, np.random.RandomState(0))
+        error = np.square((changed.astype(float) - frame) / 255).mean()
+        assert -10 * np.log10(error) == pytest.approx(decibel, abs=0.7)
+        assert (changed[:grain, :grain] == changed[0, 0]).all()
+
+    def face(original: np.ndarray, other: np.ndarray) -> float | None:
+        return None if original[0, 0, 0] == 39 else float(other[0, 0, 0]) - float(original[0, 0, 0])
+
+    frames = np.arange(50, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2).repeat(3, 3)
+    found = identity_scale.measure(face, frames, 5.0, [frames[49], frames[48]], 10)  # type: ignore[arg-type]
+    assert found['next'] == 1
+    assert found['second'] == 5
+    assert found['others'] == 8.5  # of frame 40, the first of the last fifth
+    assert found['half'] == 0

@@ -119,6 +119,16 @@ def test_tuning_is_compared_on_the_same_trainings() -> None:
     assert float(tests[0][6].removesuffix(' |')) == pytest.approx(1 - abs(t) / math.sqrt(2 + t**2), rel=0.05)
     assert not any(row.startswith('| a | kernel, ') for row in rows)  # distances below 0 have no ratio
     assert 'None have been measured yet.' in rows  # nothing was compared with an embedding
+    assert not any('over recordings' in row for row in rows)  # two are too few
+    for data, after in (('c-refined.zip', 40.0), ('d-refined.zip', 50.0), ('e-refined.zip', 60.0), ('c.zip', 200.0)):
+        lines += [line(data, 'default', 0, 0, name, fvd) for name, fvd in (('own', 100.0), ('tuned', after))]
+    rows = markdown_tables.tables([], lines).splitlines()
+    begin = next(place for place, row in enumerate(rows) if 'over recordings' in row)
+    over = [row.split(' | ')[:5] for row in rows[begin + 4 :]]
+    assert over == [  # a.zip counts once, by the mean of its trainings
+        ['| codes of an encoder', 'FVD, generated, frame 0', '3', '2', '0.82'],
+        ['| codes optimised', 'FVD, generated, frame 0', '3', '3', '0.49'],
+    ]
 
 
 # ----------------------------------------------------------------------------
