@@ -3,7 +3,10 @@
 import contextlib
 import dataclasses
 import itertools
+import json
+import math
 import os
+import tempfile
 import types
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +130,10 @@ def main(**options: Any) -> None:
     if opts.probe and opts.perceptual == 'none':
         raise UserMistake('--probe compares ways by their perceptual distance; leave --perceptual=none out')
     parts = parts_of_sources(opts)
-    opts.dest = new_result(opts.dest, zipped=True, overwrite=opts.overwrite)
+    # Made already, perhaps by this very command, which was killed within its preview.
+    opts.made = opts.preview and not opts.overwrite and os.path.exists(opts.dest) and is_finished(opts.dest)
+    if not opts.made:
+        opts.dest = new_result(opts.dest, zipped=True, overwrite=opts.overwrite)
     ranks.start_unless_launched(opts.gpus, 'embed_video')
     with ranks.joined(opts.device) as ours:
         _run(opts, parts, ours)
@@ -136,7 +142,7 @@ def main(**options: Any) -> None:
 
 def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | None]], ours: ranks.Ranks) -> None:
     from training.embedding import judgement
-    from training.embedding.embedder import embed_all, write_previews
+    from training.embedding.embedder import embed_all
     from training.latents.dataset import LatentDataset
 
     with ours.together():
@@ -144,6 +150,11 @@ def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | No
     if opts.probe:
         if ours.is_first:
             job.probe()
+        return
+    if opts.made:
+        with ours.together():
+            if ours.is_first:
+                job.finish_previews()
         return
     with contextlib.ExitStack() as stack:
         with ours.together():
@@ -168,9 +179,7 @@ def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | No
         if job.embedder is not None and job.embedder.report is not None:
             report(f'The quality report is in {os.path.join(job.embedder.report.folder, "index.html")}')
         if opts.preview:
-            folder = beside(opts.dest, '-preview')
-            write_previews(clips, dataset, job.image_generator, folder, memory=opts.memory)
-            report(f'Videos original | embedded are in {folder}')
+            job.write_previews(clips, dataset)
 
 
 class _Job:
@@ -268,9 +277,47 @@ class _Job:
 
         if not self._footage:
             return self.clips
-        # An encoder that sees more than the generator draws gets it.
-        size = max(int(self.image_generator.img_resolution), int(getattr(self.encoder, 'img_resolution', 0) or 0))
-        return prepare_sources(self.clips, writer, self._preparation, size=size, skip_damaged=self._opts.damaged == 'skip')
+        skip_damaged = self._opts.damaged == 'skip'
+        return prepare_sources(self.clips, writer, self._preparation, size=self._size(), skip_damaged=skip_damaged)
+
+    def write_previews(self, clips: Any, dataset: Any, *, since: float = math.inf) -> None:
+        """Write videos original | embedded beside the data set, but for those of after `since`."""
+        from training.embedding.embedder import write_previews
+
+        folder = beside(self._opts.dest, '-preview')
+        write_previews(clips, dataset, self.image_generator, folder, memory=self._opts.memory, since=since)
+        report(f'Videos original | embedded are in {folder}')
+
+    def finish_previews(self) -> None:
+        """Write what is missing of the previews of a finished data set.
+
+        Raises:
+            UserMistake: It was made otherwise, or nothing is missing.
+        """
+        from training.embedding.embedder import looked_at, previews
+        from training.latents.dataset import LatentDataset
+
+        opts, made = self._opts, os.path.getmtime(self._opts.dest)
+        with LatentDataset(opts.dest) as dataset:
+            known = json.loads(json.dumps(self._writer_options['embedding']))
+            missing = [path for path in previews(dataset, beside(opts.dest, '-preview')) if not is_newer(path, made)]
+            if (
+                dataset.embedding != known
+                or dataset.image_generator.get('sha256') != self._writer_options['image_generator'].get('sha256')
+                or not missing
+            ):
+                new_result(opts.dest, zipped=True)  # which refuses it
+            report(f'{opts.dest} is complete, and {len(missing)} of {len(dataset.clips)} previews are missing')
+            with tempfile.TemporaryDirectory(prefix='stylevideogan-') as folder:
+                clips = self.clips
+                if self._footage:
+                    size = self._size()
+                    clips = looked_at(clips, self._preparation, size=size, skip_damaged=opts.damaged == 'skip', folder=folder)
+                self.write_previews(clips, dataset, since=made)
+
+    def _size(self) -> int:
+        """Side of prepared frames; an encoder that sees more than the generator draws gets it."""
+        return max(int(self.image_generator.img_resolution), int(getattr(self.encoder, 'img_resolution', 0) or 0))
 
     def probe(self) -> None:
         """Try each way on the frames in the middle of the longest clip, and say what was found."""
@@ -314,6 +361,18 @@ class _Job:
                 f'Note: the faces of this footage are {found} the face that this generator draws; --align=ffhq puts them '
                 'where its training images had them.'
             )
+
+
+def is_finished(path: str) -> bool:
+    """Whether this is a whole data set."""
+    from training.latents.dataset import is_latent_dataset
+
+    return is_latent_dataset(path)
+
+
+def is_newer(path: str, moment: float) -> bool:
+    """Whether a file is there, and from after this moment."""
+    return os.path.exists(path) and os.path.getmtime(path) >= moment
 
 
 def _method(opts: types.SimpleNamespace) -> str:

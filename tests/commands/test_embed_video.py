@@ -101,6 +101,35 @@ def test_optimisation_finds_codes_that_render_the_footage(
     assert (meta['size'], meta['fps'], len(list(frames))) == ((32, 16), 30, 20)
 
 
+def test_a_preview_that_was_interrupted_is_finished(
+    tiny_generator: pathlib.Path, footage: pathlib.Path, codes: np.ndarray, tmp_path: pathlib.Path
+) -> None:
+    """The data set is complete, one of two videos is there: the same command makes the other, and no other command does."""
+    np.savez(tmp_path / 'more.npz', w=codes[:9])
+    options = ('--steps=2', '--first-steps=2', f'--source={tmp_path / "more.npz"}', '--fps=30', '--preview')
+    assert run(tiny_generator, footage, tmp_path / 'data.zip', *options).exit_code == 0
+    data = (tmp_path / 'data.zip').read_bytes()
+    videos = {path: path.read_bytes() for path in (tmp_path / 'data-preview').iterdir()}
+    assert len(videos) == 2
+    first, second = sorted(videos)
+    for gone in (first, second):
+        gone.unlink()
+        stays = second if gone == first else first
+        before = stays.stat().st_mtime_ns
+        for other in (('--steps=3', *options[1:]), options[:-1]):
+            result = run(tiny_generator, footage, tmp_path / 'data.zip', *other)
+            assert (result.exit_code, 'already exists' in result.output) == (2, True)
+            assert not gone.exists()
+        result = run(tiny_generator, footage, tmp_path / 'data.zip', *options)
+        assert result.exit_code == 0, result.output
+        assert '1 of 2 previews are missing' in result.output
+        assert {path: path.read_bytes() for path in (tmp_path / 'data-preview').iterdir()} == videos
+        assert stays.stat().st_mtime_ns == before
+    assert (tmp_path / 'data.zip').read_bytes() == data
+    result = run(tiny_generator, footage, tmp_path / 'data.zip', *options)  # now there is nothing to go on with
+    assert (result.exit_code, 'already exists' in result.output) == (2, True)
+
+
 def test_refinement_improves_the_encoder(
     tiny_generator: pathlib.Path, footage: pathlib.Path, encoder: pathlib.Path, G: Any, codes: np.ndarray, tmp_path: pathlib.Path
 ) -> None:

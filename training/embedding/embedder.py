@@ -6,6 +6,7 @@ with the footage, and an interrupted run goes on at the chunk where it stopped, 
 
 import dataclasses
 import itertools
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -107,6 +108,15 @@ def prepare_sources(
         for line in describe_preparation(entries):
             report(line)
     writer.set_preparation(entries)
+    return [*prepared, *(clip for clip in clips if isinstance(clip, CodeClip))]
+
+
+def looked_at(
+    clips: Sequence[FootageClip | CodeClip], settings: PreparationSettings, *, size: int, skip_damaged: bool, folder: str
+) -> list[FootageClip | CodeClip]:
+    """As `prepare_sources`, for a data set that is complete: the first look goes into `folder`, and nothing is said."""
+    footage = [clip for clip in clips if isinstance(clip, FootageClip)]
+    prepared, _ = prepare_footage(footage, settings, size=size, folder=folder, skip_damaged=skip_damaged)
     return [*prepared, *(clip for clip in clips if isinstance(clip, CodeClip))]
 
 
@@ -344,6 +354,11 @@ def _embed_footage(
     return True
 
 
+def previews(dataset: LatentDataset, folder: str) -> list[str]:
+    """Where the video of each clip of a data set goes."""
+    return [video_path(dataset, index, folder) for index in range(len(dataset.clips))]
+
+
 def write_previews(
     clips: Sequence[FootageClip | CodeClip],
     dataset: LatentDataset,
@@ -352,6 +367,7 @@ def write_previews(
     *,
     batch: int = 16,
     memory: Budget | None = None,
+    since: float = math.inf,
 ) -> None:
     """Write one video a clip: the original on the left (where there is footage), the rendered codes on the right.
 
@@ -362,16 +378,18 @@ def write_previews(
         folder: Where the videos go, `NAME.mp4`.
         batch: Frames rendered at a time.
         memory: See training.videos.synthesis.render_codes.
+        since: Videos that are there and not older, in seconds since 1970, stay.
     """
     os.makedirs(folder, exist_ok=True)
     sources = {clip.name: clip for clip in clips}
-    for index, info in enumerate(dataset.clips):
+    for index, (info, path) in enumerate(zip(dataset.clips, previews(dataset, folder), strict=True)):
+        if os.path.exists(path) and os.path.getmtime(path) >= since:
+            continue
         clip = sources.get(info.name)
         rendered = render_codes(image_generator, dataset.load_clip(index), batch=batch, memory=memory)
         originals: Iterator[np.ndarray | None] = itertools.repeat(None)
         if isinstance(clip, FootageClip):
             originals = (fit(frame, int(image_generator.img_resolution)) for frame in clip.frames())
-        path = video_path(dataset, index, folder)
         with VideoWriter(path, fps=info.fps) as video, progress(total=info.num_frames, description=f'preview {info.name}') as bar:
             for image, original in zip(rendered, originals, strict=False):
                 video.write(image if original is None else _beside(original, image))
