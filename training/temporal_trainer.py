@@ -19,10 +19,8 @@ A step is `critic_steps` updates of the critic, one of the generator, one of its
 
 Gradients stay inside of a window.
 
-Of several ranks, all draw the same random numbers, those of the whole batch, and keep all chains; each computes its rows of the
-batch. What the chains go on from is collected from all ranks, so a step is the same, up to rounding, on any number of them.
-Where the batch is computed in portions of a fixed size (`batch_gpu`), each portion takes the part that a rank has otherwise, and
-gradients are added up in the order of the portions: then a step is the same to the last bit.
+All ranks keep all chains. What the chains go on from is collected from all ranks, so a step is the same, up to rounding, on any
+number of them, and in portions of a fixed size (`batch_gpu`) to the last bit (training/batches/portions.py).
 """
 
 from __future__ import annotations
@@ -38,9 +36,12 @@ import torch
 from networks.latent_generator import LatentGenerator, State
 from networks.temporal_critic import TemporalCritic
 from torch_utils import training_stats
+from training.batches.portions import JoinedStates, Portions
+from training.batches.video_chains import VideoChains, permutation
+from training.batches.whole_codes import Generated, WholeCodeChains, WholeCodes
 from training.kept_averages import KeptAverages
 from training.kernels.critic.critic_gradients import WIDE, critic_gradients, critic_scores, workspaces
-from training.kernels.critic.wide_windows import Chosen, Factored, WithMotion
+from training.kernels.critic.wide_windows import Factored
 from training.kernels.critic.wide_windows import Windows as WideWindows
 from training.kernels.fast_decoder import coordinates, widened
 from training.kernels.recorded_adam import load_state, make_adam, portable_state, set_rate
@@ -48,13 +49,11 @@ from training.kernels.recurrence.fast_rollout import rollout
 from training.kernels.step_graphs import StepGraphs
 from training.latent_space import LatentSpace
 from training.real_windows import Distortion, Windows
-from training.runs.gradients import sum_gradients
 from training.runs.saving import is_finite
 from training.runs.weight_average import decay_of, update_average
 from training.stationarity import finish, observe
 from training.temporal_loss import divergence, diversity_penalty, first_of_ends, gradient_angle_penalty
 from training.temporal_options import Settings
-from training.video_chains import VideoChains, permutation
 
 SCALE_OF_H = 0.25  # of the He initialisation of its last layer
 
@@ -83,19 +82,6 @@ def prepare_memories(G: LatentGenerator, longest: float) -> None:
             update = slice(cell.hidden_size, 2 * cell.hidden_size)
             cell.bias_ih[update] += torch.rand(cell.hidden_size) * math.log(longest)
             cell.bias_hh[update] = 0
-
-
-class _JoinedStates(Sequence[State]):
-    """The states of several portions, as of one rollout of all their rows."""
-
-    def __init__(self, portions: Sequence[Sequence[State]]) -> None:
-        self._portions = portions
-
-    def __len__(self) -> int:
-        return len(self._portions[0])
-
-    def __getitem__(self, time: Any) -> Any:
-        return tuple(torch.cat(column) for column in zip(*(states[time] for states in self._portions), strict=True))
 
 
 class TemporalTrainer:
@@ -145,28 +131,15 @@ class TemporalTrainer:
         self.device = torch.device(device)
         if settings.distortion and space.basis is None:
             raise ValueError('whole codes cannot be distorted')
-        if settings.batch % num_ranks:
-            raise ValueError(f'a batch of {settings.batch} cannot be shared evenly by {num_ranks} ranks')
         self.rank, self.num_ranks = rank, num_ranks
         self.batch = settings.batch
-        self._num_portions = num_ranks
-        if settings.batch_gpu is not None:
-            if settings.batch % (settings.batch_gpu * num_ranks):
-                raise ValueError(
-                    f'a batch of {settings.batch} cannot be shared evenly by {num_ranks} ranks in portions of '
-                    f'{settings.batch_gpu}'
-                )
-            self._num_portions = settings.batch // settings.batch_gpu
-        each = self._num_portions // num_ranks
-        self._portions = range(rank * each, (rank + 1) * each)  # of this rank
-        self._portion = self._portions[0]  # that is being computed
+        self.random = torch.Generator(self.device).manual_seed(seed)
+        self.portions = Portions(settings.batch, settings.batch_gpu, rank, num_ranks, self.random)
         self.reversal = windows.suited.reversal if settings.reversal is None else settings.reversal
         distortion = windows.suited.distortion if settings.distortion is None else settings.distortion
         self._distort = Distortion(windows.coordinates, distortion)
         self.critic_steps = windows.suited.critic_steps if settings.critic_steps is None else settings.critic_steps
         num_features = windows.num_features(settings.motion_weight)
-        # Whole codes are not written down where all frames of a window come from one rollout (kernels/wide_windows.py).
-        self._factored = space.basis is None and windows.past_frames == 0 and num_features >= WIDE
         with torch.random.fork_rng(devices=[]):  # the same initial networks on every rank, whatever was drawn before
             torch.manual_seed(seed)
             self.G = LatentGenerator(num_components=0 if space.basis is None else len(space.basis), **G_kwargs)
@@ -183,11 +156,15 @@ class TemporalTrainer:
             module.to(self.device)
         on_gpu = self.device.type == 'cuda'
         self._static = on_gpu if static is None else static
-        self._records = on_gpu and graphs and self._num_portions == 1
+        self._records = on_gpu and graphs and self.portions.number == 1
+        self._whole_codes: WholeCodes | None = None
+        # Where no number may be fetched from the device, a past is kept as a whole.
+        if space.basis is None and num_features >= WIDE and not (self._static and windows.past_frames > 0):
+            units = [settings.motion_weight / unit for unit in windows.motion_units] if settings.motion_weight > 0 else []
+            self._whole_codes = WholeCodes(windows.num_frames, windows.strides, units)
         betas = (settings.beta1, settings.beta2)
         self.G_optimizer = make_adam(self.G, settings.generator_lr, betas, self.device, self._records)
         self.C_optimizer = make_adam(self.critics, settings.critic_lr, betas, self.device, self._records)
-        self.random = torch.Generator(self.device).manual_seed(seed)
         self._future_frames = settings.diversity_windows * windows.num_frames
         # How far two futures of one moment have to be apart, squared; 0: the footage never changes so much.
         self._parting = settings.diversity * divergence(windows.squared_step(self._future_frames - 1))
@@ -197,7 +174,8 @@ class TemporalTrainer:
         self.averages = KeptAverages(total_kimg * 1000 / self.frames_per_step)
         self.chains: VideoChains | None = None
         if settings.carry > 0:
-            self.chains = VideoChains(self.G, settings.chains, windows.past_frames, settings.burn_in, self.random, self._static)
+            kind = VideoChains if self._whole_codes is None else WholeCodeChains
+            self.chains = kind(self.G, settings.chains, windows.past_frames, settings.burn_in, self.random, self._static)
         self.graphs: StepGraphs | None = None
         if self._records:
             self.graphs = StepGraphs(self.device, self.random, self._changing, self._buffers)
@@ -222,44 +200,21 @@ class TemporalTrainer:
     def _noise(self, count: int) -> torch.Tensor:
         return self._randn(count, self.windows.num_frames - 1, self.G.noise_dim)
 
-    def _views(self, y: torch.Tensor | Factored | Chosen, count: int, part: slice) -> Sequence[torch.Tensor | WideWindows]:
+    def _views(self, y: torch.Tensor | Generated, count: int, part: slice) -> Sequence[torch.Tensor | WideWindows]:
         """What the critics see of the windows y, the rows `part` of `count`."""
-        weight = self.settings.motion_weight
-        if isinstance(y, torch.Tensor):
-            return self.windows.views(self._distort(y, count, part, self.random), weight)
-        return [y if weight == 0 else WithMotion(y, weight / self.windows.motion_units[0])]
+        if isinstance(y, Generated):
+            assert self._whole_codes is not None
+            return self._whole_codes.generated(y)
+        return self.windows.views(self._distort(y, count, part, self.random), self.settings.motion_weight)
 
-    def _real_windows(self, part: slice) -> torch.Tensor | Chosen:
-        """The rows `part` of real windows that are drawn for the whole batch, [rows, span, K]."""
+    def _real_views(self, part: slice) -> Sequence[torch.Tensor | WideWindows]:
+        """What the critics see of the rows `part` of real windows, which are drawn for the whole batch."""
         frames = self.windows.sample_frames(self.batch, self.random, self.reversal)[part]
-        return Chosen(self.windows.coordinates, frames) if self._factored else self.windows.coordinates[frames]
+        if self._whole_codes is not None:
+            return self._whole_codes.real(self.windows.coordinates, frames)
+        return self._views(self.windows.coordinates[frames], self.batch, part)
 
-    def _part(self, count: int, portion: int | None = None) -> slice:
-        """The rows of a portion, by default the present one, of `count` rows.
-
-        Where they cannot be shared evenly, each portion computes them all.
-        """
-        if count % self._num_portions:
-            return slice(0, count)
-        own = count // self._num_portions
-        portion = self._portion if portion is None else portion
-        return slice(portion * own, (portion + 1) * own)
-
-    def _gather(self, rows: torch.Tensor) -> torch.Tensor:
-        """The rows of all ranks, without a gradient."""
-        if self.num_ranks == 1:
-            return rows
-        parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(self.num_ranks)]
-        torch.distributed.all_gather(parts, rows.detach().contiguous())
-        return torch.cat(parts)
-
-    def _gather_state(self, state: State) -> State:
-        """The memories of all ranks, in one message."""
-        if self.num_ranks == 1:
-            return state
-        return self._gather(torch.cat(state, dim=1)).split([h.shape[1] for h in state], dim=1)
-
-    def _generate(self, count: int, gather: bool = False) -> tuple[torch.Tensor | Factored, Sequence[State], torch.Tensor]:
+    def _generate(self, count: int, gather: bool = False) -> tuple[torch.Tensor | Generated, Sequence[State], torch.Tensor]:
         """Roll out `count` windows: a share `carry` continues chains, the others begin at a fresh i and come first.
 
         Args:
@@ -270,7 +225,7 @@ class TemporalTrainer:
             Coordinates [count, past_frames + t, K] with the past of the chains before each window, and the t states, both of the
             present portion's rows; with `gather` the first of all rows, the second of this rank's; the chains [count] of all.
         """
-        parts = [self._part(count, portion) for portion in (self._portions if gather else [self._portion])]
+        parts = self.portions.parts(count) if gather else [self.portions.part(count)]
         num_carried = 0 if self.chains is None else round(count * self.settings.carry)
         state = self.G.initial_state(self._randn(count - num_carried, self.G.latent_dim))
         chosen = torch.zeros(0, dtype=torch.long, device=self.device)
@@ -279,19 +234,22 @@ class TemporalTrainer:
             state = tuple(torch.cat(pair) for pair in zip(state, self.chains.states(chosen), strict=True))
         noise = self._noise(count)
         rolled = [rollout(self.G, noise[part], tuple(h[part] for h in state)) for part in parts]
-        states = rolled[0][1] if len(rolled) == 1 else _JoinedStates([each for _, each in rolled])
-        if self._factored:
+        states = rolled[0][1] if len(rolled) == 1 else JoinedStates([each for _, each in rolled])
+        part = slice(0, count) if gather else parts[0]
+        if self._whole_codes is not None:
             t = torch.cat([widened(self.G, l) for l, _ in rolled])
-            return Factored(self._gather(t) if gather else t, self.G.A.weight, self.G.A.bias), states, chosen
+            window = Factored(self.portions.gather(t) if gather else t, self.G.A.weight, self.G.A.bias)
+            before = []
+            if isinstance(self.chains, WholeCodeChains) and self.chains.past_frames > 0:
+                before = self._whole_codes.before(self.chains, chosen[part])
+            return Generated(window, before), states, chosen
         y = torch.cat([coordinates(self.G, l) for l, _ in rolled])
-        part = parts[0]
-        if gather:
-            y, part = self._gather(y), slice(0, count)
+        y = self.portions.gather(y) if gather else y
         if self.chains is not None and self.chains.past_frames > 0:  # then every window has a past (Windows, carry = 1)
             y = self.chains.with_past(chosen[part], y)
         return y, states, chosen
 
-    def _advance_chains(self, y: torch.Tensor | Factored, states: Sequence[State], chosen: torch.Tensor) -> None:
+    def _advance_chains(self, y: torch.Tensor | Generated, states: Sequence[State], chosen: torch.Tensor) -> None:
         """Move the chains on to one random time in the second half of their windows, and restart some.
 
         A random time, because the critic would otherwise never see a window across the seam of two windows.
@@ -299,22 +257,26 @@ class TemporalTrainer:
         if self.chains is None:
             return
         length, fresh = len(states), len(y) - len(chosen)
-        if isinstance(y, Factored):  # no past is kept
-            y = y.t.new_zeros(()).expand(y.shape)
         if self._static:
+            if isinstance(y, Generated):  # no past is kept
+                y = y.window.t.new_zeros(()).expand(y.window.shape)
             index = torch.randint(length - length // 2, (1,), generator=self.random, device=self.device)
             late = zip(*(states[k] for k in range(length // 2, length)), strict=True)
             memories, place = tuple(torch.stack(column) for column in late), index
             if self.num_ranks > 1:
                 chosen_ones = tuple(h.index_select(0, index).squeeze(0) for h in memories)
-                memories, place = tuple(h.unsqueeze(0) for h in self._gather_state(chosen_ones)), torch.zeros_like(index)
+                memories, place = tuple(h.unsqueeze(0) for h in self.portions.gather_state(chosen_ones)), torch.zeros_like(index)
             when = torch.cat([place, index + length // 2])
             carried = tuple(h[:, fresh:] for h in memories)
             self.chains.advance_and_restart(self.G, chosen, carried, y[fresh:], when, self.settings.restart)
             return
         time = int(torch.randint(length // 2, length, (1,), generator=self.random, device=self.device))
-        frames = y[fresh:, self.chains.past_frames : self.chains.past_frames + time]
-        self.chains.advance(chosen, tuple(h[fresh:].detach() for h in self._gather_state(states[time])), frames)
+        past = self.chains.past_frames
+        if isinstance(y, Generated):
+            frames = y.window[fresh:, : time if past > 0 else 0].dense()
+        else:
+            frames = y[fresh:, past : past + time]
+        self.chains.advance(chosen, tuple(h[fresh:].detach() for h in self.portions.gather_state(states[time])), frames)
         lucky = torch.rand(len(chosen), generator=self.random, device=self.device) < self.settings.restart
         if lucky.any():
             self.chains.restart(self.G, chosen[lucky])
@@ -354,8 +316,8 @@ class TemporalTrainer:
             generated = self._views(y, count, slice(count))
 
         def compute(rows: torch.Tensor) -> None:
-            part = self._part(batch)
-            shown = self._views(self._real_windows(part), batch, part)
+            part = self.portions.part(batch)
+            shown = self._real_views(part)
             mix = torch.rand(batch, generator=self.random, device=self.device)[part]
             for C, stride, real, fakes in zip(self.critics, self.windows.strides, shown, generated, strict=True):
                 own = fakes[rows[part]]
@@ -363,7 +325,7 @@ class TemporalTrainer:
                 self._report_critic(stride, scores_real, scores_fake, penalty)
 
         for rows in order.view(self.critic_steps, batch):
-            self._average_gradients(self.critics, functools.partial(compute, rows))
+            self.portions.average_gradients(self.critics, functools.partial(compute, rows))
             self.C_optimizer.step()
 
     def _report_critic(self, stride: int, real: torch.Tensor, fake: torch.Tensor, penalty: torch.Tensor) -> None:
@@ -376,13 +338,13 @@ class TemporalTrainer:
         self._report(f'Loss/C{place}/loss', self.settings.lambda_gp * penalty.mean() - wasserstein)
 
     def _update_generator(self, penalties: bool) -> None:
-        self._average_gradients(self.G, lambda: self._generator_gradient(penalties))
+        self.portions.average_gradients(self.G, lambda: self._generator_gradient(penalties))
         self.G_optimizer.step()
 
     def _generator_gradient(self, penalties: bool) -> None:
         settings = self.settings
         y, _, _ = self._generate(self.batch)
-        views = self._views(y, self.batch, self._part(self.batch))
+        views = self._views(y, self.batch, self.portions.part(self.batch))
         scores = [
             weight * critic_scores(C, view).mean()
             for C, weight, view in zip(self.critics, self._critic_weights, views, strict=True)
@@ -400,7 +362,7 @@ class TemporalTrainer:
 
     def _angle_penalty(self, count: int) -> torch.Tensor:
         """L_GAP of `count` windows that begin at i, of as many that continue chains, or of both in the shares of `carry`."""
-        part = self._part(count)
+        part = self.portions.part(count)
 
         def measure(name: str, first: State, state: State) -> torch.Tensor:
             s = self._noise(count)[part].requires_grad_(True)
@@ -420,7 +382,7 @@ class TemporalTrainer:
 
     def _diversity_penalty(self, count: int) -> torch.Tensor:
         """L_DIV of `count` moments, each continued twice."""
-        part = self._part(count)
+        part = self.portions.part(count)
         if self.chains is None:
             state = self.G.initial_state(self._randn(count, self.G.latent_dim)[part])
         else:
@@ -433,25 +395,6 @@ class TemporalTrainer:
         self._report('Loss/G/diversity_penalty', penalty)
         self._report('Loss/G/diversity', apart)
         return penalty.mean()
-
-    def _average_gradients(self, module: torch.nn.Module, compute: Callable[[], None]) -> None:
-        """Leave in the module the mean of the gradients that `compute` leaves there for each portion, over all ranks."""
-        if self._num_portions == self.num_ranks:
-            compute()
-            sum_gradients(module.parameters(), self.num_ranks, divisor=self.num_ranks)
-            return
-        drawn = self.random.get_state()
-        rows = []
-        for portion in self._portions:
-            self._portion = portion
-            self.random.set_state(drawn)  # every portion draws the numbers of the whole batch, as every rank does
-            compute()
-            rows.append(torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None]))
-        # In one order, however many ranks there are: sums of sums would round differently.
-        mean = self._gather(torch.stack(rows)).sum(dim=0) / self._num_portions
-        gradients = [p.grad for p in module.parameters() if p.grad is not None]
-        for gradient, value in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(value.view_as(gradient))
 
     def _set_learning_rates(self) -> None:
         left = 1 - self.num_frames_shown / (self.total_kimg * 1000)

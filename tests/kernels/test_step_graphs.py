@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from torch_utils import training_stats
+from training.batches.video_chains import likely_maximum
 from training.kernels.step_graphs import PLAIN_RUNS, StepGraphs
 from training.latent_space import fit_latent_space
 from training.latents.dataset import LatentDataset
 from training.real_windows import Windows
 from training.temporal_options import Settings
 from training.temporal_trainer import TemporalTrainer
-from training.video_chains import likely_maximum
 
 
 def make_trainer(tiny_latents: Any, **settings: Any) -> Any:

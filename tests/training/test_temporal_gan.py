@@ -11,13 +11,13 @@ from tiny_temporal_model import make_generator, make_trainer
 from networks.errors import InputError
 from networks.latent_generator import GatedRecurrentCell
 from networks.temporal_critic import TemporalCritic
+from training.batches.video_chains import VideoChains
 from training.latent_space import fit_latent_space
 from training.latents.dataset import LatentDataset
 from training.real_windows import Distortion, Windows, affordable_strides, suited_settings
 from training.temporal_loss import divergence, diversity_penalty, gradient_angle, gradient_angle_penalty, gradient_penalty
 from training.temporal_options import LatentSpaceOptions
 from training.temporal_trainer import critic_weights, prepare_memories
-from training.video_chains import VideoChains
 
 
 def test_cell_equals_torch_gru_cell():
@@ -372,7 +372,7 @@ def test_steps_on_whole_codes_and_on_their_factors_are_equal(tiny_latents, monke
         monkeypatch.setattr('training.temporal_trainer.WIDE', wide)
         monkeypatch.setattr('training.kernels.critic.critic_gradients.WIDE', wide)
         trainer = make_trainer(tiny_latents, full=True, static=static, carry=carry, motion_weight=motion_weight)
-        assert trainer._factored == (wide == 8)
+        assert (trainer._whole_codes is not None) == (wide == 8)
         for module in (trainer.G, trainer.critics):
             for parameter in module.parameters():
                 if parameter.ndim == 1:  # biases begin at zero, where a wrong one would not show
@@ -387,16 +387,22 @@ def test_steps_on_whole_codes_and_on_their_factors_are_equal(tiny_latents, monke
         torch.testing.assert_close(plain, factored, rtol=1e-4, atol=1e-5)
 
 
-def test_resumed_steps_equal_uninterrupted_ones(tiny_latents, tmp_path):
-    straight = make_trainer(tiny_latents)
+@pytest.mark.parametrize('wide', [False, True])
+def test_resumed_steps_equal_uninterrupted_ones(tiny_latents, tmp_path, monkeypatch, wide):
+    strides = (1,)
+    if wide:  # whole codes, whose chains keep their past in rings
+        strides = (1, 3)
+        monkeypatch.setattr('training.temporal_trainer.WIDE', 8)
+        monkeypatch.setattr('training.kernels.critic.critic_gradients.WIDE', 8)
+    straight = make_trainer(tiny_latents, full=wide, strides=strides)
     for _ in range(7):
         straight.step()
-    first = make_trainer(tiny_latents)
+    first = make_trainer(tiny_latents, full=wide, strides=strides)
     for _ in range(3):
         first.step()
     torch.save(first.state_dict(), tmp_path / 'state.pt')
     state = torch.load(tmp_path / 'state.pt', weights_only=True)
-    second = make_trainer(tiny_latents)
+    second = make_trainer(tiny_latents, full=wide, strides=strides)
     second.load_state_dict(state, state)
     for _ in range(4):
         second.step()

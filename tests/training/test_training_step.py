@@ -14,6 +14,10 @@ from typing import Any
 import pytest
 import torch
 
+from training import temporal_trainer
+from training.batches.whole_codes import WholeCodeChains
+from training.kernels import native_code
+from training.kernels.critic import critic_gradients
 from training.latent_space import fit_latent_space
 from training.latents.dataset import LatentDataset
 from training.real_windows import Windows
@@ -394,10 +398,10 @@ def weights_of(module: torch.nn.Module) -> Weights:
 
 def make(
     data: Any, settings: Settings, rank: int = 0, num_ranks: int = 1, *, static: bool | None = None,
-    kind: torch.dtype = torch.float64, total_kimg: float = TOTAL_KIMG,
+    kind: torch.dtype = torch.float64, total_kimg: float = TOTAL_KIMG, full: bool = False,
 ) -> TemporalTrainer:  # fmt: skip
     with LatentDataset(str(data)) as dataset:
-        space = fit_latent_space(dataset, LatentSpaceOptions(max_components=3))
+        space = fit_latent_space(dataset, LatentSpaceOptions(max_components=3, full=full))
         windows = Windows(dataset, space, WINDOW, strides=settings.strides)
     windows.clips = [clip.to(kind) for clip in windows.clips]
     windows.coordinates = windows.coordinates.to(kind)
@@ -457,13 +461,42 @@ CASES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+WHOLE_CODES: dict[str, dict[str, Any]] = {
+    'everything': {},
+    'one spacing': {'strides': (1,)},
+    'paper': CASES['paper'],
+    'no motion': CASES['no motion'],
+    'chains that never begin again': {'restart': 0.0, 'critic_steps': 3},
+}
+
+
+@pytest.mark.parametrize('compiled', [True, False], ids=['compiled', 'PyTorch'])
+@pytest.mark.parametrize('changes', WHOLE_CODES.values(), ids=WHOLE_CODES)
+def test_steps_on_whole_codes_are_the_equations(
+    tiny_latents: Any, float64: None, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], compiled: bool
+) -> None:
+    """In the form for thousands of coordinates, which takes windows apart and keeps the past of chains in rings."""
+    monkeypatch.setattr(temporal_trainer, 'WIDE', 1)
+    monkeypatch.setattr(critic_gradients, 'WIDE', 1)
+    if not compiled:
+        monkeypatch.setattr(native_code, 'enabled', False)
+    trainer = compare(tiny_latents, monkeypatch, {**changes, 'distortion': 0.0}, full=True)
+    assert trainer._whole_codes is not None
+    assert trainer.chains is None or isinstance(trainer.chains, WholeCodeChains)
+
+
 @pytest.mark.parametrize('changes', CASES.values(), ids=CASES)
 def test_steps_are_the_equations(
     tiny_latents: Any, float64: None, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
+    compare(tiny_latents, monkeypatch, changes)
+
+
+def compare(data: Any, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], full: bool = False) -> TemporalTrainer:
+    """Steps of a trainer, each as the equations have it."""
     settings = Settings(**{'carry': 1.0, **BASE, **changes})
     tapes = Tapes(monkeypatch)
-    trainer = make(tiny_latents, settings)
+    trainer = make(data, settings, full=full)
     tape = tapes.of.setdefault(id(trainer.random), Tape())
     reference = Reference(
         settings, trainer.windows.clips, list(trainer.windows.strides), settings.reversal or 0.0, weights_of(trainer.G),
@@ -477,6 +510,9 @@ def test_steps_are_the_equations(
         reference.step()
         assert not tape.drawn, 'the trainer drew more than the equations need'
         assert_same(reference, trainer)
+        if trainer.chains is not None:
+            torch.testing.assert_close(trainer.chains.past, reference.ranks[0].past)
+    return trainer
 
 
 class TwoRanks:

@@ -30,7 +30,7 @@ from training.kernels.critic.critic_layers import CriticLayers, layers_of
 from training.kernels.critic.critic_native import NativePasses, native_passes, native_wide_passes
 from training.kernels.critic.critic_passes import Between, WideWorkspace, Workspace
 from training.kernels.critic.wide_products import times, transposed_times
-from training.kernels.critic.wide_windows import Factored, Windows, WithMotion, as_tensor, as_windows
+from training.kernels.critic.wide_windows import Factored, Frames, Joined, Windows, WithMotion, as_tensor, as_windows
 from training.temporal_loss import gradient_penalty
 
 
@@ -86,11 +86,17 @@ class _Scores(torch.autograd.Function):
 
 
 class _ScoresOfFactors(torch.autograd.Function):
-    """Scores of t A^T + b, with their motion if there is a unit for it; gradients for t, A and b."""
+    """Scores of t A^T + b, with frames before them and their motion if there are any; gradients for t, A and b."""
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, t: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, unit: torch.Tensor | None, wide: WideWorkspace
+        ctx: Any,
+        t: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        before: Frames | None,
+        unit: torch.Tensor | None,
+        wide: WideWorkspace,
     ) -> torch.Tensor:
         factored = Factored(t, weight, bias)
         first = wide.first.weight.detach()
@@ -98,6 +104,8 @@ class _ScoresOfFactors(torch.autograd.Function):
         first = first.clone() if unit is None else WithMotion(factored, unit).both(first)
         product = times(first, weight)
         sums = factored.sums_through(product, first)
+        if before is not None:
+            sums = torch.cat([before.sums(first), sums], dim=1)
         scores, d = wide.scores_and_d(sums if unit is None else WithMotion.joined(sums))
         ctx.save_for_backward(t, d, first, product)
         ctx.motion = unit is not None
@@ -108,10 +116,12 @@ class _ScoresOfFactors(torch.autograd.Function):
     def backward(ctx: Any, of_scores: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
         t, d, first, product = ctx.saved_tensors
         d = d * of_scores.view(-1, 1, 1)
-        flat = (WithMotion.spread(d) if ctx.motion else d).flatten(0, 1)
+        if ctx.motion:
+            d = WithMotion.spread(d)
+        flat = d[:, d.shape[1] - t.shape[1] :].flatten(0, 1)
         of_t = times(flat, product).view_as(t)
         of_weight = transposed_times(first, transposed_times(flat, t.flatten(0, 1)))
-        return of_t, of_weight, first.t() @ flat.sum(dim=0), None, None
+        return of_t, of_weight, first.t() @ flat.sum(dim=0), None, None, None
 
 
 def critic_scores(C: torch.nn.Module, x: torch.Tensor | Windows) -> torch.Tensor:
@@ -120,12 +130,14 @@ def critic_scores(C: torch.nn.Module, x: torch.Tensor | Windows) -> torch.Tensor
     Where x is made of factors, these get the derivatives.
     """
     y = x.y if isinstance(x, WithMotion) else x
+    before = y.before if isinstance(y, Joined) else None
+    y = y.after if isinstance(y, Joined) else y
     if isinstance(y, Factored):
         layers = layers_of(C)
         passes = None if layers is None else _passes(C, layers, y.shape[0], y.t, x.shape)
         if isinstance(passes, WideWorkspace):
             unit = x.unit if isinstance(x, WithMotion) else None
-            return _ScoresOfFactors.apply(y.t, y.weight, y.bias, unit, passes)
+            return _ScoresOfFactors.apply(y.t, y.weight, y.bias, before, unit, passes)
     return _Scores.apply(as_tensor(x), C)
 
 

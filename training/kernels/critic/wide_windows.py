@@ -42,7 +42,9 @@ class Factored:
         return (*self.t.shape[:2], len(self.weight))  # type: ignore[return-value]
 
     def dense(self) -> torch.Tensor:
-        return self.t @ self.weight.t() + self.bias
+        if torch.is_grad_enabled():
+            return self.t @ self.weight.t() + self.bias
+        return times_transposed(self.t.flatten(0, 1), self.weight).add_(self.bias).view(self.shape)
 
     def sums(self, weight: torch.Tensor) -> torch.Tensor:
         """W x of every frame, `[N, T, O]`, for W `[O, F]`."""
@@ -129,10 +131,38 @@ class Chosen:
 
 
 @dataclasses.dataclass(frozen=True)
+class Joined:
+    """Windows that begin with frames which are there, and go on with factors."""
+
+    before: Frames
+    after: Factored
+
+    def __getitem__(self, samples: Any) -> Joined:
+        return Joined(self.before[samples], self.after[samples])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        count, length, size = self.after.shape
+        return count, self.before.shape[1] + length, size
+
+    def dense(self) -> torch.Tensor:
+        return torch.cat([self.before.dense(), self.after.dense()], dim=1)
+
+    def sums(self, weight: torch.Tensor) -> torch.Tensor:
+        """See Factored."""
+        return torch.cat([self.before.sums(weight), self.after.sums(weight)], dim=1)
+
+    def weight_gradient(self, g: torch.Tensor, onto: torch.Tensor | None = None) -> torch.Tensor:
+        """See Factored."""
+        before, after = g.split([self.before.shape[1], self.after.shape[1]], dim=1)
+        return self.after.weight_gradient(after, self.before.weight_gradient(before, onto))
+
+
+@dataclasses.dataclass(frozen=True)
 class WithMotion:
     """Windows y with their motion beside them, (y_k - y_{k-1}) u with u `[F]`: 2 F numbers a frame."""
 
-    y: Factored | Frames | Chosen
+    y: Factored | Frames | Chosen | Joined
     unit: torch.Tensor
 
     def __getitem__(self, samples: Any) -> WithMotion:
@@ -171,7 +201,7 @@ class WithMotion:
         return torch.cat([g, motion], dim=2)
 
 
-Windows = Factored | Frames | Chosen | WithMotion
+Windows = Factored | Frames | Chosen | Joined | WithMotion
 
 
 def weight_gradient(pairs: Sequence[tuple[Windows, torch.Tensor]], out: torch.Tensor) -> None:

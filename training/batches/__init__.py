@@ -1,0 +1,1 @@
+"""What a training step computes on: chains of videos, whole codes without writing them down, portions of a batch."""
