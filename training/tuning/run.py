@@ -327,7 +327,7 @@ def _note_several_people(work: GeneratorTuning, coded: CodedFrames) -> None:
     if apart.max() > SEVERAL_PEOPLE:
         report(
             'Note: the clips of this data set differ as those of several people do; one generator is tuned to all of them. For '
-            'one each, divide the data set with latents_tool.py select.'
+            'one each, divide the data set with latents_tool.py split.'
         )
 
 
