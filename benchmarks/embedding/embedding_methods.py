@@ -8,9 +8,10 @@
 The first command embeds the beginning of every clip (--frames; the encoder alone all of it) in every way. The second takes the
 last frame of each such beginning, and puts what refinement and optimisation of whole chunks reach after some time beside
 what the projection of benchmarks/embedding/per_frame_projection.py has reached by then, with the same image generator and the
-same perceptual distance. Without --encoder the ways that begin with one are left out. Every measurement adds one line to
---results, and what is there is not measured again, so that an interrupted run goes on. Times are processor seconds of one
-thread, which other work on the machine disturbs less than the clock.
+same perceptual distance. Without --encoder the ways that begin with one are left out; --ways names those to measure. --lambda-pixel
+is the weight of the pixels beside LPIPS (give its results a --world of their own). Where dlib is installed, the distance of faces is
+measured as well. Every measurement adds one line to --results, and what is there is not measured again, so that an interrupted run
+goes on. Times are processor seconds of one thread, which other work on the machine disturbs less than the clock.
 """
 
 import dataclasses
@@ -26,6 +27,7 @@ from benchmarks.embedding.results_file import Results, with_results
 from training.commands import command_line
 
 CHUNK = 16
+MOST_FACES = 64  # frames, above which identity is not measured
 SIGMA = 1.0  # frames, of the filter that smooths the codes of the encoder
 
 # Method: (encoder, optimisation, weight of smoothness or filter). The names stand in the table.
@@ -55,6 +57,7 @@ class Bench:
 
         from networks.checkpoints import load_encoder, load_generator
         from networks.checkpoints.detectors import load_lpips
+        from training.embedding.face_identity import FaceIdentity, is_installed
         from training.embedding.inversion import Inversion, InversionOptions
         from training.footage.clips import open_footage
 
@@ -63,7 +66,8 @@ class Bench:
         self.encoder: Any = load_encoder(opts.encoder) if opts.encoder else None
         self.lpips = load_lpips(opts.perceptual)
         self.clips = open_footage(opts.data)
-        self.inversion = Inversion(self.G, self.lpips, InversionOptions(stop=0))
+        self.inversion = Inversion(self.G, self.lpips, InversionOptions(stop=0, lambda_pixel=opts.lambda_pixel))
+        self.face = FaceIdentity() if is_installed() else None
         started = time.process_time()
         _ = self.inversion.inverse_curvature
         self.preparation = time.process_time() - started
@@ -116,23 +120,30 @@ class Bench:
 
         from training.embedding.clip_review import ClipReview, second_differences
         from training.embedding.encoder_loss import shrink
+        from training.videos.output import as_rgb
+        from training.videos.synthesis import images_to_uint8
 
         review = ClipReview(self.inversion, fps=25, measure_every=1, video=None, identity=None)
         rows: list[dict[str, float]] = []
         pixels: dict[str, list[Any]] = {'own': [], 'original': []}
         last: dict[str, Any] = {}
+        identity: list[float | None] = []
         for images, part in zip(chunks, codes.split(CHUNK), strict=True):
             targets = shrink(images, self.inversion.resolution)
             rows += review.add(None, targets, part)
             with torch.no_grad():
                 rendered = self.inversion.synthesize(part).clamp(-1, 1)
+            if self.face is not None and len(codes) <= MOST_FACES:
+                pairs = zip(images_to_uint8(targets), images_to_uint8(rendered), strict=True)
+                identity += [self.face(as_rgb(frame), as_rgb(image)) for frame, image in pairs]
             for name, batch in (('own', rendered), ('original', targets)):
                 series = torch.cat([last[name], batch]) if name in last else batch
                 pixels[name].append(second_differences(series))
                 last[name] = series[-2:]
         result = {key: float(np.mean([row[key] for row in rows if key in row])) for key in ('psnr', 'lpips', 'jitter')}
         own, original = (float(torch.cat(pixels[name]).mean()) for name in ('own', 'original'))
-        return {**result, 'pixel_jitter': own / original}
+        known = [distance for distance in identity if distance is not None]
+        return {**result, 'pixel_jitter': own / original, **({'identity': float(np.mean(known))} if known else {})}
 
 
 def measure_methods(bench: Bench, results: Results, opts: types.SimpleNamespace) -> None:
@@ -143,7 +154,7 @@ def measure_methods(bench: Bench, results: Results, opts: types.SimpleNamespace)
         encoded: tuple[Any, float] | None = None
         for name, (encoder, optimise, smooth) in METHODS.items():
             key = {'kind': 'method', 'world': opts.world, 'perceptual': opts.perceptual, 'clip': clip.name, 'method': name}
-            if results.has(**key) or (encoder and bench.encoder is None):
+            if results.has(**key) or (encoder and bench.encoder is None) or (opts.ways and name not in opts.ways):
                 continue
             chunks = list(bench.frames(clip, opts.frames if optimise else None))
             if optimise:
@@ -221,8 +232,8 @@ def compare(bench: Bench, results: Results, opts: types.SimpleNamespace) -> None
 def method_table(rows: list[dict[str, Any]]) -> str:
     """Markdown; averages over all frames."""
     lines = [
-        '| way | frames | PSNR (dB) | LPIPS | jitter of codes | jitter of pixels / original | frames a second |',
-        '|---|---|---|---|---|---|---|',
+        '| way | frames | PSNR (dB) | LPIPS | identity | jitter of codes | jitter of pixels / original | frames a second |',
+        '|---|---|---|---|---|---|---|---|',
     ]
     for name in METHODS:
         mine = [row for row in rows if row['method'] == name]
@@ -232,8 +243,10 @@ def method_table(rows: list[dict[str, Any]]) -> str:
                 key: sum(row[key] * row['frames'] for row in mine) / frames for key in ('psnr', 'lpips', 'jitter', 'pixel_jitter')
             }
             rate = frames / sum(row['seconds'] for row in mine)
+            faces = [row for row in mine if 'identity' in row]
+            distance = f'{np.mean([row["identity"] for row in faces]):.2f}' if len(faces) == len(mine) else ''
             lines.append(
-                f'| {name} | {frames} | {mean["psnr"]:.2f} | {mean["lpips"]:.4f} | {mean["jitter"]:.3f} '
+                f'| {name} | {frames} | {mean["psnr"]:.2f} | {mean["lpips"]:.4f} | {distance} | {mean["jitter"]:.3f} '
                 f'| {mean["pixel_jitter"]:.2f} | {rate:.1f} |'
             )
     return '\n'.join(lines)
@@ -279,6 +292,10 @@ def tables(results: Results) -> str:
 @click.option('--data',       help='Footage', metavar='FOOTAGE')
 @click.option('--world',      help='Name of generator and footage in the results', metavar='NAME', default='faces64')
 @click.option('--perceptual', help='Perceptual distance of all sides', type=click.Choice(['alex', 'vgg']), default='alex')
+@click.option('--lambda-pixel', help='Weight of the squared error of the pixels', metavar='FLOAT',
+              type=command_line.POSITIVE_FLOAT, default=2.0)
+@click.option('--ways',       help='Only these rows of the table; may be repeated', metavar='WAY', multiple=True,
+              type=click.Choice(list(METHODS)))
 @click.option('--frames',     help='Frames of a clip to optimise', metavar='INT', type=command_line.POSITIVE_INT, default=32)
 @click.option('--every',      help='--compare: only every n-th clip', metavar='INT', type=command_line.POSITIVE_INT, default=1)
 @click.option('--spaces',     help='Any of w, w+, w+-fixed', metavar='A,B', type=command_line.NAMES, default='w+-fixed,w+,w')
