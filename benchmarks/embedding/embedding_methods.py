@@ -6,12 +6,13 @@
     python -m benchmarks.embedding.embedding_methods --results=embedding.jsonl --table
 
 The first command embeds the beginning of every clip (--frames; the encoder alone all of it) in every way. The second takes the
-last frame of each such beginning, and puts what refinement and optimisation of whole chunks reach after some time beside
-what the projection of benchmarks/embedding/per_frame_projection.py has reached by then, with the same image generator and the
-same perceptual distance. Without --encoder the ways that begin with one are left out; --ways names those to measure. --lambda-pixel
-is the weight of the pixels beside LPIPS (give its results a --world of their own). Where dlib is installed, the distance of faces is
-measured as well. Every measurement adds one line to --results, and what is there is not measured again, so that an interrupted run
-goes on. Times are processor seconds of one thread, which other work on the machine disturbs less than the clock.
+last frame of each such beginning, and puts what refinement and optimisation of whole chunks reach after some time beside what
+the projection of benchmarks/embedding/per_frame_projection.py has reached by then, with the same image generator and the same
+perceptual distance. Without --encoder the ways that begin with one are left out; --ways names those to measure. --lambda-pixel
+is the weight of the pixels beside LPIPS (give its results a --world of their own). Where dlib is installed, the distance of
+faces is measured as well. Every measurement adds one line to --results, and what is there is not measured again, so that an
+interrupted run goes on. Times are processor seconds of one thread, which other work on the machine disturbs less than the
+clock.
 """
 
 import dataclasses
