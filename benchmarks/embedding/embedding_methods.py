@@ -28,6 +28,7 @@ from benchmarks.embedding.results_file import Results, with_results
 from training.commands import command_line
 
 CHUNK = 16
+FEWEST_CLIPS = 3  # to say anything about others
 MOST_FACES = 64  # frames, above which identity is not measured
 SIGMA = 1.0  # frames, of the filter that smooths the codes of the encoder
 
@@ -275,14 +276,42 @@ def compare_table(rows: list[dict[str, Any]]) -> str:
     return '\n'.join(lines)
 
 
+def setting_table(rows: list[dict[str, Any]]) -> str:
+    """Differences of the same frames between worlds or perceptual distances, in Markdown; empty below three clips."""
+    from benchmarks.comparison.significance import holm, p_value, summarize
+
+    groups: dict[tuple[str, ...], dict[tuple[str, int], dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row['method'], row['world'], row['perceptual']), {})[row['clip'], row['frames']] = row
+    tests = []
+    for place, old in enumerate(groups):
+        for new in list(groups)[place + 1 :]:
+            for key, sign in (('psnr', 1), ('identity', -1)):
+                before, after = groups[old], groups[new]
+                common = [name for name in before if key in before[name] and key in after.get(name, {})]
+                if len(common) >= FEWEST_CLIPS and old[0] == new[0]:
+                    tests.append((old, new, key, sign, [after[name][key] - before[name][key] for name in common]))
+    adjusted = holm([p_value(changes, [0.0], fitted=True) for *_, changes in tests])
+    lines = ['| way | from | to | measure | difference | interval | better in | p |', '|---|---|---|---|---|---|---|---|']
+    for (old, new, key, sign, changes), p in zip(tests, adjusted, strict=True):
+        summary = summarize(changes)
+        interval = '' if summary.interval is None else ' to '.join(f'{value:+.3f}' for value in summary.interval)
+        better = f'{sum(sign * change > 0 for change in changes)} of {len(changes)}'
+        shown = '' if p is None else '< 0.001' if p < 0.001 else f'{p:.2g}'
+        cells = [old[0], ', '.join(old[1:]), ', '.join(new[1:]), key, f'{summary.mean:+.3f}', interval, better, shown]
+        lines.append('| ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines) + '\n' if tests else ''
+
+
 def tables(results: Results) -> str:
-    """A table for each world and perceptual distance, in Markdown."""
+    """A table for each world and perceptual distance, and what is certain about their differences, in Markdown."""
     written = []
     for kind, write in (('method', method_table), ('compare', compare_table)):
         rows = [row for row in results.rows if row['kind'] == kind]
         for world, perceptual in dict.fromkeys((row['world'], row['perceptual']) for row in rows):
             part = [row for row in rows if (row['world'], row['perceptual']) == (world, perceptual)]
             written.append(f'{world}, {perceptual}, {len({row["clip"] for row in part})} clips\n\n{write(part)}\n')
+    written.append(setting_table([row for row in results.rows if row['kind'] == 'method']))
     return '\n'.join(written)
 
 

@@ -2,12 +2,13 @@
 
 import copy
 import pathlib
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.embedding import identity_scale
+from benchmarks.embedding import embedding_methods, identity_scale
 from benchmarks.embedding.per_frame_projection import noisy_layers, refine_with_noise
 from benchmarks.embedding.results_file import Results
 from benchmarks.embedding.tuning import table
@@ -99,3 +100,23 @@ def test_the_scale_of_identity_compares_the_frames_that_it_says() -> None:
     assert found['second'] == 5
     assert found['others'] == 8.5  # of frame 40, the first of the last fifth
     assert found['half'] == 0
+
+
+def test_settings_of_an_embedding_are_compared_on_the_same_frames(tmp_path: pathlib.Path) -> None:
+    results = Results(str(tmp_path / 'embedding.jsonl'))
+    for world, psnr, identity in (('w', (20.0, 21.0, 22.0), 0.5), ('w/pixels', (21.0, 23.0, 22.5), 0.4)):
+        for clip, value in zip('abc', psnr, strict=True):
+            row: dict[str, Any] = {'frames': 8, 'seconds': 4.0, 'psnr': value, 'lpips': 0.1, 'jitter': 0.1, 'pixel_jitter': 1.0}
+            row |= {'identity': identity + value / 1000, 'clip': clip, 'method': 'optimisation'}
+            results.add({'kind': 'method', 'world': world, 'perceptual': 'alex', **row})
+    results.add(results.rows[0] | {'frames': 16, 'world': 'w/more'})
+    rows = embedding_methods.tables(results).splitlines()
+    assert '| optimisation | 24 | 21.00 | 0.1000 | 0.52 | 0.100 | 1.00 | 2.0 |' in rows
+    found = [row.split(' | ') for row in rows if row.startswith('| optimisation | w,')]
+    assert [row[1:5] + row[6:7] for row in found] == [
+        ['w, alex', 'w/pixels, alex', 'psnr', '+1.167', '3 of 3'],
+        ['w, alex', 'w/pixels, alex', 'identity', '-0.099', '3 of 3'],
+    ]
+    changes = np.array([1.0, 2.0, 0.5])
+    t = float(changes.mean() / changes.std(ddof=1) * 3**0.5)
+    assert float(found[0][7].removesuffix(' |')) == pytest.approx(1 - t / (2 + t * t) ** 0.5, rel=0.05)
