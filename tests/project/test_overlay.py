@@ -307,6 +307,7 @@ ROOMS = {
         'training.embedding',
         'training.tuning',
         'training.control',
+        'training.batches',
         'training',
         'training.pasting',
         'training.generation',
