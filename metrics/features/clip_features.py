@@ -230,9 +230,8 @@ def _detect(
         return np.zeros([0, 1, detector.num_features], np.float32)
     filled = [clip for clip in clips if clip is not None]
     filled += [filled[-1]] * (batch - len(filled))
-    features: np.ndarray = (
-        detector.features(torch.from_numpy(np.stack(filled)).to(opts.device))[: len(good)].float().cpu().numpy()
-    )
+    found = detector.features(torch.from_numpy(np.stack(filled)).to(opts.device))[: len(good)].float().cpu()
+    features = np.ascontiguousarray(found.numpy())  # later sums depend on the layout, which a way to another process changes
     for place, values in zip(good, features, strict=True):
         if not np.isfinite(values).all():
             video, start = unit[place]

@@ -59,6 +59,7 @@ def test_sizes_and_names() -> None:
             'input',
             'full',
             'broken',
+            'large',
             'quota',
             'denied',
             'missing',
@@ -87,6 +88,7 @@ def _sample(how: str, seeds: list[int], fps: float) -> None:
         'missing': FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), 'no.pkl'),
         'memory': MemoryError(),
         'torch': RuntimeError('[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file'),
+        'large': OSError(errno.EFBIG, os.strerror(errno.EFBIG)),
         'broken': OSError(errno.EIO, os.strerror(errno.EIO), 'out/a.mp4'),
         'torch at the beginning': RuntimeError(
             '[enforce fail at inline_container.cc:747] . open file failed with strerror: Read-only file system'
@@ -114,6 +116,7 @@ def _sample(how: str, seeds: list[int], fps: float) -> None:
         ('torch', 'the disk is probably full'),
         ('torch at the beginning', 'could not be opened for writing: read-only file system'),
         ('torch at the end', 'the disk is probably full'),
+        ('large', 'would become larger than is allowed here'),
         ('broken', "the disk reports an error at 'out/a.mp4'"),
         ('package', "'imageio_ffmpeg' is not installed; pip install -r requirements.txt"),
         ('host', "'scipy' is not installed; pip install scipy brings it"),  # a checkout's own files need it

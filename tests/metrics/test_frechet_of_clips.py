@@ -29,6 +29,7 @@ from metrics.inputs.feature_parts import FeatureParts
 from metrics.inputs.video_comparison import VideoComparison, VideoOptions
 from metrics.metric_utils import MetricOptions
 from networks.errors import InputError
+from training.commands.destinations import require_folder
 from training.videos.recorded_videos import RecordedVideos
 
 DETECTOR_SOURCE = textwrap.dedent('''
@@ -198,6 +199,27 @@ class TinyFrames(torch.nn.Module):
 
     def features(self, frames: torch.Tensor) -> torch.Tensor:
         return frames.double().mean(dim=(2, 3)).float()
+
+
+def test_a_detector_may_lay_out_its_features_as_it_likes(tmp_path: pathlib.Path) -> None:
+    """A way to another process or to the disk changes the layout, and the order of later sums would change with it."""
+
+    class Transposed(TinyFrames):
+        num_features = 24
+
+        def features(self, frames: torch.Tensor) -> torch.Tensor:
+            random = torch.Generator().manual_seed(0)
+            return (super().features(frames) @ torch.randn(3, 24, generator=random)).mT.contiguous().mT
+
+    for name, seed in (('real', 0), ('fake', 1)):
+        np.save(tmp_path / f'{name}.npy', random_videos(7, 16, seed))
+    name = 'frame_fid7_16f'
+    alone, kept = (calculate(name, options(tmp_path, Transposed(), bootstrap=2)) for _ in range(2))
+    assert kept == alone  # the second time features come from the cache
+    whole = tmp_path / 'whole'
+    for number in (1, 2):
+        calculate(name, options(tmp_path, Transposed(), parts=FeatureParts(str(require_folder(whole)), (number, 2))))
+    assert calculate(name, options(tmp_path, Transposed(), bootstrap=2, parts=FeatureParts(str(whole), None))) == alone
 
 
 def test_frame_distance_is_that_of_all_frames(tmp_path: pathlib.Path) -> None:

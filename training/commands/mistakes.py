@@ -27,6 +27,8 @@ def describe_os_error(error: OSError) -> str:
         return f'no permission for{where or " a file"}; choose another place or change its permissions'
     if error.errno == errno.EROFS:
         return f'the disk is mounted read-only{where and ", so there is no writing to" + where}; choose another place'
+    if error.errno == errno.EFBIG:
+        return f'a file{where} would become larger than is allowed here; raise the limit (ulimit -f) or choose another disk'
     if error.errno == errno.EIO:
         return f'the disk reports an error{where and " at" + where} (input/output error); what was saved before is whole'
     if error.errno == errno.ENOENT:
