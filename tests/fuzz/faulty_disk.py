@@ -298,6 +298,8 @@ class World:
                     digest.update(value.numpy().tobytes())
             elif path.suffix == '.json':
                 json.loads(path.read_bytes())  # readable, but times stand in it
+            elif path.name.startswith('metric-') and path.parent.name.startswith('00000-'):
+                digest.update(path.read_bytes()[-1:])  # a training may lose a snapshot, and its line with it
             elif path.name in ('report.html', 'generation.jsonl') or path.name.startswith('metric-'):
                 digest.update(f'{len(path.read_bytes().splitlines())} lines'.encode() if path.suffix == '.jsonl' else b'')
             elif path.is_file() and path.suffix in ('.png', '.mp4', '.npz', '.npy') and not path.name.startswith(PICTURES):

@@ -85,6 +85,7 @@ def test_shares_in_one_folder_are_checked(snapshot: pathlib.Path, shares: pathli
     for number in (1, 2, 3):
         result = generate(snapshot, tmp_path, f'--format={(shares / "format").read_text()}', f'--shard={number}/3')
         assert result.exit_code == 0, result.output
+    (tmp_path / '.generation-1-of-7.unfinished').write_text('of a share that was killed, and then divided otherwise')
     lines = (tmp_path / 'generation.jsonl').read_text()
     result = merge(snapshot, shares, tmp_path, tmp_path)
     assert result.exit_code == 0, result.output

@@ -135,7 +135,7 @@ def test_what_a_format_cannot_do_is_said_before_the_first_frame(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize('damage', ['settings', 'json', 'state', 'segment'])
+@pytest.mark.parametrize('damage', ['settings', 'json', 'state', 'segment', 'empty segment', 'cut segment'])
 def test_what_does_not_fit_is_begun_anew(tmp_path, damage):
     path = tmp_path / 'a.mp4'
     with pytest.raises(Killed):
@@ -147,6 +147,9 @@ def test_what_does_not_fit_is_begun_anew(tmp_path, damage):
         next(folder.glob('state*.pt')).write_bytes(b'PK\x03\x04')
     elif damage == 'segment':
         next(folder.glob('segment*')).unlink()
+    elif damage in ('empty segment', 'cut segment'):
+        segment = sorted(folder.glob('segment*'))[1]
+        segment.write_bytes(segment.read_bytes()[: -1 if damage == 'cut segment' else 0])
     assert make(path, 34, seed=2 if damage == 'settings' else 1) == 34
 
 

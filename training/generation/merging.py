@@ -103,6 +103,9 @@ def merge_shares(
             if done.get(output.name) != line:
                 append_line(records[0].path, json.dumps(line))
         remove_leftovers(outdir)
+        for path in glob.glob(os.path.join(glob.escape(outdir), '.generation-*-of-*.unfinished')):
+            with contextlib.suppress(OSError):  # of a share that was killed, whose files others have made since
+                os.unlink(path)
         devices = sorted({str(line.get('device')) for _, line in found.values()})
         if len(devices) > 1:
             command_line.report(f'Note: these files were made on {" and ".join(devices)}, which round differently')

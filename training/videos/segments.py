@@ -111,9 +111,8 @@ class SegmentedVideo:
             done, name = progress['num_frames'], os.path.basename(progress['state'])
             if not isinstance(done, int) or not 0 <= done <= (self._num_frames or done):
                 return None
-            if (self._num_frames and done % self._length and done != self._num_frames) or not all(
-                os.path.isfile(self._segment(start)) for start in range(0, done, self._length)
-            ):
+            sizes = self._sizes(done)
+            if (self._num_frames and done % self._length and done != self._num_frames) or progress.get('sizes', sizes) != sizes:
                 return None
             if done == 0:
                 return 0, None, ''
@@ -123,7 +122,16 @@ class SegmentedVideo:
 
     def _write_progress(self) -> None:
         with replacing(os.path.join(self._folder, PROGRESS_FILE)) as temporary, open(temporary, 'w', encoding='utf-8') as file:
-            json.dump({'key': self._key, 'num_frames': self.num_frames_done, 'state': self._state_file}, file)
+            done = self.num_frames_done
+            json.dump({'key': self._key, 'num_frames': done, 'state': self._state_file, 'sizes': self._sizes(done)}, file)
+
+    def _sizes(self, done: int) -> list[int]:
+        """Bytes of the finished segments, so that one that a disk has lost or cut off is not joined.
+
+        Raises:
+            OSError: One is not there.
+        """
+        return [os.path.getsize(self._segment(start)) for start in range(0, done, self._length)]
 
     def _segment(self, start: int) -> str:
         return os.path.join(self._folder, f'segment-{start:09d}{self._segment_ending}')
@@ -261,7 +269,10 @@ class SegmentedVideo:
                 )
                 if result.returncode != 0:
                     words = ' '.join(result.stderr.decode(errors='replace').split())
-                    raise OSError(f'ffmpeg could not join the segments of {self.path!r}: {words[-400:] or "it ended early"}')
+                    raise OSError(
+                        f'ffmpeg could not join the segments of {self.path!r}: {words[-400:] or "it ended early"}; remove '
+                        f'{self._folder!r} and give the same command again'
+                    )
 
     def __enter__(self) -> SegmentedVideo:
         return self
