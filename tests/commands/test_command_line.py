@@ -264,7 +264,8 @@ def test_torchrun_starts_a_command_for_one_process_once(monkeypatch: pytest.Monk
     def shared() -> None:
         done.append('shared')
 
-    monkeypatch.setenv('WORLD_SIZE', '2')
+    for name, value in {'WORLD_SIZE': '2', 'MASTER_ADDR': 'localhost', 'MASTER_PORT': '29500'}.items():
+        monkeypatch.setenv(name, value)
     for rank in ('0', '1'):
         monkeypatch.setenv('RANK', rank)
         for command in (alone, shared):
@@ -272,6 +273,36 @@ def test_torchrun_starts_a_command_for_one_process_once(monkeypatch: pytest.Monk
             assert result.exit_code == 0
             assert ('is for one process, so the first of 2 does all' in result.output) == (command is alone and rank == '0')
     assert done == ['alone', 'shared', 'shared']
+
+
+@pytest.mark.parametrize(
+    ('left', 'noted'),
+    [
+        ({'WORLD_SIZE': ''}, False),
+        ({'RANK': ''}, False),
+        ({'RANK': '0', 'WORLD_SIZE': '1'}, False),
+        ({'WORLD_SIZE': '2'}, True),
+        ({'RANK': '1', 'WORLD_SIZE': '2'}, True),  # a command for one process would end here without a word
+        ({'RANK': '1', 'WORLD_SIZE': '2', 'MASTER_ADDR': '', 'MASTER_PORT': '29500'}, True),
+        ({'RANK': '2', 'WORLD_SIZE': '2', 'MASTER_ADDR': 'localhost', 'MASTER_PORT': '29500'}, True),
+        ({'RANK': 'x', 'WORLD_SIZE': 'y' * 5000, 'MASTER_ADDR': 'localhost', 'MASTER_PORT': 'z'}, True),
+    ],
+)
+def test_what_another_launcher_has_left_is_no_start(left: dict[str, str], noted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str | None, ...]] = []
+
+    @command_line.command()
+    def alone() -> None:
+        seen.append(tuple(os.environ.get(name) for name in ('RANK', 'WORLD_SIZE')))
+
+    for name, value in left.items():
+        monkeypatch.setenv(name, value)
+    result = CliRunner().invoke(alone, [])
+    assert result.exit_code == 0
+    assert all(not value for value in seen[0])
+    assert len(seen) == 1
+    assert ('is no start by torchrun, so this is one process' in result.output) == noted
+    assert len(result.output) < 200
 
 
 def test_a_rank_with_nothing_to_say_lets_the_first_one_speak(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,7 +315,10 @@ def test_a_rank_with_nothing_to_say_lets_the_first_one_speak(monkeypatch: pytest
 
     waited: list[float] = []
     monkeypatch.setattr(command_line.time, 'sleep', waited.append)
-    monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'x')
+    for name, value in {
+        'TORCHELASTIC_RUN_ID': 'x', 'WORLD_SIZE': '2', 'MASTER_ADDR': 'localhost', 'MASTER_PORT': '29500',
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
     for rank in ('0', '1'):
         monkeypatch.setenv('RANK', rank)
         monkeypatch.setenv('LOCAL_RANK', rank)

@@ -1,5 +1,6 @@
 """Ranks share work and mistakes, and notice when one of them is gone."""
 
+import socket
 import subprocess
 import sys
 import textwrap
@@ -11,6 +12,7 @@ import torch
 
 from networks.errors import RankLost
 from training.commands.command_line import UserMistake
+from training.runs import heartbeat, ranks
 from training.runs.heartbeat import Heartbeat, meet
 from training.runs.ranks import Ranks, launcher_arguments, settle_number
 
@@ -86,6 +88,18 @@ def test_torchrun_starts_ranks_again(root, tmp_path):
     result = subprocess.run([*torchrun, str(program), str(root), str(done)], capture_output=True, text=True, cwd=root)
     assert {path.name: path.read_text() for path in done.iterdir()} == {'rank0': 'attempt 1', 'rank1': 'attempt 1'}, result.stderr
     assert result.returncode == 0
+
+
+def test_a_rank_that_is_alone_says_so(monkeypatch):
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = free.getsockname()[1]
+    for name, value in {'RANK': '0', 'WORLD_SIZE': '2', 'MASTER_ADDR': 'localhost', 'MASTER_PORT': str(port)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(heartbeat, 'MEETING_SECONDS', 1.0)
+    words = rf'rank 0 of 2 has not met the other processes at localhost, port {port}'
+    with pytest.raises(UserMistake, match=words), ranks.joined('cpu'):
+        pass
 
 
 def test_one_rank_needs_nobody():

@@ -92,6 +92,8 @@ INTERRUPTED = 'interrupted; run the same command again to go on'
 SPIN_COUNT = 1000
 THREAD_SETTINGS = ('GOMP_SPINCOUNT', 'OMP_WAIT_POLICY', 'OMP_NUM_THREADS')
 
+LAUNCHER_SETTINGS = ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
+
 # ----------------------------------------------------------------------------
 # Errors
 
@@ -110,6 +112,25 @@ def prepare_process() -> None:
     """What every command does first: threads share the cores, and freed memory is kept for what comes next."""
     share_cores()
     memory.keep_freed_memory()
+
+
+def forget_other_launchers() -> None:
+    """Take RANK and WORLD_SIZE out of the environment where they are not of torchrun, which sets all of `LAUNCHER_SETTINGS`.
+
+    Env files and other programs leave them behind; a command would wait for processes that nobody has started, or do nothing.
+    """
+    found = {name: os.environ.get(name, '') for name in LAUNCHER_SETTINGS}
+    if not found['RANK'] and not found['WORLD_SIZE']:
+        return
+    numbers = [found[name] for name in ('RANK', 'WORLD_SIZE', 'MASTER_PORT')]
+    are_numbers = all(re.fullmatch(r'\d{1,9}', number, re.ASCII) for number in numbers)
+    if found['MASTER_ADDR'] and are_numbers and int(found['RANK']) < int(found['WORLD_SIZE']):
+        return
+    for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'):
+        os.environ.pop(name, None)
+    if found['WORLD_SIZE'] not in ('', '1'):
+        given = ', '.join(f'{name}={value[:20]}' for name, value in found.items() if value)
+        report(f'Note: {readable(given)} in the environment is no start by torchrun, so this is one process')
 
 
 def require_torch() -> None:
@@ -231,6 +252,7 @@ class _ClearMain(click.Command):
             memory.collect_after_imports()
             atexit.register(memory.leave_objects_to_the_system)
             be_patient()
+            forget_other_launchers()
             if not self.shares_work and os.environ.get('WORLD_SIZE', '1') not in ('', '1'):
                 if os.environ.get('RANK', '0') not in ('', '0'):
                     sys.exit(0)

@@ -177,6 +177,7 @@ def joined(device_name: str) -> Iterator[Ranks]:
     import torch
     from torch.distributed.rendezvous import rendezvous
 
+    from training.runs import heartbeat
     from training.runs.heartbeat import Heartbeat, connect_store, meet
 
     if device_name in ('auto', 'cuda'):
@@ -189,7 +190,15 @@ def joined(device_name: str) -> Iterator[Ranks]:
     patience, heart = datetime.timedelta(days=7), None
     number = int(os.environ['RANK'])
     try:
-        store, _, num_ranks = next(rendezvous('env://', timeout=patience))
+        store, _, num_ranks = next(rendezvous('env://', timeout=datetime.timedelta(seconds=heartbeat.MEETING_SECONDS)))
+    except (RuntimeError, ValueError, OSError) as error:
+        raise command_line.UserMistake(
+            f'rank {number} of {number_of_ranks()} has not met the other processes at {os.environ.get("MASTER_ADDR")}, port '
+            f'{os.environ.get("MASTER_PORT")}; start all of them with torchrun, or unset RANK and WORLD_SIZE, if another program '
+            'has left them'
+        ) from error
+    try:
+        store.set_timeout(patience)
         word = meet(number, num_ranks, store)
         torch.distributed.init_process_group(
             'nccl' if device.type == 'cuda' else 'gloo',
