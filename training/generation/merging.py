@@ -20,7 +20,6 @@ from networks.errors import InputError, option
 from training.commands import command_line
 from training.generation.outputs import Output, Records
 from training.runs.locks import Lock
-from training.runs.shards import Shard
 
 MOST_NAMED = 4  # shares, files or options in a sentence
 
@@ -134,12 +133,11 @@ def _in_words(outputs: Sequence[Output], wrong: dict[str, str], lines: Sequence[
     count = max(set(counts), key=counts.count) if counts else 0
     if count < 1:
         return f'{len(wrong)} of {len(outputs)} files cannot be used: {_some(wrong)}'
-    shares = {
-        number: some
-        for number in range(1, count + 1)
-        if (some := {output.name: wrong[output.name] for output in Shard(number, count).of(outputs) if output.name in wrong})
-    }
-    shown = '; '.join(f'{number}/{count} ({_some(files)})' for number, files in list(shares.items())[:MOST_NAMED])
+    shares: dict[int, dict[str, str]] = {}
+    for index, output in enumerate(outputs):  # as Shard.of deals them out
+        if output.name in wrong:
+            shares.setdefault(index % count + 1, {})[output.name] = wrong[output.name]
+    shown = '; '.join(f'{number}/{count} ({_some(files)})' for number, files in sorted(shares.items())[:MOST_NAMED])
     more = f'; and {len(shares) - MOST_NAMED} more' if len(shares) > MOST_NAMED else ''
     return f'of {count} shares {len(shares)} are not complete: {shown}{more}; give their commands with {option("shard")} again'
 
