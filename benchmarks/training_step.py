@@ -1,12 +1,14 @@
 """One training step of the temporal GAN on one thread: out of autograd's operations, and out of the blocks made for it.
 
     python benchmarks/training_step.py --codes=10x128 --components=16
+    python benchmarks/training_step.py --codes=10x128 --components=0 --beside=16
 
 Both forms do the same: a rollout without gradient for the critic's windows, two updates of the critic with gradient penalty, one
 of the generator, and every fourth step its angle and diversity penalties. The plain form is written from the definitions in
 `networks/` and `training/temporal_loss.py`; the fast one calls `critic_gradients.py`, `fast_rollout.py` and `fast_decoder.py`
 of `training/kernels/`. They take turns within one process. Windows are stretches of a random walk: what they hold does not change
-the time, but with whole codes it counts how often they overlap, so that `--frames` is the length of the footage.
+the time, but with whole codes it counts how often they overlap, so that `--frames` is the length of the footage. With `--beside`
+the fast form of another number of coordinates takes the place of the plain one. The allocator has the commands' settings.
 """
 
 import functools
@@ -18,10 +20,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
-import torch
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from training.commands.command_line import prepare_process  # noqa: E402
+
+prepare_process()  # as every command does, before PyTorch is imported
+
+import torch  # noqa: E402
 
 from networks.latent_generator import LatentGenerator, State  # noqa: E402
 from networks.temporal_critic import TemporalCritic  # noqa: E402
@@ -113,8 +120,9 @@ class Step:
             twice = tuple(torch.cat([h, h]) for h in state)
             l = self.rollout(2 * PENALTY_BATCH, twice)
             l = l[:, first_of_ends(FRAMES) :] if self.fast else l
-            y, other = self.coordinates(l).split(PENALTY_BATCH)
-            loss = loss + LAMBDA_PENALTIES * diversity_penalty(y, other, 1.0, only_ends=self.fast)[0].mean()
+            maps = self.G.A.weight if self.fast and self.C.num_features >= WIDE else None
+            y, other = (self.coordinates(l) if maps is None else widened(self.G, l)).split(PENALTY_BATCH)
+            loss = loss + LAMBDA_PENALTIES * diversity_penalty(y, other, 1.0, only_ends=self.fast, maps=maps)[0].mean()
         self.G_optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.G_optimizer.step()
@@ -150,28 +158,36 @@ def interleaved(forms: Sequence[Callable[[int], None]], rounds: int) -> list[lis
 @click.command()
 @click.option('--codes', help='Layers x numbers of a code', metavar='LxW', default='10x128', show_default=True)
 @click.option('--components', help='Coordinates, 0 = the whole codes', type=click.IntRange(0), default=16, show_default=True)
+@click.option('--beside', help='Other number of coordinates', metavar='INT', type=click.IntRange(0))
 @click.option('--frames', help='Frames of footage', type=click.IntRange(2 * FRAMES), default=1500, show_default=True)
 @click.option('--rounds', help='Steps of each form', metavar='INT', type=click.IntRange(3), default=24, show_default=True)
-def main(codes: str, components: int, frames: int, rounds: int) -> None:
+def main(codes: str, components: int, beside: int | None, frames: int, rounds: int) -> None:
     """Print processor time of a step (median, smallest to largest) in both forms, and how far apart they end."""
     torch.set_num_threads(1)
     num_ws, w_dim = map(int, codes.split('x'))
-    forms = [Step((num_ws, w_dim), components, fast, frames) for fast in (False, True)]
+    first = Step((num_ws, w_dim), components if beside is None else beside, beside is not None, frames)
+    forms = [first, Step((num_ws, w_dim), components, True, frames)]
     compiled = native_code.load('temporal_kernels') is not None
     print(f'{codes}, {components or "all"} coordinates, batch {BATCH}, {FRAMES} frames, {CRITIC_STEPS} critic steps, one thread,')
     print(f'torch {torch.__version__}, compiled blocks: {"yes" if compiled else "no"}, {rounds} rounds, processor time in ms\n')
-    print('| step | plain | fast | ratio |')
+    names = ('plain', 'fast') if beside is None else (f'fast, {beside or "all"} coordinates', 'fast')
+    print(f'| step | {names[0]} | {names[1]} | {"plain to fast" if beside is None else "fast to the other"} |')
     print('|---|---|---|---|')
-    medians = []
+    medians: list[tuple[float, ...]] = []
+
+    def ratio(other: float, fast: float) -> float:
+        return other / fast if beside is None else fast / other
+
     for penalties in (False, True):
         steps = [functools.partial(form.run, penalties=penalties) for form in forms]
         times = interleaved(steps, rounds)
-        plain, fast = map(statistics.median, times)
-        medians.append((plain, fast))
+        medians.append(tuple(map(statistics.median, times)))
         cells = [f'{statistics.median(each):.1f} ({min(each):.1f}..{max(each):.1f})' for each in times]
-        print(f'| {"with" if penalties else "without"} penalties | {cells[0]} | {cells[1]} | {plain / fast:.2f} |')
+        print(f'| {"with" if penalties else "without"} penalties | {cells[0]} | {cells[1]} | {ratio(*medians[-1]):.2f} |')
     plain, fast = (((INTERVAL - 1) * without + with_) / INTERVAL for without, with_ in zip(*medians, strict=True))
-    print(f'| mean, every {INTERVAL}th with penalties | {plain:.1f} | {fast:.1f} | {plain / fast:.2f} |')
+    print(f'| mean, every {INTERVAL}th with penalties | {plain:.1f} | {fast:.1f} | {ratio(plain, fast):.2f} |')
+    if beside is not None:
+        return
     apart = max(
         float((a - b).detach().abs().max()) for a, b in zip(forms[0].G.parameters(), forms[1].G.parameters(), strict=True)
     )

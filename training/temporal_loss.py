@@ -87,7 +87,7 @@ def first_of_ends(num_frames: int) -> int:
 
 
 def diversity_penalty(
-    y: torch.Tensor, other: torch.Tensor, wanted: float, only_ends: bool = False
+    y: torch.Tensor, other: torch.Tensor, wanted: float, only_ends: bool = False, maps: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (L_DIV [N] before the mean, e^2 [N]) of pairs of futures.
 
@@ -96,9 +96,15 @@ def diversity_penalty(
             unrelated frames are 2 K apart.
         wanted: e*^2, above 0.
         only_ends: Whether y and other are no more than the last thirds.
+        maps: A [K, r] where y and other are t and t' [N, frames, r], which stand for t A^T + b; then (t - t')^T A^T A (t - t')
+            takes the place of the square, and nothing is as wide as K.
     """
     ends = slice(0 if only_ends else first_of_ends(y.shape[1]), None)
-    apart = (y[:, ends] - other[:, ends]).square().mean(dim=(1, 2)) / 2
+    difference = y[:, ends] - other[:, ends]
+    if maps is None:
+        apart = difference.square().mean(dim=(1, 2)) / 2
+    else:
+        apart = ((difference @ (maps.t() @ maps)) * difference).sum(dim=2).mean(dim=1).clamp(min=0) / (2 * len(maps))
     # The small number keeps the gradient of the root finite where both are the same.
     return (1 - (apart / wanted + 1e-6).sqrt()).clamp(min=0).square(), apart.detach()
 

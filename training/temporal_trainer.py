@@ -390,8 +390,10 @@ class TemporalTrainer:
         s = self._randn(2 * count, self._future_frames - 1, self.G.noise_dim)
         s = torch.cat([futures[part] for futures in s.split(count)])
         l, _ = rollout(self.G, s, tuple(torch.cat([h, h]) for h in state))
-        y, other = coordinates(self.G, l[:, first_of_ends(l.shape[1]) :]).chunk(2)
-        penalty, apart = diversity_penalty(y, other, self._parting, only_ends=True)
+        ends = l[:, first_of_ends(l.shape[1]) :]
+        maps = None if self._whole_codes is None else self.G.A.weight
+        y, other = (coordinates(self.G, ends) if maps is None else widened(self.G, ends)).chunk(2)
+        penalty, apart = diversity_penalty(y, other, self._parting, only_ends=True, maps=maps)
         self._report('Loss/G/diversity_penalty', penalty)
         self._report('Loss/G/diversity', apart)
         return penalty.mean()

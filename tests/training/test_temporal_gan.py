@@ -175,6 +175,18 @@ def test_gradient_penalty_of_linear_critic():
     torch.testing.assert_close(penalty, ((weight.norm() - 1) ** 2).expand(5))
 
 
+def test_diversity_penalty_of_what_the_maps_see():
+    """Futures before the maps A_j give the penalty and the gradients of futures behind them."""
+    torch.manual_seed(0)
+    t, other, maps, bias = (torch.randn(shape).double().requires_grad_(True) for shape in ((3, 9, 4), (3, 9, 4), (21, 4), (21,)))
+    results = []
+    for arguments in ((t @ maps.T + bias, other @ maps.T + bias, 50.0), (t, other, 50.0, False, maps)):
+        penalty, apart = diversity_penalty(*arguments)
+        results.append([penalty.detach(), apart, *torch.autograd.grad(penalty.sum(), (t, other, maps))])
+    assert results[0][0].min() > 0
+    torch.testing.assert_close(*results)
+
+
 def test_diversity_penalty_of_known_futures():
     y = torch.randn(3, 30, 4)
     other = y.clone()
