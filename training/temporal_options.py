@@ -164,6 +164,14 @@ class Settings(OptionGroup):
         default_text='0.3 for footage below a minute, else 0',
         absent=0.0,
     )
+    lambda_events: float = option(
+        1.0,
+        'Weight of the penalty on events, such as blinks, that follow each other at delays that the footage rules out; '
+        '0: none, as in the paper',
+        at_least=0,
+        group=LOSSES,
+        absent=0.0,
+    )
     generator_lr: float = option(3e-3, 'Learning rate of the generator', flag='--glr', above=0)
     critic_lr: float = option(6e-3, 'Learning rate of the critic', flag='--clr', above=0)
     beta1: float = option(0.5, 'First beta of Adam', flag=None, at_least=0, at_most=1, absent=0.5)
@@ -313,6 +321,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         'settings.motion_weight': 0.0,
         'settings.reversal': 0.0,
         'settings.distortion': 0.0,
+        'settings.lambda_events': 0.0,
     },
     'fast': {
         'total_kimg': 3200.0,

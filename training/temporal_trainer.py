@@ -16,6 +16,8 @@ A step is `critic_steps` updates of the critic, one of the generator, one of its
 - The critic sees the motion between frames on its own (`motion_weight`), and two windows that continue the same memories have to
   part (`lambda_diversity`, temporal_loss.diversity_penalty).
 - Seconds of footage are seen through random affine maps, and generated windows as well (`distortion`, real_windows.Distortion).
+- Events such as blinks may not follow each other at delays that the footage rules out (`lambda_events`,
+  event_timing.EventTiming).
 
 Gradients stay inside of a window.
 
@@ -39,6 +41,7 @@ from torch_utils import training_stats
 from training.batches.portions import JoinedStates, Portions
 from training.batches.video_chains import VideoChains, permutation
 from training.batches.whole_codes import Generated, WholeCodeChains, WholeCodes
+from training.event_timing import EventTiming
 from training.kept_averages import KeptAverages
 from training.kernels.critic.critic_gradients import WIDE, critic_gradients, critic_scores, workspaces
 from training.kernels.critic.wide_windows import Factored
@@ -106,6 +109,7 @@ class TemporalTrainer:
         chains: Videos that generated windows continue; None where `carry` is 0 (the paper).
         num_steps: Steps so far.
         averages: Moving averages of earlier steps, and which one `finished` took.
+        events: Keeps events apart, where that is asked for and the footage does.
     """
 
     def __init__(
@@ -138,6 +142,11 @@ class TemporalTrainer:
         self.reversal = windows.suited.reversal if settings.reversal is None else settings.reversal
         distortion = windows.suited.distortion if settings.distortion is None else settings.distortion
         self._distort = Distortion(windows.coordinates, distortion)
+        self.events: EventTiming | None = None
+        # A beginning has no past, and moments of whole codes cost too much.
+        if settings.lambda_events > 0 and settings.carry == 1 and space.basis is not None:
+            events = EventTiming(windows.clips, windows.num_frames, windows.past_frames)
+            self.events = events if events else None
         self.critic_steps = windows.suited.critic_steps if settings.critic_steps is None else settings.critic_steps
         num_features = windows.num_features(settings.motion_weight)
         with torch.random.fork_rng(devices=[]):  # the same initial networks on every rank, whatever was drawn before
@@ -351,6 +360,11 @@ class TemporalTrainer:
         ]
         loss = -torch.stack(scores).sum()
         self._report('Loss/G/loss', loss)
+        if self.events is not None:
+            assert isinstance(y, torch.Tensor)
+            penalty = self.events.penalty(y)
+            loss = loss + settings.lambda_events * penalty.mean()
+            self._report('Loss/G/events_penalty', penalty)
         if penalties:
             count = max(1, self.batch // settings.gap_batch_shrink)
             if settings.lambda_gap > 0:

@@ -174,10 +174,11 @@ class Reference:
 
     def __init__(
         self, settings: Settings, clips: list[torch.Tensor], strides: list[int], reversal: float, G: Weights,
-        critics: list[Weights], tapes: list[Tape],
+        critics: list[Weights], tapes: list[Tape], event_timing: Any = None,
     ) -> None:  # fmt: skip
         self.settings, self.clips, self.strides, self.reversal = settings, clips, strides, reversal
         self.G, self.critics, self.average = G, critics, dict(G)
+        self.event_timing = event_timing  # which directions and delays: tests/training/test_event_timing.py
         self.ranks = [Rank(tape) for tape in tapes]
         self.batch = settings.batch // len(tapes)
         self.steps = 0
@@ -327,6 +328,8 @@ class Reference:
             loss = torch.zeros(())
             for C, n, view in zip(self.critics, self.strides, self.views(rank, y), strict=True):
                 loss = loss - n**settings.stride_power / total * len(self.strides) * score(C, view).mean()
+            if self.event_timing is not None:
+                loss = loss + settings.lambda_events * self.event_penalty(y)
             if self.steps % settings.gap_interval == 0:
                 count = max(1, self.batch // settings.gap_batch_shrink)
                 if settings.lambda_gap > 0:
@@ -337,6 +340,22 @@ class Reference:
             gradients.append(torch.autograd.grad(loss, list(self.G.values())))
         mean = {name: sum(column) / len(gradients) for name, column in zip(self.G, zip(*gradients, strict=True), strict=True)}
         self.G = self.G_adam.move(self.G, mean, rate)
+
+    def event_penalty(self, y: torch.Tensor) -> torch.Tensor:
+        """For e_k = tanh(max(0, +-x_k - 2)): the sum over delays n that are ruled out of mean(e_k e_{k-n}) / mean(e of the footage)."""
+        D, weights = self.event_timing.directions, self.event_timing.weights
+
+        def e(frames: torch.Tensor) -> torch.Tensor:
+            x = (frames[..., 1:, :] - frames[..., :-1, :]) @ D
+            return torch.tanh((torch.cat([x, -x], dim=-1) - 2).clamp(min=0))
+
+        rate = torch.cat([e(clip) for clip in self.clips]).mean(dim=0)
+        of_windows, total = e(y), torch.zeros(())
+        for channel, delay in (weights > 0).nonzero().tolist():
+            for back in range(WINDOW):
+                now, before = of_windows[:, -1 - back, channel], of_windows[:, -2 - back - delay, channel].detach()
+                total = total + (now * before).mean() / WINDOW / rate[channel]
+        return total
 
     def angle_penalty(self, rank: Rank, count: int) -> torch.Tensor:
         """(max(0, pi/4 - phi))^2, tan phi = ||dd/ds|| / ||dd/dfirst||, d = ||l_{t-1} - l_0||; both kinds by their shares."""
@@ -396,13 +415,27 @@ def weights_of(module: torch.nn.Module) -> Weights:
     return {name: value.detach().clone() for name, value in module.named_parameters()}
 
 
+def with_events(windows: Windows) -> None:
+    """Put other footage there, in which jumps along one direction are 12 frames apart."""
+    random = torch.Generator().manual_seed(8)
+    y = torch.randn(600, windows.coordinates.shape[1], generator=random, dtype=torch.float64).cumsum(dim=0) * 0.05
+    jumps = torch.arange(20, 590, 12) + torch.randint(4, (48,), generator=random)
+    for index, frame in enumerate(jumps.tolist()):
+        y[frame:, 1] += 1 if index % 2 else -1
+    windows.clips, windows.coordinates = [y], y
+    windows.starts = torch.arange(len(y) - windows.span + 1)
+
+
 def make(
     data: Any, settings: Settings, rank: int = 0, num_ranks: int = 1, *, static: bool | None = None,
     kind: torch.dtype = torch.float64, total_kimg: float = TOTAL_KIMG, full: bool = False,
+    change: Callable[[Windows], None] | None = None,
 ) -> TemporalTrainer:  # fmt: skip
     with LatentDataset(str(data)) as dataset:
         space = fit_latent_space(dataset, LatentSpaceOptions(max_components=3, full=full))
         windows = Windows(dataset, space, WINDOW, strides=settings.strides)
+    if change is not None:
+        change(windows)
     windows.clips = [clip.to(kind) for clip in windows.clips]
     windows.coordinates = windows.coordinates.to(kind)
     steps = [torch.cat([clip[stride:] - clip[:-stride] for clip in windows.clips]) for stride in windows.strides]
@@ -513,6 +546,32 @@ def compare(data: Any, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any],
         if trainer.chains is not None:
             torch.testing.assert_close(trainer.chains.past, reference.ranks[0].past)
     return trainer
+
+
+def test_events_are_kept_apart_as_the_equations_say(
+    tiny_latents: Any, float64: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The generator begins with motion that is fast enough to be events; each step has what the critics say, and the penalty."""
+    settings = Settings(**{'carry': 1.0, **BASE, 'distortion': 0.0, 'lambda_events': 50.0})
+    tapes = Tapes(monkeypatch)
+    trainer = make(tiny_latents, settings, change=with_events)
+    assert trainer.events is not None
+    tape = tapes.of.setdefault(id(trainer.random), Tape())
+    reference = Reference(
+        settings, trainer.windows.clips, list(trainer.windows.strides), settings.reversal or 0.0, weights_of(trainer.G),
+        [weights_of(C) for C in trainer.critics], [tape], trainer.events,
+    )  # fmt: skip
+    for weight in (trainer.G.A.weight, trainer.G_ema.A.weight, reference.G['A.weight']):
+        weight.data.mul_(100)
+    reference.average = dict(reference.G)
+    with torch.no_grad():
+        assert float(reference.event_penalty(trainer._generate(settings.batch)[0])) > 0.01
+    tape.drawn.clear()
+    for _ in range(3):
+        trainer.step()
+        reference.step()
+        assert not tape.drawn
+        assert_same(reference, trainer)
 
 
 class TwoRanks:

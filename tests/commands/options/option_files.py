@@ -170,6 +170,17 @@ def make_data(files: Files) -> None:
             writer.finish()
 
 
+@makes('eventful')
+def make_data_with_events(files: Files) -> None:
+    random = np.random.RandomState(6)
+    codes = np.cumsum(0.02 * random.randn(2800, 6, 8), axis=0)
+    for frame in range(20, 2790, 12):  # each is small beside the whole way, so that an untrained model makes as large ones
+        codes[frame + random.randint(4) :, 1, 2] += 1
+    with files.write_codes('eventful', files.reference()) as writer:
+        writer.add_clip('clip', codes.astype(np.float32), fps=25.0, source='c.mp4')
+        writer.finish()
+
+
 @makes('of_refused')
 def make_data_of_a_refused_generator(files: Files) -> None:
     with files.write_codes('of_refused', files.reference('refused')) as writer:

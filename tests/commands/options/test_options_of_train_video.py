@@ -6,6 +6,7 @@ from option_rows import content, names, num_lines, obeyed, outcome, rows, weight
 STATES = ('--kimg=3', '--tick=1', '--keep-states=3')
 KEEP = ('--kimg=3', '--tick=1', '--snap=1')
 G, C, BOTH = weights('G'), weights('C'), weights('G', 'C')
+EVENTS = ('--carry=1', '--strides=1,3', '--data={eventful}')
 RESUME = ('--device=cpu', '--preview-frames=0', '--snap=0')
 TABLE = [
     *rows(
@@ -41,6 +42,7 @@ TABLE = [
         ('--burn-in', 4, 9, BOTH),
         ('--strides', ('--carry=1',), ('--carry=1', '--strides=1,2'), BOTH),
         ('--stride-power', ('--carry=1', '--strides=1,2'), ('--carry=1', '--strides=1,2', '--stride-power=2'), BOTH),
+        ('--lambda-events', EVENTS, (*EVENTS, '--lambda-events=0'), G),
         ('--longest-memory', 50, 5, G),
         ('--uncalibrated', ('--carry=1',), ('--carry=1', '--uncalibrated'), weights('G_ema')),
         ('--unfiltered', ('--carry=1',), ('--carry=1', '--unfiltered'), weights('G_ema')),
