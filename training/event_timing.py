@@ -1,15 +1,15 @@
 """Events that the footage keeps apart: what a critic of windows hardly tells is counted here.
 
-A blink is a few frames out of hundreds, and that none follows another within a second is a statement about pairs of them. A critic
-with a gradient penalty counts blinks and hardly sees when they come (docs/experiments.md). So pairs are counted:
+A blink is a few frames out of hundreds, and that none follows another within a second is a statement about pairs of them. A
+critic with a gradient penalty counts blinks and hardly sees when they come (docs/experiments.md). So pairs are counted:
 
-    x_k := D^T (y_k - y_{k-1})                              motion along the directions D in which it has the heaviest tails
-    e_k := tanh(max(0, s x_k - 2)),   s = 1 and s = -1      events: faster than two deviations; each direction and sign is a channel
+    x_k := D^T (y_k - y_{k-1})                            motion along the directions D in which it has the heaviest tails
+    e_k := tanh(max(0, s x_k - 2)),   s = 1 and s = -1    events: faster than two deviations; a channel for each direction and s
     L_EVT := sum over channels of  1/m sum_{n in R} E[e_k e_{k-n}],     m := E[e] of the footage
 
-R are the delays that the footage rules out: runs of delays at which no event of it follows another, where chance would have placed
-some (at least `EXPECTED` pairs, were events independent). So L_EVT is the mean number of earlier events that an event of a
-generated video has at such a delay. Seconds of footage rule out nothing.
+R are the delays that the footage rules out: runs of delays at which no event of it follows another, where chance would have
+placed some (at least `EXPECTED` pairs, were events independent). So L_EVT is the mean number of earlier events that an event of
+a generated video has at such a delay. Seconds of footage rule out nothing.
 
 D are independent components of the motion by fourth moments (FOBI; Cardoso, "Source separation using higher order moments",
 ICASSP 1989): with the whitened motion z, the eigenvectors of E[||z||^2 z z^T]. Those whose kurtosis exceeds 9 count (3 is a

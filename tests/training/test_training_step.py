@@ -342,7 +342,7 @@ class Reference:
         self.G = self.G_adam.move(self.G, mean, rate)
 
     def event_penalty(self, y: torch.Tensor) -> torch.Tensor:
-        """For e_k = tanh(max(0, +-x_k - 2)): the sum over delays n that are ruled out of mean(e_k e_{k-n}) / mean(e of the footage)."""
+        """With e_k = tanh(max(0, +-x_k - 2)): mean(e_k e_{k-n}) / mean(e of the footage), summed over delays n ruled out."""
         D, weights = self.event_timing.directions, self.event_timing.weights
 
         def e(frames: torch.Tensor) -> torch.Tensor:
@@ -548,9 +548,7 @@ def compare(data: Any, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any],
     return trainer
 
 
-def test_events_are_kept_apart_as_the_equations_say(
-    tiny_latents: Any, float64: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_events_are_kept_apart_as_the_equations_say(tiny_latents: Any, float64: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The generator begins with motion that is fast enough to be events; each step has what the critics say, and the penalty."""
     settings = Settings(**{'carry': 1.0, **BASE, 'distortion': 0.0, 'lambda_events': 50.0})
     tapes = Tapes(monkeypatch)
