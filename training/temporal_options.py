@@ -165,7 +165,7 @@ class Settings(OptionGroup):
         absent=0.0,
     )
     lambda_events: float = option(
-        1.0,
+        10.0,
         'Weight of the penalty on events, such as blinks, that follow each other at delays that the footage rules out; '
         '0: none, as in the paper',
         at_least=0,
