@@ -203,7 +203,6 @@ FAULTS = [
         ('both events of a pair are blamed', 'e[:, :-1].detach()', 'e[:, :-1]'),
         ('delays the other way round', 'self.weights.flip(1)', 'self.weights'),
         ('chance rules out delays', 'EXPECTED = 7.0', 'EXPECTED = 0.07'),
-        ('delays of clips run on into the next', '(0, 1)) for clip in clips', '(0, 0)) for clip in clips'),
         ('directions are not whitened', 'motion @ whitening', 'motion @ axes'),
         ('Gaussian directions count', 'TAILS = 9.0', 'TAILS = 2.0'),
         ('a slow movement is an event', 'THRESHOLD = 2.0', 'THRESHOLD = 0.2'),

@@ -27,13 +27,16 @@ def footage(frames: list[int], seed: int = 0, length: int | None = None) -> torc
 
 
 def test_directions_are_those_of_the_jumps():
-    y = footage(onsets(60, 20, 40, seed=1)) @ torch.randn(5, 5, generator=torch.Generator().manual_seed(2))  # mixed
+    pure = footage(onsets(60, 20, 40, seed=1))
+    mix = torch.randn(5, 5, generator=torch.Generator().manual_seed(2))
+    mix[[0, 2]] *= 10  # slow motion is by far the largest
+    y = pure @ mix
     directions = heavy_tailed_directions([y[:900], y[900:]])
     assert directions.shape == (5, 1)
     motion = torch.diff(y, dim=0) @ directions
     assert math.isclose(float(motion.std()), 1, rel_tol=0.05)
-    jumps = torch.diff(footage(onsets(60, 20, 40, seed=1))[:, 1]).abs() > 1.5
-    assert float(motion.abs()[jumps].min()) > 3 * float(motion.abs()[~jumps].max())
+    agreement = torch.corrcoef(torch.stack([motion[:, 0], torch.diff(pure[:, 1])]))[0, 1]
+    assert abs(float(agreement)) > 0.99
     slow = torch.randn(2000, 5, generator=torch.Generator().manual_seed(3)).cumsum(dim=0)
     assert heavy_tailed_directions([slow]).shape == (5, 0)
     assert heavy_tailed_directions([torch.zeros(50, 5)]).shape == (5, 0)  # a still picture
@@ -78,7 +81,7 @@ def test_the_penalty_counts_pairs_and_blames_the_later_event():
     lags = [row.nonzero().flatten().add(1).tolist() for row in timing.weights]
     shortest = [min(b - a for a, b in zip(frames[turn::2], frames[turn + 2 :: 2], strict=False)) for turn in (0, 1)]
     assert sorted(lags) == sorted(list(range(1, delay)) for delay in shortest)
-    near = [40, 52, 63, 75, 90]  # closer than any of the footage, some before the window, which begins at frame 60
+    near = [40, 52, 63, 66, 69, 75]  # closer than any of the footage, some before the window, which begins at frame 60
     y = torch.stack([footage(near, seed, length=85) for seed in range(3)]).double().requires_grad_(True)
     e = events(y, timing.directions)  # e[k] is the motion from frame k to k + 1
     pairs = torch.zeros(3, dtype=torch.float64)
