@@ -70,7 +70,7 @@ def test_chance_rules_out_nothing():
 
 
 def test_the_penalty_counts_pairs_and_blames_the_later_event():
-    frames = onsets(90, 20, 40, seed=4)
+    frames = onsets(90, 10, 30, seed=4)
     clip = footage(frames).double()
     timing = EventTiming([clip], num_frames=25, past_frames=60)
     assert timing
