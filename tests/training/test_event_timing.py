@@ -96,7 +96,7 @@ def test_the_penalty_counts_pairs_and_blames_the_later_event():
     torch.testing.assert_close(timing.weights[:, 9], 1 / rate)
     (gradient,) = torch.autograd.grad(penalty.sum(), y)
     assert not gradient[:, :59].any()
-    assert gradient[:, 62:64].abs().amax(dim=(1, 2)).min() > 0
+    assert gradient[:, 68:70].abs().amax(dim=(1, 2)).min() > 0
     apart = torch.stack([footage([10, 35, 70], seed, length=85) for seed in range(3)]).double()
     assert timing.penalty(apart).max() < 0.05
 
