@@ -138,7 +138,8 @@ def main(data: str, networks: str) -> None:
         print(row(path.stem, reader.read(points), shortest))
         sys.stdout.flush()
         settings = snapshot['training_options']['settings']
-        changes = answers(snapshot, windows, onsets, settings['motion_weight'])
+        weight = settings['motion_weight']
+        changes = answers(snapshot, windows, onsets, windows.suited.motion_weight if weight is None else weight)
         scores.append(f'| {path.stem} | ' + ' | '.join(f'{change:+.2f}' for change in changes) + ' |')
     print("\n| critic's score | a blink | " + ' | '.join(f'a second one {second} frames after' for second in SECOND) + ' |')
     print('|---' * (2 + len(SECOND)) + '|')

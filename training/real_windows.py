@@ -28,6 +28,7 @@ class SuitedSettings:
         critic_steps: Critic updates per generator update.
         strides: Spacings of the views.
         stride_power: How the critics are weighed, see temporal_trainer.critic_weights.
+        motion_weight: What motion counts in what the critics see, see `Windows.views`.
     """
 
     reversal: float
@@ -35,21 +36,27 @@ class SuitedSettings:
     critic_steps: int
     strides: tuple[int, ...]
     stride_power: float
+    motion_weight: float
 
 
 # Seconds of footage hold a handful of independent windows of the large spacings, which strong critics learn by heart.
-SUITED_TO_SHORT_FOOTAGE = SuitedSettings(reversal=0.5, distortion=0.3, critic_steps=2, strides=(1, 4, 16), stride_power=0.0)
-SUITED_TO_LONG_FOOTAGE = SuitedSettings(reversal=0.0, distortion=0.0, critic_steps=1, strides=(1, 2, 4, 16), stride_power=1.25)
+SUITED_TO_SHORT_FOOTAGE = SuitedSettings(
+    reversal=0.5, distortion=0.3, critic_steps=2, strides=(1, 4, 16), stride_power=0.0, motion_weight=1.0
+)
+SUITED_TO_LONG_FOOTAGE = SuitedSettings(
+    reversal=0.0, distortion=0.0, critic_steps=1, strides=(1, 2, 4, 16), stride_power=1.25, motion_weight=2.0
+)
 
 
 def suited_settings(dataset: LatentDataset, *, components: bool = True) -> SuitedSettings:
     """What suits the footage: it is short where all clips together are below SHORT_FOOTAGE.
 
-    Whole codes (without `components`) are not distorted: maps of thousands of coordinates cost too much.
+    Whole codes (without `components`) are not distorted: maps of thousands of coordinates cost too much. Motion counts once in
+    them: nobody has looked whether more is better there.
     """
     short = dataset.num_frames / dataset.fps < SHORT_FOOTAGE
     suited = SUITED_TO_SHORT_FOOTAGE if short else SUITED_TO_LONG_FOOTAGE
-    return suited if components else dataclasses.replace(suited, distortion=0.0)
+    return suited if components else dataclasses.replace(suited, distortion=0.0, motion_weight=1.0)
 
 
 class Windows:

@@ -145,8 +145,12 @@ class Settings(OptionGroup):
     unfiltered: bool = option(
         False, 'Skip the filter over time that gives finished videos the spectrum of the motion of the footage', absent=True
     )
-    motion_weight: float = option(
-        1.0, 'Weight of the motion between frames in what the critic sees; 0: none, as in the paper', at_least=0, group=LOSSES
+    motion_weight: float | None = option(
+        None,
+        'Weight of the motion between frames in what the critic sees; 0: none, as in the paper',
+        at_least=0,
+        group=LOSSES,
+        default_text='2, and 1 for footage below a minute',
     )
     reversal: float | None = option(
         None,

@@ -148,7 +148,8 @@ class TemporalTrainer:
             events = EventTiming(windows.clips, windows.num_frames, windows.past_frames)
             self.events = events if events else None
         self.critic_steps = windows.suited.critic_steps if settings.critic_steps is None else settings.critic_steps
-        num_features = windows.num_features(settings.motion_weight)
+        self.motion_weight = windows.suited.motion_weight if settings.motion_weight is None else settings.motion_weight
+        num_features = windows.num_features(self.motion_weight)
         with torch.random.fork_rng(devices=[]):  # the same initial networks on every rank, whatever was drawn before
             torch.manual_seed(seed)
             self.G = LatentGenerator(num_components=0 if space.basis is None else len(space.basis), **G_kwargs)
@@ -169,7 +170,7 @@ class TemporalTrainer:
         self._whole_codes: WholeCodes | None = None
         # Where no number may be fetched from the device, a past is kept as a whole.
         if space.basis is None and num_features >= WIDE and not (self._static and windows.past_frames > 0):
-            units = [settings.motion_weight / unit for unit in windows.motion_units] if settings.motion_weight > 0 else []
+            units = [self.motion_weight / unit for unit in windows.motion_units] if self.motion_weight > 0 else []
             self._whole_codes = WholeCodes(windows.num_frames, windows.strides, units)
         betas = (settings.beta1, settings.beta2)
         self.G_optimizer = make_adam(self.G, settings.generator_lr, betas, self.device, self._records)
@@ -214,7 +215,7 @@ class TemporalTrainer:
         if isinstance(y, Generated):
             assert self._whole_codes is not None
             return self._whole_codes.generated(y)
-        return self.windows.views(self._distort(y, count, part, self.random), self.settings.motion_weight)
+        return self.windows.views(self._distort(y, count, part, self.random), self.motion_weight)
 
     def _real_views(self, part: slice) -> Sequence[torch.Tensor | WideWindows]:
         """What the critics see of the rows `part` of real windows, which are drawn for the whole batch."""

@@ -38,6 +38,7 @@ from training.temporal_options import TrainingOptions
 HIDDEN = 64  # with noise of 32: as many weights in the recurrence as the four cells of ours
 NOISE = 32
 LAMBDA_GUESS = 1.0
+MOTION_WEIGHT = 1.0  # in what the critic sees
 
 
 class ResidualMotionGenerator(Baseline):
@@ -110,7 +111,7 @@ def train(data: LatentDataset, *, seed: int, steps: int | None = None) -> tuple[
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         G = make(data)
-        C = TemporalCritic(num_features=windows.num_features(settings.motion_weight), num_frames=windows.num_frames)
+        C = TemporalCritic(num_features=windows.num_features(MOTION_WEIGHT), num_frames=windows.num_frames)
     average = copy.deepcopy(G).requires_grad_(False).eval()
     betas = (settings.beta1, settings.beta2)
     G_parameters = [parameter for parameter in G.parameters() if parameter.requires_grad]
@@ -129,13 +130,13 @@ def train(data: LatentDataset, *, seed: int, steps: int | None = None) -> tuple[
             for optimizer, rate in ((G_optimizer, settings.generator_lr), (C_optimizer, settings.critic_lr)):
                 optimizer.param_groups[0]['lr'] = rate * factor
             with torch.no_grad():
-                (fake,) = windows.views(generate(settings.batch * critic_steps)[0], settings.motion_weight)
+                (fake,) = windows.views(generate(settings.batch * critic_steps)[0], MOTION_WEIGHT)
             for part in fake.split(settings.batch):
-                (real,) = windows.views(windows.sample(settings.batch, random, reversal), settings.motion_weight)
+                (real,) = windows.views(windows.sample(settings.batch, random, reversal), MOTION_WEIGHT)
                 critic_gradients(C, real, part, torch.rand(len(part), generator=random), settings.lambda_gp)
                 C_optimizer.step()
             y, memories, s = generate(settings.batch)
-            (view,) = windows.views(y, settings.motion_weight)
+            (view,) = windows.views(y, MOTION_WEIGHT)
             found = torch.nn.functional.cosine_similarity(G.guess(memories), s, dim=2)
             loss = -critic_scores(C, view).mean() - LAMBDA_GUESS * found.mean()
             G_optimizer.zero_grad(set_to_none=True)

@@ -82,7 +82,7 @@ FAULTS = [
         ('futures of one rank', 'torch.cat([futures[part] for futures in s.split(count)])', 's[: 2 * (part.stop - part.start)]'),
         ('chains move in the first half', 'torch.randint(length // 2, length, (1,)', 'torch.randint(1, length // 2, (1,)'),
         ('chains never begin again', 'generator=self.random, device=self.device) < self.settings.restart', 'generator=self.random, device=self.device) < 0'),
-        ('motion weight dropped', 'weight = self.settings.motion_weight\n', 'weight = min(self.settings.motion_weight, 1)\n'),
+        ('motion weight dropped', 'self.random), self.motion_weight)', 'self.random), min(self.motion_weight, 1))'),
         ('critics of all spacings weigh the same', 'weight * critic_scores(', 'critic_scores('),
         ('weights in proportion to the spacings', 'weights = [stride**power for', 'weights = [stride for'),
         ('weights of critics add up to one', 'weight * len(weights) / sum(weights)', 'weight / sum(weights)'),

@@ -472,7 +472,7 @@ def assert_same(reference: Reference, trainer: TemporalTrainer) -> None:
 BASE = {
     'batch': 8, 'critic_steps': 2, 'gap_interval': 2, 'gap_batch_shrink': 2, 'chains': 24, 'restart': 0.3, 'burn_in': 4,
     'strides': (1, 3), 'ema_kimg': 0.2, 'ema_rampup': 0.7, 'decay': 0.9, 'generator_lr': 0.01, 'critic_lr': 0.02,
-    'diversity': 1.0, 'reversal': 0.25, 'longest_memory': 20.0, 'stride_power': 1.0, 'distortion': 0.4,
+    'diversity': 1.0, 'reversal': 0.25, 'longest_memory': 20.0, 'stride_power': 1.0, 'distortion': 0.4, 'motion_weight': 1.0,
 }  # fmt: skip
 CASES: dict[str, dict[str, Any]] = {
     'everything': {},
