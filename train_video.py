@@ -263,7 +263,7 @@ def claim_unfinished_run(outdir: str, name: str, options: TrainingOptions) -> tu
         Its folder, its latest training state (None where it ended before the first one) and the lock of the folder; no lock where
         the run has come to its end; None where there is no such run.
     """
-    from training.runs import unfinished_runs  # here, because torch takes seconds that --help need not spend
+    from training import unfinished_runs  # here, because torch takes seconds that --help need not spend
 
     def recorded(folder: str) -> TrainingOptions:
         return read_options(os.path.join(folder, OPTIONS_FILE))

@@ -14,9 +14,9 @@ from networks.errors import InputError
 from train_video import OPTIONS_FILE, main, read_options
 from training.best_snapshot import read_values
 from training.commands import option_tree
-from training.runs.unfinished_runs import is_finished
 from training.temporal_options import TrainingOptions
 from training.temporal_snapshot import STATE_FORMAT, load_training_state
+from training.unfinished_runs import is_finished
 
 MUTATIONS = 2000
 STRANGE: list[Any] = [
