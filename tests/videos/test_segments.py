@@ -5,6 +5,7 @@ import json
 import pathlib
 import re
 import subprocess
+import time
 
 import imageio.v2 as imageio
 import imageio_ffmpeg
@@ -212,9 +213,13 @@ def test_generation_goes_on_by_the_same_command(tmp_path, tiny_latents, monkeypa
         for place, pair in enumerate(real(*arguments, **more)):
             calls.append(place)
             if len(calls) == 40 + 20:
+                end = time.monotonic() + 600
+                while partial.exists() and len(list(partial.glob('*.png'))) < 8 and time.monotonic() < end:
+                    time.sleep(0.01)  # frames are written beside this
                 raise Killed
             yield pair
 
+    partial = tmp_path / 'parts' / 'seed0001.partial'
     with monkeypatch.context() as patch:
         patch.setattr(outputs, 'render_source', render)
         with pytest.raises(Killed):
@@ -239,7 +244,7 @@ def test_generation_goes_on_by_the_same_command(tmp_path, tiny_latents, monkeypa
         patch.setattr(outputs, 'render_source', render)
         with pytest.raises(Killed):
             generate('parts', *pngs)
-    left = len(list((tmp_path / 'parts' / 'seed0001.partial').glob('*.png')))
+    left = len(list(partial.glob('*.png')))
     assert left >= 8
     with monkeypatch.context() as patch:
         calls.clear()
