@@ -96,25 +96,31 @@ def _wide_agrees(library: ctypes.CDLL, dtype: torch.dtype) -> bool:
     return all(torch.allclose(a, b, rtol=tolerance, atol=tolerance) for a, b in pairs)
 
 
-class NativePasses:
-    """The passes of `Workspace` in blocks of samples that stay in the cache."""
-
-    def __init__(self, library: ctypes.CDLL, name: str, layers: CriticLayers, length: int, features: int) -> None:
-        self.layers = layers.modules  # kept, so that no other layer can have the same identity
-        slopes = [slope for _, slope in [*layers.embedding, *layers.convolutions]]
-        widths = [layer.weight.shape[0] for layer in layers.modules[:-1]]
-        create = getattr(library, f'critic_create_{name}')
-        create.restype = ctypes.c_void_p
-        handle = create(
-            features,
-            length,
+def create(owner: object, library: ctypes.CDLL, kind: str, name: str, layers: CriticLayers, *sizes: int) -> ctypes.c_void_p:
+    """Passes of a kind for these layers in C++, which end with their owner; `sizes` are what the kind wants first."""
+    slopes = [slope for _, slope in [*layers.embedding, *layers.convolutions]]
+    widths = [layer.weight.shape[0] for layer in layers.modules[:-1]]
+    make = getattr(library, f'{kind}_create_{name}')
+    make.restype = ctypes.c_void_p
+    handle = ctypes.c_void_p(
+        make(
+            *sizes,
             len(layers.embedding),
             len(widths),
             (ctypes.c_int * len(widths))(*widths),
             (ctypes.c_double * len(slopes))(*slopes),
         )
-        self.handle = ctypes.c_void_p(handle)
-        weakref.finalize(self, getattr(library, f'critic_destroy_{name}'), self.handle)
+    )
+    weakref.finalize(owner, getattr(library, f'{kind}_destroy_{name}'), handle)
+    return handle
+
+
+class NativePasses:
+    """The passes of `Workspace` in blocks of samples that stay in the cache."""
+
+    def __init__(self, library: ctypes.CDLL, name: str, layers: CriticLayers, length: int, features: int) -> None:
+        self.layers = layers.modules  # kept, so that no other layer can have the same identity
+        self.handle = create(self, library, 'critic', name, layers, features, length)
         self._update = getattr(library, f'critic_update_{name}')
         self._input_gradient = getattr(library, f'critic_input_gradient_{name}')
 
@@ -165,19 +171,7 @@ class NativeWidePasses:
 
     def __init__(self, library: ctypes.CDLL, name: str, layers: CriticLayers, length: int) -> None:
         self.layers = layers.modules
-        slopes = [slope for _, slope in [*layers.embedding, *layers.convolutions]]
-        widths = [layer.weight.shape[0] for layer in layers.modules[:-1]]
-        create = getattr(library, f'wide_create_{name}')
-        create.restype = ctypes.c_void_p
-        handle = create(
-            length,
-            len(layers.embedding),
-            len(widths),
-            (ctypes.c_int * len(widths))(*widths),
-            (ctypes.c_double * len(slopes))(*slopes),
-        )
-        self.handle = ctypes.c_void_p(handle)
-        weakref.finalize(self, getattr(library, f'wide_destroy_{name}'), self.handle)
+        self.handle = create(self, library, 'wide', name, layers, length)
         self._scores = getattr(library, f'wide_scores_{name}')
         self._update = getattr(library, f'wide_update_{name}')
 
