@@ -150,7 +150,7 @@ class Settings(OptionGroup):
         'Weight of the motion between frames in what the critic sees; 0: none, as in the paper',
         at_least=0,
         group=LOSSES,
-        default_text='2, and 1 for footage below a minute',
+        default_text='2, and 1 for footage below a minute and with --full-codes',
     )
     reversal: float | None = option(
         None,
@@ -171,7 +171,7 @@ class Settings(OptionGroup):
     lambda_events: float = option(
         10.0,
         'Weight of the penalty on events, such as blinks, that follow each other at delays that the footage rules out; '
-        '0: none, as in the paper',
+        '0: none, as in the paper and with --full-codes or --carry below 1',
         at_least=0,
         group=LOSSES,
         absent=0.0,
