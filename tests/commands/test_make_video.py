@@ -22,6 +22,7 @@ from training.footage.face_landmarks import Face
 from training.making import run, steps
 from training.making.first_look import FirstLook, choose_alignment
 from training.making.status import Status, in_words, part_done
+from training.runs.locks import Lock
 from training.videos.output import VideoWriter
 
 FOUND = FirstLook(num_frames=50, seconds_per_picture=0.01, align='center', why='as asked')
@@ -110,6 +111,17 @@ def test_the_step_that_fails_is_named(
     assert result.exit_code == code
     assert sentence in result.output
     assert [command for command, *_ in played] == ['embed_video', 'train_video']
+
+
+def test_one_at_a_time(
+    footage: pathlib.Path, played: list[list[str]], tmp_path: pathlib.Path, tiny_generator: pathlib.Path
+) -> None:
+    (tmp_path / 'out').mkdir()
+    with Lock(tmp_path / 'out' / '.make.lock', 'it'):
+        result = make(f'--source={footage}', f'--network={tiny_generator}', f'--outdir={tmp_path / "out"}')
+    assert result.exit_code == 2
+    assert f'--outdir: {tmp_path}/out is in use by' in result.output
+    assert played == []
 
 
 def test_mistakes_are_told_before_any_step(footage: pathlib.Path, played: list[list[str]], tiny_generator: pathlib.Path) -> None:

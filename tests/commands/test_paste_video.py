@@ -20,6 +20,7 @@ from training.footage.first_look import thumbnail
 from training.latents.dataset import LatentDatasetWriter
 from training.pasting import blending, masks
 from training.pasting.blending import Paster
+from training.runs.locks import lock_target
 from training.videos import segments
 from training.videos.output import VideoWriter
 
@@ -120,6 +121,13 @@ def test_sound_goes_along_for_as_long_as_the_recording_runs(files: dict[str, pat
     assert len(frames_of(tmp_path / 'mute.mp4')) == FRAMES - 2
     with pytest.raises(subprocess.CalledProcessError):
         loudness(tmp_path / 'mute.mp4')
+
+
+def test_one_at_a_time(files: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
+    with lock_target(tmp_path / 'a.mp4', '--dest'):
+        result = paste(files, f'--dest={tmp_path / "a.mp4"}')
+    assert result.exit_code == 2
+    assert f'--dest: {tmp_path}/a.mp4 is in use by' in result.output
 
 
 def test_an_interrupted_run_goes_on(

@@ -25,6 +25,7 @@ from networks.latent_generator import LatentGenerator
 from training.commands.memory import Budget
 from training.embedding.report import EmbeddingReport
 from training.latents.dataset import LatentDataset, LatentDatasetWriter
+from training.runs.locks import lock_target
 from training.runs.working_memory import peak_bytes
 from training.temporal_snapshot import describe_dataset, save_snapshot
 from training.temporal_training_loop import open_data
@@ -229,6 +230,15 @@ def test_commands_find_the_tuned_generator(whole: pathlib.Path, tiny_generator: 
         )
     assert found == dataset.image_generator['path']
     assert 'tuned to other codes' in said[0]
+
+
+def test_one_at_a_time(subject: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    dest = tmp_path / 'tuned.pkl'
+    with lock_target(dest, '--dest'):
+        result = run(f'--data={subject / "latents.zip"}', f'--outdir={tmp_path / "runs"}', f'--dest={dest}', *QUICK, '--steps=2')
+    assert result.exit_code == 2
+    assert f'--dest: {dest} is in use by' in result.output
+    assert [path for path in tmp_path.rglob('*') if path.is_file()] == []
 
 
 def test_mistakes_are_one_sentence(subject: pathlib.Path, tiny_generator: pathlib.Path, tmp_path: pathlib.Path) -> None:

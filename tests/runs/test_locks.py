@@ -7,9 +7,13 @@ import re
 import subprocess
 import sys
 
+import numpy as np
+import PIL.Image
 import pytest
+from click.testing import CliRunner
 
 from networks.errors import InputError
+from stylevideogan.__main__ import load_command
 from training.runs import locks
 from training.runs.locks import InUse, Lock, lock_path, lock_target
 
@@ -90,3 +94,37 @@ def test_a_strange_owner_makes_a_readable_sentence(tmp_path):
 def test_a_folder_that_cannot_be_written_is_an_error_of_the_system(tmp_path):
     with pytest.raises(OSError, match='No such file'):
         Lock(pathlib.Path(tmp_path, 'missing', 'lock'), 'this')
+
+
+@pytest.mark.parametrize(
+    ('words', 'lock'),
+    [
+        (
+            'embed_video --network={network} --source={folder}/codes.npz --fps=25 --dest={folder}/d.zip --device=cpu',
+            '.d.zip.lock',
+        ),
+        ('latents_tool merge --data={data} --data={data} --dest={folder}/d.zip', '.d.zip.lock'),
+        ('latents_tool smooth --data={data} --dest={folder}/d --sigma=2', '.d.lock'),
+        ('align_video --source={folder}/frames --dest={folder}/d --size=8 --align=none --min-frames=1', '.d.lock'),
+        ('generate_video --network={snapshot} --outdir={folder}/out --seeds=0 --frames=2 --device=cpu', 'out/.generation.lock'),
+        (
+            'generate_video --network={snapshot} --outdir={folder}/out --seeds=0 --frames=2 --device=cpu --shard=1/2',
+            'out/.generation-1-of-2.lock',
+        ),
+    ],
+)
+def test_commands_refuse_what_is_in_use(tmp_path, tiny_generator, tiny_latents, tiny_snapshot, words, lock):
+    """The others: tests/runs/test_survival.py and those of report_video.py, paste_video.py, tune_generator.py, make_video.py."""
+    np.savez(tmp_path / 'codes.npz', w=np.zeros([40, 6, 8], np.float32))
+    for folder in ('frames', 'out'):
+        (tmp_path / folder).mkdir()
+    PIL.Image.fromarray(np.zeros([8, 8, 3], np.uint8)).save(tmp_path / 'frames' / '0.png')
+    places = {'network': tiny_generator, 'data': tiny_latents, 'snapshot': tiny_snapshot, 'folder': tmp_path}
+    command, *arguments = words.format(**places).split()
+    with Lock(tmp_path / lock, 'it'):
+        before = sorted(path.name for path in tmp_path.rglob('*'))
+        result = CliRunner().invoke(load_command(command), arguments)
+        assert f'is in use by {os.path.basename(sys.argv[0])}' in result.output
+        assert f'process {os.getpid()}' in result.output
+        assert result.exit_code == 2
+        assert sorted(path.name for path in tmp_path.rglob('*')) == before

@@ -109,9 +109,12 @@ def share_cores() -> None:
 
 
 def prepare_process() -> None:
-    """What every command does first: threads share the cores, and freed memory is kept for what comes next."""
+    """What every command does first: threads share the cores, freed memory is kept for what comes next, ranks are brief."""
     share_cores()
     memory.keep_freed_memory()
+    if 'TORCHELASTIC_RUN_ID' in os.environ:
+        # A rank that loses another one says so in a sentence; torch prints addresses of its own code before that.
+        os.environ.setdefault('TORCH_CPP_LOG_LEVEL', 'ERROR')
 
 
 def forget_other_launchers() -> None:

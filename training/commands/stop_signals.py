@@ -20,6 +20,7 @@ from types import FrameType
 
 SIGNALS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGBREAK') if hasattr(signal, name)]
 PATIENCE = 15.0  # seconds; clusters kill half a minute after they asked
+ECHO_SECONDS = 5.0  # in which a rank takes the same signal for the same request
 
 
 class Stopped(KeyboardInterrupt):
@@ -41,10 +42,12 @@ class Stopped(KeyboardInterrupt):
 
 class _State:
     asked: int | None = None  # signal that was noted
+    asked_at: float = 0.0  # when it came
     handled_at: float = 0.0  # when Python last came to handle one
     hold = False  # only note them
     installed = False
     last_words: Callable[[], str] = staticmethod(lambda: '')  # of a process that has to end without its main thread
+    told: Callable[[int], None] | None = None  # of signals that somebody else handles
 
 
 _state = _State()
@@ -63,8 +66,11 @@ def handled() -> None:
 def _handle(number: int, frame: FrameType | None) -> None:
     _state.handled_at = time.monotonic()
     if _state.asked is not None:
+        # Who stops all processes of a job reaches a rank twice, because its launcher passes the signal on as well.
+        if 'TORCHELASTIC_RUN_ID' in os.environ and _state.handled_at < _state.asked_at + ECHO_SECONDS:
+            return
         os._exit(128 + number)
-    _state.asked = number
+    _state.asked, _state.asked_at = number, _state.handled_at
     if not _state.hold:
         raise Stopped(number)
 
@@ -114,14 +120,18 @@ def at_once() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def left_alone() -> Iterator[None]:
-    """Inside of `handling`: somebody else (torchrun) handles the signals of this process in the block."""
-    before, _state.installed = _state.installed, False
+def left_alone(told: Callable[[int], None]) -> Iterator[None]:
+    """Inside of `handling`: somebody else (torchrun) handles the signals of this process in the block.
+
+    Args:
+        told: Is given the number of each signal that comes, in another thread and at once, whatever the main thread does.
+    """
+    before, _state.installed, _state.told = _state.installed, False, told
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         yield
     finally:
-        _state.installed = before
+        _state.installed, _state.told = before, None
         for number, handler in handlers.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
@@ -154,14 +164,19 @@ def _watching() -> Iterator[None]:
 def _watch(woken: socket.socket) -> None:
     with woken:
         while numbers := woken.recv(16):
+            if _state.told is not None:
+                for came in numbers:
+                    if came in SIGNALS:
+                        _state.told(came)
+                continue
             number = next((number for number in numbers if number in SIGNALS), None)
             if number is None:
                 continue
-            end = time.monotonic() + PATIENCE
-            came = time.monotonic()
-            while _state.handled_at < came - 1 and time.monotonic() < end and _state.installed:
+            begin = time.monotonic()
+            end = begin + PATIENCE
+            while _state.handled_at < begin - 1 and time.monotonic() < end and _state.installed:
                 time.sleep(0.1)
-            if _state.handled_at < came - 1 and _state.installed:
+            if _state.handled_at < begin - 1 and _state.installed:
                 with contextlib.suppress(OSError, ValueError):
                     name = signal.Signals(number).name
                     words = f'stopped in the middle of a long computation ({name}); what was saved before is whole'

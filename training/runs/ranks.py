@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import logging
 import os
 import signal
 import sys
@@ -267,8 +268,19 @@ def start(num_ranks: int, command: str) -> None:
     arguments = launcher_arguments(num_ranks, script)
     os.environ['STYLEVIDEOGAN_LAUNCHED'] = '1'  # this process says how to go on, not rank 0 as well
     os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // num_ranks)))
+    hangup = getattr(signal, 'SIGHUP', None)
+    if hangup is not None and signal.getsignal(hangup) is signal.SIG_IGN:  # nohup's; the ranks inherit it
+        os.environ.setdefault('PET_SIGNALS_TO_HANDLE', 'SIGTERM,SIGINT,SIGQUIT')
+    came: list[int] = []
+
+    def told(number: int) -> None:
+        came.append(number)
+        if len(came) == 2:  # torchrun would wait for the ranks, a minute at worst
+            _end_descendants()
+            os._exit(128 + number)
+
     try:
-        with stop_signals.left_alone():
+        with stop_signals.left_alone(told), _quiet_log():
             torchrun.main(arguments)
     except SignalException as stop:
         raise stop_signals.Stopped(stop.sigval) from stop
@@ -282,3 +294,23 @@ def start(num_ranks: int, command: str) -> None:
             'the same command goes on from what was saved last'
         ) from error
     raise click.exceptions.Exit(0)
+
+
+def _end_descendants() -> None:
+    import psutil
+
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+
+
+@contextlib.contextmanager
+def _quiet_log() -> Iterator[None]:
+    """Without torchrun's lines about signals and ranks that ended, of which this process tells itself; LOGLEVEL shows them."""
+    before = logging.root.manager.disable
+    if 'LOGLEVEL' not in os.environ:
+        logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
