@@ -192,3 +192,24 @@ def test_a_full_disk_behind_standard_output_is_told(root):
     _, err = process.communicate(timeout=600)
     assert process.returncode == 2
     assert err.startswith('Error: no space is left on the disk')
+
+
+@pytest.mark.parametrize('closed', ['>&-', '2>&-', '<&- >&- 2>&-'])
+def test_streams_that_were_closed_from_the_start_end_nothing(root, tmp_path, closed):
+    """What they write goes nowhere, and above all not into the file that is opened next."""
+    body = f"""
+        print('lost')
+        print('lost', file=sys.stderr)
+        command_line.report('lost')
+        with open({str(tmp_path / 'result')!r}, 'w') as file:
+            import os
+            os.write(1, b'lost')
+            os.write(2, b'lost')
+            assert file.fileno() > 2
+            file.write('kept')
+    """
+    program = HEAD + textwrap.indent(textwrap.dedent(body), '    ') + '\nmain()\n'
+    shell = ['sh', '-c', f'exec "$@" {closed}', 'sh', sys.executable, '-c', program]
+    result = subprocess.run(shell, capture_output=True, text=True, cwd=root, check=False)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / 'result').read_text() == 'kept'

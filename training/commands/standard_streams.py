@@ -1,4 +1,4 @@
-"""Standard output and error whose reader may leave: a closed terminal or pipe ends nothing.
+"""Standard output and error whose reader may leave, or that were closed from the start: that ends nothing.
 
 Python raises at the next print when the terminal behind it was closed (EIO) or when nobody reads the pipe any more (EPIPE). A
 training that runs for days must not end for that; it goes on without anybody to tell.
@@ -50,6 +50,7 @@ class _PatientText(io.TextIOWrapper):
 
 def be_patient() -> None:
     """Make `sys.stdout` and `sys.stderr` of this process patient; streams that somebody put in their place are left alone."""
+    _open_what_was_closed()
     for name, descriptor in (('stdout', 1), ('stderr', 2)):
         stream = getattr(sys, name)
         if type(stream) is not io.TextIOWrapper:
@@ -66,3 +67,16 @@ def be_patient() -> None:
                 write_through=stream.write_through,
             )
             setattr(sys, name, patient)
+
+
+def _open_what_was_closed() -> None:
+    """The null device in the place of streams that were closed before the start, or a file of a result would get their number."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
+    for name in ('stdout', 'stderr'):
+        if getattr(sys, name) is None:
+            setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(io.FileIO(os.devnull, 'w')), encoding='utf-8'))
