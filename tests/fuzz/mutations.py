@@ -19,6 +19,7 @@ import pathlib
 import pickle
 import random
 import resource
+import shutil
 import struct
 import sys
 import tempfile
@@ -197,6 +198,7 @@ class Workshop:
         self._prepare_states(encoder)
         self.kinds: dict[str, Callable[[random.Random], None]] = {
             'snapshot': self.try_snapshot, 'encoder': self.try_encoder, 'generation.jsonl': self.try_records,
+            'record of a share': self.try_share,
             'state of an encoder': self.try_encoder_state, 'options of an encoder': self.try_encoder_options,
             'state of a video': self.try_video_state, 'state of a tuning': self.try_tuning_state,
         }  # fmt: skip
@@ -297,18 +299,46 @@ class Workshop:
         self.whole_records = (self.out / 'generation.jsonl').read_bytes()
         self.video = (self.out / 'seed0000.mp4').read_bytes()
 
+        self.shares = [self.folder / f'share{number}' for number in (1, 2)]
+        self.shared = (self.generate[0], self.generate[1], '--seeds=0-2', '--frames=2', '--device=cpu')
+        for number, share in enumerate(self.shares, start=1):
+            self.run(*self.shared, f'--outdir={share}', f'--shard={number}/2')
+        self.whole_shares = [(share / 'generation.jsonl').read_bytes() for share in self.shares]
+        self.shared_video = (self.shares[1] / 'seed0001.mp4').read_bytes()
+
+    def changed_lines(self, draw: random.Random, whole: bytes) -> bytes:
+        """A record of generated files, changed."""
+        kind = draw.random()
+        if kind < 0.4:
+            return change_bytes(draw, whole)
+        if kind < 0.9:
+            lines = whole.splitlines()
+            number = draw.randrange(len(lines))
+            lines[number] = json.dumps(change_values(draw, json.loads(lines[number])), default=str).encode()
+            return b'\n'.join(lines)
+        depth = draw.choice((10, 1000, 100_000))
+        return b'{"file": ' + b'[' * depth + b']' * depth + b'}'
+
+    def try_share(self, draw: random.Random) -> None:
+        """Two shares that are merged, the record of one of which, or its only file, has changed."""
+        self.path.write_bytes(self.whole_snapshot)
+        for share, whole in zip(self.shares, self.whole_shares, strict=True):
+            (share / 'generation.jsonl').write_bytes(whole)
+        video = self.shared_video if draw.random() < 0.9 else change_bytes(draw, self.shared_video)
+        (self.shares[1] / 'seed0001.mp4').write_bytes(video)
+        number = draw.randrange(2)
+        (self.shares[number] / 'generation.jsonl').write_bytes(
+            self.changed_lines(draw, self.whole_shares[number]) + draw.choice((b'', b'\n'))
+        )
+        merged = self.folder / 'merged'
+        shutil.rmtree(merged, ignore_errors=True)
+        self.run(*self.shared, f'--outdir={merged}', *(f'--merge={share}' for share in self.shares))
+        assert sorted(path.name for path in merged.glob('*.mp4')) == ['seed0000.mp4', 'seed0001.mp4', 'seed0002.mp4']
+
     def try_records(self, draw: random.Random) -> None:
         self.path.write_bytes(self.whole_snapshot)
         (self.out / 'seed0000.mp4').write_bytes(self.video)
-        line = json.loads(self.whole_records)
-        kind = draw.random()
-        if kind < 0.4:
-            content = change_bytes(draw, self.whole_records)
-        elif kind < 0.9:
-            content = json.dumps(change_values(draw, {**line}), default=str).encode()
-        else:
-            depth = draw.choice((10, 1000, 100_000))
-            content = b'{"file": ' + b'[' * depth + b']' * depth + b'}'
+        content = self.changed_lines(draw, self.whole_records)
         (self.out / 'generation.jsonl').write_bytes(content + draw.choice((b'', b'\n')))
         more = ('--seeds=0', '--frames=2', '--save-codes') if draw.random() < 0.5 else ()
         if not more:

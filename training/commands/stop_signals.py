@@ -120,8 +120,8 @@ def at_once() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def left_alone(told: Callable[[int], None]) -> Iterator[None]:
-    """Inside of `handling`: somebody else (torchrun) handles the signals of this process in the block.
+def left_alone(told: Callable[[int], None] | None = None) -> Iterator[None]:
+    """Inside of `handling`: somebody else (torchrun, a server) handles the signals of this process in the block.
 
     Args:
         told: Is given the number of each signal that comes, in another thread and at once, whatever the main thread does.
