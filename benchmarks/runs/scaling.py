@@ -1,12 +1,12 @@
-"""How much faster two processes are than one, each with one thread: training, encoder, generation, by the real commands.
+"""How much faster two processes are than one, with one thread each: trainings, embedding, generation, metrics, by real commands.
 
     python -m benchmarks.runs.scaling
     python -m benchmarks.runs.scaling --only=train_video --rounds=5
 
 One and two processes take turns, so that other work on the machine slows both. Times are those that the commands write down
-themselves, without their start: seconds per 1000 frames or images of a training tick, and from the beginning of the first
-file to the end of the last for generation. A ratio of 2 would be perfect; beside other work, less says little, which is why the
-load of the machine stands below the table.
+themselves, without their start: seconds per 1000 frames or images of a training tick, from the beginning of the first file to
+the end of the last for generation, of the process that has longest to embed, and of a metric with all that it reads. A ratio
+of 2 would be perfect; beside other work, less says little, which is why the load of the machine stands below the table.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from typing import Any
 
 import click
 import numpy as np
@@ -27,6 +29,29 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 CODES = (10, 64)  # num_ws, w_dim of the image generator
 SIDE = 64
+CLIPS, CLIP_FRAMES = 8, 60
+
+# A network that nobody has trained, in the place of I3D.
+PLUGIN = """
+import torch
+from metrics.features import detectors
+
+class Drawn(torch.nn.Module):
+    description = {'name': 'Drawn', 'weights_sha256': 'd' * 64}
+    detector_name, single, smallest_num_frames, num_features, resize_rule = 'i3d', False, 3, 64, 'none'
+
+    def __init__(self, *paths):
+        super().__init__()
+        torch.manual_seed(0)
+        convolutions = [torch.nn.Conv3d(a, b, 3, stride=2, padding=1) for a, b in ((3, 32), (32, 64), (64, 64))]
+        self.layers = torch.nn.Sequential(*(part for conv in convolutions for part in (conv, torch.nn.ReLU())))
+        self.requires_grad_(False)
+
+    def features(self, frames):
+        return self.layers(frames.float().movedim(-1, 1) / 255).mean(dim=(2, 3, 4))[:, None]
+
+detectors.MAKERS['i3d'] = Drawn
+"""
 
 
 def make_material(folder: pathlib.Path) -> None:
@@ -37,9 +62,11 @@ def make_material(folder: pathlib.Path) -> None:
     from networks.latent_generator import LatentGenerator
     from training.latents.dataset import LatentDataset, LatentDatasetWriter
     from training.temporal_snapshot import describe_dataset, save_snapshot
+    from training.videos.output import VideoWriter
+    from training.videos.synthesis import render_codes
 
     torch.manual_seed(0)
-    G = stylegan2.Generator(
+    G: Any = stylegan2.Generator(
         z_dim=64, c_dim=0, w_dim=CODES[1], img_resolution=SIDE, img_channels=3, mapping_kwargs={'num_layers': 2},
         synthesis_kwargs={'channel_base': 4096, 'channel_max': 128},
     )  # fmt: skip
@@ -55,6 +82,15 @@ def make_material(folder: pathlib.Path) -> None:
         folder / 'd.zip', image_generator=reference, num_ws=CODES[0], w_dim=CODES[1], embedding={}
     ) as writer:
         writer.add_clip('a', codes, fps=25.0, source='a.mp4')
+    (folder / 'clips').mkdir()
+    (folder / 'drawn.py').write_text(PLUGIN)
+    frames = np.stack(list(render_codes(G, codes[: CLIPS * CLIP_FRAMES])))
+    for name in ('real', 'fake'):
+        np.save(folder / f'{name}.npy', np.tile(frames.reshape(CLIPS, CLIP_FRAMES, SIDE, SIDE, 3), (8, 1, 1, 1, 1)))
+    for number, clip in enumerate(frames.reshape(CLIPS, CLIP_FRAMES, SIDE, SIDE, 3)):
+        with VideoWriter(folder / 'clips' / f'{number}.mp4', fps=25) as video:
+            for frame in clip:
+                video.write(frame)
     latent = LatentGenerator(*CODES, num_components=12)
     latent.set_data_basis(torch.from_numpy(codes.mean(axis=0)).flatten(), torch.randn(12, CODES[0] * CODES[1]) / 10)
     with LatentDataset(folder / 'd.zip') as data:
@@ -64,20 +100,34 @@ def make_material(folder: pathlib.Path) -> None:
         )  # fmt: skip
 
 
-def ticks(out: pathlib.Path) -> float:
+def ticks(out: pathlib.Path, processes: int, said: str) -> float:
     """Seconds per 1000 frames (or images) of a training, the median of its ticks but for the first."""
     (path,) = out.glob('*/stats.jsonl')
     values = [json.loads(line)['Timing/sec_per_kimg']['mean'] for line in path.read_text().splitlines()]
     return statistics.median(values[1:])
 
 
-def files(out: pathlib.Path) -> float:
+def files(out: pathlib.Path, processes: int, said: str) -> float:
     """Seconds per file of a generation."""
     lines = [json.loads(line) for line in (out / 'generation.jsonl').read_text().splitlines()]
     return (max(line['timestamp'] for line in lines) - min(line['timestamp'] - line['seconds'] for line in lines)) / len(lines)
 
 
-WORK: dict[str, tuple[str, tuple[str, ...], Callable[[pathlib.Path], float]]] = {
+def clips(out: pathlib.Path, processes: int, said: str) -> float:
+    """Seconds per clip of an embedding: of the process that took longest for its share, over all clips."""
+    found = re.findall(r'^(\d+): (\d+) frames.*, ([\d.]+) frames a second$', said, re.MULTILINE)
+    assert len(found) == CLIPS, said
+    seconds = {int(name): int(count) / float(rate) for name, count, rate in found}
+    return max(sum(seconds[number] for number in range(rank, CLIPS, processes)) for rank in range(processes)) / CLIPS
+
+
+def metric(out: pathlib.Path, processes: int, said: str) -> float:
+    """Seconds of a metric."""
+    (line,) = [json.loads(line) for line in said.splitlines() if line.startswith('{"results"')]
+    return float(line['total_time'])
+
+
+WORK: dict[str, tuple[str, tuple[str, ...], Callable[[pathlib.Path, int, str], float]]] = {
     'train_video': (
         'training, a step of 64 windows, seconds per 1000 frames',
         ('--data={in}/d.zip', '--outdir={out}', '--kimg=320', '--tick=32', '--snap=0', '--preview-frames=0'),
@@ -95,6 +145,18 @@ WORK: dict[str, tuple[str, tuple[str, ...], Callable[[pathlib.Path], float]]] = 
          '--burn-in=0'),
         files,
     ),
+    'embed_video': (
+        f'embedding {CLIPS} clips of {CLIP_FRAMES} frames of {SIDE}x{SIDE} by optimisation, seconds a clip',
+        ('--network={in}/g.pkl', '--source={in}/clips', '--dest={out}/e.zip', '--perceptual=none', '--no-report', '--steps=3',
+         '--first-steps=3'),
+        clips,
+    ),
+    'calc_metrics_video': (
+        f'FVD of {8 * CLIPS} videos of {SIDE}x{SIDE}, a drawn network of 3 layers for I3D, seconds',
+        ('--metrics=fvd64_16f', '--real={in}/real.npy', '--fake={in}/fake.npy', '--plugin={in}/drawn.py', '--no-cache',
+         '--bootstrap=0'),
+        metric,
+    ),
 }  # fmt: skip
 
 
@@ -107,7 +169,7 @@ def measure(command: str, folder: pathlib.Path, processes: int) -> float:
         line = [sys.executable, str(ROOT / f'{command}.py'), *arguments, '--device=cpu', f'--gpus={processes}']
         done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
-        return read(pathlib.Path(out))
+        return read(pathlib.Path(out), processes, done.stdout + done.stderr)
 
 
 @click.command()

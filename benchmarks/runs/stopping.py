@@ -59,6 +59,8 @@ WORK: dict[str, tuple[str, str | float]] = {
         '--no-cache', 'Calculating'),
     'embed_video, in a batch of an encoder': (
         'embed_video.py {network} ' + EMBED + ' --dest={out}/e.zip --encoder={in}/encoder.pkl', 'frames'),
+    'embed_video, in its preview': (
+        'embed_video.py {network} ' + EMBED + ' --dest={out}/e.zip --encoder={in}/encoder.pkl --preview --no-report', 'preview'),
     'embed_video, in an optimisation': (
         'embed_video.py {network} ' + EMBED + ' --dest={out}/e.zip --no-report', 25.0),
     'train_encoder': ('train_encoder.py {network} --outdir={out} --kimg=10 --batch=4 --tick=0.1', 'Training for'),
