@@ -26,7 +26,7 @@ from training.commands.command_line import (
     require_free_space,
 )
 from training.commands.file_names import safe_name, stem
-from training.runs.run_folder import Log, make_run_dir, next_run_dir, remove_if_empty
+from training.runs.run_folder import Log, make_run_dir, next_run_dir, remove_if_empty, remove_unless_begun
 
 if TYPE_CHECKING:
     import torch
@@ -183,9 +183,10 @@ def _settle(opts: types.SimpleNamespace) -> dict[str, Any]:
 
 def _launch(c: dict[str, Any], opts: types.SimpleNamespace, description: str, device: 'torch.device') -> None:
     from networks.checkpoints import replacing
+    from networks.errors import InputError
     from training.runs.claims import wait_for_run
     from training.runs.locks import lock_target
-    from training.tuning.run import describe_result, find_unfinished_run, tune_generator
+    from training.tuning.run import OPTIONS_FILE, describe_result, find_unfinished_run, tune_generator
 
     unfinished = None if opts.fresh else find_unfinished_run(opts.outdir, c)
     if os.path.exists(c['dest']) and not opts.overwrite and unfinished is None:
@@ -207,15 +208,19 @@ def _launch(c: dict[str, Any], opts: types.SimpleNamespace, description: str, de
     with lock_target(c['dest'], '--dest'):
         if unfinished is None:
             run_dir = make_run_dir(opts.outdir, description)
-            path = os.path.join(run_dir, 'training_options.json')
+            path = os.path.join(run_dir, OPTIONS_FILE)
             try:
                 with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
                     json.dump({**c, 'run_dir': run_dir}, file, indent=2)
             except BaseException:
                 remove_if_empty(run_dir)
                 raise
-        with wait_for_run(run_dir), Log(run_dir):
-            record = tune_generator(run_dir=run_dir, device=device, memory=opts.memory, resume=unfinished is not None, **c)
+        try:
+            with wait_for_run(run_dir), Log(run_dir):
+                record = tune_generator(run_dir=run_dir, device=device, memory=opts.memory, resume=unfinished is not None, **c)
+        except InputError:  # files that do not belong together, too few frames: no run has come of it
+            remove_unless_begun(run_dir, OPTIONS_FILE)
+            raise
     for line in describe_result(record):
         report(line)
     report(f'The tuned generator is in {c["dest"]}; pictures before and after are in {run_dir}')

@@ -251,7 +251,13 @@ def measure_clip(bench: Bench, results: Results, opts: types.SimpleNamespace, in
     for weight in opts.localities:
         if weight not in missing and None not in missing:
             continue
-        settings = TuningOptions(batch=opts.batch, locality_batch=opts.batch, lambda_locality=weight, lr=opts.lr)
+        settings = TuningOptions(
+            batch=opts.batch,
+            locality_batch=opts.batch,
+            lambda_locality=weight,
+            lr=opts.lr,
+            **({} if opts.lambda_pixel is None else {'lambda_pixel': opts.lambda_pixel}),
+        )
         kept = np.zeros((0, *learned.codes.shape[1:]), np.float32)
         work = GeneratorTuning(bench.G, learned.chosen(~mask), kept, bench.lpips, settings, micro_batch=16)
         if None in missing:
@@ -447,6 +453,8 @@ def difference_table(rows: Sequence[dict[str, Any]]) -> str:
               default=4)
 @click.option('--batch',      help='Frames, and other codes, in a step', metavar='INT', type=command_line.POSITIVE_INT, default=8)
 @click.option('--lr',         help='Learning rate', metavar='FLOAT', type=command_line.POSITIVE_FLOAT, default=1e-3)
+@click.option('--lambda-pixel', help='Weight of the squared error of the pixels  [default: as tune_generator.py]', metavar='FLOAT',
+              type=command_line.POSITIVE_FLOAT)
 @click.option('--refine',     help='Also optimise the code of one frame with each generator, in so many evaluations',
               metavar='N,..', type=command_line.SEEDS)
 @click.option('--project',    help='Also project that frame from the average code', is_flag=True)

@@ -1,5 +1,6 @@
 """Pivotal tuning: held-out frames gain, other pictures stay, interruptions cost nothing, and every command finds the result."""
 
+import errno
 import json
 import os
 import pathlib
@@ -188,6 +189,26 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     assert [line['Progress/step']['mean'] for line in lines] == [5, 10, 15, 20]
 
 
+def test_a_disk_that_does_not_take_the_last_state_costs_no_result(
+    subject: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real: Any = torch.save
+
+    def full(state: Any, *arguments: Any, **more: Any) -> None:
+        if isinstance(state, dict) and 'best_step' in state:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(state, *arguments, **more)
+
+    monkeypatch.setattr(torch, 'save', full)
+    result = run(
+        f'--data={subject / "latents.zip"}', f'--outdir={tmp_path / "runs"}', f'--dest={tmp_path / "x.pkl"}', *QUICK, '--steps=4'
+    )
+    assert result.exit_code == 0, result.output
+    assert 'the state of the tuning could not be written' in result.output
+    assert tuning_record(str(tmp_path / 'x.pkl')) is not None
+    assert not list((tmp_path / 'runs').glob('*/tuning-state.pt*'))
+
+
 def test_it_ends_when_held_out_frames_stop_gaining(subject: pathlib.Path, tmp_path: pathlib.Path) -> None:
     # Nothing is learned at this rate, so the first ticks decide.
     record = tuned(subject, tmp_path, '--steps=1000', '--lr=1e-9', '--patience=3', '--tick=2')
@@ -269,6 +290,7 @@ def test_mistakes_are_one_sentence(subject: pathlib.Path, tiny_generator: pathli
         assert result.exit_code == 2, (arguments, result.output)
         assert sentence in result.output, (arguments, result.output)
         assert 'Traceback' not in result.output
+        assert not list((tmp_path / 'runs').glob('*')), arguments
     assert not (tmp_path / 'tuned.pkl').exists()
 
 

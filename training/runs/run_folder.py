@@ -52,6 +52,17 @@ def remove_if_empty(run_dir: str) -> None:
         os.rmdir(run_dir)
 
 
+def remove_unless_begun(run_dir: str, options_file: str) -> None:
+    """Remove a run folder that holds nothing but the options of the run and its log."""
+    files = {options_file, LOG_FILE}
+    with contextlib.suppress(OSError):
+        if set(os.listdir(run_dir)) <= files:
+            for name in files:
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(os.path.join(run_dir, name))
+            os.rmdir(run_dir)
+
+
 # ----------------------------------------------------------------------------
 # Log and statistics.
 

@@ -203,7 +203,8 @@ def tune_generator(
                 clock.restart()
             if asked is not None:
                 raise stop_signals.Stopped(asked)
-        history.save(run_dir)
+        with tolerating(report, 'the state of the tuning', stop=False):  # only for a kill before the results are written
+            history.save(run_dir)
 
     work.average.synthesis.load_state_dict(history.best)
     face = FaceIdentity(identity_model) if identity else None
