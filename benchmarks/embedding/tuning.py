@@ -453,7 +453,7 @@ def difference_table(rows: Sequence[dict[str, Any]]) -> str:
               default=4)
 @click.option('--batch',      help='Frames, and other codes, in a step', metavar='INT', type=command_line.POSITIVE_INT, default=8)
 @click.option('--lr',         help='Learning rate', metavar='FLOAT', type=command_line.POSITIVE_FLOAT, default=1e-3)
-@click.option('--lambda-pixel', help='Weight of the squared error of the pixels  [default: as tune_generator.py]', metavar='FLOAT',
+@click.option('--lambda-pixel', help='Weight of the pixels  [default: as tune_generator.py]', metavar='FLOAT',
               type=command_line.POSITIVE_FLOAT)
 @click.option('--refine',     help='Also optimise the code of one frame with each generator, in so many evaluations',
               metavar='N,..', type=command_line.SEEDS)

@@ -31,6 +31,8 @@ Weights = tuple[list[tuple[np.ndarray, np.ndarray]], list[np.ndarray]]
 # Layers, pooling window (the stride is 2), smallest side of an image, name in the package.
 NETWORKS = {'vgg': (VGG16_LAYERS, 2, 16, 'vgg16'), 'alex': (ALEXNET_LAYERS, 3, 32, 'alexnet')}
 
+SMALL_RESOLUTION = 64
+
 
 class LPIPS(torch.nn.Module):
     """Perceptual distance of images.
@@ -96,6 +98,14 @@ class LPIPS(torch.nn.Module):
     def forward(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The distances `[N]` of two batches of images (see `embed`)."""
         return (self.embed(images) - self.embed(targets)).square().sum(dim=1)
+
+
+def is_coarse(resolution: int, lpips: LPIPS | None) -> bool:
+    """Whether a distance sees too little of eyes and mouths in pictures of this many pixels a side to be left to itself.
+
+    The first layer of AlexNet looks at every fourth pixel (stride 4).
+    """
+    return lpips is not None and lpips.network == 'alex' and resolution <= SMALL_RESOLUTION
 
 
 def convolution_shapes(layers: list[list[Any]]) -> list[tuple[int, ...]]:

@@ -5,6 +5,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import types
 from typing import Any
 
 import click.testing
@@ -20,7 +21,7 @@ from networks.checkpoints import load_generator, save_module_pickle
 from networks.errors import InputError
 from networks.w_encoder import WEncoder
 from training.embedding.encoder_loss import peak_signal_to_noise
-from training.embedding.inversion import Inversion, InversionOptions
+from training.embedding.inversion import Inversion, InversionOptions, default_weights
 from training.latents.code_files import holds_codes
 from training.latents.dataset import LatentDataset
 from training.videos.synthesis import render_codes
@@ -99,6 +100,34 @@ def test_optimisation_finds_codes_that_render_the_footage(
     frames = imageio_ffmpeg.read_frames(str(tmp_path / 'data-preview' / 'subject.mp4'))
     meta = next(frames)
     assert (meta['size'], meta['fps'], len(list(frames))) == ((32, 16), 30, 20)
+
+
+def test_pixels_of_small_pictures_weigh_more_beside_alexnet(
+    tiny_generator: pathlib.Path, footage: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    def embedded(name: str, *options: str) -> tuple[dict[str, Any], np.ndarray]:
+        dest = tmp_path / f'{name}.zip'
+        result = run(tiny_generator, footage, dest, '--steps=2', '--first-steps=3', '--no-report', *options)
+        assert result.exit_code == 0, result.output
+        with LatentDataset(dest) as dataset:
+            return dataset.embedding['optimisation'], np.array(dataset.load_clip(0))
+
+    usual, codes = embedded('usual', '--perceptual=alex')
+    said, same = embedded('said', '--perceptual=alex', '--lambda-pixel=20', '--smooth=0.3')
+    assert (usual['lambda_pixel'], usual['lambda_smooth']) == (20, 0.3)
+    assert usual == said
+    assert np.array_equal(codes, same)
+    less, other = embedded('less', '--perceptual=alex', '--lambda-pixel=2')
+    assert (less['lambda_pixel'], less['lambda_smooth']) == (2, 0.3)
+    assert not np.array_equal(codes, other)
+    without, _ = embedded('without')
+    assert (without['lambda_pixel'], without['lambda_smooth']) == (2, 0.1)
+
+
+def test_weights_depend_on_the_size_of_the_pictures() -> None:
+    alex, vgg = (types.SimpleNamespace(network=name) for name in ('alex', 'vgg'))
+    assert [default_weights(side, alex)[0] for side in (16, 64, 128, 256)] == [20, 20, 2, 2]  # type: ignore[arg-type]
+    assert default_weights(64, vgg) == default_weights(64, None) == (2, 0.1)  # type: ignore[arg-type]
 
 
 def test_a_preview_that_was_interrupted_is_finished(

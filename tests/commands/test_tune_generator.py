@@ -209,6 +209,20 @@ def test_a_disk_that_does_not_take_the_last_state_costs_no_result(
     assert not list((tmp_path / 'runs').glob('*/tuning-state.pt*'))
 
 
+def test_pixels_of_small_pictures_weigh_more_beside_alexnet(subject: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    usual, said, without = (
+        tuned(subject, tmp_path / name, '--steps=1', *options)
+        for name, options in (
+            ('usual', ('--perceptual=alex',)),
+            ('said', ('--perceptual=alex', '--lambda-pixel=10')),
+            ('without', ()),
+        )
+    )
+    assert usual['options']['lambda_pixel'] == 10
+    assert usual['quality'] == said['quality']
+    assert without['options']['lambda_pixel'] == 2
+
+
 def test_it_ends_when_held_out_frames_stop_gaining(subject: pathlib.Path, tmp_path: pathlib.Path) -> None:
     # Nothing is learned at this rate, so the first ticks decide.
     record = tuned(subject, tmp_path, '--steps=1000', '--lr=1e-9', '--patience=3', '--tick=2')

@@ -17,7 +17,7 @@ import math
 
 import torch
 
-from networks.feature_networks.lpips import LPIPS
+from networks.feature_networks.lpips import LPIPS, is_coarse
 from networks.image_generator import ImageGenerator
 from training.commands.memory import Budget
 from training.embedding.batched_lbfgs import Coupling, minimize
@@ -28,10 +28,9 @@ from training.embedding.pieces import piece_size, pieces
 from training.videos.renderer import renderer
 
 MOST_FRAMES_AT_ONCE = 64
-# Weights of pixels and smoothness where none are given. The first layer of AlexNet looks at every fourth pixel, so of a small
-# picture it sees neither eyes nor mouths (docs/footage/embedding.md, "Pixels beside AlexNet"), and a larger loss wants more
-# smoothness.
-USUAL_WEIGHTS, WEIGHTS_OF_SMALL, SMALL_RESOLUTION = (2.0, 0.1), (20.0, 0.3), 64
+# Weights of pixels and smoothness where none are given: beside AlexNet, pixels of small pictures weigh more, and a larger loss
+# wants more smoothness (docs/footage/embedding.md, "Pixels beside AlexNet").
+USUAL_WEIGHTS, WEIGHTS_OF_SMALL = (2.0, 0.1), (20.0, 0.3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +51,7 @@ class InversionOptions:
 
 def default_weights(resolution: int, lpips: LPIPS | None) -> tuple[float, float]:
     """`lambda_pixel` and `lambda_smooth` beside a perceptual distance, for pictures of this many pixels a side."""
-    is_coarse = lpips is not None and lpips.network == 'alex' and resolution <= SMALL_RESOLUTION
-    return WEIGHTS_OF_SMALL if is_coarse else USUAL_WEIGHTS
+    return WEIGHTS_OF_SMALL if is_coarse(resolution, lpips) else USUAL_WEIGHTS
 
 
 class Inversion:

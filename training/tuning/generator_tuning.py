@@ -29,7 +29,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from networks.errors import InputError, option
-from networks.feature_networks.lpips import LPIPS
+from networks.feature_networks.lpips import LPIPS, is_coarse
 from networks.image_generator import ImageGenerator
 from training.commands import stop_signals
 from training.commands.memory import Budget, how_many
@@ -43,6 +43,7 @@ from training.tuning.coded_frames import CodedFrames
 
 WAY_SHARE = 0.5  # of the other codes that lie on the way from the footage to another code
 MOST_AT_ONCE = 4  # pictures; more are no faster
+PIXEL_WEIGHT, PIXEL_WEIGHT_OF_SMALL = 2.0, 10.0
 MOST_BAD_STEPS = 20  # in a row whose gradients are no numbers, until half precision has found its scale
 
 
@@ -56,11 +57,16 @@ class TuningOptions:
     warmup: int = 20  # steps until the learning rate is reached
     ema: float = 25.0  # half-life of the moving average of the weights, steps
     lambda_lpips: float = 1.0
-    lambda_pixel: float = 2.0
+    lambda_pixel: float | None = None  # None: `default_pixel_weight`
     lambda_locality: float = 1.0
     spread: float = 1.0  # of the random codes beyond W, see CodeSampler
     fp32: bool = False  # single precision everywhere, on a GPU too
     seed: int = 0
+
+
+def default_pixel_weight(resolution: int, lpips: LPIPS | None) -> float:
+    """`lambda_pixel` beside a perceptual distance, for pictures of this many pixels a side (docs/footage/tuning.md)."""
+    return PIXEL_WEIGHT_OF_SMALL if is_coarse(resolution, lpips) else PIXEL_WEIGHT
 
 
 class PictureDistance:
@@ -155,13 +161,15 @@ class GeneratorTuning:
         micro_batch: int = MOST_AT_ONCE,
         save_memory: bool = False,
     ) -> None:
+        resolution = int(image_generator.img_resolution)
+        pixel_weight = default_pixel_weight(resolution, lpips) if options.lambda_pixel is None else options.lambda_pixel
+        options = dataclasses.replace(options, lambda_pixel=pixel_weight)
         self.before, self.frames, self.options = image_generator, frames, options
         self.micro_batch, self.save_memory = micro_batch, save_memory
         self.device = next(image_generator.parameters()).device
         self.channels = int(image_generator.img_channels)
         self.half = self.device.type == 'cuda' and not options.fp32
-        resolution = int(image_generator.img_resolution)
-        self.distance = PictureDistance(lpips, options.lambda_lpips, options.lambda_pixel, resolution)
+        self.distance = PictureDistance(lpips, options.lambda_lpips, pixel_weight, resolution)
         codes = torch.from_numpy(frames.codes)
         self.others = OtherCodes(image_generator, codes, torch.from_numpy(kept), spread=options.spread, seed=options.seed)
         self.generator = copy.deepcopy(image_generator).eval().requires_grad_(False)

@@ -226,7 +226,7 @@ def tune_generator(
         'num_held_out': len(tested),
         'stride': coded.stride,
         'keep': list(keep),
-        'options': {**vars(options), 'perceptual': perceptual, 'steps': steps, 'tick': tick, 'patience': patience,
+        'options': {**vars(work.options), 'perceptual': perceptual, 'steps': steps, 'tick': tick, 'patience': patience,
                     'held_out': held_out_part},
         'step': history.best_step,
         'steps_taken': work.step,
