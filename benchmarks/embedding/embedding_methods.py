@@ -68,7 +68,8 @@ class Bench:
         self.encoder: Any = load_encoder(opts.encoder) if opts.encoder else None
         self.lpips = load_lpips(opts.perceptual)
         self.clips = open_footage(opts.data)
-        self.inversion = Inversion(self.G, self.lpips, InversionOptions(stop=0, lambda_pixel=opts.lambda_pixel))
+        settings = InversionOptions(stop=0, lambda_pixel=opts.lambda_pixel, lambda_smooth=0.1)
+        self.inversion = Inversion(self.G, self.lpips, settings)
         self.face = FaceIdentity() if is_installed() else None
         started = time.process_time()
         _ = self.inversion.inverse_curvature

@@ -143,7 +143,8 @@ def main(**options: Any) -> None:
 
     opts = types.SimpleNamespace(**options)
     torch.set_num_threads(1)
-    inversion = Inversion(load_generator(opts.network), load_lpips('alex'), InversionOptions(stop=0, steps=20))
+    settings = InversionOptions(stop=0, steps=20, lambda_pixel=2, lambda_smooth=0.1)
+    inversion = Inversion(load_generator(opts.network), load_lpips('alex'), settings)
     pieces = load_pieces(opts, inversion)
     variants = Variants(inversion)
     print('| search, from the encoder | ' + ' | '.join(f'{looks} evaluations' for looks in LOOKS) + ' |')
