@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.embedding import embedding_methods, identity_scale
+from benchmarks.embedding import embedding_methods, identity_scale, loss_weights
 from benchmarks.embedding.per_frame_projection import noisy_layers, refine_with_noise
 from benchmarks.embedding.results_file import Results
 from benchmarks.embedding.tuning import table
@@ -120,3 +120,24 @@ def test_settings_of_an_embedding_are_compared_on_the_same_frames(tmp_path: path
     changes = np.array([1.0, 2.0, 0.5])
     t = float(changes.mean() / changes.std(ddof=1) * 3**0.5)
     assert float(found[0][7].removesuffix(' |')) == pytest.approx(1 - t / (2 + t * t) ** 0.5, rel=0.05)
+
+
+def test_weights_of_a_loss_are_compared_on_the_clips_that_all_have(tmp_path: pathlib.Path) -> None:
+    results = Results(str(tmp_path / 'weights.jsonl'))
+    for pixel, smooth, psnr in ((2.0, 0.1, (20.0, 21.0, 22.0)), (20.0, 0.3, (21.0, 23.0, 21.5))):
+        for clip, value in zip('abc', psnr, strict=True):
+            row = {'world': 'w', 'clip': clip, 'pixel': pixel, 'smooth': smooth, 'frames': 8, 'psnr': value, 'alex': value / 1000}
+            results.add(row | {'seconds': 4.0} | ({'identity': 0.5} if clip != 'a' else {}))
+    results.add(results.rows[0] | {'clip': 'd', 'psnr': 99.0})
+    rows = [row.strip('| ').split(' | ') for row in loss_weights.table(results).splitlines()]
+    assert ['--lambda-pixel', '--smooth', 'psnr', 'alex', 'seconds'] in rows  # identity is not known of all
+    assert ['2', '0.1', '21.00', '0.0210', '4.0'] in rows
+    assert ['20', '0.3', '21.83', '0.0218', '4.0'] in rows
+    found = [row for row in rows if row[0] == 'w' and len(row) == 8]
+    assert [row[1:5] + row[6:7] for row in found] == [
+        ['2:0.1', '20:0.3', 'psnr', '+0.83', '2 of 3'],
+        ['2:0.1', '20:0.3', 'alex', '+0.0008', '1 of 3'],
+    ]
+    changes = np.array([1.0, 2.0, -0.5])
+    t = float(changes.mean() / changes.std(ddof=1) * 3**0.5)
+    assert float(found[0][7]) == pytest.approx(2 * (1 - t / (2 + t * t) ** 0.5), rel=0.05)
