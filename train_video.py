@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+from collections.abc import Collection
 from typing import Any
 
 import click
@@ -69,12 +70,27 @@ def read_options(path: str) -> TrainingOptions:
     Raises:
         InputError: It is no such file.
     """
+    return read_record(path)[0]
+
+
+def read_record(path: str) -> tuple[TrainingOptions, set[str]]:
+    """As `read_options`, with the paths of those options that an older version did not know."""
     try:
         with open(path, encoding='utf-8') as file:
             values = json.load(file)
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f'{path} cannot be read; give the {OPTIONS_FILE} of a run as it was written') from error
-    return option_tree.from_dict(TrainingOptions, values, path)
+    return option_tree.from_dict(TrainingOptions, values, path), option_tree.unrecorded(TrainingOptions, values)
+
+
+def chosen_options(invocation: Invocation, given: dict[str, Any]) -> set[str]:
+    """Paths of the options that the command line, --preset or --options decides."""
+    chosen = set(given)
+    if invocation.options is not None:
+        chosen |= {leaf.path for leaf in option_tree.leaves(TrainingOptions)} - read_record(invocation.options)[1]
+    elif invocation.preset is not None:
+        chosen |= set(PRESETS[invocation.preset])
+    return chosen
 
 
 def options_of_new_run(invocation: Invocation, given: dict[str, Any]) -> TrainingOptions:
@@ -248,7 +264,7 @@ def train(invocation: Invocation, given: dict[str, Any]) -> str | None:
         print('Dry run; exiting.')
         return None
     ranks.start_unless_launched(options.num_gpus, 'train_video')
-    return run(invocation, options, resumed)
+    return run(invocation, options, resumed, chosen_options(invocation, given))
 
 
 def run_name(options: TrainingOptions, desc: str | None) -> str:
@@ -256,8 +272,16 @@ def run_name(options: TrainingOptions, desc: str | None) -> str:
     return f'{safe_name(stem(options.data))}-gpus{options.num_gpus}-batch{options.settings.batch}' + (f'-{desc}' if desc else '')
 
 
-def claim_unfinished_run(outdir: str, name: str, options: TrainingOptions) -> tuple[str, str | None, Lock | None] | None:
+def claim_unfinished_run(
+    outdir: str, name: str, options: TrainingOptions, chosen: set[str]
+) -> tuple[str, str | None, Lock | None] | None:
     """The newest run in `outdir` with these options that nobody works on, and its lock.
+
+    Args:
+        outdir: Folder of run folders.
+        name: As of `run_name`.
+        options: What is wanted.
+        chosen: Paths of those that the user has chosen; others may be missing in the record of a run.
 
     Returns:
         Its folder, its latest training state (None where it ended before the first one) and the lock of the folder; no lock where
@@ -271,14 +295,19 @@ def claim_unfinished_run(outdir: str, name: str, options: TrainingOptions) -> tu
     def is_finished(folder: str) -> bool:
         return unfinished_runs.is_finished(folder, recorded(folder).total_kimg, recorded(folder).metrics)
 
-    claim = claims.claim_run(outdir, name, lambda folder: command_options.differences(recorded(folder), options), is_finished)
+    def others(folder: str) -> list[str]:
+        before, unrecorded = read_record(os.path.join(folder, OPTIONS_FILE))
+        kept = set() if is_finished(folder) else unrecorded - chosen  # one that is finished is none of today's
+        return command_options.differences(before, command_options.as_begun(options, before, kept))
+
+    claim = claims.claim_run(outdir, name, others, is_finished)
     if claim is None:
         return None
     return claim.folder, unfinished_runs.last_good_state(claim.folder) if claim.lock else None, claim.lock
 
 
-def run(invocation: Invocation, options: TrainingOptions, resumed: tuple[str, str | None] | None) -> str:
-    """Train on this rank, and return the run folder."""
+def run(invocation: Invocation, options: TrainingOptions, resumed: tuple[str, str | None] | None, chosen: set[str]) -> str:
+    """Train on this rank, and return the run folder; `chosen` as of `claim_unfinished_run`."""
     import torch
 
     from torch_utils import training_stats
@@ -287,6 +316,7 @@ def run(invocation: Invocation, options: TrainingOptions, resumed: tuple[str, st
 
     calc_metric = prepare_metrics(options.metrics, options.plugins, options.data, options.detectors)
     name, finished_run = run_name(options, invocation.desc), ''
+    unrecorded: set[str] = set()
     with ranks.joined(invocation.device) as ours, contextlib.ExitStack() as stack:
         if ours.device.type == 'cuda':
             torch.backends.cudnn.benchmark = False  # the fastest algorithm of the moment is not always the same
@@ -295,15 +325,21 @@ def run(invocation: Invocation, options: TrainingOptions, resumed: tuple[str, st
         with ours.together():
             if ours.is_first and resumed is not None:
                 stack.enter_context(claims.wait_for_run(resumed[0]))
+                fixed = {leaf.path for leaf in option_tree.leaves(TrainingOptions) if leaf.declared.resumed == 'fixed'}
+                unrecorded = read_record(os.path.join(resumed[0], OPTIONS_FILE))[1] & fixed
             elif ours.is_first and not invocation.fresh:
-                claimed = claim_unfinished_run(str(invocation.outdir), name, options)
+                claimed = claim_unfinished_run(str(invocation.outdir), name, options, chosen)
                 if claimed is not None and claimed[2] is not None:
                     stack.enter_context(claimed[2])
-                    resumed = claimed[:2]
+                    resumed, wanted = claimed[:2], options
+                    before, unrecorded = read_record(os.path.join(claimed[0], OPTIONS_FILE))
+                    unrecorded -= chosen
+                    options = command_options.as_begun(wanted, before, unrecorded)
+                    command_options.report_kept(claimed[0], options, wanted)
                 elif claimed is not None:
                     finished_run = claimed[0]
                     command_line.report(f'{finished_run} has these options and is finished; --fresh trains another one')
-        resumed, finished_run = ours.from_first((resumed, finished_run))
+        resumed, finished_run, options = ours.from_first((resumed, finished_run, options))
         if finished_run:
             return finished_run
         with ours.together():
@@ -327,7 +363,7 @@ def run(invocation: Invocation, options: TrainingOptions, resumed: tuple[str, st
                     training.run_dir = make_run_dir(str(invocation.outdir), name)
                     stack.callback(remove_if_empty, training.run_dir)
                     stack.enter_context(claims.lock_run(training.run_dir))
-                write_options(training.run_dir, options)
+                write_options(training.run_dir, options, unrecorded)
                 stack.enter_context(Log(training.run_dir))
                 print(f'Output folder: {training.run_dir}')
         folder = ours.from_first(training.run_dir)
@@ -337,9 +373,9 @@ def run(invocation: Invocation, options: TrainingOptions, resumed: tuple[str, st
     return folder
 
 
-def write_options(run_dir: str, options: TrainingOptions) -> None:
-    """Record the options of a run, unless the file says the same already."""
-    path, text = os.path.join(run_dir, OPTIONS_FILE), json.dumps(option_tree.to_dict(options), indent=2)
+def write_options(run_dir: str, options: TrainingOptions, unrecorded: Collection[str] = ()) -> None:
+    """Record the options of a run, but for those that its version did not know, unless the file says the same already."""
+    path, text = os.path.join(run_dir, OPTIONS_FILE), json.dumps(option_tree.to_dict(options, unrecorded), indent=2)
     with contextlib.suppress(OSError, UnicodeDecodeError), open(path, encoding='utf-8') as file:
         if file.read() == text:
             return

@@ -106,6 +106,53 @@ def test_the_same_command_goes_on_after_kills(tmp_path, tiny_latents, straight, 
         assert len(list(tmp_path.iterdir())) == number + 1
 
 
+def test_options_that_differ_are_named_and_those_that_a_run_did_not_know_stay(tmp_path, tiny_latents, monkeypatch):
+    """The run is stripped of options, as an older version would have begun it; it goes on without what they stand for."""
+    with monkeypatch.context() as patch:
+        at_step(patch, 8, kill)
+        with pytest.raises(Killed):
+            train(tmp_path, tiny_latents)
+    (run,) = tmp_path.iterdir()
+    path = run / 'training_options.json'
+    options = json.loads(path.read_text())
+    removed = {name: options['settings'].pop(name) for name in ('distortion', 'unfiltered')}
+    assert removed['distortion'] > 0  # today's default
+    assert not removed['unfiltered']
+    path.write_text(json.dumps(options, indent=2))
+    seen = []
+    real = temporal_training_loop.TemporalTraining.run
+
+    def look(self):
+        seen.append(self.options.settings)
+        return real(self)
+
+    monkeypatch.setattr(temporal_training_loop.TemporalTraining, 'run', look)
+    for step in (12, 16, None):  # again and again: the file still says that the run did not know them
+        with monkeypatch.context() as patch:
+            if step is not None:
+                at_step(patch, step, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+            result = train(tmp_path, tiny_latents)
+        assert result.exit_code == (0 if step is None else 143), result.output
+        assert (
+            f'an older version of this program began {run}, which goes on as it was: --unfiltered, --distortion=0'
+            in result.output
+        )
+        assert (seen[-1].distortion, seen[-1].unfiltered) == (0.0, True)
+        assert json.loads(path.read_text()) == options
+        assert list(tmp_path.iterdir()) == [run]
+    # It is finished, and no run of today's defaults.
+    with monkeypatch.context() as patch:
+        at_step(patch, 2, kill)
+        with pytest.raises(Killed):
+            train(tmp_path, tiny_latents)
+    assert len(list(tmp_path.iterdir())) == 2
+    # What the user has chosen is another run, and says in what the unfinished one differs.
+    result = train(tmp_path, tiny_latents, '--distortion=0.1', '--seed=3')
+    assert result.exit_code == 0
+    assert 'was begun with other options (--seed=0, --distortion=0.3)' in result.output
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_finish_the_step_and_save(tmp_path, tiny_latents, straight, monkeypatch, number):
     with monkeypatch.context() as patch:

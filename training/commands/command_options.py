@@ -9,13 +9,13 @@ def main(**values):
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import click
 
 from training.commands import command_line, option_tree
-from training.commands.option_tree import MISSING, Leaf, OptionGroup
+from training.commands.option_tree import MISSING, Group, Leaf, OptionGroup
 
 Function = TypeVar('Function', bound=Callable[..., Any])
 
@@ -64,6 +64,26 @@ def differences(before: OptionGroup, now: OptionGroup) -> list[str]:
         if value != option_tree.get(now, leaf.path):
             found.append(f'{leaf.path}={_text(value)}' if leaf.flag is None else describe(leaf, value))
     return found
+
+
+def as_begun(now: Group, before: OptionGroup, kept: Collection[str]) -> Group:
+    """`now` for going on with a run of an older version: these options, which that did not know, stay as it was without them.
+
+    Args:
+        now: What the command line and the defaults of today come to.
+        before: Options of the run.
+        kept: Paths that the run did not record (`option_tree.unrecorded`), but for those that the command line gives.
+    """
+    return option_tree.override(now, {path: option_tree.get(before, path) for path in kept})
+
+
+def report_kept(folder: str, options: OptionGroup, wanted: OptionGroup) -> None:
+    """Say which options of a run (`as_begun`) are others than those of today."""
+    if earlier := differences(options, wanted):
+        command_line.report(
+            f'Note: an older version of this program began {folder}, which goes on as it was: {", ".join(earlier)}; '
+            '--fresh begins another run'
+        )
 
 
 def _text(value: object) -> str:

@@ -24,7 +24,7 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Literal, TypeVar
 
 from networks.errors import InputError
@@ -231,13 +231,34 @@ def build(cls: type[Group], values: Mapping[str, Any]) -> Group:
 # Files.
 
 
-def to_dict(options: OptionGroup) -> dict[str, Any]:
-    """The tree as nested dicts of plain values, as JSON holds them: tuples become lists."""
+def to_dict(options: OptionGroup, without: Collection[str] = (), prefix: str = '') -> dict[str, Any]:
+    """The tree as nested dicts of plain values, as JSON holds them: tuples become lists.
+
+    Args:
+        options: Root of the tree, or a group in it.
+        without: Paths of options that are left out, as an older version left them out.
+        prefix: Path of `options` in the tree, with a dot at its end.
+    """
     result: dict[str, Any] = {}
     for name, _, declared in _fields(type(options)):
         value = getattr(options, name)
-        result[name] = to_dict(value) if isinstance(declared, str) else list(value) if isinstance(value, tuple) else value
+        if isinstance(declared, str):
+            result[name] = to_dict(value, without, f'{prefix}{name}.')
+        elif prefix + name not in without:
+            result[name] = list(value) if isinstance(value, tuple) else value
     return result
+
+
+def unrecorded(cls: type[OptionGroup], values: Any, prefix: str = '') -> set[str]:
+    """Paths of the options that `values`, which `from_dict` reads, do not hold: the version that wrote them did not know them."""
+    values = cls.upgrade(values)
+    found: set[str] = set()
+    for name, kind, declared in _fields(cls):
+        if isinstance(declared, str):
+            found |= unrecorded(kind, values.get(name, {}), f'{prefix}{name}.')
+        elif name not in values:
+            found.add(prefix + name)
+    return found
 
 
 def from_dict(cls: type[Group], values: object, source: str, prefix: str = '') -> Group:
