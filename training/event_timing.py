@@ -7,9 +7,11 @@ critic with a gradient penalty counts blinks and hardly sees when they come (doc
     e_k := tanh(max(0, s x_k - 2)),   s = 1 and s = -1    events: faster than two deviations; a channel for each direction and s
     L_EVT := sum over channels of  1/m sum_{n in R} E[e_k e_{k-n}],     m := E[e] of the footage
 
-R are the delays that the footage rules out: runs of delays at which no event of it follows another, where chance would have
-placed some (at least `EXPECTED` pairs, were events independent). So L_EVT is the mean number of earlier events that an event of
-a generated video has at such a delay. Seconds of footage rule out nothing.
+R are the delays that the footage rules out: runs of delays at which no event of it follows another (from the fastest frame of one
+to that of the next), where chance would have placed some (at least `EXPECTED` pairs, were events independent), without those
+that are within one event, and with `MARGIN` frames after the longest: the frame in which an event is seen to begin lies a frame
+or two beside its fastest one, and of the soonest ones generated some would be sooner. So L_EVT is the mean number of earlier
+events that an event of a generated video has at such a delay. Seconds of footage rule out nothing.
 
 D are independent components of the motion by fourth moments (FOBI; Cardoso, "Source separation using higher order moments",
 ICASSP 1989): with the whitened motion z, the eigenvectors of E[||z||^2 z z^T]. Those whose kurtosis exceeds 9 count (3 is a
@@ -30,6 +32,7 @@ MOST_DIRECTIONS = 4
 THRESHOLD = 2.0  # deviations
 EXPECTED = 7.0  # pairs, of which chance leaves out all once in a thousand times
 ABSENT = 0.05  # pairs at a delay, as a share of what chance would have: none but for noise
+MARGIN = 2  # frames
 
 
 def heavy_tailed_directions(clips: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -54,18 +57,22 @@ def events(y: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
 
 def ruled_out(clips: Sequence[torch.Tensor], num_lags: int) -> torch.Tensor:
     """R of one channel: events e [T] of each clip -> which of the delays 1 .. num_lags are ruled out, [num_lags] of bool."""
-    e = torch.cat([torch.nn.functional.pad(clip.double(), (0, 1)) for clip in clips])  # a frame of rest ends each
-    starts = torch.diff((e > 0).long(), prepend=e.new_zeros(1).long()) > 0
-    sums = e.new_zeros(int(starts.sum()) + 1).index_add_(0, starts.long().cumsum(0), e)  # of each event; none comes before them
     out = torch.zeros(num_lags, dtype=torch.bool)
-    if not sums.any():
+    longest, peaks = 0, []
+    for clip in clips:
+        e = torch.nn.functional.pad(clip.double(), (1, 1))  # at rest before and after
+        edges = torch.diff((e > 0).long()).nonzero().flatten()  # an event begins, ends, the next one begins, ...
+        longest = max([longest, *(edges[1::2] - edges[::2]).tolist()])
+        peaks.append(e[1:-1] * ((e[1:-1] > e[:-2]) & (e[1:-1] >= e[2:])))
+    every = torch.cat(peaks)
+    if not every.any():
         return out
-    frames = sum(len(clip) for clip in clips)
-    rate, number = e.sum() / frames, e.sum() ** 2 / sums.square().sum()  # number: how many events of one size there would be
+    frames = len(every)
+    rate, number = every.sum() / frames, every.sum() ** 2 / every.square().sum()  # number: how many events of one size there would be
     pairs, expected = torch.zeros(2, num_lags, dtype=torch.float64)
     for lag in range(1, num_lags + 1):
-        products = [(clip[lag:] * clip[:-lag]).double().sum() for clip in clips if len(clip) > lag]
-        possible = sum(len(clip) - lag for clip in clips if len(clip) > lag)
+        products = [(clip[lag:] * clip[:-lag]).sum() for clip in peaks if len(clip) > lag]
+        possible = sum(len(clip) - lag for clip in peaks if len(clip) > lag)
         expected[lag - 1] = (number / frames) ** 2 * possible
         pairs[lag - 1] = sum(products) / (rate**2 * max(possible, 1))
     first = 0
@@ -76,6 +83,10 @@ def ruled_out(clips: Sequence[torch.Tensor], num_lags: int) -> torch.Tensor:
         if expected[first:last].sum() >= EXPECTED:
             out[first:last] = True
         first = last + 1
+    if out.any():
+        end = int(out.nonzero().max()) + 1
+        out[end : end + MARGIN] = True
+        out[:longest] = False
     return out
 
 

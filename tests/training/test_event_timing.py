@@ -54,8 +54,17 @@ def track(frames: list[int], length: int) -> torch.Tensor:
 def test_delays_that_no_event_has_are_ruled_out(clips: int) -> None:
     tracks = [track(frames := onsets(90 // clips, 20, 60, seed), frames[-1] + 60) for seed in range(clips)]
     out = ruled_out(tracks, 48)
-    # An event of two frames has a pair at 1, and the next one pairs at 19 to 21 where it begins after 20.
-    assert out.nonzero().flatten().add(1).tolist() == list(range(2, 19))
+    # Delays up to 2 are within an event; none follows another sooner than after 20, and two frames are the margin.
+    assert out.nonzero().flatten().add(1).tolist() == list(range(3, 22))
+
+
+def test_what_comes_now_and_then_is_not_ruled_out():
+    frames = onsets(90, 20, 60, seed=0)
+    doubles = sorted([*frames, *(frame + 11 for frame in frames[::9])])
+    out = ruled_out([track(doubles, frames[-1] + 60)], 48)
+    # After a double one the next comes sooner as well, but not within the nine frames that such a pair is short of 20.
+    assert not out[10]
+    assert out[2:8].all()
 
 
 def test_chance_rules_out_nothing():
@@ -80,7 +89,7 @@ def test_the_penalty_counts_pairs_and_blames_the_later_event():
     # Jumps go up and down by turns, and those of one direction are kept apart.
     lags = [row.nonzero().flatten().add(1).tolist() for row in timing.weights]
     shortest = [min(b - a for a, b in zip(frames[turn::2], frames[turn + 2 :: 2], strict=False)) for turn in (0, 1)]
-    assert sorted(lags) == sorted(list(range(1, delay)) for delay in shortest)
+    assert sorted(lags) == sorted(list(range(2, delay + 2)) for delay in shortest)
     near = [40, 52, 63, 66, 69, 75]  # closer than any of the footage, some before the window, which begins at frame 60
     y = torch.stack([footage(near, seed, length=85) for seed in range(3)]).double().requires_grad_(True)
     e = events(y, timing.directions)  # e[k] is the motion from frame k to k + 1
