@@ -4,7 +4,7 @@ A blink is a few frames out of hundreds, and that none follows another within a 
 critic with a gradient penalty counts blinks and hardly sees when they come (docs/experiments.md). So pairs are counted:
 
     x_k := D^T (y_k - y_{k-1})                            motion along the directions D in which it has the heaviest tails
-    e_k := tanh(max(0, s x_k - 2)),   s = 1 and s = -1    events: faster than two deviations; a channel for each direction and s
+    e_k := tanh(max(0, s x_k - h)),   s = 1 and s = -1    events: faster than h deviations; a channel for each direction and s
     L_EVT := sum over channels of  1/m sum_{n in R} E[e_k e_{k-n}],     m := E[e] of the footage
 
 R are the delays that the footage rules out: runs of delays at which no event of it follows another (from the fastest frame of one
@@ -29,7 +29,8 @@ import torch
 
 TAILS = 9.0  # kurtosis
 MOST_DIRECTIONS = 4
-THRESHOLD = 2.0  # deviations
+THRESHOLD = 2.0  # deviations, h of events that are looked for in footage
+COUNTED = 1.25  # h of events that are counted in L_EVT, lower: half a blink, too slow to be found, would be a way around it
 EXPECTED = 7.0  # pairs, of which chance leaves out all once in a thousand times
 ABSENT = 0.05  # pairs at a delay, as a share of what chance would have: none but for noise
 MARGIN = 2  # frames
@@ -49,10 +50,10 @@ def heavy_tailed_directions(clips: Sequence[torch.Tensor]) -> torch.Tensor:
     return directions[:, kurtosis > TAILS][:, :MOST_DIRECTIONS].to(clips[0])
 
 
-def events(y: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
-    """Y [..., T, K] -> e [..., T - 1, channels], channels twice the number of directions."""
+def events(y: torch.Tensor, directions: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Y [..., T, K], and h -> e [..., T - 1, channels], channels twice the number of directions."""
     x = torch.diff(y, dim=-2) @ directions
-    return torch.tanh((torch.cat([x, -x], dim=-1) - THRESHOLD).clamp(min=0))
+    return torch.tanh((torch.cat([x, -x], dim=-1) - threshold).clamp(min=0))
 
 
 def ruled_out(clips: Sequence[torch.Tensor], num_lags: int) -> torch.Tensor:
@@ -108,11 +109,9 @@ class EventTiming:
         self.num_frames = num_frames
         self.num_lags = max(0, min(2 * (num_frames - 1), past_frames - 1))
         self.directions = heavy_tailed_directions(clips)
-        of_clips = [events(clip, self.directions) for clip in clips]
-        rows = [
-            ruled_out([e[:, channel].cpu() for e in of_clips], self.num_lags) / torch.cat(of_clips)[:, channel].mean().cpu()
-            for channel in range(2 * self.directions.shape[1])
-        ]
+        found = [events(clip, self.directions, THRESHOLD).cpu() for clip in clips]
+        means = torch.cat([events(clip, self.directions, COUNTED).cpu() for clip in clips]).mean(dim=0)
+        rows = [ruled_out([e[:, channel] for e in found], self.num_lags) / mean for channel, mean in enumerate(means)]
         weights = torch.stack(rows) if rows else torch.zeros(0, self.num_lags)
         self.weights = weights.nan_to_num(0).to(clips[0])  # a channel without events is 0 / 0
 
@@ -122,7 +121,7 @@ class EventTiming:
 
     def penalty(self, y: torch.Tensor) -> torch.Tensor:
         """L_EVT of generated windows with their past, [N, past_frames + t, K]: [N] before the mean."""
-        e = events(y[:, -(self.num_frames + self.num_lags + 1) :], self.directions)
+        e = events(y[:, -(self.num_frames + self.num_lags + 1) :], self.directions, COUNTED)
         now, past = e[:, -self.num_frames :], e[:, :-1].detach().transpose(1, 2)
         before = torch.nn.functional.conv1d(past, self.weights.flip(1).unsqueeze(1), groups=past.shape[1])
         return (now * before.transpose(1, 2)).mean(dim=1).sum(dim=1)

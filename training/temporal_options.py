@@ -169,7 +169,7 @@ class Settings(OptionGroup):
         absent=0.0,
     )
     lambda_events: float = option(
-        20.0,
+        40.0,
         'Weight of the penalty on events, such as blinks, that follow each other at delays that the footage rules out; '
         '0: none, as in the paper and with --full-codes or --carry below 1',
         at_least=0,
