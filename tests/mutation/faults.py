@@ -206,6 +206,7 @@ FAULTS = [
         ('directions are not whitened', 'motion @ whitening', 'motion @ axes'),
         ('Gaussian directions count', 'TAILS = 9.0', 'TAILS = 2.0'),
         ('a slow movement is an event', 'THRESHOLD = 2.0', 'THRESHOLD = 0.2'),
+        ('half an event does not count', '+ 1) :], self.directions, COUNTED)', '+ 1) :], self.directions, THRESHOLD)'),
         ('no margin', 'MARGIN = 2', 'MARGIN = 0'),
         ('an event follows itself', 'out[:longest] = False', 'out[:0] = False'),
         ('every frame of an event counts', '((e[1:-1] > e[:-2]) & (e[1:-1] >= e[2:]))', '(e[1:-1] > 0)'),

@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from training.event_timing import EventTiming, events, heavy_tailed_directions, ruled_out
+from training.event_timing import COUNTED, EventTiming, events, heavy_tailed_directions, ruled_out
 
 
 def onsets(number: int, shortest: int, spread: int, seed: int) -> list[int]:
@@ -85,14 +85,14 @@ def test_the_penalty_counts_pairs_and_blames_the_later_event():
     assert timing
     assert timing.num_lags == 48
     assert timing.weights.shape == (2, 48)
-    rate = events(clip, timing.directions).mean(dim=0)
+    rate = events(clip, timing.directions, COUNTED).mean(dim=0)
     # Jumps go up and down by turns, and those of one direction are kept apart.
     lags = [row.nonzero().flatten().add(1).tolist() for row in timing.weights]
     shortest = [min(b - a for a, b in zip(frames[turn::2], frames[turn + 2 :: 2], strict=False)) for turn in (0, 1)]
     assert sorted(lags) == sorted(list(range(2, delay + 2)) for delay in shortest)
     near = [40, 52, 63, 66, 69, 75]  # closer than any of the footage, some before the window, which begins at frame 60
     y = torch.stack([footage(near, seed, length=85) for seed in range(3)]).double().requires_grad_(True)
-    e = events(y, timing.directions)  # e[k] is the motion from frame k to k + 1
+    e = events(y, timing.directions, COUNTED)  # e[k] is the motion from frame k to k + 1
     pairs = torch.zeros(3, dtype=torch.float64)
     for window in range(3):
         for channel in range(2):

@@ -342,12 +342,12 @@ class Reference:
         self.G = self.G_adam.move(self.G, mean, rate)
 
     def event_penalty(self, y: torch.Tensor) -> torch.Tensor:
-        """With e_k = tanh(max(0, +-x_k - 2)): mean(e_k e_{k-n}) / mean(e of the footage), summed over delays n ruled out."""
+        """With e_k = tanh(max(0, +-x_k - 1.25)): mean(e_k e_{k-n}) / mean(e of the footage), summed over delays n ruled out."""
         D, weights = self.event_timing.directions, self.event_timing.weights
 
         def e(frames: torch.Tensor) -> torch.Tensor:
             x = (frames[..., 1:, :] - frames[..., :-1, :]) @ D
-            return torch.tanh((torch.cat([x, -x], dim=-1) - 2).clamp(min=0))
+            return torch.tanh((torch.cat([x, -x], dim=-1) - 1.25).clamp(min=0))
 
         rate = torch.cat([e(clip) for clip in self.clips]).mean(dim=0)
         of_windows, total = e(y), torch.zeros(())
