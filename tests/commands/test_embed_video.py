@@ -249,6 +249,10 @@ def make_mistake(folder: pathlib.Path, kind: str, codes: np.ndarray) -> pathlib.
             broken = codes.copy()
             broken[13, 2, 1] = np.nan
             np.save(path, broken)
+        case 'huge.npy':
+            broken = codes.copy()
+            broken[13, 2, 1] = 10_001
+            np.save(path, broken)
         case 'layers.npz':
             np.savez(path, w=np.zeros((4, 18, 512), np.float32))
         case 'names.npz':
@@ -273,6 +277,7 @@ def make_mistake(folder: pathlib.Path, kind: str, codes: np.ndarray) -> pathlib.
     ('kind', 'sentence'),
     [
         ('nan.npy', "clip 'nan' has a code that is NaN or infinite in frame 13"),
+        ('huge.npy', "clip 'huge' has a code that is 1e+04, far beyond what an image generator takes, in frame 13"),
         ('layers.npz', '[4, 18, 512]'),
         ('names.npz', 'no array "w"'),
         ('cut.npz', 'cut off'),

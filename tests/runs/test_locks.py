@@ -107,6 +107,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_of_the_system(tmp_path):
         ('latents_tool smooth --data={data} --dest={folder}/d --sigma=2', '.d.lock'),
         ('align_video --source={folder}/frames --dest={folder}/d --size=8 --align=none --min-frames=1', '.d.lock'),
         ('generate_video --network={snapshot} --outdir={folder}/out --seeds=0 --frames=2 --device=cpu', 'out/.generation.lock'),
+        ('play_video --network={snapshot} --outdir={folder}/out --port=0 --device=cpu', 'out/.live.lock'),
         (
             'generate_video --network={snapshot} --outdir={folder}/out --seeds=0 --frames=2 --device=cpu --shard=1/2',
             'out/.generation-1-of-2.lock',
@@ -121,6 +122,8 @@ def test_commands_refuse_what_is_in_use(tmp_path, tiny_generator, tiny_latents, 
     PIL.Image.fromarray(np.zeros([8, 8, 3], np.uint8)).save(tmp_path / 'frames' / '0.png')
     places = {'network': tiny_generator, 'data': tiny_latents, 'snapshot': tiny_snapshot, 'folder': tmp_path}
     command, *arguments = words.format(**places).split()
+    if command == 'play_video':
+        pytest.importorskip('aiohttp')
     with Lock(tmp_path / lock, 'it'):
         before = sorted(path.name for path in tmp_path.rglob('*'))
         result = CliRunner().invoke(load_command(command), arguments)

@@ -113,6 +113,7 @@ def test_options_that_differ_are_named_and_those_that_a_run_did_not_know_stay(tm
         with pytest.raises(Killed):
             train(tmp_path, tiny_latents)
     (run,) = tmp_path.iterdir()
+    assert [path.name for path in run.glob('training-state*')] == ['training-state-000001.pt']  # of the end of the first tick
     path = run / 'training_options.json'
     options = json.loads(path.read_text())
     removed = {name: options['settings'].pop(name) for name in ('distortion', 'unfiltered')}
