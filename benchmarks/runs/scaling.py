@@ -146,9 +146,9 @@ WORK: dict[str, tuple[str, tuple[str, ...], Callable[[pathlib.Path, int, str], f
         files,
     ),
     'embed_video': (
-        f'embedding {CLIPS} clips of {CLIP_FRAMES} frames of {SIDE}x{SIDE} by optimisation, seconds a clip',
+        f'embedding {CLIPS} clips of 5 frames of {SIDE}x{SIDE} by optimisation, seconds a clip',
         ('--network={in}/g.pkl', '--source={in}/clips', '--dest={out}/e.zip', '--perceptual=none', '--no-report', '--steps=3',
-         '--first-steps=3'),
+         '--first-steps=3', '--end=0.2', '--min-frames=2', '--chunk=5'),
         clips,
     ),
     'calc_metrics_video': (

@@ -69,19 +69,21 @@ def living(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize(
-    ('number', 'to_all'),
+    ('number', 'to'),
     [
-        (signal.SIGHUP, False),
-        (signal.SIGTERM, True),  # of systemd and containers, which ask every process
-        pytest.param(signal.SIGINT, False, marks=slow),
-        pytest.param(signal.SIGTERM, False, marks=slow),
+        (signal.SIGHUP, 'launcher'),
+        (signal.SIGTERM, 'all'),  # of systemd and containers, which ask every process
+        pytest.param(signal.SIGINT, 'launcher', marks=slow),
+        pytest.param(signal.SIGTERM, 'launcher', marks=slow),
+        pytest.param(signal.SIGTERM, 'rank', marks=slow),
     ],
 )
-def test_a_signal_to_the_launcher_saves_all(root: pathlib.Path, tmp_path: pathlib.Path, number: int, to_all: bool) -> None:
+def test_a_signal_to_the_launcher_saves_all(root: pathlib.Path, tmp_path: pathlib.Path, number: int, to: str) -> None:
     process = start(root, tmp_path, ['PROGRAM', '--gpus=2'], '--seconds=1')
     ranks = descendants(process)
     assert len(ranks) == 2
-    for pid in (process.pid, *(rank.pid for rank in ranks if to_all)):
+    pids = [process.pid, *(rank.pid for rank in ranks)]
+    for pid in {'launcher': pids[:1], 'all': pids, 'rank': pids[2:]}[to]:
         os.kill(pid, number)
     _, words = process.communicate(timeout=600)
     assert sorted(path.name for path in tmp_path.glob('saved*')) == ['saved0', 'saved1']

@@ -286,6 +286,8 @@ def start(num_ranks: int, command: str) -> None:
         raise stop_signals.Stopped(stop.sigval) from stop
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
+        if failure.exitcode - 128 in stop_signals.SIGNALS:  # somebody has asked one rank, and all have stopped
+            raise stop_signals.Stopped(failure.exitcode - 128) from error
         if failure.exitcode >= 0:  # it has told its error
             raise click.exceptions.Exit(failure.exitcode) from error
         name = signal.Signals(-failure.exitcode).name
