@@ -174,7 +174,10 @@ def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | No
     with LatentDataset(opts.dest) as dataset:
         report(f'{len(dataset.clips)} clips, {dataset.num_frames} frames at {dataset.fps:g} frames per second are in {opts.dest}')
         measures = ((clip.name, clip.extra) for clip in dataset.clips)
-        for sentence in judgement.warnings(measures, optimised=not opts.encoder or opts.refine, aligned=opts.align == 'ffhq'):
+        optimised = not opts.encoder or opts.refine
+        coarse = job.embedder is not None and job.embedder.inversion.is_coarse
+        largest = judgement.LARGEST_LPIPS if optimised and coarse else math.inf
+        for sentence in judgement.warnings(measures, optimised=optimised, aligned=opts.align == 'ffhq', largest_lpips=largest):
             report(sentence)
         if job.embedder is not None and job.embedder.report is not None:
             report(f'The quality report is in {os.path.join(job.embedder.report.folder, "index.html")}')

@@ -57,6 +57,19 @@ def test_clips_that_cannot_be_drawn_are_warned_of(
         assert ('--refine' in sentences[0]) is not optimised
 
 
+def test_of_small_pictures_the_perceptual_distance_decides_as_well() -> None:
+    clips = [('face', {'gain': 12.0, 'lpips': 0.03}), ('bars', {'gain': 10.0, 'lpips': 0.09}), ('unknown', {'gain': 12.0})]
+    assert judgement.warnings(clips, optimised=True, aligned=True) == []
+    (sentence,) = judgement.warnings(clips, optimised=True, aligned=True, largest_lpips=judgement.LARGEST_LPIPS)
+    assert (
+        'draw 1 of 3 clips well. Above the picture of the average code by bars 10.0 dB (LPIPS 0.090; usual are 0.01 to'
+        in sentence
+    )
+    low = [('noise', {'gain': 2.0, 'lpips': 0.01})]
+    (sentence,) = judgement.warnings(low, optimised=True, aligned=True, largest_lpips=judgement.LARGEST_LPIPS)
+    assert 'noise 2.0 dB; usual' in sentence
+
+
 def test_codes_that_do_not_draw_their_footage_are_not_trained_on(tiny_generator: pathlib.Path, tmp_path: pathlib.Path) -> None:
     reference = image_generator_reference(str(tiny_generator), load_generator(str(tiny_generator)))
     codes = np.cumsum(np.random.RandomState(0).randn(60, 6, 8), axis=0).astype(np.float32)

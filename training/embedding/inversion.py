@@ -83,6 +83,11 @@ class Inversion:
         self._inverse = (axes / deviations).T.float().to(self.device)  # B^-1
 
     @property
+    def is_coarse(self) -> bool:
+        """Whether the perceptual distance sees too little of pictures of this size to be left to itself."""
+        return is_coarse(self.resolution, self.lpips)
+
+    @property
     def weights(self) -> tuple[float, float]:
         """`lambda_pixel` and `lambda_smooth`: as the options say, or the default of this generator and distance."""
         pixel, smooth = default_weights(self.resolution, self.lpips)

@@ -4,6 +4,7 @@ The measure is the gain, the PSNR above that of the picture of the average code
 (`training.embedding.inversion.Inversion.compare`). docs/footage/embedding.md has the measurements behind the thresholds.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -15,6 +16,9 @@ from training.footage.face_alignment import FaceAxes
 from training.footage.face_landmarks import Face
 
 LOW_GAIN, LOW_GAIN_OF_ENCODER = 8.0, 6.0  # dB, below which there is a warning: of optimised codes, and of an encoder's alone
+# Of codes optimised beside AlexNet for small pictures, whose pixels weigh more: colours alone then gain much, and its own
+# distance, no longer all that is minimised, tells what was drawn.
+LARGEST_LPIPS, USUAL_LPIPS = 0.045, '0.01 to 0.04'
 REFUSED_GAIN = 3.0  # dB, below which codes are not trained on, unless told
 USUAL_GAIN = '9 to 16 dB'  # of footage that a generator can draw
 MOST_NAMED = 4  # clips in one sentence
@@ -38,20 +42,32 @@ def gain_of(measures: Mapping[str, Any]) -> float | None:
     return float(gain) if isinstance(gain, (int, float)) and not isinstance(gain, bool) else None
 
 
-def warnings(clips: Iterable[tuple[str, Mapping[str, Any]]], *, optimised: bool, aligned: bool) -> list[str]:
+def _lpips_of(measures: Mapping[str, Any]) -> float:
+    lpips = measures.get('lpips')
+    return float(lpips) if isinstance(lpips, (int, float)) and not isinstance(lpips, bool) else 0.0
+
+
+def warnings(
+    clips: Iterable[tuple[str, Mapping[str, Any]]], *, optimised: bool, aligned: bool, largest_lpips: float = math.inf
+) -> list[str]:
     """What a user has to know about clips that the generator cannot draw, one sentence, or none.
 
     Args:
         clips: Name and measures of each.
         optimised: Whether codes were optimised, and are not those of an encoder alone.
         aligned: Whether faces were aligned.
+        largest_lpips: The largest perceptual distance of a clip that is drawn, where that is known.
     """
     least = LOW_GAIN if optimised else LOW_GAIN_OF_ENCODER
-    known = [(name, gain) for name, measures in clips if (gain := gain_of(measures)) is not None]
-    low = sorted((gain, name) for name, gain in known if gain < least)
+    known = [(name, gain, _lpips_of(measures)) for name, measures in clips if (gain := gain_of(measures)) is not None]
+    low = sorted((gain, name, lpips) for name, gain, lpips in known if gain < least or lpips > largest_lpips)
     if not low:
         return []
-    named = ', '.join(f'{name} {gain:.1f} dB' for gain, name in low[:MOST_NAMED]) + (', ...' if len(low) > MOST_NAMED else '')
+    words = [
+        f'{name} {gain:.1f} dB' + (f' (LPIPS {lpips:.3f}; usual are {USUAL_LPIPS})' if lpips > largest_lpips else '')
+        for gain, name, lpips in low[:MOST_NAMED]
+    ]
+    named = ', '.join(words) + (', ...' if len(low) > MOST_NAMED else '')
     count = 'this clip' if len(known) == 1 else f'{len(low)} of {len(known)} clips'
     hints = [] if aligned else [f'{option("align", "ffhq")}, if it draws aligned faces']
     hints += [] if optimised else [option('refine', True)]
