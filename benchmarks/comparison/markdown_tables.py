@@ -28,7 +28,8 @@ NAMES = {
 MODELS = tuple(NAMES)
 HALVES, EMBEDDING = 'halves of the footage', 'embedding'  # floors of the pictures
 EMBEDDING_END = 'embedding, end of the footage'  # what tuning has not learned from
-REFINED = ('-refined', '-optimised')  # ends the name of a data set whose codes were optimised, beside one of an encoder's
+# What ends the name of a data set whose codes were optimised, beside one of an encoder's.
+OPTIMISED = {'-optimised': 'codes optimised', '-refined': 'codes optimised with less weight of the pixels'}
 OWN, TUNED = 'own', 'tuned'  # which image generator renders
 PICTURE_DEPTHS = (0, 225, 1000, 10000)
 SIGNIFICANT = 0.05
@@ -451,16 +452,16 @@ def tuning_section(lines: Sequence[Line]) -> list[str]:
     alone = [pair for pair in pairs if len(pair.log_ratios) >= SHOWN_INTERVAL]
     rows = [(os.path.splitext(pair.data)[0], pair, pair.log_ratios) for pair in alone]
     text += _ratio_table('Tuned over before, geometric mean over trainings', 'trainings', rows)
-    groups_of_data: dict[tuple[bool, int, str, str], list[TunedPair]] = {}
+    groups_of_data: dict[tuple[str, int, str, str], list[TunedPair]] = {}
     for pair in pairs:
         clips = next(place[2] for place in groups if place[:2] == (pair.data, TUNED))
-        kind = os.path.splitext(pair.data)[0].endswith(REFINED)
+        ends = (kind for end, kind in OPTIMISED.items() if os.path.splitext(pair.data)[0].endswith(end))
+        kind = next(ends, 'codes of an encoder')
         groups_of_data.setdefault((kind, clips, pair.measure, pair.title), []).append(pair)
     rows = []
-    for (refined, *_), together in groups_of_data.items():
+    for (name, *_), together in groups_of_data.items():
         ratios = [sum(pair.log_ratios) / len(pair.log_ratios) for pair in together if pair.log_ratios]
         if len(ratios) >= SHOWN_INTERVAL:
-            name = 'codes optimised' if refined else 'codes of an encoder'
             rows.append((name, together[0], ratios))
     title = 'Tuned over before, geometric mean over recordings, each with the mean of its trainings'
     return text + _ratio_table(title, 'recordings', rows)
