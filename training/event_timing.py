@@ -69,7 +69,7 @@ def ruled_out(clips: Sequence[torch.Tensor], num_lags: int) -> torch.Tensor:
     if not every.any():
         return out
     frames = len(every)
-    rate, number = every.sum() / frames, every.sum() ** 2 / every.square().sum()  # number: how many events of one size there would be
+    rate, number = every.sum() / frames, every.sum() ** 2 / every.square().sum()  # number: of events, were all of one size
     pairs, expected = torch.zeros(2, num_lags, dtype=torch.float64)
     for lag in range(1, num_lags + 1):
         products = [(clip[lag:] * clip[:-lag]).sum() for clip in peaks if len(clip) > lag]
