@@ -34,6 +34,7 @@ COUNTED = 1.25  # h of events that are counted in L_EVT, lower: half a blink, to
 EXPECTED = 7.0  # pairs, of which chance leaves out all once in a thousand times
 ABSENT = 0.05  # pairs at a delay, as a share of what chance would have: none but for noise
 MARGIN = 2  # frames
+WEIGHT, UPDATES = 40.0, 4000  # of L_EVT, and the length of training that it was chosen at
 
 
 def heavy_tailed_directions(clips: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -89,6 +90,15 @@ def ruled_out(clips: Sequence[torch.Tensor], num_lags: int) -> torch.Tensor:
         out[end : end + MARGIN] = True
         out[:longest] = False
     return out
+
+
+def suited_weight(updates: float) -> float:
+    """Weight of L_EVT for a training of so many generator updates: less below 4000, as the square of the length.
+
+    A short training has to learn what events look like while it is told when they may come: of 2000 updates with a weight of 40
+    the blinks do not recover, and with 10 they do (docs/experiments.md).
+    """
+    return WEIGHT * min(1.0, updates / UPDATES) ** 2
 
 
 class EventTiming:

@@ -168,12 +168,13 @@ class Settings(OptionGroup):
         default_text='0.3 for footage below a minute, else 0',
         absent=0.0,
     )
-    lambda_events: float = option(
-        40.0,
+    lambda_events: float | None = option(
+        None,
         'Weight of the penalty on events, such as blinks, that follow each other at delays that the footage rules out; '
         '0: none, as in the paper and with --full-codes or --carry below 1',
         at_least=0,
         group=LOSSES,
+        default_text='40, and 40 (N / 4000)^2 in trainings of N < 4000 steps',
         absent=0.0,
     )
     generator_lr: float = option(3e-3, 'Learning rate of the generator', flag='--glr', above=0)

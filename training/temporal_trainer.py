@@ -41,7 +41,7 @@ from torch_utils import training_stats
 from training.batches.portions import JoinedStates, Portions
 from training.batches.video_chains import VideoChains, permutation
 from training.batches.whole_codes import Generated, WholeCodeChains, WholeCodes
-from training.event_timing import EventTiming
+from training.event_timing import EventTiming, suited_weight
 from training.kept_averages import KeptAverages
 from training.kernels.critic.critic_gradients import WIDE, critic_gradients, critic_scores, workspaces
 from training.kernels.critic.wide_windows import Factored
@@ -142,12 +142,14 @@ class TemporalTrainer:
         self.reversal = windows.suited.reversal if settings.reversal is None else settings.reversal
         distortion = windows.suited.distortion if settings.distortion is None else settings.distortion
         self._distort = Distortion(windows.coordinates, distortion)
+        self.critic_steps = windows.suited.critic_steps if settings.critic_steps is None else settings.critic_steps
+        updates = total_kimg * 1000 / self.frames_per_step
+        self.lambda_events = suited_weight(updates) if settings.lambda_events is None else settings.lambda_events
         self.events: EventTiming | None = None
         # A beginning has no past, and moments of whole codes cost too much.
-        if settings.lambda_events > 0 and settings.carry == 1 and space.basis is not None:
+        if self.lambda_events > 0 and settings.carry == 1 and space.basis is not None:
             events = EventTiming(windows.clips, windows.num_frames, windows.past_frames)
             self.events = events if events else None
-        self.critic_steps = windows.suited.critic_steps if settings.critic_steps is None else settings.critic_steps
         self.motion_weight = windows.suited.motion_weight if settings.motion_weight is None else settings.motion_weight
         num_features = windows.num_features(self.motion_weight)
         with torch.random.fork_rng(devices=[]):  # the same initial networks on every rank, whatever was drawn before
@@ -181,7 +183,7 @@ class TemporalTrainer:
         power = windows.suited.stride_power if settings.stride_power is None else settings.stride_power
         self._critic_weights = critic_weights(windows.strides, power)
         self.num_steps = 0
-        self.averages = KeptAverages(total_kimg * 1000 / self.frames_per_step)
+        self.averages = KeptAverages(updates)
         self.chains: VideoChains | None = None
         if settings.carry > 0:
             kind = VideoChains if self._whole_codes is None else WholeCodeChains
@@ -364,7 +366,7 @@ class TemporalTrainer:
         if self.events is not None:
             assert isinstance(y, torch.Tensor)
             penalty = self.events.penalty(y)
-            loss = loss + settings.lambda_events * penalty.mean()
+            loss = loss + self.lambda_events * penalty.mean()
             self._report('Loss/G/events_penalty', penalty)
         if penalties:
             count = max(1, self.batch // settings.gap_batch_shrink)

@@ -572,6 +572,13 @@ def test_events_are_kept_apart_as_the_equations_say(tiny_latents: Any, float64: 
         assert_same(reference, trainer)
 
 
+def test_short_trainings_keep_events_apart_with_less_weight(tiny_latents: Any) -> None:
+    step = BASE['batch'] * BASE['critic_steps'] * WINDOW / 1000  # kimg
+    for steps, given, wanted in ((8000, None, 40), (4000, None, 40), (2000, None, 10), (1000, None, 2.5), (1000, 7.0, 7.0)):
+        settings = Settings(**{**BASE, 'carry': 1.0, 'distortion': 0.0, 'lambda_events': given})
+        assert math.isclose(make(tiny_latents, settings, total_kimg=steps * step).lambda_events, wanted)
+
+
 class TwoRanks:
     """Stands for torch.distributed between two threads, one a rank."""
 
