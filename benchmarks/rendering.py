@@ -6,9 +6,11 @@
 Networks have the channels of NVIDIA's configurations and random weights, which changes nothing about the time. All forms take
 turns in one run, so that other work beside hits all of them; ratios can be trusted where absolute numbers cannot. `limit` is
 every convolution of the network on its own, with the arguments that the definition calls it with and the faster of both memory
-layouts. With --public, the code of a checkout of stylegan2-ada-pytorch or stylegan3 renders the same weights in a process of its
-own. On a processor, times are the processor's, and the commands' settings of the allocator hold for all forms in this process;
-the public code runs with the allocator as it is.
+layouts. Products that are 1x1 convolutions (StyleGAN3-r) count among them, as they are and with weights in the convolution's
+own order, which is far faster on processors that PyTorch's library of products does not know. With --public, the code of a
+checkout of stylegan2-ada-pytorch or stylegan3 renders the same weights in a process of its own. On a processor, times are the
+processor's, and the commands' settings of the allocator hold for all forms in this process; the public code runs with the
+allocator as it is.
 """
 
 from __future__ import annotations
@@ -124,12 +126,23 @@ def recorded_convolutions(render: Callable[[], object]) -> list[Any]:
             setattr(F, name, record)
             setattr(torch.nn.functional, name, record)
             stack.callback(setattr, F, name, original)
+        product = torch.Tensor.__matmul__
+
+        def record_product(weight: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
+            if maps.ndim == 3 and weight.ndim == 2:  # [O, I] @ [N, I, pixels]
+                calls.append((F.conv2d, ((*maps.shape[:2], 1, maps.shape[2]), (*weight.shape, 1, 1)), {}))
+            return product(weight, maps)
+
+        torch.Tensor.__matmul__ = record_product  # type: ignore[assignment,method-assign]
+        stack.callback(setattr, torch.Tensor, '__matmul__', product)
         render()
     return calls
 
 
 def limit(calls: list[Any], dtype: torch.dtype, device: torch.device, seconds: Seconds) -> Callable[[], None]:
     """A function that does nothing but these convolutions, each in the faster layout."""
+    from training.kernels.rendering.convolutions import Convolution
+
     chosen = []
     for original, args, kwargs in calls:
         variants = []
@@ -143,6 +156,10 @@ def limit(calls: list[Any], dtype: torch.dtype, device: torch.device, seconds: S
                 continue  # imitated, and takes minutes
             function()
             variants.append((min(seconds(function) for _ in range(2)), function))
+            if device.type == 'cpu' and args[1][2:] == (1, 1) and layout is torch.channels_last:
+                packed = functools.partial(Convolution(lambda: tensors[1], padding=0), tensors[0])  # noqa: B023
+                packed()
+                variants.append((min(seconds(packed) for _ in range(2)), packed))
         chosen.append(min(variants, key=lambda pair: pair[0])[1])
 
     def run() -> None:

@@ -394,6 +394,11 @@ class SynthesisInput(torch.nn.Module):
 
     def forward(self, w: torch.Tensor) -> torch.Tensor:
         """[N, w_dim] -> [N, channels, height, width]."""
+        mixed = self.features(w) @ (self.weight / math.sqrt(self.channels)).t()
+        return mixed.permute(0, 3, 1, 2)
+
+    def features(self, w: torch.Tensor) -> torch.Tensor:
+        """The Fourier features before they are mixed, [N, w_dim] -> [N, height, width, channels]."""
         # w gives a rotation (cos, sin) and a translation (tx, ty) of the picture; its inverse moves the plane.
         pose = self.affine(w)
         cos, sin, tx, ty = (pose / pose[:, :2].norm(dim=1, keepdim=True)).unbind(dim=1)
@@ -415,9 +420,7 @@ class SynthesisInput(torch.nn.Module):
         ys = self._sample_positions(height, w.device)
         grid = torch.stack([xs.expand(height, -1), ys[:, None].expand(-1, width)], dim=2)  # [H, W, 2]
         angles = torch.einsum('hwd,ncd->nhwc', grid, freqs) + phases[:, None, None, :]
-        features = torch.sin(2 * math.pi * angles) * amplitudes[:, None, None, :]
-        mixed = features @ (self.weight / math.sqrt(self.channels)).t()
-        return mixed.permute(0, 3, 1, 2)
+        return torch.sin(2 * math.pi * angles) * amplitudes[:, None, None, :]
 
     def _sample_positions(self, count: int, device: torch.device) -> torch.Tensor:
         """Where the samples of one axis lie, with the picture on [-0.5, 0.5]."""

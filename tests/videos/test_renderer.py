@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from networks import checkpoints, stylegan2
+from networks import checkpoints, stylegan2, stylegan3
 from training.commands import memory
 from training.kernels import native_code
-from training.kernels.rendering import between, convolutions, fast_stylegan2
+from training.kernels.rendering import between, convolutions, fast_stylegan2, fast_stylegan3
 from training.runs import working_memory
 from training.videos import renderer
 from training.videos.renderer import check_precision
@@ -50,7 +50,7 @@ def passes(request, monkeypatch):
     """With the compiled pass between convolutions, and without."""
     if request.param == 'plain passes':
         monkeypatch.setattr(native_code, 'enabled', False)
-    elif native_code.load('rendering/synthesis_kernels') is None:
+    elif native_code.load('rendering/synthesis_kernels') is None or native_code.load('rendering/filtered_activation') is None:
         pytest.skip('there is no C++ compiler')
 
 
@@ -94,8 +94,73 @@ def test_every_format(shared, file):
     G = checkpoints.load_generator(path)
     plain, fast = both(G, codes(G), 'const')
     assert error(plain, fast) < 1e-4
-    if 'stylegan3' not in file:
-        assert isinstance(renderer.renderer(G), fast_stylegan2.FastSynthesis)
+    form = fast_stylegan3 if 'stylegan3' in file else fast_stylegan2
+    assert isinstance(renderer.renderer(G), form.FastSynthesis)
+
+
+def generator3(radial=False, **synthesis_kwargs):
+    """A StyleGAN3 generator of odd widths that raises the rate by 2 and by 4, with parameters away from their initial values."""
+    torch.manual_seed(0)
+    kind = {'conv_kernel': 1, 'use_radial_filters': True} if radial else {}
+    options = {'channel_base': 600, 'channel_max': 37, 'num_layers': 5, 'margin_size': 6, **kind, **synthesis_kwargs}
+    G = stylegan3.Generator(8, 0, 12, 32, 3, **options)
+    for name, parameter in G.named_parameters():
+        if name.endswith('bias') or 'input.affine' in name:
+            parameter.data.add_(torch.randn_like(parameter) * 0.3)
+    for name, buffer in G.named_buffers():
+        if name.endswith('magnitude_ema'):
+            buffer.fill_(0.7)
+    return G.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize('options', [
+    {}, {'radial': True}, {'conv_clamp': 0.4}, {'conv_clamp': None, 'radial': True}, {'num_critical': 0, 'output_scale': 0.5},
+])  # fmt: skip
+def test_stylegan3_equals_the_plain_form(passes, options, monkeypatch):
+    monkeypatch.setattr(between, 'SMALLEST_KEPT', 1000)  # memory that is used again
+    G = generator3(**options)
+    render = renderer.renderer(G)
+    assert isinstance(render, fast_stylegan3.FastSynthesis)
+    assert {layer.filtered.up for layer in render.layers[:-1]} == {2, 4}
+    ws = codes(G)
+    plain, fast = both(G, ws, 'const')
+    assert fast.dtype == torch.float32
+    assert error(plain, fast) < 1e-5
+    assert torch.equal(render(ws, 'random', 2), fast[:2])
+    assert torch.equal(render(ws[:0], 'none'), fast[:0])
+    with pytest.raises(ValueError, match='ws of shape'):
+        render(ws[:, 1:], 'const')
+    with pytest.raises(ValueError, match='noise_mode'):
+        render(ws, 'loud')
+    G.synthesis.input.transform.copy_(torch.tensor([[0.8, 0.6, 0.1], [-0.6, 0.8, -0.2], [0, 0, 1]]))
+    getattr(G.synthesis, G.synthesis.layer_names[1]).weight.mul_(-1)
+    moved, again = both(G, ws, 'const')
+    assert error(moved, plain) > 0.05
+    assert error(moved, again) < 1e-5
+
+
+@pytest.mark.parametrize('change', ['filter size', 'asymmetric', 'class', 'hook'])
+def test_unknown_stylegan3_renders_itself(change):
+    G = generator3(radial=change == 'asymmetric', **({'filter_size': 4} if change == 'filter size' else {}))
+    layer = getattr(G.synthesis, G.synthesis.layer_names[0])
+
+    def louder(self, *args, **kwargs):
+        return 2 * stylegan3.SynthesisLayer.forward(self, *args, **kwargs)
+
+    if change == 'asymmetric':
+        layer.down_filter[0, 1] += 0.1
+    elif change == 'class':
+        layer.__class__ = type('Louder', (stylegan3.SynthesisLayer,), {'forward': louder})
+    elif change == 'hook':
+        layer.register_forward_hook(lambda module, arguments, output: output * 2)
+    assert not isinstance(renderer.renderer(G), fast_stylegan3.FastSynthesis)
+    assert torch.equal(*both(G, codes(G, 1), 'const'))
+
+
+def test_stylegan3_in_bfloat16(passes):
+    G = generator3()
+    plain, fast = both(G, codes(G), 'const', 'bf16')
+    assert 1e-5 < error(plain, fast) < 0.05
 
 
 @pytest.mark.parametrize('passes_of', [True, False])

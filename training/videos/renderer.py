@@ -10,7 +10,7 @@ import torch
 from networks.errors import InputError
 from networks.image_generator import ImageGenerator
 from training.commands.memory import Budget, how_many
-from training.kernels.rendering import fast_stylegan2
+from training.kernels.rendering import fast_stylegan2, fast_stylegan3
 from training.runs.working_memory import peak_bytes
 
 enabled = True  # False: the plain form everywhere
@@ -137,11 +137,13 @@ def _fast(synthesis: torch.nn.Module, precision: str) -> Render | None:
     dtype = torch.bfloat16 if precision == 'bf16' else torch.float32
     if precision == 'auto' and device.type == 'cuda':
         dtype = torch.float16
-    try:
-        fast = fast_stylegan2.FastSynthesis(synthesis, dtype)
-    except (fast_stylegan2.Unsupported, AttributeError):
-        return None
-    return InParts(_Graphs(fast, device)) if device.type == 'cuda' else fast
+    for form in (fast_stylegan2.FastSynthesis, fast_stylegan3.FastSynthesis):
+        try:
+            fast = form(synthesis, dtype)
+        except (fast_stylegan2.Unsupported, AttributeError):
+            continue
+        return InParts(_Graphs(fast, device)) if device.type == 'cuda' else fast
+    return None
 
 
 class _Graphs:

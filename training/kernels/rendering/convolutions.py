@@ -16,10 +16,11 @@ class Convolution:
     Args:
         make_weight: Returns them, `[O, I, k, k]` as for a correlation, in the type of the maps.
         transposed: The transposed convolution with stride 2 instead, without padding: `[N, O, 2 H + 1, 2 W + 1]` for k = 3.
+        padding: Zeros on each side of the maps where it is not transposed; None: as many as keep their size.
     """
 
-    def __init__(self, make_weight: Callable[[], torch.Tensor], *, transposed: bool = False) -> None:
-        self.make_weight, self.transposed = make_weight, transposed
+    def __init__(self, make_weight: Callable[[], torch.Tensor], *, transposed: bool = False, padding: int | None = None) -> None:
+        self.make_weight, self.transposed, self.padding = make_weight, transposed, padding
         self._ready: dict[Any, torch.Tensor] = {}  # the weights in their final order, for maps of one size
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -29,24 +30,26 @@ class Convolution:
             weight = self.make_weight()
             weight = weight.transpose(0, 1) if self.transposed else weight
             weight = weight.contiguous(memory_format=map_layout(x))
-            self._ready = {key: _pack(weight, key, self.transposed) if packs else weight}
+            if self.padding is None:
+                self.padding = weight.shape[2] // 2
+            self._ready = {key: _pack(weight, key, self.transposed, self.padding) if packs else weight}
         weight = self._ready[key]
         if self.transposed:
             return _transposed_packed(x, weight) if packs else F.conv_transpose2d(x, weight, stride=2)
-        return _packed(x, weight) if packs else F.conv2d(x, weight, padding=weight.shape[2] // 2)
+        assert self.padding is not None
+        return _packed(x, weight, self.padding) if packs else F.conv2d(x, weight, padding=self.padding)
 
 
 # PyTorch's compiler keeps the weights of frozen networks in oneDNN's own order; these are the operations that it calls for that.
-def _pack(weight: torch.Tensor, size: tuple[int, ...], transposed: bool) -> torch.Tensor:
+def _pack(weight: torch.Tensor, size: tuple[int, ...], transposed: bool, padding: int) -> torch.Tensor:
     ops = torch.ops.mkldnn
     if transposed:
         return ops._reorder_convolution_transpose_weight(weight, [0, 0], [0, 0], [2, 2], [1, 1], 1, list(size))
-    return ops._reorder_convolution_weight(weight, [weight.shape[2] // 2] * 2, [1, 1], [1, 1], 1, list(size))
+    return ops._reorder_convolution_weight(weight, [padding] * 2, [1, 1], [1, 1], 1, list(size))
 
 
-def _packed(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    padding = [weight.shape[2] // 2] * 2
-    return torch.ops.mkldnn._convolution_pointwise(x, weight, None, padding, [1, 1], [1, 1], 1, 'none', [], '')
+def _packed(x: torch.Tensor, weight: torch.Tensor, padding: int) -> torch.Tensor:
+    return torch.ops.mkldnn._convolution_pointwise(x, weight, None, [padding] * 2, [1, 1], [1, 1], 1, 'none', [], '')
 
 
 def _transposed_packed(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -62,8 +65,8 @@ def _packs_weights() -> bool:
     x, turned = x.to(memory_format=torch.channels_last), weight.transpose(0, 1).contiguous()
     try:
         pairs = [
-            (_packed(x, _pack(weight, tuple(x.shape), False)), F.conv2d(x, weight, padding=1)),
-            (_transposed_packed(x, _pack(turned, tuple(x.shape), True)), F.conv_transpose2d(x, turned, stride=2)),
+            (_packed(x, _pack(weight, tuple(x.shape), False, 2), 2), F.conv2d(x, weight, padding=2)),
+            (_transposed_packed(x, _pack(turned, tuple(x.shape), True, 0)), F.conv_transpose2d(x, turned, stride=2)),
         ]
         return all(a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-3) for a, b in pairs)
     except (AttributeError, RuntimeError, TypeError):

@@ -139,7 +139,7 @@ class FastSynthesis:
     """
 
     def __init__(self, synthesis: Any, dtype: torch.dtype) -> None:
-        if type(synthesis) is not stylegan2.SynthesisNetwork or _is_parametrized(synthesis):
+        if type(synthesis) is not stylegan2.SynthesisNetwork or is_parametrized(synthesis):
             raise Unsupported
         self.num_ws, self.w_dim = synthesis.num_ws, synthesis.w_dim
         self.image_size = [synthesis.img_channels, synthesis.img_resolution, synthesis.img_resolution]
@@ -263,5 +263,5 @@ def _separable_taps(blocks: Sequence[Any]) -> torch.Tensor:
     return (taps / math.sqrt(total)).flip(0).float() * 2
 
 
-def _is_parametrized(synthesis: torch.nn.Module) -> bool:
+def is_parametrized(synthesis: torch.nn.Module) -> bool:
     return any(torch.nn.utils.parametrize.is_parametrized(module) for module in synthesis.modules())
