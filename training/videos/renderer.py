@@ -10,7 +10,7 @@ import torch
 from networks.errors import InputError
 from networks.image_generator import ImageGenerator
 from training.commands.memory import Budget, how_many
-from training.kernels.rendering import fast_stylegan2, fast_stylegan3
+from training.kernels.rendering import fast_stylegan2
 from training.runs.working_memory import peak_bytes
 
 enabled = True  # False: the plain form everywhere
@@ -36,9 +36,9 @@ BYTES_A_VALUE = 9  # of a picture: float32, the same again while it is rounded, 
 def renderer(image_generator: ImageGenerator, precision: str = 'auto') -> Render:
     """How to render codes without gradients.
 
-    Networks of `networks/stylegan2.py`, also tuned ones, have a fast form that is equal to rounding (1e-5 of the range of a
-    picture); it is made again when weights have changed, but for changes behind autograd's back, through `.data`. Any other
-    module, and one with hooks, renders itself.
+    Networks of `networks/stylegan2.py`, also tuned ones, and, on a processor, of `networks/stylegan3.py` have a fast form that
+    is equal to rounding (1e-5 of the range of a picture); it is made again when weights have changed, but for changes behind
+    autograd's back, through `.data`. Any other module, and one with hooks, renders itself.
 
     Args:
         image_generator: Image generator, with `synthesis(ws, noise_mode=, force_fp32=)`.
@@ -137,13 +137,17 @@ def _fast(synthesis: torch.nn.Module, precision: str) -> Render | None:
     dtype = torch.bfloat16 if precision == 'bf16' else torch.float32
     if precision == 'auto' and device.type == 'cuda':
         dtype = torch.float16
-    for form in (fast_stylegan2.FastSynthesis, fast_stylegan3.FastSynthesis):
+    fast: Render
+    try:
+        fast = fast_stylegan2.FastSynthesis(synthesis, dtype)
+    except (fast_stylegan2.Unsupported, AttributeError):
+        from training.kernels.rendering import fast_stylegan3  # most networks start without it
+
         try:
-            fast = form(synthesis, dtype)
+            fast = fast_stylegan3.FastSynthesis(synthesis, dtype)
         except (fast_stylegan2.Unsupported, AttributeError):
-            continue
-        return InParts(_Graphs(fast, device)) if device.type == 'cuda' else fast
-    return None
+            return None
+    return InParts(_Graphs(fast, device)) if device.type == 'cuda' else fast
 
 
 class _Graphs:
