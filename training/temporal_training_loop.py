@@ -146,6 +146,7 @@ class TemporalTraining:
         self.rollbacks = 0
         self.step_threads: int | None = None  # None: as many as PyTorch takes
         self.has_state = resume is not None
+        self.state_is_lost = False  # the disk did not take the last one
         self.misses_snapshot = self.gave_up_look = False
         self.resumed = resume is not None
         if resume is not None:
@@ -272,7 +273,7 @@ class TemporalTraining:
                             with stop_signals.at_once():
                                 self._look_at(preview, log, shown)
                         except stop_signals.Stopped:
-                            self.say('Interrupted; everything is saved.')
+                            self.say(saving.interrupted(self.state_is_lost))
                             raise
                 elif saving_due or (not self.has_state and self.saving_options.checkpoint_minutes > 0):
                     self._save_state(shown)  # the first one soon: a kill before it would lose everything
@@ -282,7 +283,7 @@ class TemporalTraining:
         if log is not None:
             log.close()
         interrupted = self.trainer.num_frames_shown < c.total_kimg * 1000 or self.misses_snapshot
-        self.say('Interrupted; everything is saved.' if interrupted else 'Done.')
+        self.say(saving.interrupted(self.state_is_lost) if interrupted else 'Done.')
         return not interrupted
 
     def _agree(self, *asked: bool) -> list[bool]:
@@ -421,7 +422,8 @@ class TemporalTraining:
             with contextlib.nullcontext() if hurry else stop_signals.at_once():
                 self.finished = self.trainer.finished(time.monotonic() + HURRY_SECONDS if hurry else None)
         except TimeoutError:
-            self.say('No snapshot was written, which would take longer than there is time; the training state holds everything')
+            held = '' if self.state_is_lost else '; the training state holds everything'
+            self.say(f'No snapshot was written, which would take longer than there is time{held}')
             return False
         except stop_signals.Stopped:
             self.gave_up_look = True
@@ -488,10 +490,12 @@ class TemporalTraining:
             'seconds': self.seconds,
             'threads': self.step_threads,
         }
+        self.state_is_lost = True
         with saving.tolerating(self.say, 'the training state', stop=self.saving_options.on_full == 'stop'):
             temporal_snapshot.save_training_state(
                 self._path(f'training-state-{shown // 1000:06d}.pt'), state, keep_every=self.saving_options.keep_states
             )
+            self.state_is_lost = False
 
     def _measure(self, shown: int, metrics: Sequence[str]) -> dict[str, float]:
         """Run the metrics on the snapshot just saved; every rank takes part."""

@@ -144,6 +144,18 @@ def test_a_signal_in_a_step_saves_what_was_before_it(tmp_path, train, straight, 
     assert ticks(tmp_path) == TICKS
 
 
+def test_a_stop_on_a_full_disk_promises_nothing(train, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(states, 'write_state', full)
+    at_step(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    result = train()
+    assert result.exit_code == 143
+    assert 'the last state could not be written' in result.output
+    assert 'everything is saved' not in result.output
+
+
 def test_a_full_disk_costs_a_state_and_is_told(tmp_path, train, straight, monkeypatch):
     real, calls = torch.save, []
 

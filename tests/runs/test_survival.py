@@ -231,6 +231,19 @@ def test_a_disk_that_takes_nothing_costs_a_state_and_not_the_training(tmp_path, 
     assert [path.name for path in run.glob('*training-state*')] == ['training-state-000004.pt']
 
 
+def test_a_stop_on_a_full_disk_promises_nothing(tmp_path, tiny_latents, straight, monkeypatch):
+    with monkeypatch.context() as patch:
+        fail_second_state(patch, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+        at_step(patch, 10, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        result = train(tmp_path, tiny_latents)
+    assert result.exit_code == 143
+    assert 'the last state could not be written, so the same command goes on from the one before it' in result.output
+    assert 'everything' not in result.output
+    (run,) = tmp_path.iterdir()
+    assert train(tmp_path, tiny_latents).exit_code == 0
+    assert_same(run, straight)
+
+
 def test_the_last_snapshot_is_made_by_the_same_command(tmp_path, tiny_latents, straight, monkeypatch):
     """A full disk took it, then a signal came while the model was looked at: no run is finished without its result."""
     real, looks = TemporalTrainer.finished, []

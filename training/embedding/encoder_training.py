@@ -190,6 +190,7 @@ class EncoderTraining:
             self.pictures['frames'] = self.bank.evenly(48, int(G.img_channels)).to(self.device)
         self.cur_nimg, self.tick, self.tick_start_nimg = 0, 0, 0
         self.seconds_before, self.rollbacks = 0.0, 0
+        self.state_is_lost = False  # the disk did not take the last one
         self.resumed = resume is not None
         if resume is not None:
             self._load_state(resume)
@@ -229,7 +230,7 @@ class EncoderTraining:
                     self.seconds = self.seconds_before + time.time() - start_time
                     if stopping:
                         self._save_state()
-                        self.say('Interrupted; everything is saved.')
+                        self.say(saving.interrupted(self.state_is_lost))
                         raise stop_signals.Stopped(stop_signals.asked() or signal.SIGTERM)
                     if due and self.cur_nimg < self._tick_end():
                         self._save_state()
@@ -406,6 +407,7 @@ class EncoderTraining:
             'seconds': self.seconds,
             'rollbacks': self.rollbacks,
         }
+        self.state_is_lost = True
         with self._tolerating('the training state'):
             states.write_state(
                 states.state_path(self.run_dir, self.cur_nimg),
@@ -413,6 +415,7 @@ class EncoderTraining:
                 keep_every=self.saving_options.keep_states,
                 older=training_states(self.run_dir),
             )
+            self.state_is_lost = False
 
     def _load_state(self, path: str) -> None:
         state = load_training_state(path)

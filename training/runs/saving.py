@@ -66,6 +66,13 @@ def tolerating(say: Callable[[str], None], what: str, *, stop: bool) -> Iterator
         say(f'Warning: {what} could not be written, and the training goes on: {reason.split(";")[0]}')
 
 
+def interrupted(state_is_lost: bool) -> str:
+    """What a training says that somebody has stopped; `state_is_lost`: the disk did not take its last state."""
+    if state_is_lost:
+        return 'Interrupted; the last state could not be written, so the same command goes on from the one before it'
+    return 'Interrupted; everything is saved.'
+
+
 def diverged(sentence: str, run_dir: str, rates: str, on_nan: str) -> InputError:
     """The error with which a training ends that has diverged.
 
