@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from training.event_timing import COUNTED, EventTiming, events, heavy_tailed_directions, ruled_out
+from training.event_timing import COUNTED, EventTiming, events, heavy_tailed_directions, ruled_out, suited_weight
 
 
 def onsets(number: int, shortest: int, spread: int, seed: int) -> list[int]:
@@ -118,3 +118,9 @@ def test_nothing_to_keep_apart():
     assert not EventTiming([many], 25, 1)
     assert not EventTiming([many[:200]], 25, 60)  # seconds
     assert EventTiming([many], 25, 60)
+
+
+def test_a_short_training_has_less_weight():
+    assert suited_weight(4000) == suited_weight(64000) > 0
+    for updates in (1, 1000, 2000, 3750):  # as the square of the length
+        assert math.isclose(suited_weight(updates), suited_weight(4000) * (updates / 4000) ** 2)
