@@ -299,13 +299,15 @@ class _Job:
         """
         from training.embedding.embedder import looked_at, previews
         from training.latents.dataset import LatentDataset
+        from training.latents.writer import UNSAID
+        from training.runs.work import differences
 
         opts, made = self._opts, os.path.getmtime(self._opts.dest)
         with LatentDataset(opts.dest) as dataset:
             known = json.loads(json.dumps(self._writer_options['embedding']))
             missing = [path for path in previews(dataset, beside(opts.dest, '-preview')) if not is_newer(path, made)]
             if (
-                dataset.embedding != known
+                differences(dataset.embedding, known, UNSAID)
                 or dataset.image_generator.get('sha256') != self._writer_options['image_generator'].get('sha256')
                 or not missing
             ):

@@ -75,7 +75,7 @@ def main(**values: Any) -> None:
         print('Dry run; exiting.')
         return
     ranks.start_unless_launched(gpus, 'train_encoder')
-    run(options, invocation)
+    run(options, invocation, set(given))
 
 
 def _budget(invocation: EncoderInvocation) -> Budget:
@@ -99,8 +99,18 @@ def _check_inputs(options: EncoderTrainingOptions) -> None:
         open_footage(options.data, keep_damaged=options.damaged == 'keep', skip_damaged=options.damaged == 'skip')
 
 
-def run(options: EncoderTrainingOptions, invocation: EncoderInvocation) -> None:
-    """Train on this rank."""
+def _as_begun(options: EncoderTrainingOptions, run_dir: str, chosen: set[str]) -> EncoderTrainingOptions:
+    """These options for going on with a run: what an older version did not know, and nobody has chosen, is as it was without."""
+    from training.embedding import encoder_training
+
+    before, unrecorded = encoder_training.read_record(run_dir)
+    if encoder_training.finished_encoder(run_dir) is not None:
+        return options  # one that is finished is none of today's
+    return command_options.as_begun(options, before, unrecorded - chosen)
+
+
+def run(options: EncoderTrainingOptions, invocation: EncoderInvocation, chosen: set[str]) -> None:
+    """Train on this rank; `chosen` are the paths of the options that the command line gives."""
     from torch_utils import training_stats
     from training.embedding import encoder_training
 
@@ -118,15 +128,19 @@ def run(options: EncoderTrainingOptions, invocation: EncoderInvocation) -> None:
                 claim = claims.claim_run(
                     invocation.outdir,
                     name,
-                    lambda folder: command_options.differences(encoder_training.read_options(folder), options),
+                    lambda folder: command_options.differences(
+                        encoder_training.read_options(folder), _as_begun(options, folder, chosen)
+                    ),
                     lambda folder: encoder_training.finished_encoder(folder) is not None,
                 )
                 if claim is not None and claim.lock is not None:
                     stack.enter_context(claim.lock)
-                    run_dir, state = claim.folder, encoder_training.last_good_state(claim.folder)
+                    run_dir, state, wanted = claim.folder, encoder_training.last_good_state(claim.folder), options
+                    options = _as_begun(wanted, run_dir, chosen)
+                    claims.note_kept(run_dir, command_options.differences(options, wanted))
                 elif claim is not None:
                     finished = encoder_training.finished_encoder(claim.folder)
-        run_dir, state, finished = ours.from_first((run_dir, state, finished))
+        run_dir, state, finished, options = ours.from_first((run_dir, state, finished, options))
         if finished is not None:
             if ours.is_first:
                 report(f'There is a finished run with these options, --fresh trains another one; the encoder is in {finished}')

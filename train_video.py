@@ -335,7 +335,7 @@ def run(invocation: Invocation, options: TrainingOptions, resumed: tuple[str, st
                     before, unrecorded = read_record(os.path.join(claimed[0], OPTIONS_FILE))
                     unrecorded -= chosen
                     options = command_options.as_begun(wanted, before, unrecorded)
-                    command_options.report_kept(claimed[0], options, wanted)
+                    claims.note_kept(claimed[0], command_options.differences(options, wanted))
                 elif claimed is not None:
                     finished_run = claimed[0]
                     command_line.report(f'{finished_run} has these options and is finished; --fresh trains another one')

@@ -181,17 +181,32 @@ def _settle(opts: types.SimpleNamespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def chosen_settings() -> set[str]:
+    """Paths of the settings (as of `_settle`) that the command line gives."""
+    from training.tuning.run import FLAGS
+
+    context = click.get_current_context()
+    names = {flag.replace('-', '_'): name for name, flag in FLAGS.items()}
+    source = click.core.ParameterSource
+    given = [name for name in context.params if context.get_parameter_source(name) in (source.COMMANDLINE, source.ENVIRONMENT)]
+    return {path for name in given for path in (names.get(name, name), f'tuning.{name}')}
+
+
 def _launch(c: dict[str, Any], opts: types.SimpleNamespace, description: str, device: 'torch.device') -> None:
     from networks.checkpoints import replacing
     from networks.errors import InputError
-    from training.runs.claims import wait_for_run
+    from training.runs.claims import note_kept, wait_for_run
     from training.runs.locks import lock_target
     from training.tuning.run import OPTIONS_FILE, describe_result, find_unfinished_run, tune_generator
 
-    unfinished = None if opts.fresh else find_unfinished_run(opts.outdir, c)
+    unfinished = None if opts.fresh else find_unfinished_run(opts.outdir, c, chosen_settings())
     if os.path.exists(c['dest']) and not opts.overwrite and unfinished is None:
         raise UserMistake(f'{c["dest"]} already exists; choose another name with --dest, or replace it by --overwrite')
-    run_dir = unfinished or next_run_dir(opts.outdir, description)
+    if unfinished is not None:
+        run_dir, c = unfinished.folder, unfinished.options
+        note_kept(run_dir, unfinished.kept)
+    else:
+        run_dir = next_run_dir(opts.outdir, description)
     print('\nTuning options:')
     print(json.dumps(c, indent=2))
     print(f'\nOutput directory:    {run_dir}')

@@ -1,5 +1,6 @@
 """embed_video.py as a user runs it: footage in every way to codes, ready codes, mistakes, and a kill in the middle."""
 
+import json
 import os
 import pathlib
 import signal
@@ -404,6 +405,14 @@ def test_a_killed_run_goes_on_and_ends_the_same(
     assert not dest.exists()
     with pytest.raises(Exception, match='run the same command again'):
         LatentDataset(dest)
+    # As a version would have begun it that knew no --damaged: another one than the default is another run.
+    path = tmp_path / 'parts.zip.partial' / 'dataset.json'
+    description = json.loads(path.read_text())
+    assert description['embedding'].pop('damaged') == 'stop'
+    path.write_text(json.dumps(description))
+    result = run(tiny_generator, footage, dest, *options, '--damaged=keep')
+    assert result.exit_code == 2
+    assert 'holds an interrupted run with other settings (damaged: None there, keep now)' in result.output
     result = run(tiny_generator, footage, dest, *options)
     assert result.exit_code == 0, result.output
     assert 'Going on with the interrupted run' in result.output

@@ -65,7 +65,11 @@ def played(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> list[list
 
 
 def test_each_step_once_and_only_what_is_missing(
-    footage: pathlib.Path, played: list[list[str]], tmp_path: pathlib.Path, tiny_generator: pathlib.Path
+    footage: pathlib.Path,
+    played: list[list[str]],
+    tmp_path: pathlib.Path,
+    tiny_generator: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     words = [f'--source={footage}', f'--network={tiny_generator}', f'--outdir={tmp_path / "out"}', '--start=1', '--device=cpu']
     assert make(*words).exit_code == 0
@@ -87,6 +91,14 @@ def test_each_step_once_and_only_what_is_missing(
     assert other.exit_code == 2
     assert 'holds a result of other options (--kimg)' in other.output
     assert played == []
+    record = tmp_path / 'out' / run.RECORD  # of an earlier version, which knew no --end
+    content = json.loads(record.read_text())
+    assert content['options'].pop('end') is None
+    record.write_text(json.dumps(content))
+    assert 'of other options (--end)' in make(*words).output  # nobody says what results without it were
+    monkeypatch.setattr(run, 'UNSAID', {'end': None})
+    assert make(*words).exit_code == 0
+    assert 'of other options (--end)' in make(*words, '--end=3').output
 
 
 @pytest.mark.parametrize(

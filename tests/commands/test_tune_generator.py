@@ -189,6 +189,63 @@ def test_an_interrupted_run_ends_as_one_that_was_not(
     assert [line['Progress/step']['mean'] for line in lines] == [5, 10, 15, 20]
 
 
+def test_settings_that_a_run_did_not_know_stay_and_others_that_differ_are_named(
+    subject: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record is stripped of two settings, as an earlier version would have left it."""
+    command = (
+        f'--data={subject / "latents.zip"}', f'--outdir={tmp_path / "runs"}', f'--dest={tmp_path / "x.pkl"}', *QUICK, '--steps=6'
+    )  # fmt: skip
+    real: Any = generator_tuning.GeneratorTuning.advance
+    ema = []
+
+    def advance(work: Any) -> Any:
+        ema.append(work.options.ema)
+        if work.step == 2 and len(ema) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(work)
+
+    monkeypatch.setattr(generator_tuning.GeneratorTuning, 'advance', advance)
+    assert run(*command).exit_code == 128 + signal.SIGTERM
+    assert set(ema) == {25.0}  # today's default
+    (folder,) = (tmp_path / 'runs').iterdir()
+    path = folder / 'training_options.json'
+    options = json.loads(path.read_text())
+    del options['tuning']['ema'], options['patience']
+    path.write_text(json.dumps(options))
+    monkeypatch.setattr(tuning_run, 'UNSAID', {**tuning_run.UNSAID, 'tuning.ema': 7.0, 'patience': 8})
+
+    for other in ('--ema=20', '--lr=0.5', '--held-out=0.3'):  # what the user chooses is another run
+        result = run(*command, other, '--dry-run')
+        assert result.exit_code == 0
+        named = {'--ema=20': '--ema=none', '--lr=0.5': '--lr=0.006', '--held-out=0.3': '--held-out=0.2'}[other]
+        assert f'{folder} is unfinished and was begun with other options ({named}); this command begins another' in result.output
+        assert str(tmp_path / 'runs' / '00001-') in result.output
+    ema.clear()
+    result = run(*command)
+    assert result.exit_code == 0, result.output
+    assert f'an older version of this program began {folder}, which goes on as it was: --ema=7.0; --fresh' in result.output
+    assert set(ema) == {7.0}
+    assert list((tmp_path / 'runs').iterdir()) == [folder]
+    assert json.loads((folder / 'tuning.json').read_text())['options']['ema'] == 7.0
+
+
+def test_settings_of_runs_of_earlier_versions_are_accounted_for(subject: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """Who adds a setting has to say in UNSAID what runs without it did."""
+    result = run(f'--data={subject / "latents.zip"}', f'--outdir={tmp_path}', *QUICK, '--dry-run', '--overwrite')
+    options = json.loads(result.output.partition('Tuning options:')[2].partition('\n\n')[0])
+    first = {
+        'data', 'data_sha256', 'network', 'network_sha256', 'dest', 'source', 'keep', 'steps', 'tick', 'patience',
+        'held_out_part', 'num_evaluated', 'perceptual', 'lpips_weights', 'frame_memory', 'identity', 'micro_batch', 'save_memory',
+        'force_network', *(f'tuning.{name}' for name in (
+            'batch', 'locality_batch', 'lr', 'warmup', 'ema', 'lambda_lpips', 'lambda_pixel', 'lambda_locality', 'spread', 'fp32',
+            'seed',
+        )),
+    }  # fmt: skip
+    found = {*options, *(f'tuning.{name}' for name in options['tuning'])} - {'tuning'}
+    assert first <= found <= first | set(tuning_run.UNSAID)
+
+
 def test_a_disk_that_does_not_take_the_last_state_costs_no_result(
     subject: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

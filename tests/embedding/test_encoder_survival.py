@@ -20,8 +20,10 @@ import train_encoder
 from networks.checkpoints import load_encoder, load_generator
 from networks.errors import InputError
 from networks.w_encoder import WEncoder
+from training.commands import option_tree
 from training.embedding import encoder_training
 from training.embedding.encoder_loss import EncoderLoss
+from training.embedding.encoder_options import EncoderTrainingOptions
 from training.runs import claims, saving, states
 
 SMALL = (
@@ -248,6 +250,34 @@ def test_a_state_of_an_older_version_and_damaged_ones(tmp_path, train, straight,
     result = train('--kimg=0.096', '--snap=3')
     assert result.exit_code == 0  # another run
     assert train().exit_code == 2
+
+
+def test_options_that_a_run_did_not_know_stay_as_they_were(tmp_path, train, monkeypatch):
+    """As if an option had come since, --damaged, and runs before it had kept what can be decoded."""
+    with monkeypatch.context() as patch:
+        at_step(patch, 8, kill)
+        with pytest.raises(Killed):
+            train()
+    (run,) = tmp_path.iterdir()
+    assert 'damaged' not in json.loads((run / 'training_options.json').read_text())
+    (declared,) = (leaf.declared for leaf in option_tree.leaves(EncoderTrainingOptions) if leaf.path == 'damaged')
+    before = declared.absent
+    object.__setattr__(declared, 'absent', 'keep')
+    try:
+        seen = []
+        real = encoder_training.EncoderTraining.run
+        monkeypatch.setattr(encoder_training.EncoderTraining, 'run', lambda self: seen.append(self.options.damaged) or real(self))
+        result = train()
+        assert result.exit_code == 0, result.output
+        assert f'an older version of this program began {run}, which goes on as it was: --damaged=keep; --fresh' in result.output
+        assert seen == ['keep']
+        assert list(tmp_path.iterdir()) == [run]
+        (next(run.glob('encoder-000000.pkl'))).unlink()  # unfinished again
+        result = train('--damaged=skip')
+        assert 'was begun with other options (--damaged=keep)' in result.output
+        assert len(list(tmp_path.iterdir())) == 2
+    finally:
+        object.__setattr__(declared, 'absent', before)
 
 
 def test_parts_of_ranks_add_up_to_the_loss(tiny_generator):

@@ -3,6 +3,7 @@
     python tests/fuzz/faulty_disk.py                             # every write of every command: full, broken, short, read-only
     python tests/fuzz/faulty_disk.py --command=train_video --every=5
     python tests/fuzz/faulty_disk.py --places                    # the first write of every place that writes, with three faults
+    python tests/fuzz/faulty_disk.py --places --all-kinds        # the same with every fault
 
 Needs Linux and a C compiler: faulty_disk.c is preloaded into this process, so that writes of torch fail as well as those of
 Python. Writes of ffmpeg, another process, are not reached.
@@ -93,12 +94,17 @@ def where(places: dict[tuple[Any, ...], list[int]], number: int) -> str:
     return f'{call.decode()} {name}: ' + ' < '.join(f'{os.path.basename(path)}:{line}' for path, line in lines[:3])
 
 
-def faults_of_places(places: dict[tuple[Any, ...], list[int]]) -> dict[str, list[int]]:
-    """Kind -> writes: the first of each place fails once, from then on, and is short; full and broken disks take turns."""
+def faults_of_places(places: dict[tuple[Any, ...], list[int]], all_kinds: bool = False) -> dict[str, list[int]]:
+    """Kind -> writes: the first of each place fails once, from then on, and is short.
+
+    Full and broken disks take turns, and so do read-only and full ones that stay so, unless all kinds are wanted.
+    """
     faults: dict[str, list[int]] = {kind: [] for kind in KINDS}
+    turns = ('full', 'broken'), ('read-only from then on', 'full from then on')
     for index, ((call, *_), numbers) in enumerate(places.items()):
-        faults[('full', 'broken')[index % 2]].append(numbers[0])
-        faults[('read-only from then on', 'full from then on')[index % 2]].append(numbers[0])
+        for turn in turns:
+            for kind in turn if all_kinds else (turn[index % 2],):
+                faults[kind].append(numbers[0])
         if b'write' in call:
             faults['short'].append(numbers[0])
     return faults
@@ -347,7 +353,8 @@ def check(world: World, disk: Disk, command: str, number: int, kind: str, wanted
 @click.option('--kind', 'kinds', help='Kind of fault; may be repeated', type=click.Choice(list(KINDS)), multiple=True)
 @click.option('--every', help='Try only every N-th write', type=click.IntRange(min=1), default=1, show_default=True)
 @click.option('--places', help='Try the first write of each place in the program that writes', is_flag=True)
-def main(commands: tuple[str, ...], kinds: tuple[str, ...], every: int, places: bool) -> None:
+@click.option('--all-kinds', help='With --places: each place with every kind of fault', is_flag=True)
+def main(commands: tuple[str, ...], kinds: tuple[str, ...], every: int, places: bool, all_kinds: bool) -> None:
     """Let writes fail."""
     if 'faulty_disk' not in os.environ.get('LD_PRELOAD', ''):
         os.environ['LD_PRELOAD'] = build(tempfile.mkdtemp())
@@ -367,7 +374,7 @@ def main(commands: tuple[str, ...], kinds: tuple[str, ...], every: int, places: 
             assert wanted, command
             if places:
                 tell(f'{command}: {count} writes at {len(found)} places')
-            faults = faults_of_places(found) if places else {kind: list(range(count)) for kind in KINDS}
+            faults = faults_of_places(found, all_kinds) if places else {kind: list(range(count)) for kind in KINDS}
             for kind in kinds or KINDS:
                 tried = faults[kind][::every]
                 for number in tried:

@@ -227,7 +227,7 @@ class SmallFiles:
 
         folder = self.folder / 'v.mp4.partial'
         shutil.rmtree(folder, ignore_errors=True)
-        key = open_video()._key
+        key = open_video()._work.note()
         torch.save({'l': torch.zeros(2)}, folder / 'state-4.pt')
         (folder / 'segment-000000000.mkv').write_bytes(b'')
         (folder / 'segment-000000000.mp4').write_bytes(b'')

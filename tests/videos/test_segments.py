@@ -20,8 +20,9 @@ from networks.errors import InputError
 from training.generation import outputs
 from training.generation.unfinished import unfinished
 from training.runs.shards import Shard, parse_shard
+from training.runs.work import Work
 from training.videos import segments
-from training.videos.output import VideoWriter
+from training.videos.output import KEY_FILE, VideoWriter
 from training.videos.segments import SegmentedVideo, segment_length
 
 
@@ -172,8 +173,8 @@ def test_shards_are_a_partition():
 
 
 def test_the_note_of_an_unfinished_work(tmp_path):
-    def work(content: object, error: bool) -> bool:
-        with unfinished(str(tmp_path), '', content) as before:
+    def work(content: list[int], error: bool) -> bool:
+        with unfinished(str(tmp_path), '', Work({'seeds': content})) as before:
             if error:
                 with open(tmp_path / 'generation.jsonl', 'a') as file:  # a finished file
                     file.write('{}')
@@ -189,9 +190,16 @@ def test_the_note_of_an_unfinished_work(tmp_path):
         work([1], True)
     assert work([1], False) is True
     assert [path.name for path in tmp_path.iterdir()] == ['generation.jsonl']
-    with pytest.raises(Killed), unfinished(str(tmp_path), '', [1]):
+    with pytest.raises(Killed), unfinished(str(tmp_path), '', Work({'seeds': [1]})):
         raise Killed
     assert [path.name for path in tmp_path.iterdir()] == ['generation.jsonl']  # nothing was finished
+
+
+def without_react(note: str) -> str:
+    """The note of a work (training.runs.work) whose settings had no such option."""
+    settings, *parts = json.loads(note.partition('\n')[2])
+    assert settings.pop('react') == 0
+    return Work(settings, {}, tuple(parts)).note()
 
 
 def test_generation_goes_on_by_the_same_command(tmp_path, tiny_latents, monkeypatch):
@@ -226,6 +234,12 @@ def test_generation_goes_on_by_the_same_command(tmp_path, tiny_latents, monkeypa
             generate('parts')
     count = len(calls)
     assert count == 60
+    # As an earlier version would have left it, which knew no --react.
+    note = tmp_path / 'parts' / '.generation.unfinished'
+    progress = tmp_path / 'parts' / 'seed0001.mp4.partial' / 'progress.json'
+    note.write_text(without_react(note.read_text()))
+    content = json.loads(progress.read_text())
+    progress.write_text(json.dumps({**content, 'key': without_react(content['key'])}))
     with monkeypatch.context() as patch:
         calls.clear()
         patch.setattr(outputs, 'render_source', lambda *a, **k: (pair for pair in real(*a, **k) if calls.append(1) is None))
@@ -246,6 +260,8 @@ def test_generation_goes_on_by_the_same_command(tmp_path, tiny_latents, monkeypa
             generate('parts', *pngs)
     left = len(list(partial.glob('*.png')))
     assert left >= 8
+    for note in (tmp_path / 'parts' / '.generation.unfinished', partial / KEY_FILE):
+        note.write_text(without_react(note.read_text()))
     with monkeypatch.context() as patch:
         calls.clear()
         patch.setattr(outputs, 'render_source', lambda *a, **k: (pair for pair in real(*a, **k) if calls.append(1) is None))

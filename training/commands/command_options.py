@@ -77,15 +77,6 @@ def as_begun(now: Group, before: OptionGroup, kept: Collection[str]) -> Group:
     return option_tree.override(now, {path: option_tree.get(before, path) for path in kept})
 
 
-def report_kept(folder: str, options: OptionGroup, wanted: OptionGroup) -> None:
-    """Say which options of a run (`as_begun`) are others than those of today."""
-    if earlier := differences(options, wanted):
-        command_line.report(
-            f'Note: an older version of this program began {folder}, which goes on as it was: {", ".join(earlier)}; '
-            '--fresh begins another run'
-        )
-
-
 def _text(value: object) -> str:
     if value is None or value == ():
         return 'none'

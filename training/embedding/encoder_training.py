@@ -62,6 +62,11 @@ def read_options(run_dir: str) -> EncoderTrainingOptions:
     Raises:
         InputError: The folder is none of such a run.
     """
+    return read_record(run_dir)[0]
+
+
+def read_record(run_dir: str) -> tuple[EncoderTrainingOptions, set[str]]:
+    """As `read_options`, with the paths of those options that an older version did not know."""
     path = os.path.join(run_dir, OPTIONS_FILE)
     try:
         with open(path, encoding='utf-8') as file:
@@ -70,7 +75,8 @@ def read_options(run_dir: str) -> EncoderTrainingOptions:
         raise InputError(f'{path} cannot be read; give the {OPTIONS_FILE} of a run as it was written') from error
     if isinstance(values, dict):
         values.pop('run_dir', None)
-    return option_tree.from_dict(EncoderTrainingOptions, values, path)
+    options = option_tree.from_dict(EncoderTrainingOptions, values, path)
+    return options, option_tree.unrecorded(EncoderTrainingOptions, values)
 
 
 def training_states(run_dir: str) -> list[str]:

@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from networks.checkpoints.durable_files import append_line
@@ -15,6 +15,7 @@ from networks.errors import InputError
 from networks.image_generator import ImageGenerator
 from training.commands import command_line
 from training.commands.memory import Budget
+from training.runs.work import Work
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,7 +68,7 @@ class Records:
         self.outdir = outdir
         self.path = os.path.join(outdir, 'generation.jsonl')
 
-    def add(self, output: Output, settings: dict[str, Any], **more: Any) -> None:
+    def add(self, output: Output, settings: Mapping[str, Any], **more: Any) -> None:
         """Write the line of a finished file; `settings` decide its content, `more` is good to know."""
         line = {'file': output.name, 'seeds': output.seeds, **settings, **more}
         append_line(self.path, json.dumps(line))
@@ -161,7 +162,7 @@ def write_output(
     comment: str,
     codes_paths: Sequence[str] = (),
     bar: Any = None,
-    settings: dict[str, Any] | None = None,
+    work: Work | None = None,
 ) -> None:
     """Render one file, frame by frame; an error leaves none, but for finished segments of a long video and whole batches of
     frames, which the next run finds.
@@ -176,7 +177,7 @@ def write_output(
         comment: Into the video's metadata.
         codes_paths: Where the codes of each cell go, if anywhere.
         bar: Progress, one a frame and cell.
-        settings: All that decides the content (JSON values): what an interrupted run has left is used if it had the same.
+        work: All that decides the content: what an interrupted run of the same work has left is used.
     """
     import numpy as np
 
@@ -190,7 +191,8 @@ def write_output(
     length = segment_length(rendering.batch)
     segments: SegmentedVideo | None = None
     done, states = 0, None
-    what = None if settings is None else {**settings, 'seeds': output.seeds, 'columns': output.columns}
+    settings = None if work is None else {**work.settings, 'seeds': output.seeds, 'columns': output.columns}
+    unsaid = {} if work is None else work.unsaid
     video: dict[str, Any] = {
         'fps': rendering.fps, 'crf': rendering.crf, 'comment': comment, 'audio': rendering.audio,
         'codec': 'prores' if rendering.ending == 'prores' else None,
@@ -198,12 +200,13 @@ def write_output(
     with contextlib.ExitStack() as stack:
         if rendering.ending == 'png':
             batch = rendering.batch
-            writer: Any = stack.enter_context(PngWriter(path, settings=what and [what, num_frames, batch], batch=batch))
+            frames_of = None if settings is None else Work(settings, unsaid, (num_frames, batch))
+            writer: Any = stack.enter_context(PngWriter(path, work=frames_of, batch=batch))
             done = writer.num_frames
-        elif what is not None:
+        elif settings is not None:
             writer = segments = stack.enter_context(
                 SegmentedVideo(
-                    path, settings=what, length=length, num_frames=num_frames, batch=rendering.batch,
+                    path, settings=settings, length=length, num_frames=num_frames, batch=rendering.batch, unsaid=unsaid,
                     device=next(image_generator.parameters()).device, **video,
                 )
             )  # fmt: skip

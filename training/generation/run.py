@@ -30,6 +30,7 @@ from training.generation.unfinished import unfinished
 from training.runs import ranks
 from training.runs.locks import Lock
 from training.runs.ranks import Ranks
+from training.runs.work import Work
 
 FRAMES = 250
 MOST_NAMED = 8  # files in a sentence
@@ -417,7 +418,7 @@ def _write_all(
             if ours.is_first:
                 stack.enter_context(Lock(os.path.join(outdir, f'.generation{part}.lock'), f'--outdir: {outdir}'))
                 going_on = stack.enter_context(
-                    unfinished(outdir, part, [settings, [output.name for output in outputs], options.save_codes])
+                    unfinished(outdir, part, Work(settings, unsaid, ([output.name for output in outputs], options.save_codes)))
                 )
         all_outputs = outputs
         if ours.from_first(going_on) or options.skip_existing:
@@ -441,7 +442,7 @@ def _write_all(
             _write_share(
                 options,
                 ours.share(outputs),
-                settings,
+                Work(settings, unsaid),
                 num_frames,
                 rendering,
                 image_generator,
@@ -456,7 +457,7 @@ def _write_all(
 
 
 def _write_share(
-    options: types.SimpleNamespace, outputs: list[Output], settings: dict[str, Any], num_frames: int, rendering: Rendering,
+    options: types.SimpleNamespace, outputs: list[Output], work: Work, num_frames: int, rendering: Rendering,
     image_generator: Any, sources: Any, names: Any, found: Any, network: str, outdir: str, sha256: str,
 ) -> None:  # fmt: skip
     from training.temporal_snapshot import versions
@@ -471,11 +472,11 @@ def _write_share(
                 os.path.join(outdir, output.name), image_generator, sources(output), output, num_frames, rendering,
                 comment=f'seeds {",".join(map(str, output.seeds))} of network sha256 {sha256}',
                 codes_paths=[os.path.join(outdir, name) for name in names(output)] if options.save_codes else [], bar=bar,
-                settings=settings,
+                work=work,
             )  # fmt: skip
             written = [output.name, *(names(output) if options.save_codes else [])]
             records.add(
-                output, settings, network=network, seconds=round(time.time() - started, 3), versions=versions(),
+                output, work.settings, network=network, seconds=round(time.time() - started, 3), versions=versions(),
                 timestamp=time.time(), sizes=sizes(outdir, written), **_share_note(options), **found(output),
             )  # fmt: skip
             command_line.report(f'Wrote {os.path.join(outdir, output.name)}')

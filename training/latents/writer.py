@@ -37,7 +37,10 @@ from training.latents.layout import (
     total_quality,
 )
 from training.runs.locks import lock_target
+from training.runs.work import differences
 
+# Settings of an embedding that runs of earlier versions do not record -> what they did. One that is added needs a line here.
+UNSAID = {'fps': None, 'damaged': 'stop', 'shard': None, 'identity_model_sha256': None}
 CONTENT_KEY = 'content'  # in the dataset.json of a partial folder
 FINAL_FILE = 'final.json'  # there: what dataset.json will be
 
@@ -256,7 +259,9 @@ class LatentDatasetWriter:
             old, new = before.get(key), self._description[key]
             if key == 'image_generator':  # the same network may have moved
                 old, new = (old or {}).get('sha256'), new.get('sha256')
-            if old != new:
+            if key == 'embedding' and isinstance(old, dict) and not differences(old, new, UNSAID):
+                self._description[key] = old  # an older version did not record all of it
+            elif old != new:
                 raise InputError(
                     f'{self.partial_folder} holds an interrupted run with other settings '
                     f'({_difference(key, old, new)}); '

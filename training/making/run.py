@@ -19,10 +19,13 @@ from training.making.first_look import FirstLook, look
 from training.making.status import Status, in_words
 from training.making.steps import LATENTS, LOG, PASTED, VIDEOS, StepLog, kimg_of, newest_run, plan, run_step
 from training.runs.locks import Lock
+from training.runs.work import differences
 
 RECORD = 'make.json'  # options of the first two steps, what was found before them, and how long each step took
 # Options that decide the data set and the model: a folder holds one of each.
+# One that is added needs a line in UNSAID: what results of earlier versions, which do not record it, were made with.
 DECIDING = ('source', 'network', 'encoder', 'refine', 'align', 'start', 'end', 'preset', 'kimg')
+UNSAID: dict[str, Any] = {}
 
 
 def make(options: types.SimpleNamespace) -> None:
@@ -85,10 +88,9 @@ class _Record:
             return
         if not (isinstance(before, dict) and all(isinstance(before.get(key), dict) for key in self._content)):
             return  # damaged
-        if before['options'] != wanted:
-            old = before['options']
-            other = [name for name in DECIDING if old.get(name) != wanted[name]]
-            what = f' (--{other[0]})' if other else ', of another version'  # which has more of them
+        other = differences(before['options'], wanted, UNSAID)
+        if other:
+            what = f' (--{other[0]})' if other[0] in DECIDING else ', of another version'  # which has more of them
             raise InputError(
                 f'--outdir: {options.outdir} holds a result of other options{what}; give the same ones to go on, or '
                 'choose another folder'

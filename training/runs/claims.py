@@ -96,8 +96,7 @@ def claim_run(
         try:
             others = differences(folder)
             if others and number == 0 and not is_finished(folder):
-                with contextlib.suppress(OSError, InUse), lock_run(folder):
-                    _name(folder, others)
+                name_differences(folder, others)
         except InputError:  # no run of this program, or a damaged one
             continue
         if others:
@@ -129,9 +128,25 @@ def _take(folder: str) -> Lock | None:
         return None
 
 
-def _name(folder: str, others: Sequence[str]) -> None:
+def name_differences(folder: str, others: Sequence[str]) -> None:
+    """Say in what an unfinished run differs from what is wanted, unless a process works on it.
+
+    Args:
+        folder: Of the run.
+        others: Its options that are others, as one would write them.
+    """
     more = f' and {len(others) - MOST_NAMED} more' if len(others) > MOST_NAMED else ''
-    command_line.report(
-        f'Note: {folder} is unfinished and was begun with other options ({", ".join(others[:MOST_NAMED])}{more}); this command '
-        'begins another run'
-    )
+    with contextlib.suppress(OSError, InUse), lock_run(folder):
+        command_line.report(
+            f'Note: {folder} is unfinished and was begun with other options ({", ".join(others[:MOST_NAMED])}{more}); this '
+            'command begins another run'
+        )
+
+
+def note_kept(folder: str, kept: Sequence[str]) -> None:
+    """Say which options of a run that an earlier version began are others than those of today; none: say nothing."""
+    if kept:
+        command_line.report(
+            f'Note: an older version of this program began {folder}, which goes on as it was: {", ".join(kept)}; --fresh begins '
+            'another run'
+        )

@@ -2,12 +2,13 @@
 
 import contextlib
 import copy
+import dataclasses
 import json
 import math
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,10 +34,12 @@ from training.embedding.clip_review import second_differences
 from training.embedding.face_identity import FaceIdentity
 from training.embedding.report import add_tuning
 from training.latents.dataset import LatentDataset
+from training.runs import claims
 from training.runs.run_folder import RunLog, run_numbers
 from training.runs.saving import Clock, tolerating
 from training.runs.states import MISFITS, load_plain_archive
 from training.runs.versions import versions
+from training.runs.work import as_begun, differences
 from training.tuning.coded_frames import CodedFrames, held_out, read_coded_frames
 from training.tuning.generator_tuning import GeneratorTuning, TuningOptions
 from training.videos.output import as_rgb, image_grid
@@ -51,27 +54,72 @@ NUM_OTHERS = 32  # codes on which the change of everything else is measured
 NUM_PICTURES = 6  # columns of the pictures
 RUN_FRAMES = 50  # in a row whose jitter and identity are measured
 CHECKPOINT_MINUTES = 2.0
+# Settings that runs of earlier versions do not record -> what they did. A setting that is added needs a line here.
+UNSAID = {'identity_model': None}
+FLAGS = {'held_out_part': 'held-out', 'num_evaluated': 'evaluate'}  # of settings whose names are others
 
 # ----------------------------------------------------------------------------
 # Run folders.
 
 
-def find_unfinished_run(outdir: str, options: dict[str, Any]) -> str | None:
-    """The newest run folder with equal options whose generator is not written, None if there is none."""
+@dataclasses.dataclass(frozen=True)
+class UnfinishedRun:
+    """A run that has not come to its end.
+
+    Attributes:
+        folder: Of the run.
+        options: Those of this command, but for settings that the version which began the run did not know: these are as it was.
+        kept: Such settings that are others than those of this command, as one would write them.
+    """
+
+    folder: str
+    options: dict[str, Any]
+    kept: tuple[str, ...]
+
+
+def find_unfinished_run(outdir: str, options: dict[str, Any], chosen: Collection[str] = ()) -> UnfinishedRun | None:
+    """The newest run folder with equal options whose generator is not written, None if there is none.
+
+    Where the newest unfinished run of the data set has other options, they are named.
+
+    Args:
+        outdir: Folder of run folders.
+        options: What is wanted, as `tune_generator` takes it.
+        chosen: Names of settings that the command line gives; a run that did not know them and did otherwise is another one.
+    """
     numbers = run_numbers(outdir)
     wanted = json.loads(json.dumps(options))
-    wanted.pop('micro_batch', None)
+    same = {'run_dir': None, 'micro_batch': None}  # last digits at most
+    others: tuple[str, list[str]] | None = None
     for name in sorted(numbers, key=lambda name: numbers[name], reverse=True):
         folder = os.path.join(outdir, name)
         # A folder that is no such run is none to go on with.
         with contextlib.suppress(OSError, *DAMAGED_FILE):
             with open(os.path.join(folder, OPTIONS_FILE), encoding='utf-8') as file:
                 before = json.load(file)
-            before.pop('run_dir', None)
-            before.pop('micro_batch', None)  # last digits at most
-            if before == wanted and not os.path.isfile(os.path.join(folder, RECORD_FILE)):
-                return folder
+            if os.path.isfile(os.path.join(folder, RECORD_FILE)):
+                continue
+            begun = as_begun(wanted, before, UNSAID, chosen)
+            different = differences({**before, **same}, {**begun, **same}, UNSAID)
+            if not different:
+                return UnfinishedRun(folder, begun, tuple(_written(begun, differences(begun, wanted, UNSAID))))
+            if others is None and before.get('data') == wanted.get('data'):
+                others = folder, _written(before, different)
+    if others is not None:
+        claims.name_differences(*others)
     return None
+
+
+def _written(options: dict[str, Any], paths: Sequence[str]) -> list[str]:
+    """Settings as one would write them on the command line."""
+    found = []
+    for path in paths:
+        value: Any = options
+        for name in path.split('.'):
+            value = value.get(name) if isinstance(value, dict) else None
+        name = path.rpartition('.')[2]
+        found.append(f'--{FLAGS.get(name, name.replace("_", "-"))}={"none" if value is None else value}')
+    return found
 
 
 # ----------------------------------------------------------------------------

@@ -3,20 +3,18 @@
 import contextlib
 import errno
 import fractions
-import hashlib
-import json
 import os
 import shutil
 import subprocess
 import tempfile
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import PIL.Image
 
 from networks.checkpoints.durable_files import replacing, temporary_beside
 from networks.errors import InputError, option
+from training.runs.work import Work
 
 # File name ending -> ffmpeg's name of the format, and the codec that goes into it unless another one is asked for.
 CONTAINERS = {
@@ -338,7 +336,7 @@ class PngWriter(FrameWriter):
     Args:
         path: The folder. One that exists is replaced at `close`, and must hold nothing but such frames.
         compress_level: zlib's, 0 (none) to 9; 1 takes a third of the time of 6 and some percent more space.
-        settings: What decides the frames (JSON values). Those that an interrupted run with the same settings has left stay, and
+        work: What decides the frames. Those that an interrupted run of the same work has left stay, and
             `num_frames` says how many: the next one that is written follows them. None: it begins anew.
         batch: Only whole batches of so many frames stay.
 
@@ -347,23 +345,24 @@ class PngWriter(FrameWriter):
         OSError: the disk is full, or there is no permission.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, compress_level: int = 1, settings: Any = None, batch: int = 1) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, compress_level: int = 1, work: Work | None = None, batch: int = 1
+    ) -> None:
         super().__init__(path)
         self._refuse_foreign(self.path)
         self._partial = f'{self.path}.partial'
         self._compress_level = compress_level
         self._shape: tuple[int, ...] | None = None
-        self._key: str | None = None
-        if settings is not None:
-            self._key = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
-            self.num_frames = self._left(batch)
+        self._work = work
+        if work is not None:
+            self.num_frames = self._left(work, batch)
         self._started, self._done = self.num_frames > 0, False
 
-    def _left(self, batch: int) -> int:
+    def _left(self, work: Work, batch: int) -> int:
         """How many frames of an earlier run can stay; the others are removed."""
         try:
             with open(os.path.join(self._partial, KEY_FILE), encoding='utf-8') as file:
-                if file.read(100) != self._key:
+                if not work.left(file.read()):
                     return 0
         except (OSError, UnicodeDecodeError):
             return 0
@@ -396,9 +395,9 @@ class PngWriter(FrameWriter):
                 self._refuse_foreign(self._partial)
                 shutil.rmtree(self._partial, ignore_errors=True)  # of a run that was killed
                 os.makedirs(self._partial)
-                if self._key is not None:
+                if self._work is not None:
                     with open(os.path.join(self._partial, KEY_FILE), 'w', encoding='utf-8') as file:
-                        file.write(self._key)
+                        file.write(self._work.note())
             self._started = True
         elif frame.shape != self._shape:
             raise ValueError(f'frame {self.num_frames} is {frame.shape}, the ones before are {self._shape}')
@@ -411,7 +410,7 @@ class PngWriter(FrameWriter):
             return
         if not self._started:
             raise InputError(f'no frame was made for {self.path!r}')
-        if self._key is not None:
+        if self._work is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self._partial, KEY_FILE))
         if os.path.isdir(self.path):
@@ -420,6 +419,6 @@ class PngWriter(FrameWriter):
         self._done = True
 
     def abort(self) -> None:
-        if self._started and not self._done and (self._key is None or self.num_frames == 0):
+        if self._started and not self._done and (self._work is None or self.num_frames == 0):
             shutil.rmtree(self._partial, ignore_errors=True)
         self._done = True

@@ -9,7 +9,6 @@ when all are there. Where a segment takes minutes, its frames are kept one by on
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -17,7 +16,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -28,6 +27,7 @@ import torch
 from networks.checkpoints.durable_files import replacing, sync_folder
 from networks.errors import DAMAGED_FILE, InputError
 from training.commands.progress import progress
+from training.runs.work import Work
 from training.videos.output import CONTAINERS, SOUND, VideoWriter
 
 SEGMENT_FRAMES = 250
@@ -56,6 +56,7 @@ class SegmentedVideo:
         audio: File whose sound goes along; it is added when the segments are joined.
         audio_part: Where in that file the sound begins, seconds, and how long it is (None: to its end); silence follows.
         batch: Frames of a slow segment are kept one by one, and whole batches of so many stay for the next run; 0: they are not.
+        unsaid: What settings of an earlier version mean that do not hold one, see training.runs.work.
         codec: See VideoWriter.
         video_options: Of VideoWriter: fps, crf, comment, ...
 
@@ -76,6 +77,7 @@ class SegmentedVideo:
         audio: str | None = None,
         audio_part: tuple[float, float | None] = (0.0, None),
         batch: int = 0,
+        unsaid: Mapping[str, Any] | None = None,
         codec: str | None = None,
         **video_options: Any,
     ) -> None:
@@ -86,8 +88,7 @@ class SegmentedVideo:
         self._segment_ending, self._segment_codec = SEGMENTS.get(self._codec, LOSSLESS)
         self._length, self._num_frames, self._options = length, num_frames, video_options
         self._audio, self._audio_part = audio, audio_part
-        plain = json.dumps([settings, length, num_frames], sort_keys=True, default=str)
-        self._key = hashlib.sha256(plain.encode()).hexdigest()
+        self._work = Work(settings, unsaid or {}, (length, num_frames))
         self._device = device
         self.state: Any
         left = self._read_progress()
@@ -106,7 +107,7 @@ class SegmentedVideo:
         try:
             with open(os.path.join(self._folder, PROGRESS_FILE), encoding='utf-8') as file:
                 progress = json.load(file)
-            if progress['key'] != self._key:
+            if not self._work.left(progress['key']):
                 return None
             done, name = progress['num_frames'], os.path.basename(progress['state'])
             if not isinstance(done, int) or not 0 <= done <= (self._num_frames or done):
@@ -123,7 +124,7 @@ class SegmentedVideo:
     def _write_progress(self) -> None:
         with replacing(os.path.join(self._folder, PROGRESS_FILE)) as temporary, open(temporary, 'w', encoding='utf-8') as file:
             done = self.num_frames_done
-            json.dump({'key': self._key, 'num_frames': done, 'state': self._state_file, 'sizes': self._sizes(done)}, file)
+            json.dump({'key': self._work.note(), 'num_frames': done, 'state': self._state_file, 'sizes': self._sizes(done)}, file)
 
     def _sizes(self, done: int) -> list[int]:
         """Bytes of the finished segments, so that one that a disk has lost or cut off is not joined.
