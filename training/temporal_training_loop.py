@@ -26,7 +26,7 @@ from training.latents.dataset import LatentDataset
 from training.real_windows import Windows
 from training.runs import saving, step_threads
 from training.runs.ranks import Ranks
-from training.runs.run_folder import RunLog
+from training.runs.run_folder import Presence, RunLog
 from training.runs.saving_options import SavingOptions
 from training.stationarity import LONGEST_BURN_IN, OLD
 from training.temporal_options import TrainingOptions
@@ -217,13 +217,14 @@ class TemporalTraining:
 
         Raises:
             Stopped: A signal came while pictures or metrics were made, after everything was saved.
-            InputError: The training has diverged.
+            InputError: The training has diverged, or its folder is gone.
             OSError: Nothing can be saved, and that is to end the training (`SavingOptions.on_full`).
         """
         c = self.options
         self._choose_threads()  # before statistics are collected
         log = RunLog(self.run_dir, self.trainer.num_frames_shown / 1000 if self.resumed else None) if self.rank == 0 else None
         collector = training_stats.Collector(regex='.*')
+        presence = Presence(self.run_dir) if self.rank == 0 else None
         with stop_signals.held():
             with stop_signals.at_once():
                 preview = self._start_pictures(log)
@@ -244,6 +245,7 @@ class TemporalTraining:
                     continue
                 now = time.time()
                 self.seconds = self.seconds_before + now - start
+                self._require_folder(presence)
                 if not self.trainer.is_finite():
                     self._diverged()
                     done = False
@@ -285,6 +287,13 @@ class TemporalTraining:
         interrupted = self.trainer.num_frames_shown < c.total_kimg * 1000 or self.misses_snapshot
         self.say(saving.interrupted(self.state_is_lost) if interrupted else 'Done.')
         return not interrupted
+
+    def _require_folder(self, presence: Presence | None) -> None:
+        """End all ranks where the run folder is gone; `presence` is None on other ranks than the first."""
+        if self._agree(presence is not None and presence.is_gone())[0]:
+            with Ranks(self.rank, self.num_ranks, self.device).together():
+                if presence is not None:
+                    presence.require()
 
     def _agree(self, *asked: bool) -> list[bool]:
         return Ranks(self.rank, self.num_ranks, self.device).agree(*asked)

@@ -6,6 +6,7 @@ import os
 import pathlib
 import pickle
 import re
+import shutil
 import signal
 from typing import Any
 
@@ -228,6 +229,28 @@ def test_settings_that_a_run_did_not_know_stay_and_others_that_differ_are_named(
     assert set(ema) == {7.0}
     assert list((tmp_path / 'runs').iterdir()) == [folder]
     assert json.loads((folder / 'tuning.json').read_text())['options']['ema'] == 7.0
+
+
+def test_a_tuning_whose_folder_is_gone_ends(
+    subject: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real: Any = generator_tuning.GeneratorTuning.advance
+    steps = []
+
+    def advance(work: Any) -> Any:
+        steps.append(work.step)
+        if work.step == 2:
+            shutil.rmtree(tmp_path / 'runs')
+        return real(work)
+
+    monkeypatch.setattr(generator_tuning.GeneratorTuning, 'advance', advance)
+    result = run(
+        f'--data={subject / "latents.zip"}', f'--outdir={tmp_path / "runs"}', f'--dest={tmp_path / "x.pkl"}', *QUICK, '--steps=6'
+    )
+    assert result.exit_code == 2
+    assert 'was deleted or moved away, so nothing of this run can be saved' in result.output
+    assert steps == [0, 1, 2]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_settings_of_runs_of_earlier_versions_are_accounted_for(subject: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -250,6 +251,15 @@ def test_a_state_of_an_older_version_and_damaged_ones(tmp_path, train, straight,
     result = train('--kimg=0.096', '--snap=3')
     assert result.exit_code == 0  # another run
     assert train().exit_code == 2
+
+
+def test_a_training_whose_folder_is_gone_ends(tmp_path, train, monkeypatch):
+    with monkeypatch.context() as patch:
+        at_step(patch, 2, lambda: [shutil.rmtree(run) for run in tmp_path.iterdir()])
+        result = train()
+    assert result.exit_code == 2
+    assert 'was deleted or moved away, so nothing of this run can be saved' in result.output
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_options_that_a_run_did_not_know_stay_as_they_were(tmp_path, train, monkeypatch):

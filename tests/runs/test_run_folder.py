@@ -1,13 +1,16 @@
 """Run folders: numbers, the log, statistics of an interrupted run, the average of weights."""
 
+import errno
 import json
+import os
 import pathlib
 import sys
 
 import pytest
 import torch
 
-from training.runs.run_folder import Log, RunLog, forget_statistics_after, make_run_dir, next_run_dir
+from networks.errors import InputError
+from training.runs.run_folder import Log, Presence, RunLog, forget_statistics_after, make_run_dir, next_run_dir
 from training.runs.weight_average import decay_of, update_average
 
 
@@ -29,6 +32,41 @@ def test_a_run_that_starts_at_the_same_moment_gets_another_folder(
     seen = iter([{}, {'00000-x': 0}])  # at the first look the other run has not made its folder yet
     monkeypatch.setattr(run_folder, 'run_numbers', lambda outdir: next(seen))
     assert make_run_dir(str(tmp_path), 'x') == str(tmp_path / '00001-x')
+
+
+def test_presence_tells_a_deleted_folder_from_a_disk_that_is_away(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / 'runs' / '00000-x'
+    run.mkdir(parents=True)
+    presence = Presence(str(run))
+    presence.require()
+    run.rename(tmp_path / 'other')
+    assert presence.is_gone()
+    run.mkdir()  # of the next run
+    assert presence.is_gone()
+    run.rmdir()
+    (tmp_path / 'other').rename(run)
+    assert not presence.is_gone()
+    run.rmdir()
+    run.parent.rmdir()
+    with pytest.raises(InputError, match='00000-x was deleted or moved away'):
+        presence.require()
+    real = os.stat
+
+    def away(path: str) -> os.stat_result:
+        """The place where the disk was is a folder of another one now."""
+        status = list(real(path))
+        return os.stat_result([*status[:2], status[2] + 1, *status[3:]])
+
+    monkeypatch.setattr(os, 'stat', away)
+    assert not presence.is_gone()
+
+    def failing(path: str) -> os.stat_result:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(os, 'stat', failing)
+    assert not presence.is_gone()
 
 
 def test_log_goes_to_screen_and_file(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:

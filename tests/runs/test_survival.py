@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pathlib
+import shutil
 import signal
 
 import pytest
@@ -152,6 +153,39 @@ def test_options_that_differ_are_named_and_those_that_a_run_did_not_know_stay(tm
     assert result.exit_code == 0
     assert 'was begun with other options (--seed=0, --distortion=0.3)' in result.output
     assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize('what', ['deleted', 'moved', 'replaced'])
+def test_a_run_whose_folder_is_gone_ends(tmp_path, tiny_latents, monkeypatch, what):
+    """Within the tick, although it could go on until its end without a word."""
+    steps = []
+
+    def act(trainer: TemporalTrainer) -> None:
+        (run,) = (tmp_path / 'runs').iterdir()
+        if what == 'deleted':
+            shutil.rmtree(tmp_path / 'runs')
+        else:
+            run.rename(tmp_path / 'elsewhere')
+        if what == 'replaced':
+            run.mkdir()
+            (run / '.lock').write_text('of another run')
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 10, act)
+        real = TemporalTrainer.step
+        patch.setattr(TemporalTrainer, 'step', lambda self: steps.append(self.num_steps) or real(self))
+        result = train(tmp_path / 'runs', tiny_latents)
+    assert result.exit_code == 2
+    (line,) = (line for line in result.output.splitlines() if line.startswith('Error'))
+    assert 'was deleted or moved away, so nothing of this run can be saved any more' in line
+    assert len(steps) == 10
+    left = sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / 'runs').rglob('*'))
+    assert [path for path in left if 'network-snapshot' in path or 'training-state' in path] == []
+    assert any(path.endswith('.lock') for path in left) == (what == 'replaced')
+    if what == 'moved':  # and back: it goes on
+        run = tmp_path / 'runs' / '00000-tiny-latents-gpus1-batch16'
+        (tmp_path / 'elsewhere').rename(tmp_path / 'runs' / run.name)
+        assert train(tmp_path / 'runs', tiny_latents).exit_code == 0
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

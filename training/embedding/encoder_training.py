@@ -37,7 +37,7 @@ from training.footage.frame_bank import FrameBank
 from training.runs import saving, states
 from training.runs.gradients import sum_gradients
 from training.runs.ranks import Ranks
-from training.runs.run_folder import RunLog
+from training.runs.run_folder import Presence, RunLog
 from training.runs.saving_options import SavingOptions
 from training.runs.weight_average import decay_of, update_average
 from training.videos.output import image_grid
@@ -212,12 +212,13 @@ class EncoderTraining:
 
         Raises:
             Stopped: A signal came; everything is saved.
-            InputError: The training has diverged, or the disk does not take the encoder.
+            InputError: The training has diverged, its folder is gone, or the disk does not take the encoder.
         """
         self.say(f'Training for {self.options.total_kimg:g} kimg...\n')
         start_time = time.time()
         collector = training_stats.Collector(regex='.*')
         clock = saving.Clock(self.saving_options.checkpoint_minutes)
+        presence = Presence(self.run_dir) if self.ranks.is_first else None
         with stop_signals.held(), contextlib.ExitStack() as stack:
             log, bar = None, None
             if self.ranks.is_first:
@@ -232,7 +233,12 @@ class EncoderTraining:
                     stopping = self._step()
                     if bar is not None:
                         bar.update(self.cur_nimg - before)
-                    stopping, due = self.ranks.agree(stopping, clock.is_due())
+                    gone = presence is not None and presence.is_gone()
+                    stopping, due, gone = self.ranks.agree(stopping, clock.is_due(), gone)
+                    if gone:
+                        with self.ranks.together():
+                            if presence is not None:
+                                presence.require()
                     self.seconds = self.seconds_before + time.time() - start_time
                     if stopping:
                         self._save_state()

@@ -127,7 +127,9 @@ class Lock:
         if not has_locks():  # and Windows removes no file that is open
             os.close(self._handle)
         with contextlib.suppress(OSError):
-            os.unlink(self.path)  # while it is ours: nobody else can have locked this file
+            # Where the folder was deleted, another process may have made and locked a file of this name.
+            if not has_locks() or os.path.samestat(os.fstat(self._handle), os.stat(self.path)):
+                os.unlink(self.path)  # while it is ours: nobody else can have locked this file
         if has_locks():
             os.close(self._handle)
         self._handle = -1

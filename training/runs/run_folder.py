@@ -14,6 +14,7 @@ from typing import Any
 
 from networks.checkpoints import replacing
 from networks.checkpoints.durable_files import append_line
+from networks.errors import InputError
 
 STATS_FILE = 'stats.jsonl'
 MOST_LINES, NEWEST_LINES = 10_000, 1_000  # of statistics: beyond the first number, every second of all but the newest goes
@@ -61,6 +62,48 @@ def remove_unless_begun(run_dir: str, options_file: str) -> None:
                 with contextlib.suppress(FileNotFoundError):
                     os.remove(os.path.join(run_dir, name))
             os.rmdir(run_dir)
+
+
+class Presence:
+    """Tells when a run folder is no longer there, because somebody has deleted or moved it.
+
+    A disk that is away for a while takes its folders with it, and brings them back: that is none of these.
+
+    Args:
+        run_dir: The folder, which exists.
+    """
+
+    def __init__(self, run_dir: str) -> None:
+        self._run_dir = os.path.abspath(run_dir)
+        status = os.stat(self._run_dir)
+        self._folder, self._disk = status.st_ino, status.st_dev
+
+    def is_gone(self) -> bool:
+        """Whether nothing that is written there now is part of the run any more."""
+        try:
+            return os.stat(self._run_dir).st_ino != self._folder  # another run has got its name
+        except (FileNotFoundError, NotADirectoryError):
+            return self._disk_is_there()
+        except OSError:
+            return False
+
+    def _disk_is_there(self) -> bool:
+        folder = os.path.dirname(self._run_dir)
+        while True:
+            try:
+                return os.stat(folder).st_dev == self._disk
+            except (FileNotFoundError, NotADirectoryError):
+                folder = os.path.dirname(folder)
+            except OSError:
+                return False
+
+    def require(self) -> None:
+        """Raise InputError where it is gone."""
+        if self.is_gone():
+            raise InputError(
+                f'the run folder {self._run_dir} was deleted or moved away, so nothing of this run can be saved any more; give '
+                'the same command again to begin another one, or to go on where the folder is back'
+            )
 
 
 # ----------------------------------------------------------------------------

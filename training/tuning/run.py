@@ -35,7 +35,7 @@ from training.embedding.face_identity import FaceIdentity
 from training.embedding.report import add_tuning
 from training.latents.dataset import LatentDataset
 from training.runs import claims
-from training.runs.run_folder import RunLog, run_numbers
+from training.runs.run_folder import Presence, RunLog, run_numbers
 from training.runs.saving import Clock, tolerating
 from training.runs.states import MISFITS, load_plain_archive
 from training.runs.versions import versions
@@ -159,7 +159,7 @@ def tune_generator(
     All random numbers of a step come from (seed, step), so a run that was interrupted and resumed equals one that was not.
 
     Raises:
-        InputError: The files do not belong together, there are too few frames, or the weights diverged.
+        InputError: The files do not belong together, there are too few frames, the weights diverged, or the run folder is gone.
         training.commands.stop_signals.Stopped: A signal asked for an end; the state is saved.
     """
     device = torch.device(device)
@@ -208,6 +208,7 @@ def tune_generator(
         history.add(work.measure(work.average, looked_at))
 
     collector = training_stats.Collector(regex='.*')
+    presence = Presence(run_dir)
     clock, tick_start, tick_step = Clock(CHECKPOINT_MINUTES), time.time(), work.step
     print(f'Tuning for at most {steps} steps of {options.batch} frames...\n')
     with (
@@ -244,6 +245,7 @@ def tune_generator(
                 for name, value in work.advance().items():
                     training_stats.report(f'Loss/tuning/{name}', value)
                 bar.update(1)
+            presence.require()
             asked = stop_signals.asked()
             if asked is not None or clock.is_due():
                 with tolerating(report, 'the state of the tuning', stop=asked is not None):
