@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from torch.distributed.elastic.rendezvous import RendezvousConnectionError
 
 from networks.errors import RankLost
 from training.commands.command_line import UserMistake
@@ -122,6 +123,32 @@ def test_gpus_and_torchrun_agree(monkeypatch, started, gpus, number):
             settle_number(gpus)
     else:
         assert settle_number(gpus) == number
+
+
+@pytest.mark.parametrize(
+    ('error', 'reason'),
+    [
+        (RuntimeError('Failed to init uv loop'), 'Failed to init uv loop'),
+        (RendezvousConnectionError('no store\nat 29500'), 'no store at 29500'),
+        (FileNotFoundError('No usable temporary directory'), 'No usable temporary directory'),
+        (ValueError(), 'ValueError'),
+    ],
+)
+def test_a_torchrun_that_fails_by_itself_is_a_sentence(monkeypatch, error, reason):
+    """A rank's error is told by the rank, and a traceback of torchrun's by nobody."""
+
+    def failing(arguments: list[str]) -> None:
+        raise error
+
+    for name in ('STYLEVIDEOGAN_LAUNCHED', 'OMP_NUM_THREADS', 'PET_SIGNALS_TO_HANDLE', 'PET_NNODES'):
+        monkeypatch.setenv(name, '1')
+    monkeypatch.setattr('torch.distributed.run.main', failing)
+    with pytest.raises(UserMistake) as told:
+        ranks.start(2, 'train_video')
+    assert told.value.format_message() == (
+        f'torchrun, which is to start 2 processes, has failed ({reason}); PET_NNODES, PET_SIGNALS_TO_HANDLE of the environment '
+        'are options of torchrun'
+    )
 
 
 @pytest.mark.parametrize('module', [False, True])

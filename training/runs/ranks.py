@@ -256,14 +256,16 @@ def start(num_ranks: int, command: str) -> None:
     Raises:
         Stopped: A signal came; the ranks got it as well, and have ended.
         Exit: A rank has ended with an error, which it has told itself.
-        UserMistake: A rank was killed.
+        UserMistake: A rank was killed, or torchrun cannot start them.
     """
     import click
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
 
     command_line.report(f'Starting {num_ranks} processes')
+    variables = ', '.join(sorted(name for name in os.environ if name.startswith('PET_')))
     script = layout.start_again(command_line.__name__, command, sys.argv)
     arguments = launcher_arguments(num_ranks, script)
     os.environ['STYLEVIDEOGAN_LAUNCHED'] = '1'  # this process says how to go on, not rank 0 as well
@@ -294,6 +296,12 @@ def start(num_ranks: int, command: str) -> None:
         raise command_line.UserMistake(
             f'the process of rank {rank} was ended by {name}{" (out of memory?)" if name == "SIGKILL" else ""}; '
             'the same command goes on from what was saved last'
+        ) from error
+    except (OSError, ValueError, RuntimeError, RendezvousError) as error:  # of torchrun itself: no port, no folder for logs
+        reason = ' '.join(str(error).split())[:200]
+        hint = f'; {variables} of the environment are options of torchrun' if variables else ''
+        raise command_line.UserMistake(
+            f'torchrun, which is to start {num_ranks} processes, has failed ({reason or type(error).__name__}){hint}'
         ) from error
     raise click.exceptions.Exit(0)
 
