@@ -41,21 +41,36 @@ def read_values(run_dir: str, metric: str, *, all: bool = False) -> dict[str, fl
 def mark_best(run_dir: str, metric: str) -> dict[str, Any] | None:
     """Write `best-METRIC.json`; returns what it says, or None where there is no result yet."""
     values = read_values(run_dir, metric)
-    if not values:
+    snapshot = _best(metric, values)
+    if snapshot is None:
         return None
-    best = best_of(metric)
-    snapshot = min(sorted(values), key=lambda name: badness(values[name], best))
     record = {
         'metric': metric,
         'snapshot_pkl': snapshot,
         'value': values[snapshot],
-        'best_is': best,
+        'best_is': best_of(metric),
         'snapshots_measured': len(values),
     }
     path = os.path.join(run_dir, f'best-{metric}.json')
     with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
         file.write(json.dumps(record, indent=2) + '\n')
     return record
+
+
+def is_marked(run_dir: str, metric: str) -> bool:
+    """Whether `best-METRIC.json` names the best of the snapshots that were measured, or there is none to name."""
+    best = _best(metric, read_values(run_dir, metric))
+    with (
+        contextlib.suppress(OSError, *DAMAGED_FILE),
+        open(os.path.join(run_dir, f'best-{metric}.json'), encoding='utf-8') as file,
+    ):
+        return bool(json.load(file)['snapshot_pkl'] == best)
+    return best is None
+
+
+def _best(metric: str, values: dict[str, float]) -> str | None:
+    best = best_of(metric)
+    return min(sorted(values), key=lambda name: badness(values[name], best), default=None)
 
 
 def find_snapshot(network: str) -> tuple[str, str]:

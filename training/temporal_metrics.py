@@ -17,6 +17,7 @@ from metrics.inputs.video_comparison import VideoComparison, VideoOptions
 from networks import checkpoints
 from networks.errors import InputError, option
 from training.best_snapshot import mark_best
+from training.runs import saving
 from training.temporal_snapshot import versions
 from training.videos.recorded_videos import EmbeddedVideos, GeneratedVideos
 
@@ -35,7 +36,8 @@ def prepare_metrics(
     Returns:
         A function that measures one snapshot with one metric, appends the result with its protocol to metric-NAME.jsonl of the
         run, marks the best snapshot in best-NAME.json, and returns the values; None where no metric is asked for. A metric
-        that cannot be had of this data says so in one sentence, and the training goes on without it.
+        that cannot be had of this data says so in one sentence, and the training goes on without it; where the disk does not
+        take a result, it goes on as well, unless `stop` is asked for.
 
     Raises:
         InputError: There is no such metric, or a file holds no such weights.
@@ -64,6 +66,7 @@ def prepare_metrics(
         rank: int,
         num_ranks: int,
         device: Any,
+        stop: bool,
     ) -> dict[str, float]:
         # Rendered codes are the reference: what a model of these codes can reach, and always at hand.
         real_videos = EmbeddedVideos(data, image_generator)
@@ -106,8 +109,10 @@ def prepare_metrics(
                 'versions': versions(),
                 **comparison.protocol,
             }
-            metric_main.report_metric(dnnlib.EasyDict(result, protocol=protocol), run_dir=run_dir, snapshot_pkl=path)
-            best = mark_best(run_dir, metric)
+            best = None
+            with saving.tolerating(print, f'the result of {metric}', stop=stop):
+                metric_main.report_metric(dnnlib.EasyDict(result, protocol=protocol), run_dir=run_dir, snapshot_pkl=path)
+                best = mark_best(run_dir, metric)
             if best is not None:
                 print(f'Best {metric} so far: {best["value"]:.4g}, {best["snapshot_pkl"]}')
         # A metric may have no number, such as a Frechet distance of too few clips; curves have none there either.

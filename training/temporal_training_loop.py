@@ -334,6 +334,11 @@ class TemporalTraining:
                 self._save_snapshot(shown)
         if pictures or metrics:
             self._look_at(preview if pictures else None, log, shown, metrics)
+        if self.rank == 0:
+            with saving.tolerating(self.say, 'which snapshot is the best', stop=False):
+                for name in self.options.metrics:
+                    if not best_snapshot.is_marked(self.run_dir, name):
+                        best_snapshot.mark_best(self.run_dir, name)
 
     def _is_missing(self, shown: int) -> tuple[bool, bool, list[str]]:
         snapshot = f'network-snapshot-{shown // 1000:06d}.pkl'
@@ -511,18 +516,22 @@ class TemporalTraining:
         if not metrics or self.calc_metric is None:
             return {}
         self.say('Evaluating metrics...')
+        # The results of the last snapshot are what a run is known by; the same command computes what the disk did not take.
+        stop = self.saving_options.on_full == 'stop' or shown >= self.options.total_kimg * 1000
         results: dict[str, float] = {}
         for metric in metrics:
-            result = self.calc_metric(
-                metric=metric,
-                G=self.finished,
-                image_generator=self.image_generator,
-                description=self.data,
-                run_dir=self.run_dir,
-                snapshot=f'network-snapshot-{shown // 1000:06d}.pkl',
-                rank=self.rank,
-                num_ranks=self.num_ranks,
-                device=self.device,
-            )
+            with Ranks(self.rank, self.num_ranks, self.device).together():
+                result = self.calc_metric(
+                    metric=metric,
+                    G=self.finished,
+                    image_generator=self.image_generator,
+                    description=self.data,
+                    run_dir=self.run_dir,
+                    snapshot=f'network-snapshot-{shown // 1000:06d}.pkl',
+                    rank=self.rank,
+                    num_ranks=self.num_ranks,
+                    device=self.device,
+                    stop=stop,
+                )
             results.update(result)
         return results

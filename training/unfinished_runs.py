@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from networks.errors import InputError
-from training.best_snapshot import read_values
+from training.best_snapshot import is_marked, read_values
 from training.runs import states
 from training.temporal_snapshot import load_training_state, training_states
 
@@ -17,7 +17,7 @@ def last_good_state(run_dir: str) -> str | None:
 
 
 def is_finished(run_dir: str, total_kimg: float, metrics: Sequence[str]) -> bool:
-    """Whether a training has come to its end, and its last snapshot is there and was measured."""
+    """Whether a training has come to its end, its last snapshot is there and was measured, and the best one is marked."""
     found = training_states(run_dir)
     if not found:
         return False
@@ -29,5 +29,5 @@ def is_finished(run_dir: str, total_kimg: float, metrics: Sequence[str]) -> bool
         return False
     snapshot = f'network-snapshot-{shown // 1000:06d}.pkl'
     return os.path.isfile(os.path.join(run_dir, snapshot)) and all(
-        snapshot in read_values(run_dir, metric, all=True) for metric in metrics
+        snapshot in read_values(run_dir, metric, all=True) and is_marked(run_dir, metric) for metric in metrics
     )

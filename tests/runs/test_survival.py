@@ -307,6 +307,41 @@ def test_the_last_snapshot_is_made_by_the_same_command(tmp_path, tiny_latents, s
     assert_same(run, straight)
 
 
+@pytest.mark.parametrize('what', ['the line', 'the mark'])
+def test_a_result_of_a_metric_that_the_disk_does_not_take(tmp_path, tiny_latents, straight, monkeypatch, what):
+    """It does not end the training, but for the last one; that one is computed, or marked as the best, by the same command."""
+
+    def measured(opts):
+        return {'disk_survival': 1.0}
+
+    measured.__name__ = 'disk_survival'
+    known = {metric_main.register_metric(measured).__name__: __file__}
+    from training import temporal_metrics
+
+    monkeypatch.setattr(temporal_metrics, 'discover_metrics', lambda: (known, {}))
+    options = ['--snap=2', '--metrics=disk_survival']
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        module, name = {'the line': (metric_main, 'append_line'), 'the mark': (temporal_metrics, 'mark_best')}[what]
+        patch.setattr(module, name, full)
+        result = train(tmp_path, tiny_latents, *options)
+    assert result.exit_code == 2, result.output
+    assert result.output.count('Warning: the result of disk_survival could not be written, and the training goes on') == 1
+    assert 'Error: the result of disk_survival could not be written: no space is left on the disk' in result.output
+    (run,) = tmp_path.iterdir()
+    assert not (run / 'best-disk_survival.json').exists()
+    result = train(tmp_path, tiny_latents, *options)
+    assert result.exit_code == 0, result.output
+    assert json.loads((run / 'best-disk_survival.json').read_text())['value'] == 1.0
+    lines = [json.loads(line)['snapshot_pkl'] for line in (run / 'metric-disk_survival.jsonl').read_text().splitlines()]
+    assert lines == (['network-snapshot-000002.pkl'] if what == 'the mark' else []) + ['network-snapshot-000004.pkl']
+    assert_same(run, straight)
+    assert 'is finished' in train(tmp_path, tiny_latents, *options).output
+
+
 def test_a_stop_waits_for_no_long_look_at_the_model(tmp_path, tiny_latents, straight, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(temporal_training_loop, 'HURRY_SECONDS', -1.0)
