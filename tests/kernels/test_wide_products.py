@@ -48,7 +48,7 @@ def test_threads_change_no_number(form, monkeypatch):
     a, b = torch.randn(600, 1500), torch.randn(128, 1500)
     results = []
     for threads in (1, 2, 5, 40):
-        monkeypatch.setattr(wide_products, '_threads', lambda products, number=threads: number)
+        monkeypatch.setattr(wide_products, 'threads_for', lambda products, number=threads: number)
         results.append((times_transposed(a, b), times(a.T, a), transposed_times(a[:, :70], a)))
     for other in results[1:]:
         assert all(map(torch.equal, results[0], other))

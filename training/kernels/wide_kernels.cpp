@@ -1,6 +1,7 @@
 // Training on whole codes, whose thousands of numbers a frame make products of large matrices: these, and the critic behind its
-// first layer. Float and double, like temporal_kernels.cpp; critic/wide_products.py and critic/wide_native.py call it.
+// first layer and in it. Float and double, like temporal_kernels.cpp; critic/wide_products.py and critic/frame_sums.py call it.
 
+#include "critic/frame_sums.h"
 #include "critic/products.h"
 #include "critic/wide_critic.h"
 
@@ -37,3 +38,29 @@ PRODUCTS(double, double)
 
 WIDE_CRITIC(float, float)
 WIDE_CRITIC(double, double)
+
+extern "C" void* frame_plan_create(int count, const int64_t* frames, const int64_t* before) { return new FramePlan(count, frames, before); }
+extern "C" void frame_plan_destroy(void* plan) { delete (FramePlan*)plan; }
+extern "C" int frame_plan_rows(const void* plan) { return (int)((const FramePlan*)plan)->rows.size(); }
+
+#define FRAME_SUMS(NAME, T)                                                                                                        \
+    extern "C" void frame_sums_##NAME(const void* plan, int outputs, int64_t size, int motion, const T* weight, const T* unit,     \
+                                      const T* frames, const T* common, T* out, int threads) {                                     \
+        frame_sums<T>(*(const FramePlan*)plan, outputs, motion, weight, unit, {frames, size}, common, out, threads);               \
+    }                                                                                                                              \
+    extern "C" void frame_gradient_##NAME(const void* plan, int outputs, int64_t size, int motion, const T* unit, const T* frames, \
+                                          const T* g, const T* outer, const T* weight, const T* inner, const T* maps,              \
+                                          const T* of_common, const T* bias, int R, T* gradient, int add, int threads) {           \
+        frame_gradient<T>(*(const FramePlan*)plan, outputs, motion, unit, {frames, size}, g,                                       \
+                          {outer, weight, inner, maps, of_common, bias, R}, gradient, add, threads);                               \
+    }                                                                                                                              \
+    extern "C" void common_gradient_##NAME(const void* plan, int outputs, int motion, const T* g, T* of_common) {                  \
+        common_gradient<T>(*(const FramePlan*)plan, outputs, motion, g, of_common);                                                \
+    }                                                                                                                              \
+    extern "C" void weight_products_##NAME(int outputs, int64_t size, int motion, const T* weight, const T* unit, T* gram, int R,  \
+                                           const T* maps, const T* bias, T* inner, T* common, int threads) {                       \
+        weight_products<T>(outputs, size, motion, weight, unit, gram, R, maps, bias, inner, common, threads);                      \
+    }
+
+FRAME_SUMS(float, float)
+FRAME_SUMS(double, double)

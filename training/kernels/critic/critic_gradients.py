@@ -29,6 +29,7 @@ from training.kernels import native_code
 from training.kernels.critic.critic_layers import CriticLayers, layers_of
 from training.kernels.critic.critic_native import NativePasses, native_passes, native_wide_passes
 from training.kernels.critic.critic_passes import Between, WideWorkspace, Workspace
+from training.kernels.critic.frame_sums import first_layer
 from training.kernels.critic.wide_products import times, transposed_times
 from training.kernels.critic.wide_windows import Factored, Frames, Joined, Windows, WithMotion, as_tensor, as_windows
 from training.temporal_loss import gradient_penalty
@@ -99,8 +100,18 @@ class _ScoresOfFactors(torch.autograd.Function):
         wide: WideWorkspace,
     ) -> torch.Tensor:
         factored = Factored(t, weight, bias)
+        x: Windows = factored if before is None else Joined(before, factored)
+        x = x if unit is None else WithMotion(x, unit)
+        compiled = first_layer(wide.first.weight, x)
+        if compiled is not None:
+            # A copy, because the critic may have moved on before the backward pass.
+            compiled.weight = compiled.weight.clone()
+            _, inner, common = compiled.products(factored, gram=False)
+            scores, d = wide.scores_and_d(compiled.sums(x, inner, common))
+            ctx.compiled, ctx.entered = compiled, before is not None
+            ctx.save_for_backward(t, d, inner)
+            return scores
         first = wide.first.weight.detach()
-        # A copy, because the critic may have moved on before the backward pass.
         first = first.clone() if unit is None else WithMotion(factored, unit).both(first)
         product = times(first, weight)
         sums = factored.sums_through(product, first)
@@ -108,12 +119,16 @@ class _ScoresOfFactors(torch.autograd.Function):
             sums = torch.cat([before.sums(first), sums], dim=1)
         scores, d = wide.scores_and_d(sums if unit is None else WithMotion.joined(sums))
         ctx.save_for_backward(t, d, first, product)
-        ctx.motion = unit is not None
+        ctx.compiled, ctx.motion = None, unit is not None
         return scores
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, of_scores: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+        if ctx.compiled is not None:
+            t, d, inner = ctx.saved_tensors
+            d = d[:, d.shape[1] - t.shape[1] :] * of_scores.view(-1, 1, 1)
+            return *ctx.compiled.back_to_factors(d, t, inner, ctx.entered), None, None, None
         t, d, first, product = ctx.saved_tensors
         d = d * of_scores.view(-1, 1, 1)
         if ctx.motion:

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 
 from training.kernels.critic.critic_layers import KERNEL, PADDING, STRIDE, CriticLayers, gradient_of
+from training.kernels.critic.frame_sums import FirstLayer, factors_of, first_layer
 from training.kernels.critic.wide_products import times, times_transposed, transposed_times
 from training.kernels.critic.wide_windows import Frames, Windows, weight_gradient
 
@@ -222,12 +223,26 @@ class WideWorkspace:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """See critic_gradients()."""
         weight = self.first.weight
+        compiled = first_layer(weight, real, fake)
+        if compiled is not None:
+            return self._update(compiled, real, fake, mix, lambda_gp)
         gram = times_transposed(weight, weight)
         results = self.between.update(real.sums(weight), fake.sums(weight), gram, mix, lambda_gp)
         scores_real, scores_fake, penalty, of_real, of_fake, outer = results
         gradient = gradient_of(weight)
         weight_gradient([(real, of_real), (fake, of_fake)], gradient)
         transposed_times(outer.t(), weight, onto=gradient)
+        return scores_real, scores_fake, penalty
+
+    def _update(
+        self, first: FirstLayer, real: Windows, fake: Windows, mix: torch.Tensor, lambda_gp: float
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        gram, inner, common = first.products(factors_of(fake), gram=True)
+        assert gram is not None
+        sums_real, sums_fake = first.sums(real, None, None), first.sums(fake, inner, common)
+        scores_real, scores_fake, penalty, *rest = self.between.update(sums_real, sums_fake, gram, mix, lambda_gp)
+        of_real, of_fake, outer = rest
+        first.gradient(real, of_real, fake, of_fake, outer, gradient_of(self.first.weight))
         return scores_real, scores_fake, penalty
 
 

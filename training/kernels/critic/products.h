@@ -92,14 +92,29 @@ template <class T> void outer_panel(int count, const T* a, const T* b, T* out, i
         }
 }
 
+// The left side of `outer_panel`, [tiles, depth, TILE] out of a [depth, rows], rows `stride` apart.
+template <class T> void put_tiles(int depth, int rows, const T* a, int64_t stride, T* to) {
+    constexpr int together = 16;  // tiles
+    for (int first = 0; first < rows; first += together * TILE)
+        for (int k = 0; k < depth; k++)
+            for (int i = first; i < std::min(first + together * TILE, rows); i += TILE) {
+                T* tile = to + (size_t)i * depth + (size_t)k * TILE;
+                const int count = std::min(TILE, rows - i);
+                if (count == TILE) {
+                    memcpy(tile, a + k * stride + i, TILE * sizeof(T));
+                    continue;
+                }
+                for (int r = 0; r < TILE; r++) tile[r] = r < count ? a[k * stride + i + r] : T(0);
+            }
+}
+
 // out [rows, columns] = sum over k of (a_k)^T b[k]; a is [depth, rows]. With `add` on top of what is there.
 template <class T>
 void multiply_columns(int rows, int depth, int columns, const T* a, const T* const* b, T* out, bool add, int threads) {
     constexpr int panel = 3 * Lanes<T>::width, panels = 4;
     const int tiles = (rows + TILE - 1) / TILE;
-    std::vector<T> turned((size_t)tiles * TILE * depth, 0);  // [tiles, depth, TILE]
-    for (int k = 0; k < depth; k++)
-        for (int i = 0; i < rows; i++) turned[((size_t)(i / TILE) * depth + k) * TILE + i % TILE] = a[(size_t)k * rows + i];
+    std::vector<T> turned((size_t)tiles * TILE * depth);  // [tiles, depth, TILE]
+    put_tiles(depth, rows, a, rows, turned.data());
     const T* left = turned.data();
     const auto part = [=](int first, int end) {
         std::vector<T> block((size_t)DEPTH * panel * panels), edge((size_t)TILE * panel);

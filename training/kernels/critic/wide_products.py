@@ -59,7 +59,7 @@ def _columns(
         None if index is None else native_code.pointer(index),
         native_code.pointer(out),
         int(onto is not None),
-        _threads(a.shape[1] * len(a) * b.shape[1]),
+        threads_for(a.shape[1] * len(a) * b.shape[1]),
     )
     return out
 
@@ -81,12 +81,13 @@ def _multiply(
         int(turned),
         native_code.pointer(out),
         int(onto is not None),
-        _threads(rows * a.shape[1] * columns),
+        threads_for(rows * a.shape[1] * columns),
     )
     return out
 
 
-def _threads(products: int) -> int:
+def threads_for(products: int) -> int:
+    """Threads that so many products of numbers are worth."""
     return max(1, min(torch.get_num_threads(), products // LEAST_PER_THREAD))
 
 

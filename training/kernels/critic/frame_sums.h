@@ -1,0 +1,389 @@
+// A wide first layer on frames and their motion, W [y_k, (y_k - y_{k-1}) u] with W = [W_1, W_2], in fewer products than there are.
+//
+// With V := W_2 u a sum is W_1 y_k + V (y_k - y_{k-1}), a filter of two taps over time whose taps are matrices. Where three frames
+// follow each other, four products with half of the columns give what six would (minimal filtering: Winograd, 1980; the points are
+// 0, 1, -1 and infinity), with the frame before them as y_0:
+//
+//     p = V (y_2 - y_0)      q = W_1 (y_1 + y_2) / 2      r = (V + W_1 / 2) (y_2 - y_1)      s = (W_1 + V) (y_3 - y_1)
+//     sums  p + q - r,   q + r,   q - r + s
+//
+// and of two, three products give what four would: W_1 y_1, V (y_1 - y_0), (W_1 + V) (y_2 - y_1). The gradient for the weights is
+// the same turned around, with the same number of products. All factors are 1 or 1/2, so rounding stays what it was.
+#pragma once
+
+#include "products.h"
+
+namespace {
+
+constexpr int DEEP = 384;   // numbers of a code at a time: weights of that many stay in the second cache
+constexpr int BATCH = 24;   // rows of a plan at a time, and
+constexpr int AHEAD = 2;    // those that are fetched beforehand
+
+// By what a row is multiplied, and where it goes.
+enum Weights { FRAME, MOTION, BOTH, MIDDLE, KINDS };  // W_1, V, W_1 + V, V + W_1 / 2
+enum Begin { FIRST = -1, ENTERED = -2, LEFT = -3 };   // in the place of the frame before
+
+struct FramePlan {
+    struct Row { int64_t frame, other; };  // the frame alone (other < 0); FRAME: mean of both; else: the frame less the other one
+    struct Item { int row[3]; float sign[3]; };
+    std::vector<Row> rows;    // in the order of their weights
+    int first[KINDS + 1];     // row of each of them
+    std::vector<Item> items;  // each different sum once
+    std::vector<int> place;   // of each output among them
+    std::vector<char> still, moving;  // whether an item has W_1, and V, of what all frames have in common
+
+    // Output i is W_1 y_f + V (y_f - y_b) for f = frames[i], b = before[i], or with b FIRST: W_1 y_f, ENTERED: (W_1 + V) y_f,
+    // LEFT: V y_f.
+    FramePlan(int count, const int64_t* frames, const int64_t* before) : place(count) {
+        struct Asked { int64_t before, frame; int output; };
+        std::vector<Asked> asked(count);
+        for (int i = 0; i < count; i++) asked[i] = {before[i], frames[i], i};
+        std::sort(asked.begin(), asked.end(), [](const Asked& a, const Asked& b) {
+            return a.before != b.before ? a.before < b.before : a.frame != b.frame ? a.frame < b.frame : a.output < b.output;
+        });
+        std::vector<Asked> distinct;
+        for (const Asked& each : asked) {
+            if (distinct.empty() || distinct.back().before != each.before || distinct.back().frame != each.frame) distinct.push_back(each);
+            place[each.output] = (int)distinct.size() - 1;
+        }
+        items.assign(distinct.size(), Item{{-1, -1, -1}, {0, 0, 0}});
+        std::vector<Row> lists[KINDS];
+        const auto add = [&](Weights kind, int64_t frame, int64_t other = -1) {
+            lists[kind].push_back({frame, other});
+            return (int)((lists[kind].size() - 1) * KINDS + kind);  // until all are there
+        };
+        const auto next_of = [&](int item) {  // the motion that begins with this frame
+            const auto found = std::lower_bound(distinct.begin(), distinct.end(), distinct[item].frame,
+                                                [](const Asked& a, int64_t frame) { return a.before < frame; });
+            return found != distinct.end() && found->before == distinct[item].frame ? (int)(found - distinct.begin()) : -1;
+        };
+        const int total = (int)distinct.size();
+        std::vector<int> next(total, -1);
+        std::vector<char> follows(total, 0), done(total, 0);
+        for (int item = 0; item < total; item++) {
+            const Asked& each = distinct[item];
+            still.push_back(each.before != LEFT), moving.push_back(each.before == ENTERED || each.before == LEFT);
+            if (each.before < 0) {
+                const Weights kind = each.before == FIRST ? FRAME : each.before == ENTERED ? BOTH : MOTION;
+                items[item] = {{add(kind, each.frame), -1, -1}, {1, 0, 0}};
+                done[item] = 1;
+                continue;
+            }
+            next[item] = next_of(item);
+            if (next[item] >= 0 && next[item] != item && !follows[next[item]]) follows[next[item]] = 1;
+            else next[item] = -1;
+        }
+        for (int pass = 0; pass < 2; pass++) {  // from the beginning of each run; then rings, which have none
+            for (int begin = 0; begin < total; begin++) {
+                if (done[begin] || (pass == 0 && follows[begin])) continue;
+                for (int item = begin; item >= 0 && !done[item];) {
+                    int here[3] = {item, -1, -1};
+                    done[item] = 1;
+                    for (int k = 1; k < 3; k++) {
+                        const int other = here[k - 1] < 0 ? -1 : next[here[k - 1]];
+                        if (other >= 0 && !done[other]) here[k] = other, done[other] = 1;
+                    }
+                    const int64_t y0 = distinct[item].before, y1 = distinct[item].frame;
+                    const int64_t y2 = here[1] < 0 ? -1 : distinct[here[1]].frame, y3 = here[2] < 0 ? -1 : distinct[here[2]].frame;
+                    if (here[2] >= 0) {
+                        const int p = add(MOTION, y2, y0), q = add(FRAME, y1, y2), r = add(MIDDLE, y2, y1), s = add(BOTH, y3, y1);
+                        items[here[0]] = {{p, q, r}, {1, 1, -1}};
+                        items[here[1]] = {{q, r, -1}, {1, 1, 0}};
+                        items[here[2]] = {{q, r, s}, {1, -1, 1}};
+                        item = next[here[2]];
+                        continue;
+                    }
+                    const int p = add(FRAME, y1), q = add(MOTION, y1, y0);
+                    items[here[0]] = {{p, q, -1}, {1, 1, 0}};
+                    if (here[1] >= 0) items[here[1]] = {{p, add(BOTH, y2, y1), -1}, {1, 1, 0}};
+                    break;
+                }
+            }
+        }
+        first[0] = 0;
+        for (int kind = 0; kind < KINDS; kind++) {
+            first[kind + 1] = first[kind] + (int)lists[kind].size();
+            rows.insert(rows.end(), lists[kind].begin(), lists[kind].end());
+        }
+        for (Item& item : items)
+            for (int& row : item.row)
+                if (row >= 0) row = first[row % KINDS] + row / KINDS;
+    }
+};
+
+template <class T> struct Source {  // frames [.., size]
+    const T* frames; int64_t size;
+    const T* at(int64_t frame, int64_t k) const { return frames + frame * size + k; }
+};
+
+// Numbers k .. k + count of row i of the plan, in pieces that lie `distance` apart, and the same of a later row on their way: frames
+// lie so far from each other that the processor does not guess where the next one is.
+template <class T>
+INLINE void put_row(const FramePlan& plan, int i, bool mean, const Source<T>& source, int64_t k, int count, T* to, int piece, int64_t distance) {
+    VECTORS(T);
+    const FramePlan::Row &row = plan.rows[i], &later = plan.rows[std::min((size_t)i + AHEAD, plan.rows.size() - 1)];
+    const T *a = source.at(row.frame, k), *b = source.at(std::max<int64_t>(row.other, 0), k), *later_a = source.at(later.frame, k);
+    const T* later_b = later.other < 0 ? nullptr : source.at(later.other, k);
+    for (int j = 0; j < count; j += 64 / (int)sizeof(T)) {
+        __builtin_prefetch(later_a + j, 0, 2);
+        if (later_b) __builtin_prefetch(later_b + j, 0, 2);
+    }
+    for (; count > 0; count -= piece, a += piece, b += piece, to += distance) {
+        const int here = std::min(count, piece);
+        int j = 0;
+        if (row.other < 0) {
+            for (; j + width <= here; j += width) store(to + j, load(a + j));
+            for (; j < here; j++) to[j] = a[j];
+        } else if (mean) {
+            for (; j + width <= here; j += width) store(to + j, (load(a + j) + load(b + j)) * T(0.5));
+            for (; j < here; j++) to[j] = (a[j] + b[j]) * T(0.5);
+        } else {
+            for (; j + width <= here; j += width) store(to + j, load(a + j) - load(b + j));
+            for (; j < here; j++) to[j] = a[j] - b[j];
+        }
+    }
+}
+
+// to [count, wide] = (rows of `from`, `stride` apart, numbers k .. k + count)^T
+template <class T> void turn(int rows, const T* from, int64_t stride, int64_t k, int count, T* to, int wide) {
+    constexpr int most = 16;  // a cache line
+    T square[most][most];     // by way of this, because rows may be as far apart as the places of a cache
+    for (int p = 0; p < rows; p += most)
+        for (int q = 0; q < count; q += most) {
+            const int high = std::min(most, rows - p), deep = std::min(most, count - q);
+            for (int r = 0; r < high; r++) {
+                const T* row = from + (p + r) * stride + k + q;
+                if (deep == most) memcpy(square[r], row, most * sizeof(T));
+                else for (int c = 0; c < deep; c++) square[r][c] = row[c];
+            }
+            for (int c = 0; c < deep; c++) {
+                T* column = to + (size_t)(q + c) * wide + p;
+                if (high == most) for (int r = 0; r < most; r++) column[r] = square[r][c];
+                else for (int r = 0; r < high; r++) column[r] = square[r][c];
+            }
+        }
+}
+
+// out [outputs, O] for weight [O, 2, size], or [O, size] without motion; unit [size] or null for 1; common
+// [O, 2] (or [O]) is what all frames have besides, W_1 y and V y of it, or null.
+template <class T>
+void frame_sums(const FramePlan& plan, int O, bool motion, const T* weight, const T* unit, const Source<T>& source, const T* common,
+                T* out, int threads) {
+    const int wide = round_up(O, Lanes<T>::width), total = (int)plan.rows.size();
+    const int64_t size = source.size, stride = motion ? 2 * size : size;
+    std::vector<T> sums((size_t)total * wide);
+    T* to = sums.data();
+    const auto part = [=, &plan](int begin, int end) {
+        std::vector<T> panels((size_t)KINDS * DEEP * wide, 0), block((size_t)BATCH * (DEEP + 16));
+        const T* pointers[BATCH];
+        for (int i = 0; i < BATCH; i++) pointers[i] = &block[(size_t)i * (DEEP + 16)];
+        for (int64_t k = 0; k < size; k += DEEP) {
+            const int deep = (int)std::min<int64_t>(DEEP, size - k);
+            T *w = panels.data(), *v = w + (size_t)DEEP * wide, *both = v + (size_t)DEEP * wide, *middle = both + (size_t)DEEP * wide;
+            turn(O, weight, stride, k, deep, w, wide);
+            if (motion) turn(O, weight + size, stride, k, deep, v, wide);
+            for (int q = 0; motion && q < deep; q++) {
+                const T factor = unit ? unit[k + q] : T(1);
+                for (int j = q * wide; j < (q + 1) * wide; j++) {
+                    v[j] *= factor;
+                    both[j] = w[j] + v[j];
+                    middle[j] = v[j] + w[j] * T(0.5);
+                }
+            }
+            for (int kind = 0; kind < KINDS; kind++) {
+                const int last = std::min(end, plan.first[kind + 1]);
+                for (int i = std::max(begin, plan.first[kind]); i < last; i += BATCH) {
+                    const int count = std::min(BATCH, last - i);
+                    for (int r = 0; r < count; r++)
+                        put_row(plan, i + r, kind == FRAME, source, k, deep, (T*)pointers[r], deep, 0);
+                    Segment<T> segment = {pointers, 0, panels.data() + (size_t)kind * DEEP * wide, wide, deep};
+                    product<T, 1>(count, wide, &segment, StoreOrAdd<T>{to + (size_t)i * wide, wide, k > 0});
+                }
+            }
+        }
+    };
+    share(total, BATCH, threads, part);
+    std::vector<T> items((size_t)plan.items.size() * wide, 0);
+    for (size_t item = 0; item < plan.items.size(); item++) {
+        for (int term = 0; term < 3 && plan.items[item].row[term] >= 0; term++) {
+            const T sign = plan.items[item].sign[term], *from = to + (size_t)plan.items[item].row[term] * wide;
+            for (int j = 0; j < wide; j++) items[item * wide + j] += sign * from[j];
+        }
+        for (int half = 0; common && half < (motion ? 2 : 1); half++)
+            for (int j = 0; (half ? plan.moving : plan.still)[item] && j < O; j++)
+                items[item * wide + j] += common[j * (motion ? 2 : 1) + half];
+    }
+    for (size_t i = 0; i < plan.place.size(); i++) memcpy(out + i * O, &items[(size_t)plan.place[i] * wide], O * sizeof(T));
+}
+
+// of_common [O, 2] (or [O]), the gradient for `common` of frame_sums.
+template <class T> void common_gradient(const FramePlan& plan, int O, bool motion, const T* g, T* of_common) {
+    const int halves = motion ? 2 : 1;
+    std::fill_n(of_common, (size_t)O * halves, T(0));
+    std::vector<T> sums((size_t)O * 2, 0);
+    for (size_t i = 0; i < plan.place.size(); i++)
+        for (int half = 0; half < halves; half++)
+            for (int j = 0; (half ? plan.moving : plan.still)[plan.place[i]] && j < O; j++) sums[(size_t)half * O + j] += g[i * O + j];
+    for (int j = 0; j < O; j++)
+        for (int half = 0; half < halves; half++) of_common[j * halves + half] = sums[(size_t)half * O + j];
+}
+
+// gram [O, O] = W W^T; and, where there are maps [size, R] and a bias [size] that make frames, inner [O, 2, R] = [W_1, V] maps and
+// common [O, 2] = [W_1, V] bias.
+template <class T>
+void weight_products(int O, int64_t size, bool motion, const T* weight, const T* unit, T* gram, int R, const T* maps, const T* bias,
+                     T* inner, T* common, int threads) {
+    constexpr int grain = 2 * Lanes<T>::width;
+    const int wide = round_up(O, grain), halves = motion ? 2 : 1, wide_R = round_up(R, Lanes<T>::width);
+    const int64_t stride = halves * size;
+    std::vector<T> sums((size_t)wide * wide, 0), through((size_t)O * halves * wide_R, 0), biased((size_t)O * halves, 0);
+    T *of_gram = sums.data(), *of_maps = through.data(), *of_bias = biased.data();
+    const auto part = [=](int begin, int end) {
+        const int rows = end - begin;
+        std::vector<T> panel((size_t)DEEP * wide, 0), block((size_t)rows * halves * DEEP), padded(maps && wide_R != R ? (size_t)DEEP * wide_R : 0, 0);
+        std::vector<const T*> pointers((size_t)std::max(rows * halves, wide));
+        for (int64_t k = 0; k < size; k += DEEP) {
+            const int deep = (int)std::min<int64_t>(DEEP, size - k);
+            for (int half = 0; gram && half < halves; half++) {
+                turn(O, weight + half * size, stride, k, deep, panel.data(), wide);
+                for (int i = begin; i < end; i += grain) {
+                    const int count = std::min(grain, end - i);
+                    for (int r = 0; r < count; r++) pointers[r] = weight + (i + r) * stride + half * size + k;
+                    Segment<T> segment = {pointers.data(), 0, panel.data() + i, wide, deep};
+                    product<T, 1>(count, wide - i, &segment, StoreOrAdd<T>{of_gram + (size_t)i * wide + i, wide, k > 0 || half});
+                }
+            }
+            if (!maps) continue;
+            for (int row = 0; row < rows * halves; row++) {
+                const bool moved = row % halves;
+                const T* from = weight + (begin + row / halves) * stride + (moved ? size : 0) + k;
+                T *to = &block[(size_t)row * DEEP], sum = 0;
+                pointers[row] = to;
+                for (int q = 0; q < deep; q++) to[q] = moved && unit ? from[q] * unit[k + q] : from[q];
+                typename Lanes<T>::V lanes = {};
+                int q = 0;
+                for (; q + Lanes<T>::width <= deep; q += Lanes<T>::width) lanes += load(to + q) * load(bias + k + q);
+                for (; q < deep; q++) sum += to[q] * bias[k + q];
+                of_bias[(size_t)begin * halves + row] += sum + total<T>(lanes);
+            }
+            for (int q = 0; wide_R != R && q < deep; q++) memcpy(&padded[(size_t)q * wide_R], maps + (k + q) * R, R * sizeof(T));
+            Segment<T> segment = {pointers.data(), 0, wide_R != R ? padded.data() : maps + k * R, wide_R, deep};
+            product<T, 1>(rows * halves, wide_R, &segment, StoreOrAdd<T>{of_maps + (size_t)begin * halves * wide_R, wide_R, k > 0});
+        }
+    };
+    share(O, grain, threads, part);
+    for (int i = 0; gram && i < O; i++)
+        for (int j = 0; j < O; j++) gram[(size_t)i * O + j] = i / grain <= j / grain ? sums[(size_t)i * wide + j] : sums[(size_t)j * wide + i];
+    for (int row = 0; maps && row < O * halves; row++) {
+        memcpy(inner + (size_t)row * R, &through[(size_t)row * wide_R], R * sizeof(T));
+        common[row] = biased[row];
+    }
+}
+
+// What a weight gradient is a sum of, besides frames of a plan; null: nothing.
+template <class T> struct Further {
+    const T *outer, *weight;                // [O, O] and [O, 2, size]: outer W
+    const T *inner, *maps, *common, *bias;  // [O, 2, R], [size, R]; [O, 2], [size]: inner maps^T + common bias^T
+    int R;
+};
+
+// gradient [O, 2, size] (or [O, size]) for gradients g [outputs, O] of the sums; with `add` on top of what is there.
+template <class T>
+void frame_gradient(const FramePlan& plan, int O, bool motion, const T* unit, const Source<T>& source, const T* g,
+                    const Further<T>& further, T* gradient, bool add, int threads) {
+    constexpr int panel = 3 * Lanes<T>::width, panels = 4, deepest = 192;
+    const int wide = round_up(O, TILE), total = (int)plan.rows.size(), tiles = wide / TILE, halves = motion ? 2 : 1;
+    const int64_t size = source.size, stride = halves * size;
+    std::vector<T> items((size_t)plan.items.size() * O, 0), of_rows((size_t)total * O, 0);
+    for (size_t i = 0; i < plan.place.size(); i++) {
+        T* to = &items[(size_t)plan.place[i] * O];
+        for (int j = 0; j < O; j++) to[j] += g[i * O + j];
+    }
+    for (size_t item = 0; item < plan.items.size(); item++)
+        for (int term = 0; term < 3 && plan.items[item].row[term] >= 0; term++) {
+            const T sign = plan.items[item].sign[term];
+            T* to = &of_rows[(size_t)plan.items[item].row[term] * O];
+            for (int j = 0; j < O; j++) to[j] += sign * items[item * O + j];
+        }
+    struct Block { int kind, begin, count; std::vector<T> left; };  // rows of the plan with one weight
+    std::vector<Block> blocks;
+    for (int kind = 0; kind < KINDS; kind++)
+        for (int i = plan.first[kind]; i < plan.first[kind + 1]; i += deepest) {
+            const int count = std::min(deepest, plan.first[kind + 1] - i);
+            blocks.push_back({kind, i, count, std::vector<T>((size_t)wide * count)});
+            put_tiles(count, O, &of_rows[(size_t)i * O], O, blocks.back().left.data());
+        }
+    const int R = further.maps ? further.R : 0;
+    std::vector<T> of_maps[2], of_weight;  // left sides
+    for (int half = 0; R && half < halves; half++) {
+        std::vector<T> turned((size_t)(R + 1) * O);
+        turn(O, further.inner + (size_t)half * R, (int64_t)halves * R, 0, R, turned.data(), O);
+        for (int o = 0; o < O; o++) turned[(size_t)R * O + o] = further.common[o * halves + half];
+        of_maps[half].resize((size_t)wide * (R + 1));
+        put_tiles(R + 1, O, turned.data(), O, of_maps[half].data());
+    }
+    if (further.outer) {
+        std::vector<T> turned((size_t)O * O);
+        turn(O, further.outer, O, 0, O, turned.data(), O);
+        of_weight.resize((size_t)wide * O);
+        put_tiles(O, O, turned.data(), O, of_weight.data());
+    }
+    const auto part = [&, O, size, stride, R](int64_t begin, int64_t end) {
+        const int64_t most = std::max({std::min(total, deepest), R + 1, O});
+        std::vector<T> right((size_t)panels * most * panel, 0), sums((size_t)(KINDS + 1) * wide * panel * panels);
+        std::vector<char> there(KINDS + 1);
+        const auto multiply_by = [&](int kind, int depth, const T* left) {  // sums of a kind += left right
+            T* to = &sums[(size_t)kind * wide * panel * panels];
+            for (int p = 0; p < panels; p++)
+                for (int tile = 0; tile < tiles; tile++)
+                    outer_panel(depth, left + (size_t)tile * depth * TILE, &right[p * most * panel],
+                                to + ((size_t)p * wide + tile * TILE) * panel, panel, there[kind]);
+            there[kind] = 1;
+        };
+        for (int64_t j = begin; j < end; j += panel * panels) {
+            const int here = (int)std::min<int64_t>(panel * panels, end - j);
+            std::fill(there.begin(), there.end(), 0);
+            for (const Block& block : blocks) {
+                for (int q = 0; q < block.count; q++)
+                    put_row(plan, block.begin + q, block.kind == FRAME, source, j, here, &right[(size_t)q * panel], panel, most * panel);
+                multiply_by(block.kind, block.count, block.left.data());
+            }
+            if (R) {
+                for (int p = 0; p * panel < here; p++) {
+                    const int64_t first = j + p * panel;
+                    const int count = std::min(panel, here - p * panel);
+                    turn(count, further.maps + first * R, R, 0, R, &right[p * most * panel], panel);
+                    for (int c = 0; c < count; c++) right[(p * most + R) * panel + c] = further.bias[first + c];
+                }
+                for (int half = 0; half < halves; half++) multiply_by(half ? MOTION : FRAME, R + 1, of_maps[half].data());
+            }
+            for (int half = 0; further.outer && half < halves; half++) {
+                for (int q = 0; q < O; q++)
+                    for (int p = 0; p * panel < here; p++)
+                        memcpy(&right[(p * most + q) * panel], further.weight + q * stride + half * size + j + p * panel,
+                               std::min(panel, here - p * panel) * sizeof(T));
+                multiply_by(half ? KINDS : FRAME, O, of_weight.data());
+            }
+            for (int kind = 0; kind <= KINDS; kind++)
+                if (!there[kind]) std::fill_n(&sums[(size_t)kind * wide * panel * panels], (size_t)wide * panel * panels, T(0));
+            for (int p = 0; p * panel < here; p++)
+                for (int o = 0; o < O; o++) {
+                    const int64_t first = j + p * panel;
+                    const int count = std::min(panel, here - p * panel);
+                    const size_t row = ((size_t)p * wide + o) * panel, next = (size_t)wide * panel * panels;
+                    const T *f = &sums[row], *m = f + next, *b = m + next, *h = b + next, *w = h + next;
+                    T *to = gradient + o * stride + first, *of_motion = to + size;
+                    for (int c = 0; c < count; c++) {
+                        const T still = f[c] + b[c] + h[c] * T(0.5), moved = m[c] + b[c] + h[c];
+                        to[c] = add ? to[c] + still : still;
+                        if (!motion) continue;
+                        const T value = moved * (unit ? unit[first + c] : T(1)) + w[c];
+                        of_motion[c] = add ? of_motion[c] + value : value;
+                    }
+                }
+        }
+    };
+    share((int)size, panel * panels, threads, part);
+}
+
+}  // namespace
