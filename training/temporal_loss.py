@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from training.kernels.critic.wide_products import gram
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -104,7 +106,7 @@ def diversity_penalty(
     if maps is None:
         apart = difference.square().mean(dim=(1, 2)) / 2
     else:
-        apart = ((difference @ (maps.t() @ maps)) * difference).sum(dim=2).mean(dim=1).clamp(min=0) / (2 * len(maps))
+        apart = ((difference @ gram(maps)) * difference).sum(dim=2).mean(dim=1).clamp(min=0) / (2 * len(maps))
     # The small number keeps the gradient of the root finite where both are the same.
     return (1 - (apart / wanted + 1e-6).sqrt()).clamp(min=0).square(), apart.detach()
 

@@ -60,6 +60,14 @@ extern "C" int frame_plan_rows(const void* plan) { return (int)((const FramePlan
     extern "C" void weight_products_##NAME(int outputs, int64_t size, int motion, const T* weight, const T* unit, T* gram, int R,  \
                                            const T* maps, const T* bias, T* inner, T* common, int threads) {                       \
         weight_products<T>(outputs, size, motion, weight, unit, gram, R, maps, bias, inner, common, threads);                      \
+    }                                                                                                                              \
+    extern "C" void back_to_factors_##NAME(int count, int length, int outputs, int motion, int entered, const T* g,                \
+                                           const T* inner, int R, T* of_t, int threads) {                                          \
+        back_to_factors<T>(count, length, outputs, motion, entered, g, inner, R, of_t, threads);                                   \
+    }                                                                                                                              \
+    extern "C" void back_to_maps_##NAME(int outputs, int64_t size, int motion, const T* weight, const T* unit, const T* of_inner,  \
+                                        const T* of_common, int R, T* of_maps, T* of_bias, int threads) {                          \
+        back_to_maps<T>(outputs, size, motion, weight, unit, of_inner, of_common, R, of_maps, of_bias, threads);                   \
     }
 
 FRAME_SUMS(float, float)

@@ -100,8 +100,8 @@ class _ScoresOfFactors(torch.autograd.Function):
         wide: WideWorkspace,
     ) -> torch.Tensor:
         factored = Factored(t, weight, bias)
-        x: Windows = factored if before is None else Joined(before, factored)
-        x = x if unit is None else WithMotion(x, unit)
+        y = factored if before is None else Joined(before, factored)
+        x = y if unit is None else WithMotion(y, unit)
         compiled = first_layer(wide.first.weight, x)
         if compiled is not None:
             # A copy, because the critic may have moved on before the backward pass.

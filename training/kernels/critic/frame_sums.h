@@ -17,7 +17,7 @@ namespace {
 
 constexpr int DEEP = 384;   // numbers of a code at a time: weights of that many stay in the second cache
 constexpr int BATCH = 24;   // rows of a plan at a time, and
-constexpr int AHEAD = 2;    // those that are fetched beforehand
+constexpr int AHEAD = 8;    // those that are fetched beforehand
 
 // By what a row is multiplied, and where it goes.
 enum Weights { FRAME, MOTION, BOTH, MIDDLE, KINDS };  // W_1, V, W_1 + V, V + W_1 / 2
@@ -25,12 +25,11 @@ enum Begin { FIRST = -1, ENTERED = -2, LEFT = -3 };   // in the place of the fra
 
 struct FramePlan {
     struct Row { int64_t frame, other; };  // the frame alone (other < 0); FRAME: mean of both; else: the frame less the other one
-    struct Item { int row[3]; float sign[3]; };
+    struct Item { int row[3]; float sign[3]; bool still, moving; };  // and whether it has W_1, and V, of what all frames have
     std::vector<Row> rows;    // in the order of their weights
     int first[KINDS + 1];     // row of each of them
     std::vector<Item> items;  // each different sum once
     std::vector<int> place;   // of each output among them
-    std::vector<char> still, moving;  // whether an item has W_1, and V, of what all frames have in common
 
     // Output i is W_1 y_f + V (y_f - y_b) for f = frames[i], b = before[i], or with b FIRST: W_1 y_f, ENTERED: (W_1 + V) y_f,
     // LEFT: V y_f.
@@ -46,58 +45,50 @@ struct FramePlan {
             if (distinct.empty() || distinct.back().before != each.before || distinct.back().frame != each.frame) distinct.push_back(each);
             place[each.output] = (int)distinct.size() - 1;
         }
-        items.assign(distinct.size(), Item{{-1, -1, -1}, {0, 0, 0}});
+        items.assign(distinct.size(), Item{{-1, -1, -1}, {0, 0, 0}, true, false});
         std::vector<Row> lists[KINDS];
         const auto add = [&](Weights kind, int64_t frame, int64_t other = -1) {
             lists[kind].push_back({frame, other});
             return (int)((lists[kind].size() - 1) * KINDS + kind);  // until all are there
         };
-        const auto next_of = [&](int item) {  // the motion that begins with this frame
-            const auto found = std::lower_bound(distinct.begin(), distinct.end(), distinct[item].frame,
-                                                [](const Asked& a, int64_t frame) { return a.before < frame; });
-            return found != distinct.end() && found->before == distinct[item].frame ? (int)(found - distinct.begin()) : -1;
+        const auto next_of = [&](int item) {  // the motion that goes on from here as it came, forwards or backwards
+            const int64_t from = distinct[item].frame, to = 2 * from - distinct[item].before;
+            const auto found = std::lower_bound(distinct.begin(), distinct.end(), from, [to](const Asked& a, int64_t before) {
+                return a.before != before ? a.before < before : a.frame < to;
+            });
+            return found != distinct.end() && found->before == from && found->frame == to ? (int)(found - distinct.begin()) : -1;
         };
         const int total = (int)distinct.size();
         std::vector<int> next(total, -1);
-        std::vector<char> follows(total, 0), done(total, 0);
+        std::vector<char> follows(total, 0);
         for (int item = 0; item < total; item++) {
             const Asked& each = distinct[item];
-            still.push_back(each.before != LEFT), moving.push_back(each.before == ENTERED || each.before == LEFT);
             if (each.before < 0) {
                 const Weights kind = each.before == FIRST ? FRAME : each.before == ENTERED ? BOTH : MOTION;
-                items[item] = {{add(kind, each.frame), -1, -1}, {1, 0, 0}};
-                done[item] = 1;
-                continue;
+                items[item] = {{add(kind, each.frame), -1, -1}, {1, 0, 0}, kind != MOTION, kind != FRAME};
+            } else if (each.before != each.frame) {
+                next[item] = next_of(item);
+                if (next[item] >= 0) follows[next[item]] = 1;
             }
-            next[item] = next_of(item);
-            if (next[item] >= 0 && next[item] != item && !follows[next[item]]) follows[next[item]] = 1;
-            else next[item] = -1;
         }
-        for (int pass = 0; pass < 2; pass++) {  // from the beginning of each run; then rings, which have none
-            for (int begin = 0; begin < total; begin++) {
-                if (done[begin] || (pass == 0 && follows[begin])) continue;
-                for (int item = begin; item >= 0 && !done[item];) {
-                    int here[3] = {item, -1, -1};
-                    done[item] = 1;
-                    for (int k = 1; k < 3; k++) {
-                        const int other = here[k - 1] < 0 ? -1 : next[here[k - 1]];
-                        if (other >= 0 && !done[other]) here[k] = other, done[other] = 1;
-                    }
-                    const int64_t y0 = distinct[item].before, y1 = distinct[item].frame;
-                    const int64_t y2 = here[1] < 0 ? -1 : distinct[here[1]].frame, y3 = here[2] < 0 ? -1 : distinct[here[2]].frame;
-                    if (here[2] >= 0) {
-                        const int p = add(MOTION, y2, y0), q = add(FRAME, y1, y2), r = add(MIDDLE, y2, y1), s = add(BOTH, y3, y1);
-                        items[here[0]] = {{p, q, r}, {1, 1, -1}};
-                        items[here[1]] = {{q, r, -1}, {1, 1, 0}};
-                        items[here[2]] = {{q, r, s}, {1, -1, 1}};
-                        item = next[here[2]];
-                        continue;
-                    }
-                    const int p = add(FRAME, y1), q = add(MOTION, y1, y0);
-                    items[here[0]] = {{p, q, -1}, {1, 1, 0}};
-                    if (here[1] >= 0) items[here[1]] = {{p, add(BOTH, y2, y1), -1}, {1, 1, 0}};
-                    break;
+        for (int begin = 0; begin < total; begin++) {
+            if (distinct[begin].before < 0 || follows[begin]) continue;
+            for (int item = begin; item >= 0;) {  // three of a run at a time
+                const int second = next[item], third = second < 0 ? -1 : next[second];
+                const int64_t y0 = distinct[item].before, y1 = distinct[item].frame;
+                if (third >= 0) {
+                    const int64_t y2 = distinct[second].frame, y3 = distinct[third].frame;
+                    const int p = add(MOTION, y2, y0), q = add(FRAME, y1, y2), r = add(MIDDLE, y2, y1), s = add(BOTH, y3, y1);
+                    items[item] = {{p, q, r}, {1, 1, -1}, true, false};
+                    items[second] = {{q, r, -1}, {1, 1, 0}, true, false};
+                    items[third] = {{q, r, s}, {1, -1, 1}, true, false};
+                    item = next[third];
+                    continue;
                 }
+                const int p = add(FRAME, y1), q = add(MOTION, y1, y0);
+                items[item] = {{p, q, -1}, {1, 1, 0}, true, false};
+                if (second >= 0) items[second] = {{p, add(BOTH, distinct[second].frame, y1), -1}, {1, 1, 0}, true, false};
+                break;
             }
         }
         first[0] = 0;
@@ -203,17 +194,17 @@ void frame_sums(const FramePlan& plan, int O, bool motion, const T* weight, cons
         }
     };
     share(total, BATCH, threads, part);
-    std::vector<T> items((size_t)plan.items.size() * wide, 0);
-    for (size_t item = 0; item < plan.items.size(); item++) {
-        for (int term = 0; term < 3 && plan.items[item].row[term] >= 0; term++) {
-            const T sign = plan.items[item].sign[term], *from = to + (size_t)plan.items[item].row[term] * wide;
-            for (int j = 0; j < wide; j++) items[item * wide + j] += sign * from[j];
+    const int halves = motion ? 2 : 1;
+    for (size_t i = 0; i < plan.place.size(); i++) {
+        const FramePlan::Item& item = plan.items[plan.place[i]];
+        T* of_output = out + i * O;
+        for (int term = 0; term < 3 && item.row[term] >= 0; term++) {
+            const T sign = item.sign[term], *from = to + (size_t)item.row[term] * wide;
+            for (int j = 0; j < O; j++) of_output[j] = term ? of_output[j] + sign * from[j] : sign * from[j];
         }
-        for (int half = 0; common && half < (motion ? 2 : 1); half++)
-            for (int j = 0; (half ? plan.moving : plan.still)[item] && j < O; j++)
-                items[item * wide + j] += common[j * (motion ? 2 : 1) + half];
+        for (int half = 0; common && half < halves; half++)
+            for (int j = 0; (half ? item.moving : item.still) && j < O; j++) of_output[j] += common[j * halves + half];
     }
-    for (size_t i = 0; i < plan.place.size(); i++) memcpy(out + i * O, &items[(size_t)plan.place[i] * wide], O * sizeof(T));
 }
 
 // of_common [O, 2] (or [O]), the gradient for `common` of frame_sums.
@@ -223,7 +214,7 @@ template <class T> void common_gradient(const FramePlan& plan, int O, bool motio
     std::vector<T> sums((size_t)O * 2, 0);
     for (size_t i = 0; i < plan.place.size(); i++)
         for (int half = 0; half < halves; half++)
-            for (int j = 0; (half ? plan.moving : plan.still)[plan.place[i]] && j < O; j++) sums[(size_t)half * O + j] += g[i * O + j];
+            for (int j = 0; (half ? plan.items[plan.place[i]].moving : plan.items[plan.place[i]].still) && j < O; j++) sums[(size_t)half * O + j] += g[i * O + j];
     for (int j = 0; j < O; j++)
         for (int half = 0; half < halves; half++) of_common[j * halves + half] = sums[(size_t)half * O + j];
 }
@@ -294,17 +285,15 @@ void frame_gradient(const FramePlan& plan, int O, bool motion, const T* unit, co
     constexpr int panel = 3 * Lanes<T>::width, panels = 4, deepest = 192;
     const int wide = round_up(O, TILE), total = (int)plan.rows.size(), tiles = wide / TILE, halves = motion ? 2 : 1;
     const int64_t size = source.size, stride = halves * size;
-    std::vector<T> items((size_t)plan.items.size() * O, 0), of_rows((size_t)total * O, 0);
+    std::vector<T> of_rows((size_t)total * O, 0);
     for (size_t i = 0; i < plan.place.size(); i++) {
-        T* to = &items[(size_t)plan.place[i] * O];
-        for (int j = 0; j < O; j++) to[j] += g[i * O + j];
-    }
-    for (size_t item = 0; item < plan.items.size(); item++)
-        for (int term = 0; term < 3 && plan.items[item].row[term] >= 0; term++) {
-            const T sign = plan.items[item].sign[term];
-            T* to = &of_rows[(size_t)plan.items[item].row[term] * O];
-            for (int j = 0; j < O; j++) to[j] += sign * items[item * O + j];
+        const FramePlan::Item& item = plan.items[plan.place[i]];
+        for (int term = 0; term < 3 && item.row[term] >= 0; term++) {
+            const T sign = item.sign[term];
+            T* to = &of_rows[(size_t)item.row[term] * O];
+            for (int j = 0; j < O; j++) to[j] += sign * g[i * O + j];
         }
+    }
     struct Block { int kind, begin, count; std::vector<T> left; };  // rows of the plan with one weight
     std::vector<Block> blocks;
     for (int kind = 0; kind < KINDS; kind++)
@@ -332,16 +321,17 @@ void frame_gradient(const FramePlan& plan, int O, bool motion, const T* unit, co
         const int64_t most = std::max({std::min(total, deepest), R + 1, O});
         std::vector<T> right((size_t)panels * most * panel, 0), sums((size_t)(KINDS + 1) * wide * panel * panels);
         std::vector<char> there(KINDS + 1);
+        int here = 0;
         const auto multiply_by = [&](int kind, int depth, const T* left) {  // sums of a kind += left right
             T* to = &sums[(size_t)kind * wide * panel * panels];
-            for (int p = 0; p < panels; p++)
+            for (int p = 0; p * panel < here; p++)
                 for (int tile = 0; tile < tiles; tile++)
                     outer_panel(depth, left + (size_t)tile * depth * TILE, &right[p * most * panel],
                                 to + ((size_t)p * wide + tile * TILE) * panel, panel, there[kind]);
             there[kind] = 1;
         };
         for (int64_t j = begin; j < end; j += panel * panels) {
-            const int here = (int)std::min<int64_t>(panel * panels, end - j);
+            here = (int)std::min<int64_t>(panel * panels, end - j);
             std::fill(there.begin(), there.end(), 0);
             for (const Block& block : blocks) {
                 for (int q = 0; q < block.count; q++)
@@ -384,6 +374,72 @@ void frame_gradient(const FramePlan& plan, int O, bool motion, const T* unit, co
         }
     };
     share((int)size, panel * panels, threads, part);
+}
+
+// What factors of frames t maps^T + bias get back: of_t [N, length, R] for gradients g [N, length, O] of the sums and inner
+// [O, 2, R] of weight_products; where `entered`, the first frame has its motion, too.
+template <class T>
+void back_to_factors(int N, int length, int O, bool motion, bool entered, const T* g, const T* inner, int R, T* of_t, int threads) {
+    const int halves = motion ? 2 : 1, depth = halves * O, wide = round_up(R, Lanes<T>::width), rows = N * length;
+    std::vector<T> right((size_t)depth * wide, 0);
+    for (int half = 0; half < halves; half++)
+        for (int o = 0; o < O; o++)
+            memcpy(&right[((size_t)half * O + o) * wide], inner + ((size_t)o * halves + half) * R, R * sizeof(T));
+    share(rows, BATCH, threads, [&, N, length](int begin, int end) {
+        std::vector<T> left((size_t)BATCH * depth), block((size_t)BATCH * wide);
+        const T* pointers[BATCH];
+        for (int i = 0; i < BATCH; i++) pointers[i] = &left[(size_t)i * depth];
+        for (int first = begin; first < end; first += BATCH) {
+            const int count = std::min(BATCH, end - first);
+            for (int i = 0; i < count; i++) {
+                const int k = (first + i) % length;
+                const T* here = g + (size_t)(first + i) * O;
+                T* to = &left[(size_t)i * depth];
+                memcpy(to, here, O * sizeof(T));
+                for (int o = 0; motion && o < O; o++)
+                    to[O + o] = (k > 0 || entered ? here[o] : T(0)) - (k + 1 < length ? here[O + o] : T(0));
+            }
+            Segment<T> segment = {pointers, 0, right.data(), wide, depth};
+            product<T, 1>(count, wide, &segment, StoreOrAdd<T>{block.data(), wide, false});
+            for (int i = 0; i < count; i++) memcpy(of_t + (size_t)(first + i) * R, &block[(size_t)i * wide], R * sizeof(T));
+        }
+    });
+}
+
+// And of_maps [size, R] = [W_1, V]^T of_inner [O, 2, R], of_bias [size] = [W_1, V]^T of_common [O, 2].
+template <class T>
+void back_to_maps(int O, int64_t size, bool motion, const T* weight, const T* unit, const T* of_inner, const T* of_common, int R,
+                  T* of_maps, T* of_bias, int threads) {
+    const int halves = motion ? 2 : 1, depth = halves * O, wide = round_up(R, Lanes<T>::width);
+    std::vector<T> right((size_t)depth * wide, 0), common(depth);
+    for (int half = 0; half < halves; half++)
+        for (int o = 0; o < O; o++) {
+            memcpy(&right[((size_t)half * O + o) * wide], of_inner + ((size_t)o * halves + half) * R, R * sizeof(T));
+            common[(size_t)half * O + o] = of_common[o * halves + half];
+        }
+    constexpr int rows = 48;
+    share((int)size, rows, threads, [&, O, size](int begin, int end) {
+        std::vector<T> left((size_t)rows * depth), block((size_t)rows * wide);
+        const T* pointers[rows];
+        for (int i = 0; i < rows; i++) pointers[i] = &left[(size_t)i * depth];
+        for (int first = begin; first < end; first += rows) {
+            const int count = std::min(rows, end - first);
+            for (int half = 0; half < halves; half++)
+                turn(O, weight + half * size, halves * size, first, count, left.data() + (size_t)half * O, depth);
+            for (int i = 0; i < count; i++) {
+                T *row = &left[(size_t)i * depth], sum = 0;
+                for (int o = O; motion && unit && o < depth; o++) row[o] *= unit[first + i];
+                typename Lanes<T>::V lanes = {};
+                int o = 0;
+                for (; o + Lanes<T>::width <= depth; o += Lanes<T>::width) lanes += load(row + o) * load(&common[o]);
+                for (; o < depth; o++) sum += row[o] * common[o];
+                of_bias[first + i] = sum + total<T>(lanes);
+            }
+            Segment<T> segment = {pointers, 0, right.data(), wide, depth};
+            product<T, 1>(count, wide, &segment, StoreOrAdd<T>{block.data(), wide, false});
+            for (int i = 0; i < count; i++) memcpy(of_maps + (size_t)(first + i) * R, &block[(size_t)i * wide], R * sizeof(T));
+        }
+    });
 }
 
 }  // namespace

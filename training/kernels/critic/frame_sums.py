@@ -14,7 +14,7 @@ import weakref
 import torch
 
 from training.kernels import native_code
-from training.kernels.critic.wide_products import threads_for, times, transposed_times, wide_kernels
+from training.kernels.critic.wide_products import threads_for, wide_kernels
 from training.kernels.critic.wide_windows import Chosen, Factored, Frames, Joined, Windows, WithMotion
 
 FIRST, ENTERED, LEFT = -1, -2, -3  # in the place of the frame before, see frame_sums.h
@@ -63,7 +63,7 @@ class _Plan:
 
 @functools.lru_cache(maxsize=16)
 def _plan_of_windows(library: ctypes.CDLL, count: int, length: int, motion: bool, begin: int, left: bool) -> _Plan:
-    """Plan for windows that have frames of their own `[count, length]`; with `left` the last ones again, as what comes next sees them."""
+    """Plan for windows with frames of their own `[count, length]`; with `left` the last ones again, as the next frame wants."""
     frames = torch.arange(count * length).view(count, length)
     before = _before(frames, motion, begin)
     if not left:
@@ -136,7 +136,7 @@ class FirstLayer:
         after = factors_of(x)
         assert after is not None
         assert inner is not None
-        own = self._own(*after.shape[:2], entered=isinstance(y, Joined))
+        own = self._own(len(after), after.shape[1], entered=isinstance(y, Joined))
         found = self._through(inner, own, after.t, common).view(*after.shape[:2], -1)
         if not isinstance(y, Joined):
             return found
@@ -208,7 +208,7 @@ class FirstLayer:
 
     def of_factors(self, t: torch.Tensor, g: torch.Tensor, entered: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradients `[O, 2, R]` and `[O, 2]` for `products` out of those g `[N, T, O]` of the sums of windows of t."""
-        plan, g = self._own(*t.shape[:2], entered=entered), g.contiguous()
+        plan, g = self._own(len(t), t.shape[1], entered=entered), g.contiguous()
         inner, common = g.new_empty(self.outputs, self.halves, t.shape[-1]), g.new_empty(self.outputs, self.halves)
         self._frame_gradient(plan, None, t.detach(), g, [], inner, add=False)
         self._call('common_gradient', plan.handle, self.outputs, int(self.motion), g, common)
@@ -219,16 +219,13 @@ class FirstLayer:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Gradients of t `[N, T, R]`, A `[F, R]` and b `[F]` for those g `[N, T, O]` of the sums of windows t A^T + b."""
         of_inner, of_common = self.of_factors(t, g, entered)
-        first = self.weight.clone().view(self.outputs * self.halves, -1)  # [W_1, V]
-        if self.unit is not None:
-            first.view(self.outputs, 2, -1)[:, 1] *= self.unit
-            still = g
-            g = torch.stack([still, still], dim=3)
-            g[:, :-1, :, 1] -= still[:, 1:]
-            if not entered:
-                g[:, 0, :, 1] -= still[:, 0]
-        of_t = times(g.reshape(-1, self.outputs * self.halves), inner.flatten(0, 1)).view(t.shape)
-        return of_t, transposed_times(first, of_inner.flatten(0, 1)), first.t() @ of_common.flatten()
+        g, size, rank = g.contiguous(), self.weight.shape[1] // self.halves, t.shape[-1]
+        of_t, of_maps, of_bias = torch.empty_like(t), g.new_empty(size, rank), g.new_empty(size)
+        motion, threads = int(self.motion), threads_for(self.weight.numel() * rank)
+        self._call('back_to_factors', *t.shape[:2], self.outputs, motion, int(entered), g, inner, rank, of_t, threads)
+        back = (self.weight, self.unit, of_inner, of_common, rank, of_maps, of_bias, threads)
+        self._call('back_to_maps', self.outputs, ctypes.c_int64(size), motion, *back)
+        return of_t, of_maps, of_bias
 
     def _frame_gradient(
         self,
@@ -287,13 +284,13 @@ def _agrees(library: ctypes.CDLL, dtype: torch.dtype) -> bool:
         return torch.randn(*shape, generator=random, dtype=dtype)
 
     unit, index = randn(403), torch.arange(8) + torch.tensor([0, 2, 2, 9, 11]).unsqueeze(1)
+    real: Windows
+    fake: Windows
     after = Factored(randn(5, 6, 21), randn(403, 21), randn(403))
     tolerance = 1e-3 if dtype == torch.float32 else 1e-9
     for motion in (True, False):
-        real: Windows = Chosen(randn(19, 403), index)
-        fake: Windows = Joined(Frames(randn(5, 2, 403)), after)
-        if motion:
-            real, fake = WithMotion(real, unit), WithMotion(fake, unit)
+        chosen, joined = Chosen(randn(19, 403), index), Joined(Frames(randn(5, 2, 403)), after)
+        real, fake = (WithMotion(chosen, unit), WithMotion(joined, unit)) if motion else (chosen, joined)
         weight, outer, g, h = randn(19, 806 if motion else 403), randn(19, 19), randn(5, 8, 19), randn(5, 8, 19)
         layer = FirstLayer(library, weight, unit if motion else None)
         gram, inner, common = layer.products(after, gram=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from typing import Any
 
 import torch
 
@@ -42,6 +43,24 @@ def transposed_times(
         rows = b if index is None else b[index]
         return a.t() @ rows if onto is None else onto.addmm_(a.t(), rows)
     return _columns(library, a, b, index, onto)
+
+
+class _Gram(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, a: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        ctx.save_for_backward(a)
+        return transposed_times(a, a)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        (a,) = ctx.saved_tensors
+        return times(a, g + g.t())
+
+
+def gram(a: torch.Tensor) -> torch.Tensor:
+    """A^T A `[F, F]` for a `[K, F]`, with a first derivative."""
+    return _Gram.apply(a)
 
 
 def _columns(
