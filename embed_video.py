@@ -297,10 +297,10 @@ class _Job:
         Raises:
             UserMistake: It was made otherwise, or nothing is missing.
         """
+        from training.commands.work import differences
         from training.embedding.embedder import looked_at, previews
         from training.latents.dataset import LatentDataset
         from training.latents.writer import UNSAID
-        from training.runs.work import differences
 
         opts, made = self._opts, os.path.getmtime(self._opts.dest)
         with LatentDataset(opts.dest) as dataset:

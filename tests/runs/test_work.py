@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from training.runs.work import Work, as_begun, completed, differences
+from training.commands.work import Work, as_begun, completed, differences
 
 UNSAID = {'react': 0.0, 'tuning.ema': 25.0}
 

@@ -17,10 +17,10 @@ from tiny_training import TINY_TRAINING
 import train_video
 from generate_video import main
 from networks.errors import InputError
+from training.commands.work import Work
 from training.generation import outputs
 from training.generation.unfinished import unfinished
 from training.runs.shards import Shard, parse_shard
-from training.runs.work import Work
 from training.videos import segments
 from training.videos.output import KEY_FILE, VideoWriter
 from training.videos.segments import SegmentedVideo, segment_length
@@ -196,7 +196,7 @@ def test_the_note_of_an_unfinished_work(tmp_path):
 
 
 def without_react(note: str) -> str:
-    """The note of a work (training.runs.work) whose settings had no such option."""
+    """The note of a work (training.commands.work) whose settings had no such option."""
     settings, *parts = json.loads(note.partition('\n')[2])
     assert settings.pop('react') == 0
     return Work(settings, {}, tuple(parts)).note()

@@ -15,7 +15,7 @@ from networks.errors import InputError
 from networks.image_generator import ImageGenerator
 from training.commands import command_line
 from training.commands.memory import Budget
-from training.runs.work import Work
+from training.commands.work import Work
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,6 +11,7 @@ from typing import Any
 
 from networks.errors import InputError
 from training.commands import command_line
+from training.commands.work import Work
 from training.generation.merging import merge_shares, sizes
 from training.generation.outputs import (
     ENDINGS,
@@ -30,7 +31,6 @@ from training.generation.unfinished import unfinished
 from training.runs import ranks
 from training.runs.locks import Lock
 from training.runs.ranks import Ranks
-from training.runs.work import Work
 
 FRAMES = 250
 MOST_NAMED = 8  # files in a sentence

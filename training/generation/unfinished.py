@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 
 from networks.checkpoints.durable_files import replacing
-from training.runs.work import Work
+from training.commands.work import Work
 
 
 @contextlib.contextmanager

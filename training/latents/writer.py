@@ -22,6 +22,7 @@ from networks.checkpoints.durable_files import replacing, sync_folder
 from networks.errors import DAMAGED_FILE, InputError
 from stylevideogan import version
 from training.commands.file_names import safe_name
+from training.commands.work import differences
 from training.latents.frame_measures import FrameMeasures
 from training.latents.layout import (
     ENTRY_ENDING,
@@ -37,7 +38,6 @@ from training.latents.layout import (
     total_quality,
 )
 from training.runs.locks import lock_target
-from training.runs.work import differences
 
 # Settings of an embedding that runs of earlier versions do not record -> what they did. One that is added needs a line here.
 UNSAID = {'fps': None, 'damaged': 'stop', 'shard': None, 'identity_model_sha256': None}

@@ -15,11 +15,11 @@ from networks.checkpoints.durable_files import replacing
 from networks.errors import DAMAGED_FILE, InputError
 from training.commands import command_line
 from training.commands.file_names import safe_name, stem
+from training.commands.work import differences
 from training.making.first_look import FirstLook, look
 from training.making.status import Status, in_words
 from training.making.steps import LATENTS, LOG, PASTED, VIDEOS, StepLog, kimg_of, newest_run, plan, run_step
 from training.runs.locks import Lock
-from training.runs.work import differences
 
 RECORD = 'make.json'  # options of the first two steps, what was found before them, and how long each step took
 # Options that decide the data set and the model: a folder holds one of each.

@@ -30,6 +30,7 @@ from training.commands import stop_signals
 from training.commands.file_names import beside
 from training.commands.memory import Budget
 from training.commands.progress import progress, report
+from training.commands.work import as_begun, differences
 from training.embedding.clip_review import second_differences
 from training.embedding.face_identity import FaceIdentity
 from training.embedding.report import add_tuning
@@ -39,7 +40,6 @@ from training.runs.run_folder import Presence, RunLog, run_numbers
 from training.runs.saving import Clock, tolerating
 from training.runs.states import MISFITS, load_plain_archive
 from training.runs.versions import versions
-from training.runs.work import as_begun, differences
 from training.tuning.coded_frames import CodedFrames, held_out, read_coded_frames
 from training.tuning.generator_tuning import GeneratorTuning, TuningOptions
 from training.videos.output import as_rgb, image_grid

@@ -14,7 +14,7 @@ import PIL.Image
 
 from networks.checkpoints.durable_files import replacing, temporary_beside
 from networks.errors import InputError, option
-from training.runs.work import Work
+from training.commands.work import Work
 
 # File name ending -> ffmpeg's name of the format, and the codec that goes into it unless another one is asked for.
 CONTAINERS = {

@@ -27,7 +27,7 @@ import torch
 from networks.checkpoints.durable_files import replacing, sync_folder
 from networks.errors import DAMAGED_FILE, InputError
 from training.commands.progress import progress
-from training.runs.work import Work
+from training.commands.work import Work
 from training.videos.output import CONTAINERS, SOUND, VideoWriter
 
 SEGMENT_FRAMES = 250
@@ -56,7 +56,7 @@ class SegmentedVideo:
         audio: File whose sound goes along; it is added when the segments are joined.
         audio_part: Where in that file the sound begins, seconds, and how long it is (None: to its end); silence follows.
         batch: Frames of a slow segment are kept one by one, and whole batches of so many stay for the next run; 0: they are not.
-        unsaid: What settings of an earlier version mean that do not hold one, see training.runs.work.
+        unsaid: What settings of an earlier version mean that do not hold one, see training.commands.work.
         codec: See VideoWriter.
         video_options: Of VideoWriter: fps, crf, comment, ...
 
