@@ -222,6 +222,14 @@ def test_settings_that_a_run_did_not_know_stay_and_others_that_differ_are_named(
         named = {'--ema=20': '--ema=none', '--lr=0.5': '--lr=0.006', '--held-out=0.3': '--held-out=0.2'}[other]
         assert f'{folder} is unfinished and was begun with other options ({named}); this command begins another' in result.output
         assert str(tmp_path / 'runs' / '00001-') in result.output
+    damaged = {**options, 'perceptual': 'a' * 5000 + '\x1b', 'steps': [7] * 1000, '\x00': 3, 'a' * 5000: 4}
+    path.write_text(json.dumps(damaged))
+    result = run(*command, '--dry-run')
+    (note,) = (line for line in result.output.splitlines() if line.startswith('Note'))
+    assert 'was begun with other options (--' in note
+    assert len(note) <= 600
+    assert note.isprintable()
+    path.write_text(json.dumps(options))
     ema.clear()
     result = run(*command)
     assert result.exit_code == 0, result.output

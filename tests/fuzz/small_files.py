@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import pathlib
@@ -310,8 +311,12 @@ class SmallFiles:
 
         run = self.folder / 'tunings' / '00000-x'
         run.mkdir(parents=True, exist_ok=True)
-        (run / OPTIONS_FILE).write_bytes(self.text(draw, {'steps': 4, 'run_dir': 'x', 'options': {'batch': 1}}))
-        find_unfinished_run(str(run.parent), {'steps': 4, 'options': {'batch': 1}})
+        (run / OPTIONS_FILE).write_bytes(self.text(draw, {'data': 'd', 'steps': 4, 'run_dir': 'x', 'options': {'batch': 1}}))
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            find_unfinished_run(str(run.parent), {'data': 'd', 'steps': 4, 'options': {'batch': 1}})
+        sentence = said.getvalue().removesuffix('\n')
+        assert len(sentence) <= 600, sentence
+        assert sentence.isprintable(), sentence
 
     def try_share(self, draw: random.Random) -> None:
         from metrics.inputs.feature_parts import FeatureParts, _digest

@@ -9,12 +9,13 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from networks.errors import InputError
+from networks.errors import InputError, readable
 from training.commands import command_line
 from training.runs.locks import InUse, Lock
 
 LOCK_FILE = '.lock'
 WAIT_SECONDS = 120.0  # a cluster gives a process half a minute to end; one that has lost its shell may be nearly done
+LONGEST_NAMED = 60  # letters of an option in a sentence
 MOST_NAMED = 5  # options that differ from those of an unfinished run
 
 
@@ -135,11 +136,9 @@ def name_differences(folder: str, others: Sequence[str]) -> None:
         folder: Of the run.
         others: Its options that are others, as one would write them.
     """
-    more = f' and {len(others) - MOST_NAMED} more' if len(others) > MOST_NAMED else ''
     with contextlib.suppress(OSError, InUse), lock_run(folder):
         command_line.report(
-            f'Note: {folder} is unfinished and was begun with other options ({", ".join(others[:MOST_NAMED])}{more}); this '
-            'command begins another run'
+            f'Note: {folder} is unfinished and was begun with other options ({_named(others)}); this command begins another run'
         )
 
 
@@ -147,6 +146,13 @@ def note_kept(folder: str, kept: Sequence[str]) -> None:
     """Say which options of a run that an earlier version began are others than those of today; none: say nothing."""
     if kept:
         command_line.report(
-            f'Note: an older version of this program began {folder}, which goes on as it was: {", ".join(kept)}; --fresh begins '
+            f'Note: an older version of this program began {folder}, which goes on as it was: {_named(kept)}; --fresh begins '
             'another run'
         )
+
+
+def _named(options: Sequence[str]) -> str:
+    """Some options in a sentence; a damaged file may say anything of them."""
+    more = f' and {len(options) - MOST_NAMED} more' if len(options) > MOST_NAMED else ''
+    texts = [text if len(text) <= LONGEST_NAMED else f'{text[: LONGEST_NAMED - 4]} ...' for text in options[:MOST_NAMED]]
+    return readable(', '.join(texts)) + more
