@@ -43,11 +43,12 @@ def test_presence_tells_a_deleted_folder_from_a_disk_that_is_away(
     presence.require()
     run.rename(tmp_path / 'other')
     assert presence.is_gone()
-    run.mkdir()  # of the next run
-    assert presence.is_gone()
-    run.rmdir()
     (tmp_path / 'other').rename(run)
     assert not presence.is_gone()
+    run.rmdir()
+    assert presence.is_gone()
+    run.mkdir()  # of the next run
+    assert presence.is_gone()
     run.rmdir()
     run.parent.rmdir()
     with pytest.raises(InputError, match='00000-x was deleted or moved away'):

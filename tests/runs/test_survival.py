@@ -162,12 +162,12 @@ def test_a_run_whose_folder_is_gone_ends(tmp_path, tiny_latents, monkeypatch, wh
 
     def act(trainer: TemporalTrainer) -> None:
         (run,) = (tmp_path / 'runs').iterdir()
-        if what == 'deleted':
-            shutil.rmtree(tmp_path / 'runs')
-        else:
+        if what == 'moved':
             run.rename(tmp_path / 'elsewhere')
+        else:
+            shutil.rmtree(tmp_path / 'runs')
         if what == 'replaced':
-            run.mkdir()
+            run.mkdir(parents=True)
             (run / '.lock').write_text('of another run')
 
     with monkeypatch.context() as patch:

@@ -75,13 +75,21 @@ class Presence:
 
     def __init__(self, run_dir: str) -> None:
         self._run_dir = os.path.abspath(run_dir)
-        status = os.stat(self._run_dir)
-        self._folder, self._disk = status.st_ino, status.st_dev
+        self._disk = os.stat(self._run_dir).st_dev
+        self._handle: int | None = None
+        with contextlib.suppress(OSError):  # Windows opens no folder, and deletes none that is in use
+            self._handle = os.open(self._run_dir, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if getattr(self, '_handle', None) is not None:
+            os.close(self._handle)  # type: ignore[arg-type]
 
     def is_gone(self) -> bool:
         """Whether nothing that is written there now is part of the run any more."""
         try:
-            return os.stat(self._run_dir).st_ino != self._folder  # another run has got its name
+            os.stat(self._run_dir)
+            # Another run may have got its name. Numbers of folders would tell as well, but some network disks change them.
+            return self._handle is not None and os.fstat(self._handle).st_nlink == 0
         except (FileNotFoundError, NotADirectoryError):
             return self._disk_is_there()
         except OSError:
