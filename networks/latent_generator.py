@@ -175,6 +175,24 @@ class LatentGenerator(torch.nn.Module):
             memories.append(x)
         return tuple(memories), x
 
+    def pass_by(self, s: torch.Tensor, state: State) -> tuple[State, torch.Tensor]:
+        """The last of step() after step(), to the last bit: s [N, n, noise_dim], n >= 1, nothing between is wanted."""
+        memories, ls = self._pass_by(s, state, 1)
+        return memories, ls[-1]
+
+    def _pass_by(self, s: torch.Tensor, state: State, wanted: int) -> tuple[State, list[torch.Tensor]]:
+        """The memories after all steps, and the last `wanted` l, or all if they are fewer."""
+        weights = [(cell.bias_ih, cell.weight_ih.t(), cell.bias_hh, cell.weight_hh.t()) for cell in self.cells]
+        memories, ls = list(state), []
+        first = s.shape[1] - wanted
+        for number, x in enumerate(s.unbind(1)):
+            for index, (bias_ih, weight_ih, bias_hh, weight_hh) in enumerate(weights):
+                h = memories[index]
+                x = memories[index] = gate(torch.addmm(bias_ih, x, weight_ih), torch.addmm(bias_hh, h, weight_hh), h)
+            if number >= first:
+                ls.append(x)
+        return tuple(memories), ls
+
     def rollout(self, s: torch.Tensor, state: State) -> tuple[torch.Tensor, list[State]]:
         """All time steps at once: s [N, t-1, noise_dim] -> l [N, t, latent_dim] (l_0 first) and the t states.
 
@@ -285,6 +303,14 @@ class FilteredLatentGenerator(LatentGenerator):
         """One time step: s_k [N, noise_dim] and the memories -> the new memories and y'_{k+1} [N, num_components]."""
         memories, l = self._advance(s, state[:-1])
         state = (*memories, torch.cat([state[-1][:, self.num_components :], super().coordinates(l)], dim=1))
+        return state, self.latent(state)
+
+    def pass_by(self, s: torch.Tensor, state: State) -> tuple[State, torch.Tensor]:
+        """See LatentGenerator; coordinates of the frames that the last one depends on, and of no other."""
+        memories, ls = self._pass_by(s, state[:-1], self.filter_size)
+        coordinates = super().coordinates
+        past = torch.cat([state[-1], *(coordinates(l) for l in ls)], dim=1)[:, -self.filter_size * self.num_components :]
+        state = (*memories, past.contiguous())
         return state, self.latent(state)
 
     def rollout(self, s: torch.Tensor, state: State) -> tuple[torch.Tensor, list[State]]:

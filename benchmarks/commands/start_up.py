@@ -6,7 +6,7 @@ A process for each measurement; several checkouts take turns. Seconds of process
 busy machine the clock says nothing. Stages: `interpreter` until the first line runs; `options`, the module of the command;
 `PyTorch`, its import; `modules`, the project's others; `networks`, loading both; `plan`, until frames are wanted; `first frame`,
 making the network's fast form and rendering; `file`, what is left, without ffmpeg's own time; `end`, of the
-interpreter. Bytecode is kept, as it is after
+interpreter. `--whole` takes no marks, for checkouts whose modules have other names. Bytecode is kept, as it is after
 the first start of an installation, also where PYTHONDONTWRITEBYTECODE says otherwise; the first round, which makes it, does not
 count.
 """
@@ -89,6 +89,24 @@ def stages(root: pathlib.Path, network: str) -> dict[str, float]:
     return {name: here - before for (name, here), before in zip(marks, [0.0, *(value for _, value in marks)], strict=False)}
 
 
+def whole(root: pathlib.Path, network: str) -> dict[str, float]:
+    """Seconds of processor time of the command from its start to its end, that of the encoder included."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = [f'--network={network}', f'--outdir={folder}/new', '--seeds=0', '--frames=1', '--batch=1', '--device=cpu']
+        process = subprocess.Popen(
+            [sys.executable, 'generate_video.py', *words],
+            cwd=root,
+            env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise click.ClickException(f'generate_video.py of {root} ended with {process.returncode}')
+    return {'file': usage.ru_utime + usage.ru_stime}
+
+
 def help_seconds(root: pathlib.Path, command: str) -> float:
     """Seconds of processor time of --help."""
     program = (
@@ -107,8 +125,9 @@ def help_seconds(root: pathlib.Path, command: str) -> float:
 @click.option('--network', help='Snapshot of train_video.py', metavar='FILE', required=True)
 @click.option('--roots',   help='Checkouts to measure', metavar='A,B', default=str(ROOT))
 @click.option('--rounds',  help='Processes for each', metavar='INT', type=click.IntRange(1), default=3, show_default=True)
+@click.option('--whole',   'whole_only', help='Without stages', is_flag=True)
 @click.option('--help-of', help='Commands whose --help is measured, or none', metavar='A,B', default=','.join(COMMANDS))
-def main(network: str, roots: str, rounds: int, help_of: str) -> None:
+def main(network: str, roots: str, rounds: int, whole_only: bool, help_of: str) -> None:
     """Print medians in seconds."""
     places = [pathlib.Path(root).resolve() for root in roots.split(',')]
     found: list[list[dict[str, float]]] = [[] for _ in places]
@@ -116,7 +135,7 @@ def main(network: str, roots: str, rounds: int, help_of: str) -> None:
     commands = [] if help_of == 'none' else help_of.split(',')
     for number in range(rounds + 1):
         for index, place in enumerate(places):
-            found[index].append(stages(place, str(pathlib.Path(network).resolve())))
+            found[index].append((whole if whole_only else stages)(place, str(pathlib.Path(network).resolve())))
             for command in commands if number else []:
                 helps[index].setdefault(command, []).append(help_seconds(place, command))
     found = [runs[1:] for runs in found]
@@ -127,7 +146,7 @@ def main(network: str, roots: str, rounds: int, help_of: str) -> None:
 
     print(' | '.join(['| stage', *(place.name for place in places)]) + ' |')
     print('|---|' + '---|' * len(places))
-    for stage in STAGES:
+    for stage in () if whole_only else STAGES:
         print(row(stage, [[each.get(stage, 0.0) for each in runs] for runs in found]))
         if stage == 'first frame':
             until = STAGES[: STAGES.index(stage) + 1]

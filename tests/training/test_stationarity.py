@@ -2,6 +2,9 @@
 
 import dataclasses
 import math
+import pathlib
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -127,6 +130,37 @@ def test_a_filtered_generator_is_the_generator_behind_a_filter():
     torch.testing.assert_close(G(i, s), plain.decode(expected))
     with pytest.raises(ValueError, match='odd'):
         filtered_generator(4)
+
+
+@pytest.mark.parametrize('steps', [1, 4, 5, 40])
+@pytest.mark.parametrize('filtered', [False, True])
+def test_frames_that_pass_by_leave_what_their_steps_leave(steps, filtered):
+    """To the last bit: a video begins the same whether its burn-in was seen or not."""
+    torch.manual_seed(0)
+    G = filtered_generator().float() if filtered else LatentGenerator(3, 5, latent_dim=4, noise_dim=3, hidden_dim=7, num_cells=3)
+    i, s = torch.randn(2, 4), torch.randn(2, steps, 3)
+    with torch.no_grad():
+        state, frame = first_frame(G, i)
+        found = G.pass_by(s, state)
+        for noise in s.unbind(1):
+            state, frame = G.step(noise, state)
+    assert torch.equal(found[1], frame)
+    assert len(found[0]) == len(state)
+    assert all(map(torch.equal, found[0], state))
+
+
+def test_building_from_a_file_imports_no_compiler():
+    """Operations on tensors without data make PyTorch import SymPy, which takes a third of a second."""
+    code = (
+        'import sys\n'
+        'from networks.checkpoints.formats.assembly import NothingAllocated\n'
+        'from networks.latent_generator import FilteredLatentGenerator\n'
+        'with NothingAllocated():\n'
+        '    G = FilteredLatentGenerator(3, 5, filter_size=5, num_components=2)\n'
+        'assert G.filter_weight.is_meta\n'
+        "assert 'sympy' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=pathlib.Path(__file__).parents[2])
 
 
 def test_an_untouched_filter_shows_the_middle_frame():

@@ -29,7 +29,7 @@ class NothingAllocated(TorchFunctionMode):
 
     FACTORIES = frozenset({torch.empty, torch.full, torch.ones, torch.rand, torch.randn, torch.zeros})
     RANDOM = frozenset({torch.rand, torch.randn})
-    IN_PLACE_OR_SCALED = frozenset(
+    KEEP_THE_SHAPE = frozenset(
         {
             torch.Tensor.div,
             torch.Tensor.__truediv__,
@@ -39,6 +39,7 @@ class NothingAllocated(TorchFunctionMode):
             torch.Tensor.uniform_,
             torch.Tensor.div_,
             torch.Tensor.mul_,
+            torch.Tensor.flip,
         }
     )
 
@@ -51,7 +52,7 @@ class NothingAllocated(TorchFunctionMode):
         if func in self.FACTORIES:
             # The random ones, torch.eye, and arithmetic on such tensors would first import torch's compiler, for seconds.
             return (torch.empty if func in self.RANDOM else func)(*args, **{**kwargs, 'device': 'meta'})
-        if func in self.IN_PLACE_OR_SCALED and args[0].is_meta and not any(torch.is_tensor(arg) for arg in args[1:]):
+        if func in self.KEEP_THE_SHAPE and args[0].is_meta and not any(torch.is_tensor(arg) for arg in args[1:]):
             return args[0]
         return func(*args, **kwargs)
 
