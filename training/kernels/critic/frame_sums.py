@@ -52,7 +52,7 @@ class _Plan:
     """Which products give which sums: output i is the frame `frames[i]` with its motion from `before[i]` on, see frame_sums.h."""
 
     def __init__(self, library: ctypes.CDLL, frames: torch.Tensor, before: torch.Tensor) -> None:
-        frames, before = frames.contiguous(), before.contiguous()
+        frames, before = frames.long().contiguous(), before.long().contiguous()
         library.frame_plan_create.restype = ctypes.c_void_p
         self.handle = ctypes.c_void_p(
             library.frame_plan_create(frames.numel(), native_code.pointer(frames), native_code.pointer(before))
