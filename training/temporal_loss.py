@@ -25,8 +25,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from training.kernels.critic.wide_products import gram
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -88,8 +86,18 @@ def first_of_ends(num_frames: int) -> int:
     return 2 * num_frames // 3
 
 
+def plain_gram(a: torch.Tensor) -> torch.Tensor:
+    """A^T A `[F, F]` for a `[K, F]`."""
+    return a.t() @ a
+
+
 def diversity_penalty(
-    y: torch.Tensor, other: torch.Tensor, wanted: float, only_ends: bool = False, maps: torch.Tensor | None = None
+    y: torch.Tensor,
+    other: torch.Tensor,
+    wanted: float,
+    only_ends: bool = False,
+    maps: torch.Tensor | None = None,
+    gram: Callable[[torch.Tensor], torch.Tensor] = plain_gram,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (L_DIV [N] before the mean, e^2 [N]) of pairs of futures.
 
@@ -100,6 +108,7 @@ def diversity_penalty(
         only_ends: Whether y and other are no more than the last thirds.
         maps: A [K, r] where y and other are t and t' [N, frames, r], which stand for t A^T + b; then (t - t')^T A^T A (t - t')
             takes the place of the square, and nothing is as wide as K.
+        gram: Computes A^T A.
     """
     ends = slice(0 if only_ends else first_of_ends(y.shape[1]), None)
     difference = y[:, ends] - other[:, ends]

@@ -44,6 +44,7 @@ from training.batches.whole_codes import Generated, WholeCodeChains, WholeCodes
 from training.event_timing import EventTiming, suited_weight
 from training.kept_averages import KeptAverages
 from training.kernels.critic.critic_gradients import WIDE, critic_gradients, critic_scores, workspaces
+from training.kernels.critic.wide_products import gram
 from training.kernels.critic.wide_windows import Factored
 from training.kernels.critic.wide_windows import Windows as WideWindows
 from training.kernels.fast_decoder import coordinates, widened
@@ -410,7 +411,7 @@ class TemporalTrainer:
         ends = l[:, first_of_ends(l.shape[1]) :]
         maps = None if self._whole_codes is None else self.G.A.weight
         y, other = (coordinates(self.G, ends) if maps is None else widened(self.G, ends)).chunk(2)
-        penalty, apart = diversity_penalty(y, other, self._parting, only_ends=True, maps=maps)
+        penalty, apart = diversity_penalty(y, other, self._parting, only_ends=True, maps=maps, gram=gram)
         self._report('Loss/G/diversity_penalty', penalty)
         self._report('Loss/G/diversity', apart)
         return penalty.mean()
