@@ -6,7 +6,8 @@
 --keep). Lid closure is read from codes: a quadratic function of the coordinates of a frame, fitted (ridge) to the true closure of
 the footage, of which the last part is held out to say how well it reads. Of every model 64 videos of 3000 frames, from frame 2000
 after the burn-in on; a blink is what demo/head/head_judge.py calls one. `sooner` is the share of blinks that follow another one
-sooner than any does in the footage.
+sooner than any does in the footage; a half blink is a local maximum of the closure between a quarter and three quarters, which no
+footage has.
 
 The second table asks the critic of neighbouring frames: how its score changes where a blink, the mean one of the footage, is
 added to real windows without any, and by how much again where a second one follows after 8, 12 or 15 frames, which no footage
@@ -39,6 +40,7 @@ FPS = 25
 WINDOW = 25
 BEFORE, AFTER = 3, 7  # frames around the onset that a blink takes
 SECOND = (8, 12, 15)  # frames after the first
+HALF = (0.25, 0.75)  # closure
 
 
 def features(y: torch.Tensor) -> torch.Tensor:
@@ -73,6 +75,12 @@ class LidReader:
         return flat.unflatten(0, points.shape[:-1]).numpy()
 
 
+def half_blinks(track: np.ndarray) -> int:
+    """Number of local maxima of a track [T] within HALF."""
+    inner = track[1:-1]
+    return int(((inner > track[:-2]) & (inner >= track[2:]) & (inner > HALF[0]) & (inner < HALF[1])).sum())
+
+
 def row(name: str, tracks: np.ndarray, shortest: int) -> str:
     """One row of the table: tracks of closure [N, T]; shortest: frames between blinks of the footage at least."""
     onsets = [blink_events(track) for track in tracks]
@@ -81,8 +89,9 @@ def row(name: str, tracks: np.ndarray, shortest: int) -> str:
     minutes = [track[first : first + minute] for track in tracks for first in range(0, len(track) - minute + 1, minute)]
     soonest = np.median([np.diff(blink_events(track)).min(initial=minute) for track in minutes])
     rate = minute * sum(len(events) for events in onsets) / tracks.size
+    half = minute * sum(half_blinks(track) for track in tracks) / tracks.size
     shares = ' | '.join(f'{np.mean(gaps < limit):.1%}' for limit in (shortest, shortest * 0.8, shortest * 1.3))
-    return f'| {name} | {rate:.1f} | {shares} | {soonest / FPS:.2f} |'
+    return f'| {name} | {rate:.1f} | {half:.1f} | {shares} | {soonest / FPS:.2f} |'
 
 
 def answers(snapshot: Any, windows: Windows, onsets: np.ndarray, motion_weight: float) -> list[float]:
@@ -126,8 +135,10 @@ def main(data: str, networks: str) -> None:
     onsets = blink_events(closure)
     shortest = int(np.diff(onsets).min())
     print(f'Held out, the closure that is read agrees with the true one to a correlation of {reader.agreement:.3f}.\n')
-    print(f'| | blinks a minute | sooner ({shortest} frames) | by a fifth | before 1.3 times that | soonest of a minute, s |')
-    print('|---|---|---|---|---|---|')
+    columns = ['blinks a minute', 'half ones', f'sooner ({shortest} frames)', 'by a fifth', 'before 1.3 times that']
+    columns.append('soonest of a minute, s')
+    print('| | ' + ' | '.join(columns) + ' |')
+    print('|---' * (1 + len(columns)) + '|')
     print(row('footage, truth', closure[None], shortest))
     print(row('footage, read', reader.read(reader.space.project(codes))[None], shortest))
     scores = []
