@@ -1,6 +1,6 @@
 """How near are models to footage of the same subject that nobody has shown them?
 
-    python benchmarks/unseen_footage.py --data=latents.zip --longer=longer.zip --networks=models
+    python benchmarks/comparison/unseen_footage.py --data=latents.zip --longer=longer.zip --networks=models
 
 `--data` is what the models were trained on, `--longer` a longer recording that begins with it, of the same generator (for the
 demo: `python -m demo.run_demo --footage-frames=15000`; the same seed films the same first minutes). What comes after the first
@@ -21,7 +21,7 @@ from typing import Any
 
 import click
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent.parent))
 
 from training.commands import command_line
 
