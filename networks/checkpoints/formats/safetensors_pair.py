@@ -56,7 +56,7 @@ def read(source: ByteSource) -> SafetensorsContents:
     (length,) = struct.unpack('<Q', source.read(0, 8))
     tensors, metadata = {}, {}
     try:
-        header = json.loads(source.read(8, length))
+        header = json.loads(source.read(8, length).decode())  # the format is UTF-8; bytes would be guessed at
         metadata = header.pop('__metadata__', {})
         for name, entry in header.items():
             dtype, shape = DTYPES[entry['dtype']], tuple(entry['shape'])
