@@ -9,15 +9,8 @@ from training.kernels.critic.critic_gradients import critic_gradients, critic_sc
 from training.kernels.critic.wide_windows import Chosen, Factored, Frames, WithMotion
 from training.temporal_loss import gradient_penalty
 
-
-@pytest.fixture(autouse=True, params=['compiled', 'PyTorch'])
-def form(request, monkeypatch):
-    """Everything below for both forms."""
-    if request.param == 'PyTorch':
-        monkeypatch.setattr(native_code, 'enabled', False)
-    elif native_code.load('temporal_kernels') is None:
-        pytest.skip('there is no C++ compiler')
-    return request.param
+LIBRARY = 'temporal_kernels'
+pytestmark = pytest.mark.usefixtures('form')
 
 
 CRITICS = [

@@ -13,18 +13,15 @@ from torch_utils.ops import filtered_lrelu
 from training.kernels import native_code
 from training.kernels.rendering import filtered
 
-NAME = 'rendering/filtered_activation'
+LIBRARY = 'rendering/filtered_activation'
+pytestmark = pytest.mark.usefixtures('form')
 
 
-@pytest.fixture(autouse=True, params=['compiled', 'PyTorch'])
-def form(request, monkeypatch):
-    if request.param == 'PyTorch':
-        monkeypatch.setattr(native_code, 'enabled', False)
-        return
-    library = native_code.load(NAME)
-    if library is None:
-        pytest.skip('there is no C++ compiler')
-    assert all(filtered._agrees(library, dtype) for dtype in (torch.float32, torch.bfloat16))
+@pytest.fixture
+def form(form):
+    if form == 'compiled':  # otherwise the tests would hold for PyTorch's operations twice
+        assert all(filtered._agrees(native_code.load(LIBRARY), dtype) for dtype in (torch.float32, torch.bfloat16))
+    return form
 
 
 def randn(*shape):
@@ -138,7 +135,7 @@ def test_other_instruction_sets_agree(tmp_path, flags, form):
     if not all(flag.removeprefix('-m') in known for flag in flags):
         pytest.skip('this processor does not have it')
     path = tmp_path / 'library.so'
-    source = native_code._FOLDER / f'{NAME}.cpp'
+    source = native_code._FOLDER / f'{LIBRARY}.cpp'
     subprocess.run(['g++', *native_code._FLAGS, '-O1', *flags, '-o', str(path), str(source)], check=True, capture_output=True)
     library = ctypes.CDLL(str(path))
     for radial in (False, True):

@@ -4,21 +4,13 @@ import pytest
 import torch
 from test_critic_gradients import by_definition, make_critic
 
-from training.kernels import native_code
 from training.kernels.critic import frame_sums
 from training.kernels.critic.critic_gradients import critic_gradients, critic_scores
 from training.kernels.critic.frame_sums import FIRST, FirstLayer, _before, _Plan, first_layer
 from training.kernels.critic.wide_products import wide_kernels
 from training.kernels.critic.wide_windows import Chosen, Factored, Frames, Joined, WithMotion
 
-
-@pytest.fixture(params=['compiled', 'PyTorch'])
-def form(request, monkeypatch):
-    if request.param == 'PyTorch':
-        monkeypatch.setattr(native_code, 'enabled', False)
-    elif native_code.load('wide_kernels') is None:
-        pytest.skip('there is no C++ compiler')
-    return request.param
+LIBRARY = 'wide_kernels'
 
 
 @pytest.fixture

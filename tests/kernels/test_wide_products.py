@@ -3,18 +3,11 @@
 import pytest
 import torch
 
-from training.kernels import native_code
 from training.kernels.critic import wide_products
 from training.kernels.critic.wide_products import times, times_transposed, transposed_times
 
-
-@pytest.fixture(autouse=True, params=['compiled', 'PyTorch'])
-def form(request, monkeypatch):
-    if request.param == 'PyTorch':
-        monkeypatch.setattr(native_code, 'enabled', False)
-    elif native_code.load('wide_kernels') is None:
-        pytest.skip('there is no C++ compiler')
-    return request.param
+LIBRARY = 'wide_kernels'
+pytestmark = pytest.mark.usefixtures('form')
 
 
 @pytest.mark.parametrize('rows', [1, 7, 200])
