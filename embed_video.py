@@ -175,9 +175,14 @@ def _run(opts: types.SimpleNamespace, parts: list[tuple[float | None, float | No
         report(f'{len(dataset.clips)} clips, {dataset.num_frames} frames at {dataset.fps:g} frames per second are in {opts.dest}')
         measures = ((clip.name, clip.extra) for clip in dataset.clips)
         optimised = not opts.encoder or opts.refine
-        coarse = job.embedder is not None and job.embedder.inversion.is_coarse
-        largest = judgement.LARGEST_LPIPS if optimised and coarse else math.inf
-        for sentence in judgement.warnings(measures, optimised=optimised, aligned=opts.align == 'ffhq', largest_lpips=largest):
+        inversion = None if job.embedder is None else job.embedder.inversion
+        limits = judgement.limits_of(
+            encoded=bool(opts.encoder),
+            optimised=optimised,
+            coarse=inversion is not None and inversion.is_coarse,
+            lambda_pixel=inversion.weights[0] if inversion is not None and opts.perceptual == 'alex' else None,
+        )
+        for sentence in judgement.warnings(measures, limits, optimised=optimised, aligned=opts.align == 'ffhq'):
             report(sentence)
         if job.embedder is not None and job.embedder.report is not None:
             report(f'The quality report is in {os.path.join(job.embedder.report.folder, "index.html")}')

@@ -81,6 +81,7 @@ def test_report_of_footage(tiny_generator: pathlib.Path, G: Any, codes: np.ndarr
     targets = torch.from_numpy(originals).permute(0, 3, 1, 2) / 127.5 - 1
     images = inversion.synthesize(torch.from_numpy(found)).clamp(-1, 1)
     assert extra['psnr'] == pytest.approx(float(peak_signal_to_noise(images, targets)[::3].mean()), abs=1e-3)
+    assert extra['deviation'] == pytest.approx(float(inversion.deviations(torch.from_numpy(found)).mean()), abs=1e-4)
     assert extra['jitter'] == pytest.approx(float(second_differences(inversion.whiten(torch.from_numpy(found))).mean()), abs=1e-4)
     second = np.diff(originals.astype(np.float64), 2, axis=0)
     assert clip['pixel_jitter_original'] == pytest.approx(np.sqrt((second**2).mean(axis=(1, 2, 3))).mean(), rel=1e-4)

@@ -49,7 +49,8 @@ def test_clips_that_cannot_be_drawn_are_warned_of(
 ) -> None:
     clips = [(name, {} if gain is None else {'gain': gain}) for name, gain in zip('abc', gains, strict=False)]
     with naming_options():
-        sentences = judgement.warnings(clips, optimised=optimised, aligned=aligned)
+        limits = judgement.limits_of(encoded=not optimised, optimised=optimised, coarse=False, lambda_pixel=None)
+        sentences = judgement.warnings(clips, limits, optimised=optimised, aligned=aligned)
     assert len(sentences) == (warned is not None)
     if warned is not None:
         assert warned in sentences[0]
@@ -59,15 +60,47 @@ def test_clips_that_cannot_be_drawn_are_warned_of(
 
 def test_of_small_pictures_the_perceptual_distance_decides_as_well() -> None:
     clips = [('face', {'gain': 12.0, 'lpips': 0.03}), ('bars', {'gain': 10.0, 'lpips': 0.09}), ('unknown', {'gain': 12.0})]
-    assert judgement.warnings(clips, optimised=True, aligned=True) == []
-    (sentence,) = judgement.warnings(clips, optimised=True, aligned=True, largest_lpips=judgement.LARGEST_LPIPS)
+    fine, small = (
+        judgement.limits_of(encoded=False, optimised=True, coarse=coarse, lambda_pixel=None) for coarse in (False, True)
+    )
+    assert judgement.warnings(clips, fine, optimised=True, aligned=True) == []
+    (sentence,) = judgement.warnings(clips, small, optimised=True, aligned=True)
     assert (
         'draw 1 of 3 clips well. Above the picture of the average code by bars 10.0 dB (LPIPS 0.090; usual are 0.01 to'
         in sentence
     )
     low = [('noise', {'gain': 2.0, 'lpips': 0.01})]
-    (sentence,) = judgement.warnings(low, optimised=True, aligned=True, largest_lpips=judgement.LARGEST_LPIPS)
+    (sentence,) = judgement.warnings(low, small, optimised=True, aligned=True)
     assert 'noise 2.0 dB; usual' in sentence
+
+
+def test_codes_that_had_to_go_far_are_told_from_drawings() -> None:
+    limits = judgement.limits_of(encoded=False, optimised=True, coarse=True, lambda_pixel=20)
+    clips = [
+        ('face', {'gain': 16.0, 'lpips': 0.02, 'deviation': 2.5}),
+        ('bars', {'gain': 13.7, 'lpips': 0.01, 'deviation': 6.1}),
+        ('plain colour', {'gain': 35.0, 'lpips': 0.001, 'deviation': 2.9}),  # what is drawn is drawn
+        ('of an older data set', {'gain': 16.0, 'lpips': 0.02}),
+    ]
+    (sentence,) = judgement.warnings(clips, limits, optimised=True, aligned=True)
+    assert 'draw 1 of 4 clips well. Above the picture of the average code by bars 13.7 dB (codes 6.1 deviations from' in sentence
+    # An encoder's codes lie elsewhere, and less weight of the pixels leads less far.
+    encoded = judgement.limits_of(encoded=True, optimised=True, coarse=True, lambda_pixel=20)
+    assert judgement.warnings(clips, encoded, optimised=True, aligned=True) == []
+    deviations = [judgement.largest_deviation(weight) for weight in (0.5, 2, 8, 20)]
+    assert deviations == sorted(deviations)
+    assert deviations[1::2] == pytest.approx([deviation for _, deviation in judgement.LARGEST_DEVIATIONS])
+
+
+def test_codes_of_random_z_deviate_by_one(tiny_generator: pathlib.Path) -> None:
+    G: Any = load_generator(str(tiny_generator))
+    inversion = Inversion(G, None, InversionOptions())
+    assert float(inversion.deviations(inversion.average(2)).abs().max()) < 1e-5
+    codes = G.mapping(torch.randn([512, 8], generator=torch.Generator().manual_seed(0)), None)
+    deviations = inversion.deviations(codes)
+    assert float(deviations.square().mean()) == pytest.approx(1, rel=0.1)
+    twice = inversion.w_avg + 2 * (codes - inversion.w_avg)
+    assert inversion.deviations(twice).tolist() == pytest.approx((2 * deviations).tolist(), rel=1e-4)
 
 
 def test_codes_that_do_not_draw_their_footage_are_not_trained_on(tiny_generator: pathlib.Path, tmp_path: pathlib.Path) -> None:

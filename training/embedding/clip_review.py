@@ -55,6 +55,7 @@ class ClipReview:
 
     * `psnr` and `gain` (dB), `lpips`: of every `measure_every`-th frame, see `Inversion.compare`;
     * `identity`: distance of the faces, of the same frames, where there is a measure of it and it finds a face;
+    * `deviation`: how far the code lies from the average code, see `Inversion.deviations`;
     * `jitter`: root mean square of w_{t+1} - 2 w_t + w_{t-1} in standard deviations of W, from the third frame on;
     * `pixel_jitter`, `pixel_jitter_original`: the same of the pixels, grey levels of 255 (at most 256 pixels wide), from the
       third frame of a run in the video on.
@@ -105,6 +106,8 @@ class ClipReview:
             One row of measures for each frame.
         """
         rows: list[dict[str, float]] = [{} for _ in range(len(ws))]
+        for row, value in zip(rows, self.inversion.deviations(ws).tolist(), strict=True):
+            row['deviation'] = value
         self._measure_code_jitter(ws, rows)
         measured = (
             []

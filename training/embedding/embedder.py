@@ -346,6 +346,7 @@ def _embed_footage(
             ('gain', 'above the average picture by', '.2f'),
             ('lpips', 'LPIPS', '.4f'),
             ('identity', 'identity', '.3f'),
+            ('deviation', 'deviation', '.2f'),
             ('jitter', 'jitter', '.3f'),
         )
         if key in averages

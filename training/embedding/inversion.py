@@ -111,6 +111,10 @@ class Inversion:
         """H of codes w, both `[N, num_ws, w_dim]`."""
         return (ws.to(self.device) - self.w_avg) @ self._inverse.T
 
+    def deviations(self, ws: torch.Tensor) -> torch.Tensor:
+        """How far codes `[N, num_ws, w_dim]` lie from the average code, `[N]`: the root mean square of h, 1 for random z."""
+        return self.whiten(ws).square().mean(dim=(1, 2)).sqrt()
+
     def render(self, ws: torch.Tensor) -> torch.Tensor:
         """Render codes at the generator's resolution, images `[N, C, H, W]` around [-1, 1]."""
         ws = ws.to(self.device)

@@ -1,9 +1,13 @@
 """Can the image generator draw this footage? What the measures of an embedding say, and what to do about it.
 
-The measure is the gain, the PSNR above that of the picture of the average code
-(`training.embedding.inversion.Inversion.compare`). docs/footage/embedding.md has the measurements behind the thresholds.
+Three measures tell it. The gain is the PSNR above that of the picture of the average code
+(`training.embedding.inversion.Inversion.compare`); what is drawn badly gains little, unless it is far from the average picture,
+as wide shots are. The perceptual distance sees colours without a drawing. And an optimisation that is long enough draws nearly
+anything, with codes that no picture of the generator has: the deviation of codes (`Inversion.deviations`) says how far it had to
+go. docs/footage/embedding.md has the measurements behind the thresholds.
 """
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -19,6 +23,10 @@ LOW_GAIN, LOW_GAIN_OF_ENCODER = 8.0, 6.0  # dB, below which there is a warning: 
 # Of codes optimised beside AlexNet for small pictures, whose pixels weigh more: colours alone then gain much, and its own
 # distance, no longer all that is minimised, tells what was drawn.
 LARGEST_LPIPS, USUAL_LPIPS = 0.045, '0.01 to 0.04'
+# Of codes that were optimised from the average code beside AlexNet: how far from it those lie that draw what a generator knows.
+# More weight of the pixels leads farther; measured with two weights, a power law between.
+LARGEST_DEVIATIONS = ((2.0, 1.95), (20.0, 2.8))  # (lambda_pixel, standard deviations of W)
+DRAWN_GAIN = 25.0  # dB: this near, what was drawn is drawn, wherever the codes lie (plain colours)
 REFUSED_GAIN = 3.0  # dB, below which codes are not trained on, unless told
 USUAL_GAIN = '9 to 16 dB'  # of footage that a generator can draw
 MOST_NAMED = 4  # clips in one sentence
@@ -36,37 +44,68 @@ class Detector(Protocol):
         """Faces of a frame uint8 `[H, W, 3]`, the largest first."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Beyond which a clip counts as one that is not drawn.
+
+    Attributes:
+        gain: Smallest gain, dB.
+        lpips: Largest perceptual distance.
+        deviation: Largest deviation of codes, standard deviations of W.
+    """
+
+    gain: float = LOW_GAIN
+    lpips: float = math.inf
+    deviation: float = math.inf
+
+
+def limits_of(*, encoded: bool, optimised: bool, coarse: bool, lambda_pixel: float | None) -> Limits:
+    """What clips are measured against.
+
+    Args:
+        encoded, optimised: Whether codes come from an encoder, and whether they were optimised.
+        coarse: Whether the perceptual distance sees too little of pictures of this size, see `Inversion.is_coarse`.
+        lambda_pixel: Weight of the pixels in an optimisation beside AlexNet; None: there was none, or another distance.
+    """
+    if not optimised:
+        return Limits(LOW_GAIN_OF_ENCODER)
+    return Limits(
+        LOW_GAIN,
+        LARGEST_LPIPS if coarse else math.inf,
+        largest_deviation(lambda_pixel) if lambda_pixel and not encoded else math.inf,
+    )
+
+
+def largest_deviation(lambda_pixel: float) -> float:
+    """The largest deviation of codes that draw their footage, by the weight of the pixels with which they were optimised."""
+    (first, low), (second, high) = LARGEST_DEVIATIONS
+    return low * (high / low) ** (math.log(lambda_pixel / first) / math.log(second / first))
+
+
 def gain_of(measures: Mapping[str, Any]) -> float | None:
     """The gain in dB of a clip or data set as its measures tell it, None where it was not measured."""
-    gain = measures.get('gain')
-    return float(gain) if isinstance(gain, (int, float)) and not isinstance(gain, bool) else None
+    return _number(measures, 'gain')
 
 
-def _lpips_of(measures: Mapping[str, Any]) -> float:
-    lpips = measures.get('lpips')
-    return float(lpips) if isinstance(lpips, (int, float)) and not isinstance(lpips, bool) else 0.0
+def _number(measures: Mapping[str, Any], key: str) -> float | None:
+    value = measures.get(key)
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
-def warnings(
-    clips: Iterable[tuple[str, Mapping[str, Any]]], *, optimised: bool, aligned: bool, largest_lpips: float = math.inf
-) -> list[str]:
+def warnings(clips: Iterable[tuple[str, Mapping[str, Any]]], limits: Limits, *, optimised: bool, aligned: bool) -> list[str]:
     """What a user has to know about clips that the generator cannot draw, one sentence, or none.
 
     Args:
         clips: Name and measures of each.
+        limits: What they are measured against.
         optimised: Whether codes were optimised, and are not those of an encoder alone.
         aligned: Whether faces were aligned.
-        largest_lpips: The largest perceptual distance of a clip that is drawn, where that is known.
     """
-    least = LOW_GAIN if optimised else LOW_GAIN_OF_ENCODER
-    known = [(name, gain, _lpips_of(measures)) for name, measures in clips if (gain := gain_of(measures)) is not None]
-    low = sorted((gain, name, lpips) for name, gain, lpips in known if gain < least or lpips > largest_lpips)
+    known = [(name, gain, _signs(measures, limits)) for name, measures in clips if (gain := gain_of(measures)) is not None]
+    low = sorted((gain, name, signs) for name, gain, signs in known if signs or gain < limits.gain)
     if not low:
         return []
-    words = [
-        f'{name} {gain:.1f} dB' + (f' (LPIPS {lpips:.3f}; usual are {USUAL_LPIPS})' if lpips > largest_lpips else '')
-        for gain, name, lpips in low[:MOST_NAMED]
-    ]
+    words = [f'{name} {gain:.1f} dB' + (f' ({"; ".join(signs)})' if signs else '') for gain, name, signs in low[:MOST_NAMED]]
     named = ', '.join(words) + (', ...' if len(low) > MOST_NAMED else '')
     count = 'this clip' if len(known) == 1 else f'{len(low)} of {len(known)} clips'
     hints = [] if aligned else [f'{option("align", "ffhq")}, if it draws aligned faces']
@@ -76,6 +115,15 @@ def warnings(
         f'Warning: the image generator cannot draw {count} well. Above the picture of the average code by {named}; usual are '
         f'{USUAL_GAIN}, and a temporal model cannot be better than its codes.{hint}'
     ]
+
+
+def _signs(measures: Mapping[str, Any], limits: Limits) -> list[str]:
+    """What besides a low gain says that a clip is not drawn, in words."""
+    lpips, deviation, gain = (_number(measures, key) or 0.0 for key in ('lpips', 'deviation', 'gain'))
+    signs = [f'LPIPS {lpips:.3f}; usual are {USUAL_LPIPS}'] if lpips > limits.lpips else []
+    if deviation > limits.deviation and gain < DRAWN_GAIN:
+        signs.append(f'codes {deviation:.1f} deviations from the average; usual are up to {limits.deviation:.1f}')
+    return signs
 
 
 def refusal(path: str, quality: Mapping[str, Any]) -> str | None:

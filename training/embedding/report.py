@@ -28,6 +28,12 @@ MEASURES: dict[str, tuple[str, str, int, str]] = {
     'gain': ('gain', 'dB', 2, 'PSNR above that of the picture of the average code; near 0, the codes say nothing'),
     'lpips': ('LPIPS', '', 4, 'lower is better'),
     'identity': ('identity distance', '', 3, 'lower is better; below 0.6 is the same person'),
+    'deviation': (
+        'deviation of codes',
+        'std of W',
+        2,
+        'distance from the average code; lower is nearer to what the generator has learned',
+    ),
     'jitter': ('jitter of codes', 'std of W', 3, 'lower is smoother'),
     'pixel_jitter': ('jitter of pixels', 'of 255', 2, "as near to the original's as can be"),
     'pixel_jitter_original': ('jitter of pixels, original', 'of 255', 2, ''),

@@ -16,7 +16,7 @@ ENTRY_ENDING = '.entry.json'  # in DEST.partial: what dataset.json will say of a
 LARGEST_CODE = 1e4  # in size; codes of real generators stay below some hundreds, and far larger ones spoil every average
 HEADER_SIZE = 128  # of our .npy files: fixed, so that the number of frames can be filled in at the end
 # Measures of clips whose averages, weighted by frames, stand for the whole data set ("quality" in dataset.json).
-QUALITY_MEASURES = ('psnr', 'gain', 'lpips', 'identity', 'jitter', 'pixel_jitter', 'pixel_jitter_original')
+QUALITY_MEASURES = ('psnr', 'gain', 'lpips', 'identity', 'deviation', 'jitter', 'pixel_jitter', 'pixel_jitter_original')
 
 
 def describe_bad_code(code: np.ndarray, *, not_finite: str = 'NaN or infinite') -> str:
