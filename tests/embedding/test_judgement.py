@@ -83,7 +83,7 @@ def test_codes_that_had_to_go_far_are_told_from_drawings() -> None:
         ('of an older data set', {'gain': 16.0, 'lpips': 0.02}),
     ]
     (sentence,) = judgement.warnings(clips, limits, optimised=True, aligned=True)
-    assert 'draw 1 of 4 clips well. Above the picture of the average code by bars 13.7 dB (codes 6.1 deviations from' in sentence
+    assert 'draw 1 of 4 clips well. Above the picture of the average code by bars 13.7 dB (codes 6.1 standard' in sentence
     # An encoder's codes lie elsewhere, and less weight of the pixels leads less far.
     encoded = judgement.limits_of(encoded=True, optimised=True, coarse=True, lambda_pixel=20)
     assert judgement.warnings(clips, encoded, optimised=True, aligned=True) == []

@@ -122,7 +122,7 @@ def _signs(measures: Mapping[str, Any], limits: Limits) -> list[str]:
     lpips, deviation, gain = (_number(measures, key) or 0.0 for key in ('lpips', 'deviation', 'gain'))
     signs = [f'LPIPS {lpips:.3f}; usual are {USUAL_LPIPS}'] if lpips > limits.lpips else []
     if deviation > limits.deviation and gain < DRAWN_GAIN:
-        signs.append(f'codes {deviation:.1f} deviations from the average; usual are up to {limits.deviation:.1f}')
+        signs.append(f'codes {deviation:.1f} standard deviations from the average; usual are up to {limits.deviation:.1f}')
     return signs
 
 

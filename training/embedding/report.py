@@ -38,7 +38,7 @@ MEASURES: dict[str, tuple[str, str, int, str]] = {
     'pixel_jitter': ('jitter of pixels', 'of 255', 2, "as near to the original's as can be"),
     'pixel_jitter_original': ('jitter of pixels, original', 'of 255', 2, ''),
 }
-PLOTS = (('psnr',), ('lpips',), ('identity',), ('jitter',), ('pixel_jitter', 'pixel_jitter_original'))
+PLOTS = (('psnr',), ('lpips',), ('identity',), ('deviation',), ('jitter',), ('pixel_jitter', 'pixel_jitter_original'))
 TUNING_PICTURES = {'held-out.png': 'tuned-frames.png', 'others.png': 'tuned-others.png'}  # of a run folder, in the report
 FILES = {'video': '.mp4', 'plot': '.png', 'frames': '-frames.png', 'measures': '.jsonl'}  # of each clip
 MOST_POINTS = 1200  # of a curve; longer clips are averaged, with the range as a shade
