@@ -123,12 +123,14 @@ class I3D(torch.nn.Module):
         if x.ndim != 5 or x.shape[1] != 3 or x.shape[2] < SMALLEST_NUM_FRAMES:
             raise ValueError(f'I3D needs videos [N, 3, T >= {SMALLEST_NUM_FRAMES}, H, W], got {list(x.shape)}')
         x = x.to(self.logits.weight.dtype)  # float64 after .double(): slower, without the rounding
-        if resize:
+        if resize and x.device.type == 'cpu':  # with channels innermost, as frames come and as the network wants them below
+            x = resize_frames(x.permute(0, 2, 3, 4, 1), dims=(2, 3)).permute(0, 4, 1, 2, 3)
+        elif resize:
             x = resize_frames(x)
         if x.shape[3:] != (INPUT_SIZE, INPUT_SIZE):
             raise ValueError(f'I3D needs frames of {INPUT_SIZE}x{INPUT_SIZE}, got {list(x.shape)}; resize=True resizes')
         if rescale:
-            x = x / 127.5 - 1  # So that 0 and 255 are -1 and 1 exactly.
+            x = (x / 127.5).sub_(1)  # So that 0 and 255 are -1 and 1 exactly.
         if x.device.type == 'cpu':
             # Channels last: the maxima of the poolings are then ten times as fast, and all layers keep the order.
             x = x.contiguous(memory_format=torch.channels_last_3d)
@@ -158,19 +160,18 @@ def convolutions() -> Iterator[tuple[str, tuple[int, ...]]]:
     yield LOGITS, (NUM_CLASSES, channels, 1, 1, 1)
 
 
-def resize_frames(x: torch.Tensor, size: int = INPUT_SIZE) -> torch.Tensor:
-    """Frames `[..., H, W]` to `[..., size, size]` as TensorFlow 1 resizes: bilinear, output pixel i at i * H / size,
-    without a prefilter. It is what the original Frechet video distance does, and shifts the picture by half a pixel.
+def resize_frames(x: torch.Tensor, size: int = INPUT_SIZE, dims: tuple[int, int] = (-2, -1)) -> torch.Tensor:
+    """Frames `[..., H, W]`, or with height and width in other `dims`, to `[..., size, size]` as TensorFlow 1 resizes: bilinear,
+    output pixel i at i * H / size, without a prefilter. It is what the original Frechet video distance does, and shifts the
+    picture by half a pixel.
     """
-    for dim in (-2, -1):
+    for dim in dims:
         length = x.shape[dim]
         if length == size:
             continue
         position = torch.arange(size, device=x.device, dtype=torch.float32) * (length / size)
         lower = position.floor().clamp(max=length - 1)
-        share = (position - lower).to(x.dtype)
-        if dim == -2:
-            share = share[:, None]
+        share = (position - lower).to(x.dtype).view(-1, *[1] * (x.ndim - 1 - dim % x.ndim))
         lower = lower.long()
         upper = (lower + 1).clamp(max=length - 1)
         x = torch.lerp(x.index_select(dim, lower), x.index_select(dim, upper), share)

@@ -88,7 +88,7 @@ class LPIPS(torch.nn.Module):
                 if item == 'pool':
                     x = torch.nn.functional.max_pool2d(x, self.pool_size, 2)
                 else:
-                    x = torch.nn.functional.relu(next(convolutions)(x))
+                    x = torch.nn.functional.relu_(next(convolutions)(x))
             # The tiny term inside keeps the gradient finite where all activations are zero; 1e-10 as in v0.1.
             length = (x.square().sum(dim=1, keepdim=True) + 1e-20).sqrt()
             y = x / (length + 1e-10) * getattr(self, f'root{index}')

@@ -73,6 +73,13 @@ def test_resizing_is_that_of_tensorflow_1():
     torch.testing.assert_close(column[1, :, 0], torch.tensor([0.0, 4]))
 
 
+def test_resizing_does_not_depend_on_where_height_and_width_are():
+    torch.manual_seed(0)
+    frames = torch.rand(2, 3, 5, 31, 300)
+    inside = i3d.resize_frames(frames.permute(0, 2, 3, 4, 1), dims=(2, 3))
+    assert torch.equal(inside.permute(0, 4, 1, 2, 3), i3d.resize_frames(frames))
+
+
 # ----------------------------------------------------------------------------
 # Small networks: three convolutions, one module, two poolings; with unequal zeros before and behind.
 
