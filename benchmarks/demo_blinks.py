@@ -12,8 +12,13 @@ footage has.
 The second table asks the critic of neighbouring frames: how its score changes where a blink, the mean one of the footage, is
 added to real windows without any, and by how much again where a second one follows after 8, 12 or 15 frames, which no footage
 has. A critic that knew would fall further for the second.
+
+The third needs no truth: it counts the excursions of the lids from where they mostly are by size (training/events/sizes.py), 24
+videos of each model.
 """
 
+import itertools
+import math
 import pathlib
 import sys
 from typing import Any
@@ -29,6 +34,7 @@ from metrics.inputs.latent_windows import generate_windows
 from networks.checkpoints import load_snapshot
 from plugins.latent_frechet_distance import LatentFrechetDistance
 from training.commands import command_line
+from training.events.sizes import excursions, find_channels, peak_sizes
 from training.latent_space import fit_latent_space
 from training.latents.dataset import LatentDataset
 from training.real_windows import Windows
@@ -41,6 +47,7 @@ WINDOW = 25
 BEFORE, AFTER = 3, 7  # frames around the onset that a blink takes
 SECOND = (8, 12, 15)  # frames after the first
 HALF = (0.25, 0.75)  # closure
+SIZES = [0, 0.5, 1, 2, 4, 6, 8, 10, math.inf]  # of excursions, deviations of the motion
 
 
 def features(y: torch.Tensor) -> torch.Tensor:
@@ -155,6 +162,35 @@ def main(data: str, networks: str) -> None:
     print("\n| critic's score | a blink | " + ' | '.join(f'a second one {second} frames after' for second in SECOND) + ' |')
     print('|---' * (2 + len(SECOND)) + '|')
     print('\n'.join(scores))
+    print('\n' + excursions_table(codes, space, networks))
+
+
+def excursions_table(codes: torch.Tensor, space: Any, networks: str) -> str:
+    """How many peaks of the lids' excursions a minute have which size, in the footage and in 24 videos of each model."""
+    clip = space.encode(codes.numpy())
+    (channel,) = find_channels([clip])
+    names = [f'{low} to {high}' for low, high in itertools.pairwise(SIZES[:-1])]
+    lines = [f'| excursions a minute by size | {" | ".join(names)} | above {SIZES[-2]} |', '|---' * (len(SIZES)) + '|']
+
+    def line(name: str, tracks: torch.Tensor) -> None:
+        e = excursions(tracks.double() @ channel.direction.double())
+        counts = np.histogram(peak_sizes(e, 0).numpy(), SIZES)[0] * (60 * FPS / e.numel())
+        lines.append(f'| {name} | ' + ' | '.join(f'{count:.1f}' for count in counts) + ' |')
+
+    line('footage', clip[None])
+    for path in sorted(pathlib.Path(networks).glob('*.pkl')):
+        G = load_snapshot(path)['G_ema']
+        seeds = range(FIRST_SEED, FIRST_SEED + 24)
+        line(path.stem, torch.cat(list(generate_windows(G, Coordinates(), seeds, [(START, FRAMES)]))))
+    return '\n'.join(lines)
+
+
+class Coordinates:
+    """What training works on, as a space for generate_windows."""
+
+    def projection_of(self, generator: Any) -> Any:
+        """A function l [N, latent_dim] -> coordinates [N, K]."""
+        return generator.coordinates
 
 
 if __name__ == '__main__':

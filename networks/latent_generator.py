@@ -12,13 +12,15 @@ Ours, not the paper's: the maps A_j may be factored through a fixed linear basis
 A_j is then still one affine map, A_j(x) = mean_j + (M x + b) basis_j, with M and b shared between layers; training can stay
 in the small space of M x + b, which makes it many times cheaper (docs/choices.md says what it costs).
 
-`FilteredLatentGenerator`, ours as well, is such a generator behind a filter over time, which training fits when it ends.
+`FilteredLatentGenerator`, ours as well, is such a generator behind a filter over time, which training fits when it ends, and
+`EventLatentGenerator` one whose events, such as blinks, have the sizes of the footage's.
 
 This file is embedded in snapshots, so it imports nothing but torch and torch_utils.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +29,8 @@ import torch
 from torch_utils import persistence
 
 State = tuple[torch.Tensor, ...]  # one memory [N, size] for each cell
+FITTED_AT_THE_END = ('filter_', 'bound_', 'event_', 'sizes_')  # how the weights begin that a training does not begin with
+MARGIN = 0.25  # how much farther than the footage a bounded frame may be, as a share of its distance
 
 
 def build_mlp(in_features: int, widths: Sequence[int], out_features: int | None, slope: float = 0.2) -> torch.nn.Sequential:
@@ -262,8 +266,15 @@ class FilteredLatentGenerator(LatentGenerator):
     the place of [.., latent_dim], and `coordinates` gives them back as they are. There is one more memory, [N, (2h + 1) *
     num_components]: y_{k-2h} .. y_k.
 
+    With `bounded` no frame lies far outside of the footage. With r(y) := ||(y - m) B||, which is 1 at the farthest frame of it,
+
+        y'' := y'  where r <= 1,   else  m + (y' - m) (1 + c tanh((r - 1) / c)) / r,   c = 0.25
+
+    stands in the place of y'_k, so r stays below 1 + c; what lies inside is left as it is, and the change is smooth.
+
     Args:
         filter_size: Number of F_j, 2h + 1; odd.
+        bounded: Whether frames are bounded; `set_bound` says by what.
         kwargs: Of `LatentGenerator`; `num_components` has to be there.
 
     Raises:
@@ -272,8 +283,10 @@ class FilteredLatentGenerator(LatentGenerator):
 
     filter_weight: torch.Tensor
     filter_bias: torch.Tensor
+    bound_mean: torch.Tensor
+    bound_map: torch.Tensor
 
-    def __init__(self, *args: Any, filter_size: int, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, filter_size: int, bounded: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if filter_size < 1 or filter_size % 2 == 0 or self.num_components == 0:
             raise ValueError('a filter has an odd size, and works on components')
@@ -284,11 +297,28 @@ class FilteredLatentGenerator(LatentGenerator):
         identity = torch.zeros(filter_size, self.num_components, self.num_components)
         identity[filter_size // 2] = torch.eye(self.num_components)
         self.set_filter(identity, self.filter_bias)
+        self.bounded = bounded
+        if bounded:
+            self.register_buffer('bound_mean', torch.zeros(self.num_components))
+            self.register_buffer('bound_map', torch.zeros(self.num_components, self.num_components))
 
     def set_filter(self, weights: torch.Tensor, bias: torch.Tensor) -> None:
         """Take F_0 .. F_2h [2h + 1, K, K] and b [K] for K = num_components."""
         self.filter_weight.copy_(weights.flip(0).transpose(1, 2).flatten(0, 1))  # of (y_{k-2h}, .., y_k)
         self.filter_bias.copy_(bias)
+
+    def set_bound(self, mean: torch.Tensor, distance_map: torch.Tensor) -> None:
+        """Take m [K] and B [K, K]; B = 0, as it begins, bounds nothing."""
+        self.bound_mean.copy_(mean)
+        self.bound_map.copy_(distance_map)
+
+    def _bound(self, y: torch.Tensor) -> torch.Tensor:
+        """Y' [..., K] -> y''."""
+        if not self.bounded:
+            return y
+        centred = y - self.bound_mean
+        r = (centred @ self.bound_map).square().sum(dim=-1, keepdim=True).sqrt().clamp(min=1)
+        return torch.where(r > 1, self.bound_mean + centred * (1 + MARGIN * torch.tanh((r - 1) / MARGIN)) / r, y)
 
     def initial_state(self, i: torch.Tensor) -> State:
         """I [N, latent_dim] ~ N(0, 1) -> memories; the last one is y_0 for all time before."""
@@ -297,24 +327,41 @@ class FilteredLatentGenerator(LatentGenerator):
 
     def latent(self, state: State) -> torch.Tensor:
         """Memories -> y'_k [N, num_components]."""
-        return torch.addmm(self.filter_bias, state[-1], self.filter_weight)
+        return self._bound(self._filtered(state[-1]))
+
+    def _filtered(self, past: torch.Tensor) -> torch.Tensor:
+        """Y_{k-2h} .. y_k [N, (2h + 1) * num_components] -> y'_k [N, num_components], not bounded."""
+        return torch.addmm(self.filter_bias, past, self.filter_weight)
 
     def step(self, s: torch.Tensor, state: State) -> tuple[State, torch.Tensor]:
         """One time step: s_k [N, noise_dim] and the memories -> the new memories and y'_{k+1} [N, num_components]."""
-        memories, l = self._advance(s, state[:-1])
-        state = (*memories, torch.cat([state[-1][:, self.num_components :], super().coordinates(l)], dim=1))
+        state = self._filter_step(s, state)
         return state, self.latent(state)
+
+    def _filter_step(self, s: torch.Tensor, state: State) -> State:
+        """The new memories."""
+        memories, l = self._advance(s, state[:-1])
+        return (*memories, torch.cat([state[-1][:, self.num_components :], super().coordinates(l)], dim=1))
 
     def pass_by(self, s: torch.Tensor, state: State) -> tuple[State, torch.Tensor]:
         """See LatentGenerator; coordinates of the frames that the last one depends on, and of no other."""
+        state = self.filter_pass_by(s, state)
+        return state, self.latent(state)
+
+    def filter_pass_by(self, s: torch.Tensor, state: State) -> State:
+        """The memories after all steps."""
         memories, ls = self._pass_by(s, state[:-1], self.filter_size)
         coordinates = super().coordinates
         past = torch.cat([state[-1], *(coordinates(l) for l in ls)], dim=1)[:, -self.filter_size * self.num_components :]
-        state = (*memories, past.contiguous())
-        return state, self.latent(state)
+        return (*memories, past.contiguous())
 
     def rollout(self, s: torch.Tensor, state: State) -> tuple[torch.Tensor, list[State]]:
         """All time steps at once: s [N, t-1, noise_dim] -> y' [N, t, num_components] (y'_0 first) and the t states."""
+        y, states = self.filter_rollout(s, state)
+        return self._bound(y), states
+
+    def filter_rollout(self, s: torch.Tensor, state: State) -> tuple[torch.Tensor, list[State]]:
+        """The same, not bounded."""
         l, memories = super().rollout(s, state[:-1])
         y = torch.cat([state[-1], super().coordinates(l[:, 1:]).flatten(1)], dim=1)  # [N, (2h + t) * K]
         pasts = y.unfold(1, state[-1].shape[1], self.num_components)  # [N, t, (2h + 1) * K]
@@ -324,6 +371,162 @@ class FilteredLatentGenerator(LatentGenerator):
     def coordinates(self, l: torch.Tensor) -> torch.Tensor:
         """Y' [..., num_components], as it is."""
         return l
+
+
+HALF_BASELINE = 16  # frames, half of the window of the median that excursions are measured from
+HALF_PEAK = 5  # frames, in which a peak is the largest
+MOST_APART = 24  # frames, in which an event may have to be the largest
+HALF_EVENT = 10  # frames to which the gain of a peak reaches
+HALF_PLATEAU = 7  # frames at which it is whole
+NUM_SIZES = 33  # quantiles
+
+
+@persistence.persistent_class
+class EventLatentGenerator(FilteredLatentGenerator):
+    """A `FilteredLatentGenerator` whose events have sizes that the footage has (ours, not the paper's; training/events/sizes.py).
+
+    A lid closes or it does not. A generator is a continuous function of its noise, and makes everything in between. For each
+    channel, a direction d of the coordinates along which the footage has events, and y' of the filter,
+
+        u_k := d^T y'_k,     e_k := u_k - median(u_{k-16}, .., u_{k+16})             excursions
+        p_k := e_k   where it is positive and the largest in k - 5 .. k + 5          peaks
+        q_k := Q(p_k)   of events: p_k >= T, and no e is larger in k - R .. k + R
+               p_k      of other peaks, where p_k <= B
+               S        of other peaks, where p_k > B
+        y''_k := y'_k + a e_k sum_j v_j h_j (q_{k+j} / p_{k+j} - 1)                  j = -10 .. 10, h from 1 to 0
+
+    with v_j ~ ((11 - |j|) p_{k+j})^4, whose sum is 1. So every excursion keeps its shape and gets another size: Q maps the sizes
+    of generated events to those of the footage (quantiles to quantiles), B and S are the largest and the median peak of the
+    footage that is no event, and within R frames there is one event. a is how the coordinates move in an event. Bounded, if at
+    all, is y''.
+
+    y''_k needs 50 frames that follow it, so this generator is as many steps behind its filter. There are three more memories:
+    y' of the last 51 frames, and, in each channel, e of the last 49 and q / p - 1 and p of the last 21 that are known.
+
+    Args:
+        num_channels: Number of directions.
+        kwargs: Of `FilteredLatentGenerator`.
+    """
+
+    event_directions: torch.Tensor
+    event_motions: torch.Tensor
+    event_thresholds: torch.Tensor
+    event_limits: torch.Tensor
+    event_remains: torch.Tensor
+    event_distances: torch.Tensor
+    sizes_generated: torch.Tensor
+    sizes_real: torch.Tensor
+
+    DELAY = HALF_BASELINE + MOST_APART + HALF_EVENT
+
+    def __init__(self, *args: Any, num_channels: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.num_channels = num_channels
+        self.frames_behind = self.filter_size - 1 + 2 * self.DELAY
+        self.register_buffer('event_directions', torch.zeros(self.num_components, num_channels))
+        self.register_buffer('event_motions', torch.zeros(num_channels, self.num_components))
+        self.register_buffer('event_thresholds', torch.full((num_channels,), float('inf')))
+        self.register_buffer('event_limits', torch.full((num_channels,), float('inf')))
+        self.register_buffer('event_remains', torch.zeros(num_channels))
+        self.register_buffer('event_distances', torch.zeros(num_channels))
+        self.register_buffer('sizes_generated', torch.arange(NUM_SIZES).float().repeat(num_channels, 1))
+        self.register_buffer('sizes_real', torch.arange(NUM_SIZES).float().repeat(num_channels, 1))
+
+    def initial_state(self, i: torch.Tensor) -> State:
+        """I [N, latent_dim] ~ N(0, 1) -> memories; the last four as if y_0 had been for all time before."""
+        return self.entered(super().initial_state(i))
+
+    def latent(self, state: State) -> torch.Tensor:
+        """Memories -> y''_k [N, num_components]."""
+        past, excursions, gains = self._unpacked(state)
+        plateau = HALF_EVENT - HALF_PLATEAU
+        away = torch.arange(-HALF_EVENT, HALF_EVENT + 1, device=past.device).abs()
+        h = ((HALF_EVENT - away) / plateau).clamp(max=1).to(past)  # [21]
+        changes, sizes = gains.unbind(2)  # [N, channels, 21]
+        weights = ((1 - away / (HALF_EVENT + 1)) * sizes).pow(4)
+        weights = weights / weights.sum(dim=2, keepdim=True).clamp(min=1e-12)
+        gain = (weights * h * changes).sum(dim=2)
+        here = excursions[:, :, MOST_APART - HALF_EVENT]  # of the frame that is shown
+        return self._bound(past[:, 0] + (gain * here) @ self.event_motions)
+
+    def behind_filter(self) -> FilteredLatentGenerator:
+        """The same generator without the sizes of events: y' in the place of y'', and no delay but the filter's."""
+        this: Any = self  # with what torch_utils.persistence adds
+        kwargs = {key: value for key, value in this.init_kwargs.items() if key != 'num_channels'}
+        plain = FilteredLatentGenerator(*this.init_args, **kwargs)
+        plain.load_state_dict(self.state_dict(), strict=False)
+        return plain.to(self.filter_weight).train(self.training).requires_grad_(self.A.weight.requires_grad)
+
+    def entered(self, state: State) -> State:
+        """Memories of `behind_filter` -> those that show the same frame after DELAY steps, whatever their noise."""
+        y = self._filtered(state[-1])
+        excursions = y.new_zeros(len(y), self.num_channels * (2 * MOST_APART + 1))
+        gains = y.new_zeros(len(y), 2 * self.num_channels * (2 * HALF_EVENT + 1))
+        return (*state, y.repeat(1, self.DELAY + 1), excursions, gains)
+
+    def _unpacked(self, state: State) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The memories of events: y' [N, 51, K], e [N, channels, 49], changes and sizes of peaks [N, channels, 2, 21]."""
+        past, excursions, gains = state[-3:]
+        return (
+            past.unflatten(1, (self.DELAY + 1, self.num_components)),
+            excursions.unflatten(1, (self.num_channels, 2 * MOST_APART + 1)),
+            gains.unflatten(1, (self.num_channels, 2, 2 * HALF_EVENT + 1)),
+        )
+
+    def _remember(self, y: torch.Tensor, state: State) -> State:
+        """The memories of events once y' of one more frame [N, num_components] is known."""
+        past, excursions, gains = self._unpacked(state)
+        past = torch.cat([past[:, 1:], y.unsqueeze(1)], dim=1)
+        u = past[:, -(2 * HALF_BASELINE + 1) :] @ self.event_directions  # [N, 33, channels]
+        newest = u[:, HALF_BASELINE] - u.median(dim=1).values
+        excursions = torch.cat([excursions[:, :, 1:], newest.unsqueeze(2)], dim=2)
+        p = excursions[:, :, MOST_APART]
+        around = excursions[:, :, MOST_APART - HALF_PEAK : MOST_APART + HALF_PEAK + 1].amax(dim=2)
+        away = torch.arange(-MOST_APART, MOST_APART + 1, device=y.device).abs()
+        too_far = away > self.event_distances.unsqueeze(1)  # [channels, 49]
+        rival = excursions.masked_fill(too_far, -math.inf).amax(dim=2)
+        peak = (p > 0) & (p >= around)
+        event = (p >= self.event_thresholds) & (p >= rival)
+        q = torch.where(event, self._real_size(p), torch.where(p > self.event_limits, self.event_remains, p))
+        change = torch.where(peak, q / p.clamp(min=1e-6) - 1, 0.0)
+        newest_gain = torch.stack([change, torch.where(peak, p, 0.0)], dim=2)
+        gains = torch.cat([gains[..., 1:], newest_gain.unsqueeze(3)], dim=3)
+        return past.flatten(1), excursions.flatten(1), gains.flatten(1)
+
+    def _real_size(self, p: torch.Tensor) -> torch.Tensor:
+        """Q: sizes of generated events [N, channels] -> sizes that the footage's events have."""
+        last = NUM_SIZES - 2
+        index = (
+            torch.searchsorted(self.sizes_generated, p.detach().t().contiguous(), right=True).sub(1).clamp(0, last)
+        )  # [channels, N]
+        low, high = (self.sizes_generated.gather(1, index + more).t() for more in (0, 1))
+        real_low, real_high = (self.sizes_real.gather(1, index + more).t() for more in (0, 1))
+        share = ((p - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
+        return torch.lerp(real_low, real_high, share)
+
+    def step(self, s: torch.Tensor, state: State) -> tuple[State, torch.Tensor]:
+        """One time step: s_k [N, noise_dim] and the memories -> the new memories and y'' [N, num_components] of a frame."""
+        memories = self._filter_step(s, state[:-3])
+        state = (*memories, *self._remember(self._filtered(memories[-1]), state))
+        return state, self.latent(state)
+
+    def pass_by(self, s: torch.Tensor, state: State) -> tuple[State, torch.Tensor]:
+        """See LatentGenerator; the frames that the last one depends on are walked through."""
+        walked = 2 * self.DELAY + 1
+        if s.shape[1] > walked:
+            state = (*self.filter_pass_by(s[:, :-walked], state[:-3]), *state[-3:])
+            s = s[:, -walked:]
+        for noise in s.unbind(1):
+            state, y = self.step(noise, state)
+        return state, y
+
+    def rollout(self, s: torch.Tensor, state: State) -> tuple[torch.Tensor, list[State]]:
+        """All time steps at once: s [N, t-1, noise_dim] -> y'' [N, t, num_components] (y''_0 first) and the t states."""
+        y, memories = self.filter_rollout(s, state[:-3])
+        states = [state]
+        for k in range(1, len(memories)):
+            states.append((*memories[k], *self._remember(y[:, k], states[-1])))
+        return torch.stack([self.latent(each) for each in states], dim=1), states
 
 
 def first_frame(G: LatentGenerator, i: torch.Tensor) -> tuple[State, torch.Tensor]:

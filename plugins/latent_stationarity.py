@@ -8,6 +8,8 @@ The leading coordinates of the codes (principal components that hold 90 % of the
     autocorrelation  = sum_c E[z_c(k) z_c(k + n)] / sum_c E[z_c(k)^2],  z centred, n = 1, 3 and 10 seconds, all coordinates
     kurtosis         = E[v^4] / E[v^2]^2 of the speed v_c of each coordinate; 3 is Gaussian, a subject that rests and moves has
     more
+    outside          = share of frames that lie farther from the mean of the footage than any frame of it, and `farthest`, how
+    far the farthest of them lies, as a multiple of that; variances tell nothing of the few frames that smear
 
 and the value of the metric is the largest |ln(variance ratio)| of all leading coordinates and depths: 0 is as alive as the
 footage everywhere, ln 2 = 0.69 is twice or half its variance somewhere, and a coordinate that stands still has no bound. Each
@@ -67,6 +69,8 @@ class Stationarity:
         self.variance = together.var(dim=0)
         held = (self.variance.cumsum(0) / self.variance.sum()).tolist()
         self.leading = next(index for index, share in enumerate(held) if share >= LEADING) + 1
+        self.center = together.mean(dim=0)
+        self.farthest = max(float(torch.linalg.vector_norm(together - self.center, dim=1).max()), 1e-12)
         self.kurtosis = kurtosis_of_speed(tracks)[: self.leading]
         longest = max(tracks, key=len)
         self.autocorrelation = [
@@ -98,7 +102,7 @@ class Stationarity:
         return {'worst': worst, **named, 'leading_coordinates': self.leading}
 
     def watch(self, generator: LatentGenerator, *, first_seed: int = 0) -> dict[str, float]:
-        """Autocorrelation and kurtosis of some long stretches."""
+        """Autocorrelation and kurtosis of some long stretches, and how far outside of the footage they go."""
         results: dict[str, float] = {}
         seeds = range(first_seed, first_seed + LONG_VIDEOS)
         (long,) = generate_windows(generator, self.components, seeds, [(LONG_START, LONG_FRAMES)])
@@ -108,7 +112,8 @@ class Stationarity:
                 results[f'autocorrelation_{second}s_real'] = real
         for c, (fake, real) in enumerate(zip(kurtosis_of_speed(list(long))[: self.leading], self.kurtosis, strict=True)):
             results |= {f'kurtosis_{c + 1}': float(fake), f'kurtosis_{c + 1}_real': float(real)}
-        return results
+        distances = torch.linalg.vector_norm(long.double() - self.center, dim=2) / self.farthest
+        return {**results, 'outside': float((distances > 1).double().mean()), 'farthest': float(distances.max())}
 
 
 class Components:

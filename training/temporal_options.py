@@ -145,6 +145,18 @@ class Settings(OptionGroup):
     unfiltered: bool = option(
         False, 'Skip the filter over time that gives finished videos the spectrum of the motion of the footage', absent=True
     )
+    unshaped: bool = option(
+        False,
+        'Leave events, such as blinks, as large as the generator makes them; otherwise those of finished videos get the sizes of '
+        "the footage's, behind the filter, where the footage has events that stand apart from its other motion",
+        absent=True,
+    )
+    unbounded: bool = option(
+        False,
+        'Leave frames of finished videos where they are that lie farther from the mean code than any of the footage; otherwise '
+        'they are pulled back to 1.25 times that distance at most, behind the filter',
+        absent=True,
+    )
     motion_weight: float | None = option(
         None,
         'Weight of the motion between frames in what the critic sees; 0: none, as in the paper',
@@ -323,6 +335,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         'settings.longest_memory': 0.0,
         'settings.uncalibrated': True,
         'settings.unfiltered': True,
+        'settings.unshaped': True,
+        'settings.unbounded': True,
         'settings.motion_weight': 0.0,
         'settings.reversal': 0.0,
         'settings.distortion': 0.0,

@@ -17,7 +17,7 @@ A step is `critic_steps` updates of the critic, one of the generator, one of its
   part (`lambda_diversity`, temporal_loss.diversity_penalty).
 - Seconds of footage are seen through random affine maps, and generated windows as well (`distortion`, real_windows.Distortion).
 - Events such as blinks may not follow each other at delays that the footage rules out (`lambda_events`,
-  event_timing.EventTiming).
+  events/timing.py).
 
 Gradients stay inside of a window.
 
@@ -41,7 +41,7 @@ from torch_utils import training_stats
 from training.batches.portions import JoinedStates, Portions
 from training.batches.video_chains import VideoChains, permutation
 from training.batches.whole_codes import Generated, WholeCodeChains, WholeCodes
-from training.event_timing import EventTiming, suited_weight
+from training.events.timing import EventTiming, suited_weight
 from training.kept_averages import KeptAverages
 from training.kernels.critic.critic_gradients import WIDE, critic_gradients, critic_scores, workspaces
 from training.kernels.critic.wide_products import gram
@@ -455,7 +455,14 @@ class TemporalTrainer:
             run = observe(G, deadline=deadline)
         sizes = {'num_components': self.G.num_components, **self._G_kwargs}
         return finish(
-            G, sizes, run, self.windows.clips, calibrated=not self.settings.uncalibrated, filtered=not self.settings.unfiltered
+            G,
+            sizes,
+            run,
+            self.windows.clips,
+            calibrated=not self.settings.uncalibrated,
+            filtered=not self.settings.unfiltered,
+            shaped=not self.settings.unshaped,
+            bounded=not self.settings.unbounded,
         )
 
     def is_finite(self) -> bool:

@@ -18,6 +18,7 @@ from networks import checkpoints
 from networks.checkpoints.tuned_generators import share_space
 from networks.errors import InputError, option
 from networks.image_generator import ImageGenerator
+from networks.latent_generator import FITTED_AT_THE_END
 from torch_utils import training_stats
 from training import best_snapshot, temporal_snapshot
 from training.commands import option_tree, stop_signals
@@ -204,7 +205,7 @@ class TemporalTraining:
         for name, module in modules.items():
             try:
                 weights = snapshot[name].state_dict()
-                kept = {key: value for key, value in weights.items() if not key.startswith('filter_')}  # fitted when it ends
+                kept = {key: value for key, value in weights.items() if not key.startswith(FITTED_AT_THE_END)}
                 module.load_state_dict(kept)
             except (RuntimeError, KeyError, AttributeError) as error:
                 raise InputError(

@@ -26,6 +26,7 @@ MAX_BASIS_FRAMES = 1024  # frames that the components are fitted to, evenly spre
 MIN_TAIL = 1e-3  # of the total spread: below it the tail of the real codes is rounding, not a unit
 EXPLAINED = 0.99  # share of the variance that the components must reach
 STEPS_AT_ONCE = 256  # whose noise is drawn together
+PASSED_AT_ONCE = 1024  # the same, of frames that nobody looks at
 CODES_AT_ONCE = 4096  # memory: 144 MiB of codes of 18 x 512
 NOT_FINITE = 'the real codes hold numbers that are not finite (NaN or infinity); embed the footage again'
 
@@ -153,10 +154,15 @@ def generate_windows(
     noise = SeededNoise(seeds, generator.latent_dim, generator.noise_dim, next(generator.parameters()).device)
     project = space.projection_of(generator)
     state, l = first_frame(generator, noise.first())
+    pass_by = getattr(generator, 'pass_by', None)
     frame = -int(getattr(generator, 'burn_in', 0))
     for start, length in places:
         if start < frame:
             raise ValueError('stretches of a video come in order, and do not overlap')
+        while pass_by is not None and start - frame > 1:
+            noises = noise.steps(min(PASSED_AT_ONCE, start - frame))
+            state, l = pass_by(noises, state)
+            frame += noises.shape[1]
         latents = []
         while frame < start + length:
             for s in noise.steps(min(STEPS_AT_ONCE, start + length - frame)).unbind(1):

@@ -349,7 +349,7 @@ def test_the_wrong_kind_of_file_is_named(tmp_path, snapshot):
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'format_version': 3}, 'newer version'),
+        ({'format_version': 4}, 'newer version'),
         ({'format_version': 'x'}, 'newer version'),
         ({'G_ema': {}}, 'latent generator'),
         ({'G_ema': make_generator()}, 'Generator'),

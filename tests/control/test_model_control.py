@@ -8,20 +8,32 @@ import pytest
 import torch
 
 from networks.errors import InputError
-from networks.latent_generator import FilteredLatentGenerator, LatentGenerator
+from networks.latent_generator import EventLatentGenerator, FilteredLatentGenerator, LatentGenerator
 from training.control import continuation, loop
 from training.control.audio import RATE, MotionEnvelope, loudness_and_onsets
 from training.control.operators import Pipeline
 from training.videos.code_sources import ModelSource
 
 
-@pytest.fixture(scope='module', params=['plain', 'filtered'])
+@pytest.fixture(scope='module', params=['plain', 'filtered', 'events'])
 def generator(request: pytest.FixtureRequest) -> LatentGenerator:
     torch.manual_seed(0)
     sizes = {'latent_dim': 6, 'noise_dim': 5, 'hidden_dim': 6}
     if request.param == 'plain':
         return LatentGenerator(3, 4, **sizes).eval().requires_grad_(False)
-    G = FilteredLatentGenerator(3, 4, num_components=12, filter_size=9, **sizes)
+    G: FilteredLatentGenerator
+    if request.param == 'filtered':
+        G = FilteredLatentGenerator(3, 4, num_components=12, filter_size=9, **sizes)
+    else:
+        G = EventLatentGenerator(3, 4, num_components=12, filter_size=9, num_channels=1, bounded=True, **sizes)
+        direction = torch.nn.functional.normalize(torch.randn(12), dim=0)
+        G.event_directions[:, 0] = direction
+        G.event_motions[0] = direction
+        G.event_thresholds[0] = 0.0
+        G.event_limits[0] = 1.0
+        G.event_distances[0] = 9
+        G.sizes_real.copy_(1.2 * G.sizes_generated)
+        G.set_bound(torch.zeros(12), torch.eye(12) / 2)
     G.set_data_basis(torch.zeros(12), torch.eye(12))
     spread = torch.randn(9, 12, 12) * 0.02
     spread[4] += torch.eye(12)
@@ -38,8 +50,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(continuation, 'ITERATIONS', 40)
 
 
-@pytest.mark.parametrize('num_frames', [60])
-def test_loop_closes_with_ordinary_steps(generator: LatentGenerator, quick: None, num_frames: int) -> None:
+def test_loop_closes_with_ordinary_steps(generator: LatentGenerator, quick: None) -> None:
+    num_frames = 60 + generator.frames_behind // 2
     bridge = loop.find_bridge(generator, 3, num_frames)
     source = loop.LoopSource(generator, bridge, num_frames)
     codes = torch.cat([source.read(7) for _ in range(3 * num_frames // 7)])
@@ -77,7 +89,7 @@ def test_loop_that_is_too_short_is_refused(generator: LatentGenerator) -> None:
 
 
 def test_continuation_of_own_codes_explains_them(generator: LatentGenerator, quick: None) -> None:
-    codes = ModelSource(generator, 1234, burn_in=30).read(30)
+    codes = ModelSource(generator, 1234, burn_in=30 + generator.frames_behind).read(30)
     found = continuation.explain(generator, codes, burn_in=30)
     assert found.error < 0.35  # unrelated frames have about 1.4
     source = Pipeline(ModelSource(generator, 5, beginning=found.beginning), [found.operator()])

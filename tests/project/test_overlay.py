@@ -308,6 +308,7 @@ ROOMS = {
         'training.tuning',
         'training.control',
         'training.batches',
+        'training.events',
         'training',
         'training.pasting',
         'training.generation',

@@ -43,6 +43,8 @@ THEN = {
     'longest_memory': 0.0,
     'uncalibrated': True,
     'unfiltered': True,
+    'unshaped': True,
+    'unbounded': True,
     'distortion': 0.0,
 }
 

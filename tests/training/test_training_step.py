@@ -178,7 +178,7 @@ class Reference:
     ) -> None:  # fmt: skip
         self.settings, self.clips, self.strides, self.reversal = settings, clips, strides, reversal
         self.G, self.critics, self.average = G, critics, dict(G)
-        self.event_timing = event_timing  # which directions and delays: tests/training/test_event_timing.py
+        self.event_timing = event_timing  # which directions and delays: tests/training/events/test_timing.py
         self.ranks = [Rank(tape) for tape in tapes]
         self.batch = settings.batch // len(tapes)
         self.steps = 0

@@ -23,7 +23,7 @@ import math
 import torch
 
 from networks.errors import InputError
-from networks.latent_generator import LatentGenerator, State, first_frame
+from networks.latent_generator import EventLatentGenerator, LatentGenerator, State, first_frame
 from networks.seeded_noise import SeededNoise
 from training.control.operators import FadingOffset
 
@@ -47,7 +47,8 @@ class Continuation:
     """Where the model takes over.
 
     Attributes:
-        beginning: Memories and l [1, latent_dim] of the last known frame; a `ModelSource` begins with them.
+        beginning: Memories and l [1, latent_dim] of the last known frame; a `ModelSource` begins with them. Of an
+            `EventLatentGenerator` they are those behind its filter.
         rest: e, [num_ws, w_dim].
         fade: Frames over which e fades.
         error: Root mean square of w(l_k) - w_k as a part of the deviation of the model's codes: 0 is exact, 1 as far as
@@ -93,6 +94,8 @@ def explain(generator: LatentGenerator, codes: torch.Tensor, *, burn_in: int = 0
     Raises:
         InputError: two codes, which are no motion and no picture.
     """
+    if isinstance(generator, EventLatentGenerator):  # which is two seconds behind; sizes of events are not what has to be found
+        generator = generator.behind_filter()
     device = next(generator.parameters()).device
     codes = codes[-WINDOW:].to(device).float()
     if 1 < len(codes) < SHORTEST_WINDOW:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from networks.latent_generator import LatentGenerator, State, first_frame
+from networks.latent_generator import EventLatentGenerator, LatentGenerator, State, first_frame
 from networks.seeded_noise import SeededNoise
 
 
@@ -106,7 +106,8 @@ class ModelSource:
         seed: Its noise comes from networks.seeded_noise.
         burn_in: See `begin_video`.
         noise: Takes the place of the seed's, of one video.
-        beginning: Memories and l of the first frame, in place of what the noise begins with.
+        beginning: Memories and l of the first frame, in place of what the noise begins with. Of an `EventLatentGenerator` those
+            behind its filter will do, from which the noise takes as many steps as it is behind.
     """
 
     def __init__(
@@ -126,6 +127,10 @@ class ModelSource:
         else:
             self._noise.first()  # i is not needed, and s follows it
             self._memories, self._l = beginning
+            if isinstance(generator, EventLatentGenerator) and len(self._memories) == generator.num_cells + 1:
+                with torch.no_grad():
+                    ahead = self._noise.steps(generator.DELAY)
+                    self._memories, self._l = generator.pass_by(ahead, generator.entered(self._memories))
 
     def read(self, count: int) -> torch.Tensor:
         """The next codes [count, num_ws, w_dim] on the generator's device."""

@@ -10,12 +10,12 @@ from networks.checkpoints.formats import nvidia_pytorch
 from networks.checkpoints.formats.assembly import assemble
 from networks.checkpoints.lazy_data import LazyEntries, PersistentNode, materialize
 from networks.errors import InputError
-from networks.latent_generator import FilteredLatentGenerator, LatentGenerator
+from networks.latent_generator import EventLatentGenerator, FilteredLatentGenerator, LatentGenerator
 from networks.temporal_critic import TemporalCritic
 from networks.w_encoder import WEncoder
 
 SNAPSHOT_FORMAT = 'stylevideogan-snapshot'
-SNAPSHOT_VERSION = 2  # 2: G_ema may be a FilteredLatentGenerator
+SNAPSHOT_VERSION = 3  # 2: G_ema may be a FilteredLatentGenerator; 3: or an EventLatentGenerator, or bounded
 STATE_FORMAT = 'stylevideogan-training-state'
 STATE_VERSION = 1
 SNAPSHOT_KEYS = ('G', 'G_ema', 'C', 'image_generator')
@@ -32,6 +32,7 @@ ENCODER_KEY = 'encoder'
 CLASSES: dict[str, Callable[..., torch.nn.Module]] = {
     'LatentGenerator': LatentGenerator,
     'FilteredLatentGenerator': FilteredLatentGenerator,
+    'EventLatentGenerator': EventLatentGenerator,
     'TemporalCritic': TemporalCritic,
     'WEncoder': WEncoder,
 }

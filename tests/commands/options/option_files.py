@@ -181,6 +181,18 @@ def make_data_with_events(files: Files) -> None:
         writer.finish()
 
 
+@makes('blinking')
+def make_data_with_blinks(files: Files) -> None:
+    random = np.random.RandomState(6)
+    codes = np.cumsum(0.02 * random.randn(2800, 6, 8), axis=0)
+    for frame in range(40, 2760, 45):
+        begin = frame + random.randint(12)
+        codes[begin : begin + 5, 1, 2] += [0.5, 1, 1, 0.6, 0.2]
+    with files.write_codes('blinking', files.reference()) as writer:
+        writer.add_clip('clip', codes.astype(np.float32), fps=25.0, source='c.mp4')
+        writer.finish()
+
+
 @makes('of_refused')
 def make_data_of_a_refused_generator(files: Files) -> None:
     with files.write_codes('of_refused', files.reference('refused')) as writer:

@@ -46,6 +46,8 @@ TABLE = [
         ('--longest-memory', 50, 5, G),
         ('--uncalibrated', ('--carry=1',), ('--carry=1', '--uncalibrated'), weights('G_ema')),
         ('--unfiltered', ('--carry=1',), ('--carry=1', '--unfiltered'), weights('G_ema')),
+        ('--unshaped', ('--carry=1', '--data={blinking}'), ('--carry=1', '--data={blinking}', '--unshaped'), weights('G_ema')),
+        ('--unbounded', ('--carry=1',), ('--carry=1', '--unbounded'), weights('G_ema')),
         ('--motion-weight', 1, 0.5, BOTH),
         ('--reversal', 0.5, 0, BOTH),
         ('--reversal', None, 0, BOTH),

@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from training.event_timing import COUNTED, EventTiming, events, heavy_tailed_directions, ruled_out, suited_weight
+from training.events.timing import COUNTED, EventTiming, events, heavy_tailed_directions, ruled_out, suited_weight
 
 
 def onsets(number: int, shortest: int, spread: int, seed: int) -> list[int]:

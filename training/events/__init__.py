@@ -1,0 +1,1 @@
+"""Events of the footage, such as blinks: when they may come, and how large they are."""
