@@ -25,7 +25,7 @@ from training.control.operators import Pipeline
 from training.latents.dataset import LatentDataset
 from training.videos.code_sources import ModelSource
 
-LENGTHS = (50, 100, 200, 500, 1000, 2000)
+LENGTHS = (90, 100, 200, 500, 1000, 2000)
 BURN_IN = 50
 
 
@@ -37,7 +37,8 @@ def step_sizes(codes: torch.Tensor) -> np.ndarray:
 def continuation(generator: Any, kind: str, index: int, recorded: torch.Tensor) -> dict[str, Any]:
     draws = np.random.RandomState([index, 7])
     if kind == 'own':
-        codes = ModelSource(generator, 100_000 + index, burn_in=BURN_IN + int(draws.randint(200))).read(WINDOW)
+        burn_in = BURN_IN + generator.frames_behind + int(draws.randint(200))
+        codes = ModelSource(generator, 100_000 + index, burn_in=burn_in).read(WINDOW)
     else:
         end = int(draws.randint(WINDOW, len(recorded) - 1))
         codes = recorded[end - (WINDOW if kind == 'recorded' else 1) : end]
