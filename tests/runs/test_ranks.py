@@ -1,5 +1,6 @@
 """Ranks share work and mistakes, and notice when one of them is gone."""
 
+import signal
 import socket
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.elastic.rendezvous import RendezvousConnectionError
 
 from networks.errors import RankLost
@@ -149,6 +151,22 @@ def test_a_torchrun_that_fails_by_itself_is_a_sentence(monkeypatch, error, reaso
         f'torchrun, which is to start 2 processes, has failed ({reason}); PET_NNODES, PET_SIGNALS_TO_HANDLE of the environment '
         'are options of torchrun'
     )
+
+
+@pytest.mark.parametrize('other', [2, -signal.SIGABRT], ids=['told its loss', 'aborted'])
+def test_the_rank_that_was_killed_is_the_cause(monkeypatch, other):
+    """Torchrun sees both ends in one look, and would name the lower rank."""
+
+    def failing(arguments: list[str]) -> None:
+        raise ChildFailedError(
+            '', {rank: ProcessFailure(rank, 1, code, '') for rank, code in enumerate((other, -signal.SIGKILL))}
+        )
+
+    for name in ('STYLEVIDEOGAN_LAUNCHED', 'OMP_NUM_THREADS', 'PET_SIGNALS_TO_HANDLE'):
+        monkeypatch.setenv(name, '1')
+    monkeypatch.setattr('torch.distributed.run.main', failing)
+    with pytest.raises(UserMistake, match='the process of rank 1 was ended by SIGKILL'):
+        ranks.start(2, 'train_video')
 
 
 @pytest.mark.parametrize('module', [False, True])

@@ -6,6 +6,7 @@ results (`gather`) and mistakes (`together`), and watch each other (training/run
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import datetime
@@ -30,9 +31,11 @@ LOST_WORDS = (
     'connection closed by peer', 'connection reset by peer', 'connection was likely closed', 'broken pipe', 'socket',
     'connection refused', 'timed out connecting',
 )  # fmt: skip
+KILLED = [getattr(signal, name) for name in ('SIGKILL', 'SIGSEGV', 'SIGBUS') if hasattr(signal, name)]
 
 
 _joined: list[bool] = []  # filled when this process has joined others
+_lost: list[bool] = []  # filled when one of them was lost
 
 
 def have_joined() -> bool:
@@ -184,6 +187,8 @@ def joined(device_name: str) -> Iterator[Ranks]:
     if device_name in ('auto', 'cuda'):
         device_name = f'cuda:{os.environ.get("LOCAL_RANK", "0")}' if torch.cuda.is_available() else 'cpu'
     device = command_line.choose_device(device_name)
+    if not _joined:
+        atexit.register(_leave_at_once)
     _joined.append(True)
     if device.type == 'cuda':
         torch.cuda.set_device(device)
@@ -219,6 +224,7 @@ def joined(device_name: str) -> Iterator[Ranks]:
         if asked is not None:  # all ranks were asked to stop, and this one waited for another that has left
             raise stop_signals.Stopped(asked) from error
         # The launcher ends this rank because another one has died; that is the cause, not somebody's wish to stop.
+        _lost.append(True)
         raise RankLost(
             f'rank {number} of {number_of_ranks()} has lost its connection to another rank, whose process has ended; '
             'the same command goes on from what was saved last'
@@ -226,6 +232,15 @@ def joined(device_name: str) -> Iterator[Ranks]:
     finally:
         if heart is not None:
             heart.stop()
+
+
+def _leave_at_once() -> None:
+    """End a process that has lost another rank, without the destructors of what connected them: they can abort (SIGABRT)."""
+    if _lost:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(command_line.EXIT_MISTAKE)
 
 
 def _means_lost(error: BaseException) -> bool:
@@ -290,6 +305,10 @@ def start(num_ranks: int, command: str) -> None:
         rank, failure = error.get_first_failure()
         if failure.exitcode - 128 in stop_signals.SIGNALS:  # somebody has asked one rank, and all have stopped
             raise stop_signals.Stopped(failure.exitcode - 128) from error
+        # A rank that was killed is the cause, also where one that lost it has ended within the same second.
+        killed = [number for number, other in error.failures.items() if -other.exitcode in KILLED]
+        if killed:
+            rank, failure = killed[0], error.failures[killed[0]]
         if failure.exitcode >= 0:  # it has told its error
             raise click.exceptions.Exit(failure.exitcode) from error
         name = signal.Signals(-failure.exitcode).name
