@@ -85,6 +85,19 @@ def test_large_maps_one_picture_at_a_time(passes, monkeypatch):
         torch.set_num_threads(two_threads)
 
 
+@pytest.mark.parametrize('options', [{}, {'architecture': 'orig'}, {'architecture': 'resnet', 'use_noise': False}])
+@pytest.mark.parametrize('precision', ['fp32', 'bf16'])
+def test_strips_of_a_map_are_the_map(monkeypatch, options, precision):
+    G = generator(32, **options)
+    ws = codes(G, 2)
+    whole = renderer.renderer(G, precision)(ws, 'const')
+    monkeypatch.setattr(fast_stylegan2, 'LARGEST_SHARED_RESOLUTION', 8)
+    monkeypatch.setattr(between, 'SMALLEST_KEPT', 1000)
+    for strip_bytes in (3000, 14000):  # two rows of the last map, and six, which leave two for the last strip
+        monkeypatch.setattr(between, 'STRIP_BYTES', strip_bytes if precision == 'fp32' else strip_bytes // 2)
+        assert error(whole, renderer.renderer(G, precision)(ws, 'const')) < (1e-5 if precision == 'fp32' else 0.01)
+
+
 @pytest.mark.parametrize(
     'file',
     ['stylegan2-ada-64.pkl', 'rosinality-train-64.pt', 'stylegan2-tensorflow-32.pkl', 'stylegan3-t-32.pkl', 'stylegan3-r-32.pkl'],

@@ -13,11 +13,12 @@ import torch.nn.functional as F
 
 from torch_utils.ops import bias_act, upfirdn2d
 from training.kernels import native_code
-from training.kernels.rendering.convolutions import map_layout
+from training.kernels.rendering.convolutions import Convolution, map_layout
 
 NAMES = {torch.float32: 'float', torch.bfloat16: 'bfloat16'}
 SAME, TRANSPOSED, PHASES = range(3)
 SMALLEST_KEPT = 32 << 20  # bytes of a map; training/commands/memory.py sees to smaller ones
+STRIP_BYTES = 4 << 20  # of a result that is larger than those
 
 
 class _Layer(ctypes.Structure):
@@ -29,6 +30,7 @@ class _Layer(ctypes.Structure):
         )),
         *((name, ctypes.c_int64) for name in (
             'samples', 'height', 'width', 'channels', 'colors', 'noise_samples', 'kind', 'threads',
+            'begin', 'end', 'source_begin',
         )),
         ('taps', ctypes.c_float * 4), ('slope', ctypes.c_float), ('clamp', ctypes.c_float), ('color_clamp', ctypes.c_float),
     ]  # fmt: skip
@@ -37,8 +39,8 @@ class _Layer(ctypes.Structure):
 class Scratch(threading.local):
     """Memory for the largest maps of one network and thread, used again for every layer and picture.
 
-    What the C library does not keep would come from the system, cleared, each time. One map is in use at a time: that between an
-    upsampling layer's filter and the next convolution.
+    What the C library does not keep would come from the system, cleared, each time. One map lies in it at a time, so layers that
+    read each other's maps take two of it in turns.
     """
 
     def __init__(self) -> None:
@@ -64,10 +66,14 @@ class Picture:
         shift: `[K]`.
         clamp: Limit of what is added to the picture, None = no limit.
         before: Picture of half the size, `[N, K, H/2, W/2]` in channels-last order; None in the first block.
+
+    Attributes:
+        into: Where the picture may be written, `[N, K, H, W]` in channels-last order; None: to memory of its own.
     """
 
     def __init__(self, weight: torch.Tensor, shift: torch.Tensor, clamp: float | None, before: torch.Tensor | None) -> None:
         self.weight, self.shift, self.clamp, self.before = weight, shift, clamp, before
+        self.into: torch.Tensor | None = None
 
 
 class Between:
@@ -82,7 +88,7 @@ class Between:
         shift: `[C]`.
         slope: For negative values, 0 to 1.
         clamp: Limit, None = no limit.
-        scratch: Where maps lie that are as large as the result and not the result's own.
+        scratch: Where large maps lie, not those that it reads.
     """
 
     def __init__(
@@ -109,40 +115,92 @@ class Between:
         keep: bool = True,  # Whether the map is wanted.
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """The map and the picture; x may be overwritten."""
+        library = self._library(x)
+        if library is None:
+            return self._plain(x, scale, noise, next_scale, picture, keep)
+        return self._compiled(library, x, scale, noise, next_scale, picture, keep)
+
+    def behind(
+        self, convolution: Convolution, x: torch.Tensor, scale: torch.Tensor | None, noise: torch.Tensor | None,
+        next_scale: torch.Tensor | None, picture: Picture | None, keep: bool = True,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:  # fmt: skip
+        """The same behind a convolution of x.
+
+        A large map of one picture is made a strip at a time: so the result of a convolution is never that large that its memory
+        comes from the system, cleared, and it is still in the cache when it is read.
+        """
+        library = self._library(x)
+        height, width = (side * (1 if self.kind == SAME else 2) for side in x.shape[2:])
+        row = width * len(self.shift) * x.element_size()
+        if library is None or len(x) > 1 or height * row <= SMALLEST_KEPT:
+            return self(convolution(x), scale, noise, next_scale, picture, keep)
+        rows = max(STRIP_BYTES // row // 2 * 2, 2)
+        return self._in_strips(library, convolution, x, [height, width], rows, scale, noise, next_scale, picture, keep)
+
+    @staticmethod
+    def _library(x: torch.Tensor) -> ctypes.CDLL | None:
         library = native_code.load('rendering/synthesis_kernels') if x.device.type == 'cpu' and x.dtype in NAMES else None
-        if library is not None and _agrees(library, x.dtype):
-            return self._compiled(library, x, scale, noise, next_scale, picture, keep)
-        return self._plain(x, scale, noise, next_scale, picture, keep)
+        return library if library is not None and _agrees(library, x.dtype) else None
 
     def _compiled(
         self, library: ctypes.CDLL, x: torch.Tensor, scale: torch.Tensor | None, noise: torch.Tensor | None,
         next_scale: torch.Tensor | None, picture: Picture | None, keep: bool,
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:  # fmt: skip
         x = x.contiguous(memory_format=torch.channels_last)
-        samples, channels, height, width = x.shape
+        height, width = x.shape[2:]
         if self.kind == TRANSPOSED:
             height, width = height - 1, width - 1
         elif self.kind == PHASES:
-            channels, height, width = channels // 4, 2 * height, 2 * width
+            height, width = 2 * height, 2 * width
+        shape = [len(x), len(self.shift), height, width]
         target = None
         if keep:
-            target = x if self.kind == SAME else self.scratch.map(x, [samples, channels, height, width])
-        image, colors = None, 0
+            target = x if self.kind == SAME else self.scratch.map(x, shape)
+        layer, image = self._layer(shape, target, scale, noise, next_scale, picture)
+        self._make(library, layer, x, 0, 0, len(x) * height)
+        return target, image
+
+    def _in_strips(
+        self, library: ctypes.CDLL, convolution: Convolution | _Known, x: torch.Tensor, size: list[int], rows: int,
+        scale: torch.Tensor | None, noise: torch.Tensor | None, next_scale: torch.Tensor | None, picture: Picture | None,
+        keep: bool,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:  # fmt: skip
+        shape, part = [1, len(self.shift), *size], 2 if self.kind == PHASES else 1
+        target = self.scratch.map(x, shape) if keep else None
+        layer, image = self._layer(shape, target, scale, noise, next_scale, picture)
+        for begin in range(0, size[0], rows):
+            end = min(begin + rows, size[0])
+            strip, first = convolution.strip(x, begin // part, end // part)
+            self._make(library, layer, strip.contiguous(memory_format=torch.channels_last), first, begin, end)
+        return target, image
+
+    def _layer(
+        self, shape: list[int], target: torch.Tensor | None, scale: torch.Tensor | None, noise: torch.Tensor | None,
+        next_scale: torch.Tensor | None, picture: Picture | None,
+    ) -> tuple[_Layer, torch.Tensor | None]:  # fmt: skip
+        """What to do, but for the source, and the picture that it will fill."""
+        samples, channels, height, width = shape
         layer = _Layer(
             samples=samples, height=height, width=width, channels=channels, kind=self.kind, threads=torch.get_num_threads(),
             taps=self._taps, slope=self.slope, clamp=-1 if self.clamp is None else self.clamp,
-            source=x.data_ptr(), target=_address(target), scale=_address(scale), shift=self.shift.data_ptr(),
+            target=_address(target), scale=_address(scale), shift=self.shift.data_ptr(),
             noise=_address(noise), noise_samples=0 if noise is None else len(noise), next_scale=_address(next_scale),
         )  # fmt: skip
-        if picture is not None:
-            colors = picture.weight.shape[1]
-            image = empty_map(picture.weight, [samples, colors, height, width])
-            layer.colors, layer.picture = colors, image.data_ptr()
-            layer.color_weight, layer.color_shift = picture.weight.data_ptr(), picture.shift.data_ptr()
-            layer.color_clamp = -1 if picture.clamp is None else picture.clamp
-            layer.before = _address(picture.before)
-        getattr(library, f'between_convolutions_{NAMES[x.dtype]}')(ctypes.byref(layer))
-        return target, image
+        if picture is None:
+            return layer, None
+        colors = picture.weight.shape[1]
+        image = empty_map(picture.weight, [samples, colors, height, width]) if picture.into is None else picture.into
+        layer.colors, layer.picture = colors, image.data_ptr()
+        layer.color_weight, layer.color_shift = picture.weight.data_ptr(), picture.shift.data_ptr()
+        layer.color_clamp = -1 if picture.clamp is None else picture.clamp
+        layer.before = _address(picture.before)
+        return layer, image
+
+    @staticmethod
+    def _make(library: ctypes.CDLL, layer: _Layer, source: torch.Tensor, first: int, begin: int, end: int) -> None:
+        """Make rows begin to end out of a source that begins with row `first` of its map."""
+        layer.source, layer.source_begin, layer.begin, layer.end = source.data_ptr(), first, begin, end
+        getattr(library, f'between_convolutions_{NAMES[source.dtype]}')(ctypes.byref(layer))
 
     def _plain(
         self, x: torch.Tensor, scale: torch.Tensor | None, noise: torch.Tensor | None,
@@ -233,4 +291,20 @@ def _agrees(library: ctypes.CDLL, dtype: torch.dtype) -> bool:
         for a, b in zip(wanted, found, strict=True):
             if not torch.allclose(a.float(), b.float(), rtol=tolerance, atol=tolerance):
                 return False
+        picture.weight, picture.before = picture.weight[:1], before[:1]
+        scale, noise, next_scale = (a[:1] for a in arguments[:3])
+        strips: Any = between._in_strips(library, _Known(kind), x[:1], [4, 6], 2, scale, noise, next_scale, picture, True)
+        if not all(torch.equal(a[:1], b) for a, b in zip(found, strips, strict=True)):
+            return False
     return True
+
+
+class _Known:
+    """In the place of a convolution: its result is given."""
+
+    def __init__(self, kind: int) -> None:
+        self.first = 1 if kind == TRANSPOSED else 0  # a strip has rows before those that are asked for
+
+    def strip(self, x: torch.Tensor, begin: int, end: int) -> tuple[torch.Tensor, int]:
+        begin = max(begin - self.first, 0)
+        return x[:, :, begin : end + 2 * self.first].contiguous(memory_format=torch.channels_last), begin

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+
+STRIP_SIZES = 3  # the first strip of a map, those inside, the last one
 
 
 class Convolution:
@@ -21,35 +23,65 @@ class Convolution:
 
     def __init__(self, make_weight: Callable[[], torch.Tensor], *, transposed: bool = False, padding: int | None = None) -> None:
         self.make_weight, self.transposed, self.padding = make_weight, transposed, padding
-        self._ready: dict[Any, torch.Tensor] = {}  # the weights in their final order, for maps of one size
+        self._ready: dict[Any, torch.Tensor] = {}  # the weights in their final order, for maps of these sizes
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self._of(x, None, sizes=1)
+
+    def strip(self, x: torch.Tensor, begin: int, end: int) -> tuple[torch.Tensor, int]:
+        """What rows begin to end (less one) of a layer need of the result, for kernels of 3x3, out of some rows of x.
+
+        Args:
+            x: One map `[1, I, H, W]`.
+            begin, end: Rows of the layer: those of the result, but if `transposed` even numbers between 0 and 2 H, where the
+                filter behind the convolution wants rows begin - 1 to end + 1 of the result, as far as it has them.
+
+        Returns:
+            Some rows of the result, these among them, and the number of the first. Those that are not asked for may be wrong.
+        """
+        height = x.shape[2]
+        if self.transposed:
+            first = max(begin // 2 - 1, 0)
+            return self._of(x[:, :, first : end // 2 + 1], 0, sizes=STRIP_SIZES), 2 * first
+        first = max(begin - 1, 0)
+        inside = begin > 0 and end < height  # else zeros are needed above or below, and make one row too many at the other side
+        found = self._of(x[:, :, first : end + 1], 0 if inside else 1, sizes=STRIP_SIZES)
+        return found, begin if inside else first
+
+    def _of(self, x: torch.Tensor, rows_around: int | None, sizes: int) -> torch.Tensor:
+        """The result with so many rows of zeros above and below, None: as many as columns; keeps weights for so many sizes."""
         packs = x.device.type == 'cpu' and _packs_weights()
-        key = tuple(x.shape) if packs else ()
+        key = (*x.shape, rows_around) if packs else ()
         if key not in self._ready:
             weight = self.make_weight()
             weight = weight.transpose(0, 1) if self.transposed else weight
             weight = weight.contiguous(memory_format=map_layout(x))
             if self.padding is None:
                 self.padding = weight.shape[2] // 2
-            self._ready = {key: _pack(weight, key, self.transposed, self.padding) if packs else weight}
+            if len(self._ready) >= sizes:
+                self._ready.clear()
+            self._ready[key] = _pack(weight, x.shape, self.transposed, self._around(rows_around)) if packs else weight
         weight = self._ready[key]
         if self.transposed:
             return _transposed_packed(x, weight) if packs else F.conv_transpose2d(x, weight, stride=2)
+        around = self._around(rows_around)
+        return _packed(x, weight, around) if packs else F.conv2d(x, weight, padding=around)
+
+    def _around(self, rows: int | None) -> list[int]:
         assert self.padding is not None
-        return _packed(x, weight, self.padding) if packs else F.conv2d(x, weight, padding=self.padding)
+        return [self.padding if rows is None else rows, self.padding]
 
 
 # PyTorch's compiler keeps the weights of frozen networks in oneDNN's own order; these are the operations that it calls for that.
-def _pack(weight: torch.Tensor, size: tuple[int, ...], transposed: bool, padding: int) -> torch.Tensor:
+def _pack(weight: torch.Tensor, size: Sequence[int], transposed: bool, around: list[int]) -> torch.Tensor:
     ops = torch.ops.mkldnn
     if transposed:
         return ops._reorder_convolution_transpose_weight(weight, [0, 0], [0, 0], [2, 2], [1, 1], 1, list(size))
-    return ops._reorder_convolution_weight(weight, [padding] * 2, [1, 1], [1, 1], 1, list(size))
+    return ops._reorder_convolution_weight(weight, around, [1, 1], [1, 1], 1, list(size))
 
 
-def _packed(x: torch.Tensor, weight: torch.Tensor, padding: int) -> torch.Tensor:
-    return torch.ops.mkldnn._convolution_pointwise(x, weight, None, [padding] * 2, [1, 1], [1, 1], 1, 'none', [], '')
+def _packed(x: torch.Tensor, weight: torch.Tensor, around: list[int]) -> torch.Tensor:
+    return torch.ops.mkldnn._convolution_pointwise(x, weight, None, around, [1, 1], [1, 1], 1, 'none', [], '')
 
 
 def _transposed_packed(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -65,8 +97,8 @@ def _packs_weights() -> bool:
     x, turned = x.to(memory_format=torch.channels_last), weight.transpose(0, 1).contiguous()
     try:
         pairs = [
-            (_packed(x, _pack(weight, tuple(x.shape), False, 2), 2), F.conv2d(x, weight, padding=2)),
-            (_transposed_packed(x, _pack(turned, tuple(x.shape), True, 0)), F.conv_transpose2d(x, turned, stride=2)),
+            (_packed(x, _pack(weight, x.shape, False, [1, 2]), [1, 2]), F.conv2d(x, weight, padding=[1, 2])),
+            (_transposed_packed(x, _pack(turned, x.shape, True, [0, 0])), F.conv_transpose2d(x, turned, stride=2)),
         ]
         return all(a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-3) for a, b in pairs)
     except (AttributeError, RuntimeError, TypeError):

@@ -5,8 +5,8 @@ Equations are those of `networks/stylegan2.py`; what differs is the order of the
 - Maps lie in channels-last order, which the convolutions of processors and of GPUs in half precision want, and weights are
   brought into the convolution's own order once, not for every picture.
 - Between two convolutions there is one pass over the maps (`synthesis_kernels.cpp`): the upsampling filter along
-  one axis after the other, demodulation, noise, bias, activation, clamp, the next layer's styles, and ToRGB with the upsampled
-  picture. Without a compiler, and on a GPU, PyTorch's operations do the same in more passes.
+  one axis after the other, demodulation, noise, bias, activation, clamp, the next layer's styles, also those of the next block,
+  and ToRGB with the upsampled picture. Without a compiler, and on a GPU, PyTorch's operations do the same in more passes.
 - Layers of few pixels see the whole batch, so that their large weights are read once; those of many pixels see one picture after
   the other, so that memory hardly grows with the batch.
 - In bfloat16 on a processor the upsampling convolution is one convolution with four times as many outputs, the filter in its
@@ -40,7 +40,9 @@ class Unsupported(Exception):
 class _Modulated:
     """A modulated 3x3 layer: weights, styles, demodulation, and the pass behind it."""
 
-    def __init__(self, layer: Any, dtype: torch.dtype, taps: torch.Tensor, phases: bool, gain: float, scratch: Scratch) -> None:
+    def __init__(
+        self, layer: Any, dtype: torch.dtype, taps: torch.Tensor, phases: bool, gain: float, scratches: tuple[Scratch, Scratch]
+    ) -> None:
         # No references to modules, which would keep the whole network alive.
         self.weight, self.up, self.dtype = layer.weight.detach(), layer.up == 2, dtype
         slope = stylegan2.HOMOGENEOUS_SLOPES.get(layer.activation)
@@ -57,7 +59,9 @@ class _Modulated:
         self.convolution = Convolution(functools.partial(self._weight, taps), transposed=self.up and not phases)
         clamp = None if layer.conv_clamp is None else float(layer.conv_clamp) * gain
         kind = SAME if not self.up else PHASES if phases else TRANSPOSED
-        self.between = Between(kind, taps, (layer.bias.detach().float() * self.gain).contiguous(), slope, clamp, scratch)
+        self.between = Between(
+            kind, taps, (layer.bias.detach().float() * self.gain).contiguous(), slope, clamp, scratches[self.up]
+        )
         strength = float(layer.noise_strength) if layer.use_noise else 0.0
         self.strength = strength * self.gain
         self.has_noise = bool(layer.use_noise)
@@ -108,7 +112,9 @@ class _ToRGB:
 
 
 class _Block:
-    def __init__(self, block: Any, dtype: torch.dtype, taps: torch.Tensor, phases: bool, scratch: Scratch) -> None:
+    def __init__(
+        self, block: Any, dtype: torch.dtype, taps: torch.Tensor, phases: bool, scratches: tuple[Scratch, Scratch]
+    ) -> None:
         if type(block) is not stylegan2.SynthesisBlock or block.architecture not in ('orig', 'skip', 'resnet'):
             raise Unsupported
         self.resolution, self.dtype, self.num_conv, self.num_torgb = block.resolution, dtype, block.num_conv, block.num_torgb
@@ -118,7 +124,7 @@ class _Block:
         if any(type(layer) is not stylegan2.SynthesisLayer for layer in layers):
             raise Unsupported
         gains = [1.0] * (len(layers) - 1) + [gain]
-        self.layers = [_Modulated(layer, dtype, taps, phases, gain, scratch) for layer, gain in zip(layers, gains, strict=True)]
+        self.layers = [_Modulated(layer, dtype, taps, phases, gain, scratches) for layer, gain in zip(layers, gains, strict=True)]
         self.const = block.const.detach() if block.in_channels == 0 else None
         self.torgb = _ToRGB(block.torgb) if block.num_torgb else None
 
@@ -148,10 +154,15 @@ class FastSynthesis:
         self.on_cpu = self.device.type == 'cpu'
         taps = _separable_taps(blocks)
         phases = self.on_cpu and dtype == torch.bfloat16
-        self.blocks, scratch = [], Scratch()
+        self.blocks, scratches = [], (Scratch(), Scratch())  # of upsampling layers the latter, which take turns with the others
         for block in blocks:
             here = torch.float32 if dtype == torch.float16 and not block.use_fp16 else dtype
-            self.blocks.append(_Block(block, here, taps, phases, scratch))
+            self.blocks.append(_Block(block, here, taps, phases, scratches))
+        # Whether a block gets its map with the styles of its first layer. Shortcuts want it without.
+        self.entered = [
+            before is not None and before.shortcut is None and block.shortcut is None
+            for before, block in zip([None, *self.blocks], self.blocks, strict=False)
+        ]
         shared = [block for block in self.blocks if block.resolution <= LARGEST_SHARED_RESOLUTION]
         maps = [layer.power.shape[1] * block.resolution**2 * block.dtype.itemsize for block in shared for layer in block.layers]
         self.bytes_a_frame = 3 * max(maps, default=0)  # the map before a layer, the one behind it, and what is between
@@ -171,22 +182,21 @@ class FastSynthesis:
             raise ValueError(f'noise_mode is one of {", ".join(stylegan2.NOISE_MODES)}, got {noise_mode!r}')
         ws = ws.to(device=self.device, dtype=torch.float32)
         noises = [self._noise(layer, block.resolution, len(ws), noise_mode) for block in self.blocks for layer in block.layers]
-        shared = [block for block in self.blocks if not self.on_cpu or block.resolution <= LARGEST_SHARED_RESOLUTION]
-        state = self._run(shared, 0, ws, noises, None, None)
-        rest = self.blocks[len(shared) :]
-        if not rest:
+        shared = sum(not self.on_cpu or block.resolution <= LARGEST_SHARED_RESOLUTION for block in self.blocks)
+        state = self._run(0, shared, ws, noises, None, None, None)
+        if shared == len(self.blocks):
             assert state[1] is not None
             return state[1][:wanted]
-        first = sum(block.num_conv for block in shared)
         count = len(ws) if wanted is None else wanted
         images = torch.empty([count, *self.image_size], device=self.device, memory_format=torch.channels_last)
         for n in range(count):
             one = slice(n, n + 1)
             x, image = (None if part is None else part[one] for part in state)
             own = [noise if noise is None or len(noise) == 1 else noise[one] for noise in noises]
-            finished = self._run(rest, first, ws[one], own, x, image)[1]
+            finished = self._run(shared, len(self.blocks), ws[one], own, x, image, images[one])[1]
             assert finished is not None
-            images[one] = finished
+            if finished.data_ptr() != images[one].data_ptr():
+                images[one] = finished
         return images
 
     def _noise(self, layer: _Modulated, resolution: int, count: int, noise_mode: str) -> torch.Tensor | None:
@@ -197,12 +207,24 @@ class FastSynthesis:
             return layer.noise
         return torch.randn([count, 1, resolution, resolution], device=self.device)[:, 0] * layer.strength
 
+    def _styles(self, block: int, ws: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """`_Modulated.styles` of the layers of a block."""
+        first = sum(before.num_conv for before in self.blocks[:block])
+        return [layer.styles(ws[:, first + index]) for index, layer in enumerate(self.blocks[block].layers)]
+
     def _run(
-        self, blocks: list[_Block], first: int, ws: torch.Tensor, noises: list[torch.Tensor | None],
-        x: torch.Tensor | None, image: torch.Tensor | None,
+        self, begin: int, end: int, ws: torch.Tensor, noises: list[torch.Tensor | None],
+        x: torch.Tensor | None, image: torch.Tensor | None, into: torch.Tensor | None,
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:  # fmt: skip
-        """Blocks in a row; the maps between blocks are not modulated yet."""
-        for block in blocks:
+        """Blocks in a row; maps go from one to the next with the styles of the next one, where `entered` says so.
+
+        Args:
+            begin, end: Which blocks.
+            into: Where the picture of the last block may be written.
+        """
+        first = sum(block.num_conv for block in self.blocks[:begin])
+        styles = self._styles(begin, ws)
+        for number, block in enumerate(self.blocks[begin:end], begin):
             shortcut = None
             if block.const is not None:
                 x = block.const[None].expand(len(ws), -1, -1, -1)
@@ -211,20 +233,26 @@ class FastSynthesis:
             x = x.contiguous(memory_format=map_layout(x))
             if block.shortcut is not None:
                 shortcut = block.shortcut(x, gain=math.sqrt(0.5))
-            styles = [layer.styles(ws[:, first + index]) for index, layer in enumerate(block.layers)]
-            x = x * styles[0][0].to(x.dtype)[:, :, None, None]
+            if not self.entered[number]:
+                x = x * styles[0][0].to(x.dtype)[:, :, None, None]
+            last = number + 1 == len(self.blocks)
+            of_next = [] if last else self._styles(number + 1, ws)
             picture = None
             if block.torgb is not None:
                 picture = block.torgb.picture(ws[:, first + block.num_conv], image)
-            last = block is self.blocks[-1]
+                picture.into = into if last else None
             for index, layer in enumerate(block.layers):
                 ends = index + 1 == len(block.layers)
-                following = None if ends else styles[index + 1][0]
+                following: torch.Tensor | None = None
+                if not ends:
+                    following = styles[index + 1][0]
+                elif not last and self.entered[number + 1]:
+                    following = of_next[0][0]
                 own_picture = picture if ends and shortcut is None else None
                 keep = not (ends and last) or shortcut is not None
                 assert x is not None
-                x, made = layer.between(
-                    layer.convolution(x), styles[index][1], noises[first + index], following, own_picture, keep
+                x, made = layer.between.behind(
+                    layer.convolution, x, styles[index][1], noises[first + index], following, own_picture, keep
                 )
                 image = made if own_picture is not None else image
             if shortcut is not None:
@@ -232,7 +260,7 @@ class FastSynthesis:
                 x = x + shortcut
                 if picture is not None:
                     _, image = _identity(x.shape[1], x.device)(x, None, None, None, picture, False)
-            first += block.num_conv
+            first, styles = first + block.num_conv, of_next
         return x, image
 
 

@@ -30,6 +30,8 @@ struct Layer {
     const float* before;        // picture of half the size [N, H/2, W/2, colors]; null: none
     float* picture;             // [N, H, W, colors]
     int64_t samples, height, width, channels, colors, noise_samples, kind, threads;
+    int64_t begin, end;      // rows of the result to make, of all samples together
+    int64_t source_begin;    // row of the whole map that the source begins with, where that holds a part of one sample
     float taps[4];    // upsampling filter along one axis, turned, with its gain
     float slope;      // of the leaky ReLU, 0 to 1
     float clamp;      // < 0: none
@@ -91,6 +93,7 @@ void upsample_row(const Layer& l, int64_t n, int64_t y, float* row, float* blend
 
 template <class T, int colors> void rows(const Layer& l, int64_t begin, int64_t end) {
     const int64_t C = l.channels, H = l.height, W = l.width;
+    const int64_t S = l.source_begin;
     const T* source = (const T*)l.source;
     std::vector<float> filtered(l.kind == TRANSPOSED ? (W + 3) * C : 0), blend(l.before ? (W / 2 + 2) * colors : 0);
     std::vector<float> colors_of_row(colors * W);
@@ -108,7 +111,7 @@ template <class T, int colors> void rows(const Layer& l, int64_t begin, int64_t 
             for (int k = 0; k < 4; k++) {
                 const int64_t row = y + k - 1;
                 if (row < 0 || row > H) continue;
-                top[used] = source + (n * (H + 1) + row) * (W + 1) * C;
+                top[used] = source + (n * (H + 1) + row - S) * (W + 1) * C;
                 taps[used++] = l.taps[k];
             }
             const int64_t size = (W + 1) * C, whole = size / LANES * LANES;
@@ -141,8 +144,8 @@ template <class T, int colors> void rows(const Layer& l, int64_t begin, int64_t 
                 pixel<T, colors>(l, n, strength, to, color, [&](int64_t c) { return read(c, V{}); },
                                  [&](int64_t c) { return read(c, 0.f); });
             } else {
-                const T* p = l.kind == SAME ? source + (index * W + x) * C
-                                            : source + (((n * (H / 2) + y / 2) * (W / 2) + x / 2) * 4 + y % 2 * 2 + x % 2) * C;
+                const T* p = l.kind == SAME ? source + ((index - S) * W + x) * C
+                                            : source + (((n * (H / 2) + y / 2 - S) * (W / 2) + x / 2) * 4 + y % 2 * 2 + x % 2) * C;
                 pixel<T, colors>(l, n, strength, to, color, [&](int64_t c) { return load(p + c, (V*)0); },
                                  [&](int64_t c) { return load(p + c, (float*)0); });
             }
@@ -153,14 +156,14 @@ template <class T, int colors> void rows(const Layer& l, int64_t begin, int64_t 
 template <class T> void run(const Layer& l) {
     void (*work)(const Layer&, int64_t, int64_t) =
         l.colors == 0 ? rows<T, 0> : l.colors == 1 ? rows<T, 1> : l.colors == 2 ? rows<T, 2> : l.colors == 3 ? rows<T, 3> : rows<T, 4>;
-    const int64_t count = l.samples * l.height;
+    const int64_t count = l.end - l.begin;
     // A thread takes about as long to start as 50,000 numbers take.
     const int64_t worth = count * l.width * l.channels / 100000 + 1;
     const int64_t threads = std::max<int64_t>(1, std::min({l.threads, worth, count}));
     std::vector<std::thread> others;
     for (int64_t i = 1; i < threads; i++)
-        others.emplace_back([&, i] { work(l, count * i / threads, count * (i + 1) / threads); });
-    work(l, 0, count / threads);
+        others.emplace_back([&, i] { work(l, l.begin + count * i / threads, l.begin + count * (i + 1) / threads); });
+    work(l, l.begin, l.begin + count / threads);
     for (auto& other : others) other.join();
 }
 
