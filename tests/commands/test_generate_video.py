@@ -284,7 +284,7 @@ def test_wrong_files_are_one_sentence(home: pathlib.Path, tmp_path: pathlib.Path
         last = result.stderr.strip().splitlines()[-1]
         assert last.startswith('Error: ')
         assert os.path.basename(network) in last
-        assert os.listdir(out) == []
+        assert not out.exists()
     other = shutil.copy(home / 'G.pkl', tmp_path / 'other.pkl')
     with open(other, 'ab') as file:
         file.write(b'x')
@@ -428,7 +428,7 @@ def test_command_interpolates_an_image_generator(home: pathlib.Path, tmp_path: p
     ],
 )
 def test_contradictions_are_one_sentence(home: pathlib.Path, tmp_path: pathlib.Path, arguments: list[str], words: str) -> None:
-    result = run(home, tmp_path, '--seeds=0', *arguments)
+    result = run(home, tmp_path / 'new' / 'folder', '--seeds=0', *arguments)
     assert result.exit_code == 2, result.stderr
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith('Error: ')

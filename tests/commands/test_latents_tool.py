@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pathlib
+import re
 import zipfile
 from typing import Any
 
@@ -48,7 +49,14 @@ def make(
             clip = writer.open_clip(name)
             clip.append(codes)
             quads = np.arange(len(codes) * 8, dtype=np.float32).reshape(-1, 4, 2)
-            clip.close(fps=fps, source=f'{name.split(".")[0]}.mp4', arrays={'quads': quads}, psnr=20.0 + len(codes), **extra)
+            clip.close(
+                fps=fps,
+                source=f'{name.split(".")[0]}.mp4',
+                arrays={'quads': quads},
+                psnr=20.0 + len(codes),
+                deviation=1.25,
+                **extra,
+            )
     return path
 
 
@@ -80,6 +88,7 @@ def test_info_and_stats_tell_what_is_there(data: pathlib.Path, tmp_path: pathlib
     assert result.exit_code == 0, result.output
     for words in ('4 clips, 110 frames', 'codes [6, 8]', 'a' * 64, 'not found', 'quality: psnr', 'bob.1'):
         assert words in result.output
+    assert re.search(r'clip +frames +fps +psnr +deviation +source\n +ann.1 +30 +25 +50 +1.25 +ann.mp4', result.output)
     content = json.loads(run('info', data, '--json', '--sha256').output)
     with LatentDataset(data) as dataset:
         assert content['sha256'] == dataset.sha256

@@ -42,6 +42,7 @@ from training.commands.destinations import (
     format_bytes,
     is_empty_folder,
     new_result,
+    remove_empty_folders,
     require_folder,
     require_free_space,
     require_weights,
@@ -270,6 +271,7 @@ class _ClearMain(click.Command):
         except click.ClickException as error:
             if not standalone_mode:
                 raise
+            remove_empty_folders()
             if not speaks_for_itself(error):
                 if 'TORCHELASTIC_RUN_ID' in os.environ:  # torchrun ends all ranks with the first, and one of them speaks for all
                     time.sleep(SILENT_SECONDS)

@@ -1,5 +1,6 @@
 """Paths that a user gives, and checks of them before long work."""
 
+import contextlib
 import difflib
 import math
 import os
@@ -129,6 +130,17 @@ def format_bytes(num_bytes: float) -> str:
     return f'{num_bytes / 1024**exponent:.1f} {units[exponent - 1]}'
 
 
+_made: list[str] = []  # folders that `require_folder` has made, inner ones first
+
+
+def remove_empty_folders() -> None:
+    """Remove what `require_folder` has made and nobody has written into: a mistake that was found later leaves nothing behind."""
+    for folder in sorted(_made, key=len, reverse=True):
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+    _made.clear()
+
+
 def require_folder(path: str | os.PathLike[str]) -> str:
     """Make the folder and make sure that files can be written into it; returns its path.
 
@@ -136,6 +148,10 @@ def require_folder(path: str | os.PathLike[str]) -> str:
         UserMistake: it is a file, or there is no permission.
     """
     folder = os.fspath(path)
+    new = os.path.abspath(folder)
+    while not os.path.exists(new):
+        _made.append(new)
+        new = os.path.dirname(new)
     try:
         os.makedirs(folder, exist_ok=True)
     except FileExistsError as error:

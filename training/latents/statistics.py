@@ -77,7 +77,11 @@ def description_text(content: Mapping[str, Any]) -> str:
         lines.append('  quality: ' + ', '.join(f'{key} {value:.4g}' for key, value in content['quality'].items()))
     if 'sha256' in content:
         lines.append(f'  content sha256 {content["sha256"]}')
-    measures = [key for key in ('psnr', 'lpips', 'identity', 'jitter') if any(key in clip for clip in content['clips'])]
+    measures = [
+        key
+        for key in ('psnr', 'gain', 'lpips', 'identity', 'deviation', 'jitter')
+        if any(key in clip for clip in content['clips'])
+    ]
     rows = [['clip', 'frames', 'fps', *measures, 'source']]
     for clip in content['clips']:
         rows.append(
