@@ -18,10 +18,13 @@ namespace {
 constexpr int DEEP = 384;   // numbers of a code at a time: weights of that many stay in the second cache
 constexpr int BATCH = 24;   // rows of a plan at a time, and
 constexpr int AHEAD = 8;    // those that are fetched beforehand
+constexpr int STRETCH = 48; // rows with one weight after which those with the next one come
 
 // By what a row is multiplied, and where it goes.
 enum Weights { FRAME, MOTION, BOTH, MIDDLE, KINDS };  // W_1, V, W_1 + V, V + W_1 / 2
 enum Begin { FIRST = -1, ENTERED = -2, LEFT = -3 };   // in the place of the frame before
+
+struct Stretch { int kind, begin, end; };  // rows of a plan with one weight
 
 struct FramePlan {
     struct Row { int64_t frame, other; };  // the frame alone (other < 0); FRAME: mean of both; else: the frame less the other one
@@ -100,11 +103,48 @@ struct FramePlan {
             for (int& row : item.row)
                 if (row >= 0) row = first[row % KINDS] + row / KINDS;
     }
+
+    // All rows in stretches of at most so many, those of one time next to each other whatever their weights are: they are made of
+    // the same frames, which come from memory once then.
+    std::vector<Stretch> stretches(int most) const {
+        int longest = 0;
+        for (int kind = 0; kind < KINDS; kind++) longest = std::max(longest, first[kind + 1] - first[kind]);
+        const int times = (longest + most - 1) / most;
+        std::vector<Stretch> found;
+        for (int time = 0; time < times; time++)
+            for (int kind = 0; kind < KINDS; kind++) {
+                const int64_t rows = first[kind + 1] - first[kind];
+                const int begin = first[kind] + (int)(rows * time / times), end = first[kind] + (int)(rows * (time + 1) / times);
+                if (begin < end) found.push_back({kind, begin, end});
+            }
+        return found;
+    }
 };
 
 template <class T> struct Source {  // frames [.., size]
     const T* frames; int64_t size;
     const T* at(int64_t frame, int64_t k) const { return frames + frame * size + k; }
+};
+
+// Brings numbers k .. k + count of rows of a plan nearer, a cache line at a call: frames lie so far from each other that the
+// processor does not guess where the next one is.
+template <class T> struct Fetch {
+    std::vector<const char*> places;
+    int lines = 0, line = 0;
+    size_t next = 0;
+    void of(const FramePlan& plan, int begin, int end, const Source<T>& source, int64_t k, int64_t count) {
+        places.clear();
+        line = 0, next = 0, lines = (int)((count * sizeof(T) + 63) / 64);
+        for (int i = begin; count > 0 && i < end; i++) {
+            places.push_back((const char*)source.at(plan.rows[i].frame, k));
+            if (plan.rows[i].other >= 0) places.push_back((const char*)source.at(plan.rows[i].other, k));
+        }
+    }
+    INLINE void operator()() {
+        if (next >= places.size()) return;
+        __builtin_prefetch(places[next] + (line << 6), 0, 2);
+        if (++line == lines) line = 0, next++;
+    }
 };
 
 // Numbers k .. k + count of row i of the plan, in pieces that lie `distance` apart, and the same of a later row on their way: frames
@@ -164,10 +204,15 @@ void frame_sums(const FramePlan& plan, int O, bool motion, const T* weight, cons
     const int64_t size = source.size, stride = motion ? 2 * size : size;
     std::vector<T> sums((size_t)total * wide);
     T* to = sums.data();
-    const auto part = [=, &plan](int begin, int end) {
+    const std::vector<Stretch> stretches = plan.stretches(STRETCH);
+    const auto part = [=, &plan, &stretches](int begin, int end) {
         std::vector<T> panels((size_t)KINDS * DEEP * wide, 0), block((size_t)BATCH * (DEEP + 16));
         const T* pointers[BATCH];
         for (int i = 0; i < BATCH; i++) pointers[i] = &block[(size_t)i * (DEEP + 16)];
+        std::vector<Stretch> batches;
+        for (const Stretch& each : stretches)
+            for (int i = std::max(begin, each.begin); i < std::min(end, each.end); i += BATCH)
+                batches.push_back({each.kind, i, std::min({i + BATCH, end, each.end})});
         for (int64_t k = 0; k < size; k += DEEP) {
             const int deep = (int)std::min<int64_t>(DEEP, size - k);
             T *w = panels.data(), *v = w + (size_t)DEEP * wide, *both = v + (size_t)DEEP * wide, *middle = both + (size_t)DEEP * wide;
@@ -181,15 +226,12 @@ void frame_sums(const FramePlan& plan, int O, bool motion, const T* weight, cons
                     middle[j] = v[j] + w[j] * T(0.5);
                 }
             }
-            for (int kind = 0; kind < KINDS; kind++) {
-                const int last = std::min(end, plan.first[kind + 1]);
-                for (int i = std::max(begin, plan.first[kind]); i < last; i += BATCH) {
-                    const int count = std::min(BATCH, last - i);
-                    for (int r = 0; r < count; r++)
-                        put_row(plan, i + r, kind == FRAME, source, k, deep, (T*)pointers[r], deep, 0);
-                    Segment<T> segment = {pointers, 0, panels.data() + (size_t)kind * DEEP * wide, wide, deep};
-                    product<T, 1>(count, wide, &segment, StoreOrAdd<T>{to + (size_t)i * wide, wide, k > 0});
-                }
+            for (const Stretch& batch : batches) {
+                const int count = batch.end - batch.begin;
+                for (int r = 0; r < count; r++)
+                    put_row(plan, batch.begin + r, batch.kind == FRAME, source, k, deep, (T*)pointers[r], deep, 0);
+                Segment<T> segment = {pointers, 0, panels.data() + (size_t)batch.kind * DEEP * wide, wide, deep};
+                product<T, 1>(count, wide, &segment, StoreOrAdd<T>{to + (size_t)batch.begin * wide, wide, k > 0});
             }
         }
     };
@@ -296,12 +338,11 @@ void frame_gradient(const FramePlan& plan, int O, bool motion, const T* unit, co
     }
     struct Block { int kind, begin, count; std::vector<T> left; };  // rows of the plan with one weight
     std::vector<Block> blocks;
-    for (int kind = 0; kind < KINDS; kind++)
-        for (int i = plan.first[kind]; i < plan.first[kind + 1]; i += deepest) {
-            const int count = std::min(deepest, plan.first[kind + 1] - i);
-            blocks.push_back({kind, i, count, std::vector<T>((size_t)wide * count)});
-            put_tiles(count, O, &of_rows[(size_t)i * O], O, blocks.back().left.data());
-        }
+    for (const Stretch& stretch : plan.stretches(deepest)) {
+        const int count = stretch.end - stretch.begin;
+        blocks.push_back({stretch.kind, stretch.begin, count, std::vector<T>((size_t)wide * count)});
+        put_tiles(count, O, &of_rows[(size_t)stretch.begin * O], O, blocks.back().left.data());
+    }
     const int R = further.maps ? further.R : 0;
     std::vector<T> of_maps[2], of_weight;  // left sides
     for (int half = 0; R && half < halves; half++) {
@@ -322,20 +363,25 @@ void frame_gradient(const FramePlan& plan, int O, bool motion, const T* unit, co
         std::vector<T> right((size_t)panels * most * panel, 0), sums((size_t)(KINDS + 1) * wide * panel * panels);
         std::vector<char> there(KINDS + 1);
         int here = 0;
+        Fetch<T> fetch;
         const auto multiply_by = [&](int kind, int depth, const T* left) {  // sums of a kind += left right
             T* to = &sums[(size_t)kind * wide * panel * panels];
             for (int p = 0; p * panel < here; p++)
                 for (int tile = 0; tile < tiles; tile++)
                     outer_panel(depth, left + (size_t)tile * depth * TILE, &right[p * most * panel],
-                                to + ((size_t)p * wide + tile * TILE) * panel, panel, there[kind]);
+                                to + ((size_t)p * wide + tile * TILE) * panel, panel, there[kind], fetch);
             there[kind] = 1;
         };
         for (int64_t j = begin; j < end; j += panel * panels) {
             here = (int)std::min<int64_t>(panel * panels, end - j);
             std::fill(there.begin(), there.end(), 0);
-            for (const Block& block : blocks) {
+            for (size_t number = 0; number < blocks.size(); number++) {
+                const Block& block = blocks[number];
                 for (int q = 0; q < block.count; q++)
                     put_row(plan, block.begin + q, block.kind == FRAME, source, j, here, &right[(size_t)q * panel], panel, most * panel);
+                const Block& next = blocks[number + 1 < blocks.size() ? number + 1 : 0];
+                const int64_t column = number + 1 < blocks.size() ? j : j + panel * panels;
+                fetch.of(plan, next.begin, next.begin + next.count, source, column, std::min<int64_t>(panel * panels, end - column));
                 multiply_by(block.kind, block.count, block.left.data());
             }
             if (R) {

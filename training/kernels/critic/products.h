@@ -74,10 +74,17 @@ void multiply(int rows, int depth, int columns, const T* const* a, const T* b, b
 
 constexpr int TILE = MANY_REGISTERS ? 8 : 4;  // rows of a tile of `multiply_columns`, which has 3 vectors in each
 
-template <class T> void outer_panel(int count, const T* a, const T* b, T* out, int stride, bool add) {
+struct Nothing {
+    INLINE void operator()() const {}
+};
+
+// out [TILE, 3 vectors] = a^T b for a [count, TILE] and b [count, 3 vectors]; meanwhile() is called as often as there are rows.
+template <class T, class Meanwhile = Nothing>
+void outer_panel(int count, const T* a, const T* b, T* out, int stride, bool add, Meanwhile&& meanwhile = Meanwhile()) {
     VECTORS(T);
     V sum[TILE][3] = {};
     for (int k = 0; k < count; k++, a += TILE, b += 3 * width) {
+        meanwhile();
         V column[3];
         UNROLL for (int c = 0; c < 3; c++) column[c] = load(b + c * width);
         UNROLL for (int r = 0; r < TILE; r++) {
