@@ -93,7 +93,10 @@ def test_strips_of_a_map_are_the_map(monkeypatch, options, precision):
     whole = renderer.renderer(G, precision)(ws, 'const')
     monkeypatch.setattr(fast_stylegan2, 'LARGEST_SHARED_RESOLUTION', 8)
     monkeypatch.setattr(between, 'SMALLEST_KEPT', 1000)
-    for strip_bytes in (3000, 14000):  # two rows of the last map, and six, which leave two for the last strip
+    for strip_bytes in (
+        3000,
+        14000,
+    ):  # of a thread: with one, two rows of the last map, and six, which leave two for the last strip
         monkeypatch.setattr(between, 'STRIP_BYTES', strip_bytes if precision == 'fp32' else strip_bytes // 2)
         assert error(whole, renderer.renderer(G, precision)(ws, 'const')) < (1e-5 if precision == 'fp32' else 0.01)
 

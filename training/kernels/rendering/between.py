@@ -18,7 +18,7 @@ from training.kernels.rendering.convolutions import Convolution, map_layout
 NAMES = {torch.float32: 'float', torch.bfloat16: 'bfloat16'}
 SAME, TRANSPOSED, PHASES = range(3)
 SMALLEST_KEPT = 32 << 20  # bytes of a map; training/commands/memory.py sees to smaller ones
-STRIP_BYTES = 4 << 20  # of a result that is larger than those
+STRIP_BYTES, MOST_STRIP_BYTES = 4 << 20, 32 << 20  # of a result that is larger than those: for each thread, and of a strip
 
 
 class _Layer(ctypes.Structure):
@@ -134,7 +134,7 @@ class Between:
         row = width * len(self.shift) * x.element_size()
         if library is None or len(x) > 1 or height * row <= SMALLEST_KEPT:
             return self(convolution(x), scale, noise, next_scale, picture, keep)
-        rows = max(STRIP_BYTES // row // 2 * 2, 2)
+        rows = max(min(STRIP_BYTES * torch.get_num_threads(), MOST_STRIP_BYTES) // row // 2 * 2, 2)
         return self._in_strips(library, convolution, x, [height, width], rows, scale, noise, next_scale, picture, keep)
 
     @staticmethod
