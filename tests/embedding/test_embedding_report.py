@@ -210,6 +210,7 @@ def test_without_dlib_it_says_how_to_install_it(
     tiny_generator: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(face_identity, '_model_folder', lambda: None)
+    monkeypatch.setitem(sys.modules, 'dlib', None)  # it may be there
     with pytest.raises(InputError, match='pip install dlib-bin'):
         face_identity.FaceIdentity()
     PIL.Image.new('RGB', (16, 16)).save(tmp_path / 'x.png')

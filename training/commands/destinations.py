@@ -130,26 +130,30 @@ def format_bytes(num_bytes: float) -> str:
     return f'{num_bytes / 1024**exponent:.1f} {units[exponent - 1]}'
 
 
-_made: list[str] = []  # folders that `require_folder` has made, inner ones first
+_made: list[str] = []  # folders that `require_folder` has made and that are not to stay empty
 
 
 def remove_empty_folders() -> None:
-    """Remove what `require_folder` has made and nobody has written into: a mistake that was found later leaves nothing behind."""
+    """Remove such folders, if nobody has written into them: a mistake that was found later leaves nothing behind."""
     for folder in sorted(_made, key=len, reverse=True):
         with contextlib.suppress(OSError):
             os.rmdir(folder)
     _made.clear()
 
 
-def require_folder(path: str | os.PathLike[str]) -> str:
+def require_folder(path: str | os.PathLike[str], *, empty: bool = True) -> str:
     """Make the folder and make sure that files can be written into it; returns its path.
+
+    Args:
+        path: The folder.
+        empty: Whether it may stay behind empty when the command ends with a mistake.
 
     Raises:
         UserMistake: it is a file, or there is no permission.
     """
     folder = os.fspath(path)
     new = os.path.abspath(folder)
-    while not os.path.exists(new):
+    while not empty and not os.path.exists(new):
         _made.append(new)
         new = os.path.dirname(new)
     try:

@@ -149,7 +149,7 @@ def _generate(options: types.SimpleNamespace, request: Request, ours: Ranks) -> 
     from training.best_snapshot import find_snapshot
 
     network, reason = find_snapshot(options.network)
-    outdir = command_line.require_folder(options.outdir)
+    outdir = command_line.require_folder(options.outdir, empty=False)
     command_line.report(f'Loading {network}' + (f' ({reason})' if reason else ''))
     snapshot = load_snapshot_or_none(network, device=ours.device, trust_pickle=options.trust_pickle)
     if snapshot is not None:
