@@ -68,7 +68,7 @@ class Measured:
     def add(self, line: Line) -> None:
         """Write one line down."""
         with open(self._path, 'a', encoding='utf-8') as file:
-            file.write(json.dumps(line) + '\n')
+            file.write(json.dumps(line, separators=(',', ':')) + '\n')  # there are a thousand in the repository
         self._known.add(self._key(line))
 
 
