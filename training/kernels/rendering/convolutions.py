@@ -52,16 +52,17 @@ class Convolution:
         """The result with so many rows of zeros above and below, None: as many as columns; keeps weights for so many sizes."""
         packs = x.device.type == 'cpu' and _packs_weights()
         key = (*x.shape, rows_around) if packs else ()
-        if key not in self._ready:
+        weight = self._ready.get(key)
+        if weight is None:
             weight = self.make_weight()
             weight = weight.transpose(0, 1) if self.transposed else weight
             weight = weight.contiguous(memory_format=map_layout(x))
             if self.padding is None:
                 self.padding = weight.shape[2] // 2
+            weight = _pack(weight, x.shape, self.transposed, self._around(rows_around)) if packs else weight
             if len(self._ready) >= sizes:
                 self._ready.clear()
-            self._ready[key] = _pack(weight, x.shape, self.transposed, self._around(rows_around)) if packs else weight
-        weight = self._ready[key]
+            self._ready[key] = weight
         if self.transposed:
             return _transposed_packed(x, weight) if packs else F.conv_transpose2d(x, weight, stride=2)
         around = self._around(rows_around)
